@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Placeholder until the crate's first module lands.

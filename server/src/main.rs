@@ -1,0 +1,3 @@
+//! The binary `folio`.
+
+fn main() {}

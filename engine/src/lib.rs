@@ -1,6 +1,8 @@
-//! The commit log, the consume queues and the disk under them.
+//! The storage of one group: the commit log, the consume queues derived from it, and the disk under both.
 //!
-//! This crate knows disks and records. It knows no peers, no sockets and no consensus: which record is
-//! committed is told to it.
+//! This crate knows disks and records. It is never the case that it knows a peer, a socket or consensus (which
+//! record is committed is told to it), reads a clock to decide something, or touches a file except through
+//! [`disk::Disk`].
 
 pub mod counters;
+pub mod disk;

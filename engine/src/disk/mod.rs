@@ -1,0 +1,102 @@
+//! The seam between the engine and a file system. Everything the engine stores goes through [`Disk`] and [`DiskFile`],
+//! so that a simulated disk can lose, tear or refuse what a real one might.
+//!
+//! It is not a general file API: there are no cursors, no appends, no permissions, only positions.
+//!
+//! Invariants every implementation keeps and every caller may rely on:
+//!
+//! - `disk.I1`: bytes survive a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`] returned `Ok`;
+//!   a file's name survives only after [`Disk::sync_dir`] of its directory did.
+//! - `disk.I2`: a file is never shortened while a slice of it can exist ([`DiskFile::set_len`] refuses).
+//! - `disk.I3`: a slice stays readable after its file was removed or closed.
+
+mod crashsafe;
+mod map;
+mod real;
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use crashsafe::write_atomically;
+pub use real::RealDisk;
+
+/// What an open file may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading a file that exists.
+    Read,
+    /// Reading and writing a file that exists.
+    ReadWrite,
+    /// Reading and writing; the file is created empty if it is missing, and left as it is if it is not.
+    Create,
+}
+
+/// Holds a lock file until it is dropped.
+pub type DiskLock = Box<dyn Send + Sync>;
+
+/// A file system: names, directories, locks.
+pub trait Disk: Send + Sync + 'static {
+    /// Creates a directory and its parents; no error if it exists.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Paths of the files and directories inside `dir`, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Removes a file's name; slices of it stay valid.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with everything inside.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file, replacing what was at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Makes the names inside `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Whether something is at `path`.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Takes the exclusive lock on `path` (created if missing); `WouldBlock` when another holder lives.
+    fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+}
+
+/// One open file, addressed by position.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file holds no byte.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads at `offset` until `buf` is full or the file ends; returns how many bytes were read.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bufs`, one after the other, from `offset` on.
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes durable, and as much of its metadata as reading them back needs.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes the file's bytes and all its metadata durable.
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// Reserves space for `bytes` bytes; the file becomes at least that long, new bytes read as zero.
+    /// A full disk is an error here instead of at a later write.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Sets the length. Shortening a file of which a slice was taken is refused (`disk.I2`).
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Bytes of the file without a copy (the real disk hands out its read-only map).
+    /// `UnexpectedEof` when the range ends beyond the file.
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes>;
+}

@@ -1,0 +1,258 @@
+//! The real disk: `pwritev`, `fdatasync`, `fallocate`, `flock` and one read-only map per file.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pwritev};
+
+use super::{Disk, DiskFile, DiskLock, OpenMode, map};
+
+/// Linux accepts at most this many slices in one `pwritev` (`IOV_MAX`).
+const SLICES_PER_WRITE_MAX: usize = 1024;
+/// Zeroes written at a time where the file system has no `fallocate`.
+const ZERO_BYTES: usize = 1 << 20;
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::ReadWrite => {
+                options.write(true);
+            }
+            OpenMode::Create => {
+                options.write(true).create(true).truncate(false);
+            }
+        }
+        let file = options.open(path)?;
+        Ok(Arc::new(RealFile { file, map: RwLock::new(Bytes::new()) }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        fs::exists(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!("{} is locked by another process", path.display()),
+            )),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+struct RealFile {
+    file: File,
+    /// Empty until the first slice is asked for.
+    map: RwLock<Bytes>,
+}
+
+impl RealFile {
+    /// A map that holds at least `end` bytes.
+    fn map_to(&self, end: u64) -> io::Result<Bytes> {
+        let mut map = self.map.write();
+        if (map.len() as u64) < end {
+            let len = self.file.metadata()?.len();
+            if len < end {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("a slice up to byte {end} of a file of {len} bytes"),
+                ));
+            }
+            let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+            *map = map::map(&self.file, len)?;
+        }
+        Ok(map.clone())
+    }
+
+    fn fill_with_zeroes(&self, bytes: u64) -> io::Result<()> {
+        let zeroes = vec![0; ZERO_BYTES];
+        let mut at = self.file.metadata()?.len();
+        while at < bytes {
+            let count = (bytes - at).min(ZERO_BYTES as u64);
+            self.file.write_all_at(&zeroes[..count as usize], at)?;
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        let mut slices = bufs.to_vec();
+        let mut rest = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            let batch = &rest[..rest.len().min(SLICES_PER_WRITE_MAX)];
+            match pwritev(&self.file, batch, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut rest, count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if self.len()? >= bytes {
+            return Ok(());
+        }
+        loop {
+            match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return self.fill_with_zeroes(bytes),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let map = self.map.read();
+        if bytes < map.len() as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "disk.I2: a mapped file is never shortened",
+            ));
+        }
+        self.file.set_len(bytes)
+    }
+
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let map = self.map.read().clone();
+        let map = if map.len() as u64 >= end { map } else { self.map_to(end)? };
+        // `end` fits in the map, so both ends fit in a usize.
+        Ok(map.slice(offset as usize..end as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> Arc<dyn DiskFile> {
+        RealDisk.open(path, OpenMode::Create).unwrap()
+    }
+
+    #[test]
+    fn many_slices_are_written_back_to_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("f"));
+        let parts: Vec<Vec<u8>> = (0..3000u32).map(|i| vec![i as u8; (i % 5) as usize]).collect();
+        let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        file.write_all_at(&slices, 7).unwrap();
+        let mut read = vec![0; 7 + parts.concat().len()];
+        assert_eq!(file.read_at(&mut read, 0).unwrap(), read.len());
+        assert_eq!(read[7..], parts.concat());
+    }
+
+    #[test]
+    fn a_slice_sees_later_writes_and_outlives_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = open(&path);
+        file.allocate(8192).unwrap();
+        assert_eq!(file.len().unwrap(), 8192);
+        let slice = file.slice(4094, 4).unwrap();
+        assert_eq!(slice[..], [0; 4]);
+        file.write_all_at(&[IoSlice::new(b"abcd")], 4094).unwrap();
+        assert_eq!(file.slice(4094, 4).unwrap()[..], *b"abcd");
+        RealDisk.remove(&path).unwrap();
+        drop(file);
+        assert_eq!(slice[..], *b"abcd");
+    }
+
+    #[test]
+    fn a_mapped_file_is_not_shortened_and_a_grown_one_is_mapped_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("f"));
+        file.set_len(100).unwrap();
+        file.slice(0, 100).unwrap();
+        assert_eq!(file.set_len(99).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        assert_eq!(file.slice(99, 2).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        file.set_len(200).unwrap();
+        assert_eq!(file.slice(199, 1).unwrap()[..], [0]);
+        assert!(file.slice(u64::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let held = RealDisk.lock(&path).unwrap();
+        assert_eq!(RealDisk.lock(&path).err().map(|e| e.kind()), Some(io::ErrorKind::WouldBlock));
+        drop(held);
+        RealDisk.lock(&path).unwrap();
+    }
+}

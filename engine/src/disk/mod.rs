@@ -13,6 +13,7 @@
 mod crashsafe;
 mod map;
 mod real;
+pub mod sim;
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,172 @@
+//! An open file of a simulated disk.
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::super::{DiskFile, OpenMode};
+use super::operation::{Fault, Operation};
+use super::state::State;
+
+pub(super) struct SimFile {
+    state: Arc<Mutex<State>>,
+    file: u64,
+    path: PathBuf,
+    writable: bool,
+    /// How far the real disk would have mapped the file; it is not shortened below (`disk.I2`).
+    mapped: AtomicU64,
+}
+
+impl SimFile {
+    /// `state` is the locked state of `shared`.
+    pub(super) fn new(
+        shared: &Arc<Mutex<State>>,
+        state: &mut State,
+        file: u64,
+        path: &Path,
+        mode: OpenMode,
+    ) -> SimFile {
+        state.content(file).handles += 1;
+        SimFile {
+            state: shared.clone(),
+            file,
+            path: path.into(),
+            writable: mode != OpenMode::Read,
+            mapped: AtomicU64::new(0),
+        }
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} is open to read", self.path.display()),
+        ))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let fault = state.begin(Operation::Sync { path: self.path.clone() })?;
+        match fault {
+            Some(fault) => {
+                state.content(self.file).fail_sync();
+                Err(fault.error())
+            }
+            None => {
+                state.content(self.file).sync();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl DiskFile for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.state.lock();
+        state.begin_read()?;
+        Ok(state.content(self.file).live().len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        state.begin_read()?;
+        Ok(state.content(self.file).live().read(buf, offset))
+    }
+
+    fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut state = self.state.lock();
+        let operation = Operation::Write { path: self.path.clone(), offset, bytes: bytes.len() };
+        match state.begin(operation)? {
+            Some(Fault::ShortWrite) => {
+                state.content(self.file).write(&bytes[..bytes.len() / 2], offset);
+                return Err(Fault::ShortWrite.error());
+            }
+            Some(fault) => return Err(fault.error()),
+            None => {}
+        }
+        let cost = state.content(self.file).write_cost(offset, bytes.len());
+        if !state.has_room_for(cost) {
+            return Err(Fault::Enospc.error());
+        }
+        state.content(self.file).write(&bytes, offset);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let mut state = self.state.lock();
+        if state.content(self.file).live().len() >= bytes {
+            return Ok(());
+        }
+        if let Some(fault) = state.begin(Operation::Allocate { path: self.path.clone(), bytes })? {
+            return Err(fault.error());
+        }
+        let cost = state.content(self.file).allocate_cost(bytes);
+        if !state.has_room_for(cost) {
+            return Err(Fault::Enospc.error());
+        }
+        state.content(self.file).allocate(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.check_writable()?;
+        if bytes < self.mapped.load(Ordering::SeqCst) {
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "disk.I2: a mapped file is never shortened",
+            ));
+        }
+        let mut state = self.state.lock();
+        if let Some(fault) = state.begin(Operation::SetLen { path: self.path.clone(), bytes })? {
+            return Err(fault.error());
+        }
+        state.content(self.file).set_len(bytes);
+        Ok(())
+    }
+
+    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut state = self.state.lock();
+        state.begin_read()?;
+        let pages = state.content(self.file).live();
+        if end > pages.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("a slice up to byte {end} of a file of {} bytes", pages.len()),
+            ));
+        }
+        let mut bytes = vec![0; len];
+        pages.read(&mut bytes, offset);
+        self.mapped.fetch_max(pages.len(), Ordering::SeqCst);
+        Ok(Bytes::from(bytes))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut state = self.state.lock();
+        let content = state.content(self.file);
+        content.handles = content.handles.saturating_sub(1);
+    }
+}

@@ -1,0 +1,252 @@
+//! All of a simulated disk behind its lock: names, files, pending changes of names, planned faults, history.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::choice::CrashChoice;
+use super::content::Content;
+use super::names::{NameChange, Names, Node};
+use super::operation::{Fault, Operation};
+
+/// See [`super::SimDisk`].
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) names: Names,
+    durable_names: Names,
+    pending_names: Vec<NameChange>,
+    files: BTreeMap<u64, Content>,
+    next_file: u64,
+    pub(super) history: Vec<Operation>,
+    pub(super) reads: usize,
+    pub(super) faults: BTreeMap<usize, Fault>,
+    pub(super) read_faults: BTreeSet<usize>,
+    pub(super) faults_struck: usize,
+    pub(super) power_cut_at: Option<usize>,
+    pub(super) off: bool,
+    pub(super) capacity: Option<u64>,
+    pub(super) locks: BTreeSet<PathBuf>,
+}
+
+impl State {
+    /// Every operation begins here. `Err`: it does not happen; `Ok(Some)`: it happens with a fault of its own kind.
+    pub(super) fn begin(&mut self, operation: Operation) -> io::Result<Option<Fault>> {
+        let number = self.history.len();
+        self.off |= self.power_cut_at.is_some_and(|cut| number >= cut);
+        self.powered()?;
+        let fault = self.faults.get(&number).copied().filter(|fault| fault.strikes(&operation));
+        self.faults_struck += usize::from(fault.is_some());
+        self.history.push(operation);
+        Ok(fault)
+    }
+
+    /// Like [`State::begin`], for operations that fail as a whole.
+    fn begin_whole(&mut self, operation: Operation) -> io::Result<()> {
+        match self.begin(operation)? {
+            Some(fault) => Err(fault.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Every read begins here.
+    pub(super) fn begin_read(&mut self) -> io::Result<()> {
+        self.powered()?;
+        self.reads += 1;
+        if self.read_faults.contains(&(self.reads - 1)) {
+            self.faults_struck += 1;
+            return Err(Fault::Eio.error());
+        }
+        Ok(())
+    }
+
+    fn powered(&self) -> io::Result<()> {
+        if self.off { Err(io::Error::other("the power of the simulated disk is off")) } else { Ok(()) }
+    }
+
+    pub(super) fn content(&mut self, file: u64) -> &mut Content {
+        self.files.entry(file).or_default()
+    }
+
+    pub(super) fn file_at(&self, path: &Path) -> io::Result<u64> {
+        match self.names.get(path) {
+            Some(Node::File(file)) => Ok(file),
+            Some(Node::Directory) => Err(describe(io::ErrorKind::IsADirectory, path)),
+            None => Err(describe(io::ErrorKind::NotFound, path)),
+        }
+    }
+
+    pub(super) fn directory_at(&self, path: &Path) -> io::Result<()> {
+        match self.names.get(path) {
+            Some(Node::Directory) => Ok(()),
+            Some(Node::File(_)) => Err(describe(io::ErrorKind::NotADirectory, path)),
+            None => Err(describe(io::ErrorKind::NotFound, path)),
+        }
+    }
+
+    pub(super) fn create_directories(&mut self, path: &Path) -> io::Result<()> {
+        self.powered()?;
+        if let Some(parent) = path.parent()
+            && !self.names.is_directory(parent)
+        {
+            self.create_directories(parent)?;
+        }
+        match self.names.get(path) {
+            Some(Node::Directory) => Ok(()),
+            Some(Node::File(_)) => Err(describe(io::ErrorKind::AlreadyExists, path)),
+            None => {
+                self.begin_whole(Operation::CreateDirectory { path: path.into() })?;
+                self.rename_live(NameChange::Put { path: path.into(), node: Node::Directory });
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn create(&mut self, path: &Path) -> io::Result<u64> {
+        match path.parent() {
+            Some(parent) => self.directory_at(parent)?,
+            None => return Err(describe(io::ErrorKind::IsADirectory, path)),
+        }
+        self.begin_whole(Operation::Create { path: path.into() })?;
+        let file = self.next_file;
+        self.next_file += 1;
+        self.files.insert(file, Content::default());
+        self.rename_live(NameChange::Put { path: path.into(), node: Node::File(file) });
+        Ok(file)
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.file_at(path)?;
+        self.begin_whole(Operation::Remove { path: path.into() })?;
+        self.rename_live(NameChange::Drop { path: path.into() });
+        Ok(())
+    }
+
+    /// One operation for each name, innermost first: a power cut can leave a part, as with a real disk.
+    pub(super) fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
+        self.directory_at(path)?;
+        for (path, _) in self.names.tree(path).into_iter().rev() {
+            self.begin_whole(Operation::Remove { path: path.clone() })?;
+            self.rename_live(NameChange::Drop { path });
+        }
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.names.get(from).ok_or_else(|| describe(io::ErrorKind::NotFound, from))?;
+        self.directory_at(to.parent().ok_or_else(|| describe(io::ErrorKind::InvalidInput, to))?)?;
+        if self.names.get(to).is_some_and(|there| matches!((there, node), (Node::Directory, Node::File(_)))) {
+            return Err(describe(io::ErrorKind::IsADirectory, to));
+        }
+        self.begin_whole(Operation::Rename { from: from.into(), to: to.into() })?;
+        if from != to {
+            self.rename_live(NameChange::Move { from: from.into(), to: to.into() });
+        }
+        Ok(())
+    }
+
+    /// Makes the changes of one directory durable, and those of other directories they build on.
+    pub(super) fn sync_directory(&mut self, path: &Path) -> io::Result<()> {
+        self.directory_at(path)?;
+        self.begin_whole(Operation::SyncDirectory { path: path.into() })?;
+        let mut synced: BTreeSet<PathBuf> = BTreeSet::from([path.to_path_buf()]);
+        let mut chosen = Vec::new();
+        let mut waiting = Vec::new();
+        for change in self.pending_names.drain(..).rev() {
+            if change.directories().any(|directory| synced.contains(directory)) {
+                synced.extend(change.directories().map(Path::to_path_buf));
+                chosen.push(change);
+            } else {
+                waiting.push(change);
+            }
+        }
+        waiting.reverse();
+        self.pending_names = waiting;
+        for change in chosen.iter().rev() {
+            self.durable_names.apply(change);
+        }
+        self.forget_unreachable();
+        Ok(())
+    }
+
+    /// Bytes in use by files that have a name, or are still open.
+    pub(super) fn used(&self) -> u64 {
+        let named: BTreeSet<u64> = self.names.iter().filter_map(|(_, node)| file_of(node)).collect();
+        let counted = self.files.iter().filter(|(file, content)| content.handles > 0 || named.contains(file));
+        counted.map(|(_, content)| content.used()).sum()
+    }
+
+    /// Whether `bytes` more fit.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        bytes == 0 || self.capacity.is_none_or(|capacity| self.used() + bytes <= capacity)
+    }
+
+    /// The disk after a power cut: files first, by number, then names, in the order of their changes.
+    pub(super) fn crash(&self, choice: &mut dyn CrashChoice) -> State {
+        let files = self.files.iter().map(|(file, content)| (*file, content.crash(choice))).collect();
+        let mut names = self.durable_names.clone();
+        let mut cut: BTreeSet<&Path> = BTreeSet::new();
+        for change in &self.pending_names {
+            let kept = choice.name() && !change.directories().any(|directory| cut.contains(directory));
+            if kept {
+                names.apply(change);
+            } else {
+                cut.extend(change.directories());
+            }
+        }
+        names.drop_orphans();
+        self.restarted(files, names.clone(), names, Vec::new())
+    }
+
+    /// The disk after the process was killed: the kernel still has everything.
+    pub(super) fn kill(&self) -> State {
+        let files = self.files.iter().map(|(file, content)| (*file, content.kill())).collect();
+        self.restarted(files, self.names.clone(), self.durable_names.clone(), self.pending_names.clone())
+    }
+
+    fn restarted(
+        &self,
+        files: BTreeMap<u64, Content>,
+        names: Names,
+        durable_names: Names,
+        pending_names: Vec<NameChange>,
+    ) -> State {
+        let mut state = State {
+            names,
+            durable_names,
+            pending_names,
+            files,
+            next_file: self.next_file,
+            capacity: self.capacity,
+            ..State::default()
+        };
+        state.forget_unreachable();
+        state
+    }
+
+    fn rename_live(&mut self, change: NameChange) {
+        self.names.apply(&change);
+        self.pending_names.push(change);
+    }
+
+    /// Forgets files that no name can lead to any more and nobody has open.
+    fn forget_unreachable(&mut self) {
+        let named = self.names.iter().chain(self.durable_names.iter()).filter_map(|(_, node)| file_of(node));
+        let pending = self.pending_names.iter().filter_map(|change| match change {
+            NameChange::Put { node, .. } => file_of(*node),
+            NameChange::Drop { .. } | NameChange::Move { .. } => None,
+        });
+        let reachable: BTreeSet<u64> = named.chain(pending).collect();
+        self.files.retain(|file, content| content.handles > 0 || reachable.contains(file));
+    }
+}
+
+fn file_of(node: Node) -> Option<u64> {
+    match node {
+        Node::File(file) => Some(file),
+        Node::Directory => None,
+    }
+}
+
+fn describe(kind: io::ErrorKind, path: &Path) -> io::Error {
+    io::Error::new(kind, format!("{}: {kind} (simulated disk)", path.display()))
+}

@@ -1,0 +1,57 @@
+//! JSON bodies of requests and responses, one file per noun.
+//!
+//! Written as standard JSON (integer keys quoted, every primitive field present), which every
+//! client reads. Read with the tolerances old clients need: fields may be missing, enums may be
+//! names or ordinals, numbers may be quoted.
+
+mod client;
+mod cluster;
+mod group;
+mod heartbeat;
+mod lenient;
+mod lock;
+mod queue;
+mod route;
+mod subscription;
+mod topic;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use client::{CheckClientConfig, ConsumerList};
+pub use cluster::ClusterInfo;
+pub use group::{
+    CustomizedRetryPolicy, ExponentialRetryPolicy, GroupRetryPolicy, RetryPolicyKind,
+    SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupTable,
+};
+pub use heartbeat::{ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel, ProducerData};
+pub use lock::{LockBatchRequest, LockBatchResponse};
+pub use queue::MessageQueue;
+pub use route::{BrokerData, QueueData, TopicRouteData};
+pub use subscription::{SUB_ALL, SubscriptionData, TAG};
+pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
+
+/// A body that is not the JSON it should be. Refused: the client can mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the body is not the expected JSON: {reason}")]
+pub struct BodyError {
+    /// What the parser says, with line and column.
+    pub reason: String,
+}
+
+/// Writes a body.
+pub fn encode<T: Serialize>(body: &T) -> Result<Bytes, BodyError> {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(error) => Err(BodyError { reason: error.to_string() }),
+    }
+}
+
+/// Reads a body.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
+    serde_json::from_slice(bytes).map_err(|error| BodyError { reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

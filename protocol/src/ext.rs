@@ -1,0 +1,289 @@
+//! Ext fields: the named strings a remoting header carries.
+//!
+//! One text holds all names and values; a field is four numbers into it. Decoding a header copies
+//! it once and allocates twice, however many fields there are. Keys may repeat on the wire; the
+//! last one counts, as in Java.
+
+use std::fmt;
+
+use crate::Name;
+
+/// Why a typed header could not be read. Refused: the client can mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderError {
+    /// A required field is absent.
+    #[error("the header has no field {0}")]
+    Missing(&'static str),
+    /// A field's value is not of its type.
+    #[error("the header field {field} has the value {value:?}, expected {expected}")]
+    Invalid {
+        /// The field's name on the wire.
+        field: &'static str,
+        /// What it held, cut to 64 characters.
+        value: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+/// Ordered (name, value) pairs of a header.
+#[derive(Clone, Default)]
+pub struct ExtFields {
+    text: String,
+    fields: Vec<Field>,
+}
+
+#[derive(Clone, Copy)]
+struct Field {
+    key: Span,
+    value: Span,
+}
+
+/// Where a string lies in the text. Frames are at most 16 MiB, escapes included: 32 bits suffice.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl ExtFields {
+    /// No fields.
+    pub const fn new() -> Self {
+        Self { text: String::new(), fields: Vec::new() }
+    }
+
+    /// No fields yet, over a text whose parts later calls of [`push_span`](Self::push_span) name.
+    pub(crate) fn over(text: String) -> Self {
+        Self { text, fields: Vec::with_capacity(16) }
+    }
+
+    /// How many fields there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The value of the last field called `key`.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.fields
+            .iter()
+            .rev()
+            .find(|field| self.slice(field.key) == key)
+            .map(|field| self.slice(field.value))
+    }
+
+    /// All fields in their order on the wire.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+        self.fields.iter().map(|field| (self.slice(field.key), self.slice(field.value)))
+    }
+
+    /// Sets `key` to `value`, replacing what was there.
+    pub fn insert(&mut self, key: &str, value: &str) {
+        let value = self.push_text(value);
+        self.set(key, value);
+    }
+
+    /// Sets `key` to the text `value` displays as, without a string in between.
+    pub fn insert_display(&mut self, key: &str, value: impl fmt::Display) {
+        let start = self.text.len() as u32;
+        // Writing to a String cannot fail.
+        let _ = fmt::Write::write_fmt(&mut self.text, format_args!("{value}"));
+        let value = Span { start, end: self.text.len() as u32 };
+        self.set(key, value);
+    }
+
+    /// Removes `key`; says whether it was there.
+    pub fn remove(&mut self, key: &str) -> bool {
+        let before = self.fields.len();
+        let text = &self.text;
+        self.fields.retain(|field| slice(text, field.key) != key);
+        self.fields.len() != before
+    }
+
+    /// A field that must be there.
+    pub fn required<T: FieldValue>(&self, key: &'static str) -> Result<T, HeaderError> {
+        self.optional(key)?.ok_or(HeaderError::Missing(key))
+    }
+
+    /// A field that may be absent. An empty number or boolean counts as absent: the binary header
+    /// and old C++ clients write it for "none".
+    pub fn optional<T: FieldValue>(&self, key: &'static str) -> Result<Option<T>, HeaderError> {
+        self.get(key).map_or(Ok(None), |text| parse_field(key, text))
+    }
+
+    fn set(&mut self, key: &str, value: Span) {
+        let text = &self.text;
+        match self.fields.iter_mut().rev().find(|field| slice(text, field.key) == key) {
+            Some(field) => field.value = value,
+            None => {
+                let key = self.push_text(key);
+                self.fields.push(Field { key, value });
+            }
+        }
+    }
+
+    /// Appends text that is no part of the header as received, such as an unescaped value.
+    pub(crate) fn push_text(&mut self, text: &str) -> Span {
+        let start = self.text.len() as u32;
+        self.text.push_str(text);
+        Span { start, end: self.text.len() as u32 }
+    }
+
+    /// Appends one field whose parts already lie in the text.
+    pub(crate) fn push_span(&mut self, key: Span, value: Span) {
+        self.fields.push(Field { key, value });
+    }
+
+    fn slice(&self, span: Span) -> &str {
+        slice(&self.text, span)
+    }
+}
+
+fn slice(text: &str, span: Span) -> &str {
+    text.get(span.start as usize..span.end as usize).unwrap_or("")
+}
+
+impl fmt::Debug for ExtFields {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for ExtFields {
+    /// Same fields in the same order, however they lie in memory.
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for ExtFields {}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for ExtFields {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Self {
+        let mut ext = Self::new();
+        for (key, value) in fields {
+            ext.insert(key, value);
+        }
+        ext
+    }
+}
+
+/// A type a field's text can be read as and written from.
+pub trait FieldValue: Sized {
+    /// What an error says was expected.
+    const EXPECTED: &'static str;
+    /// Whether an empty text is a value of its own, or no value.
+    const EMPTY_IS_NONE: bool = true;
+
+    /// Reads the text; `None` if it is not of this type.
+    fn parse(text: &str) -> Option<Self>;
+    /// Writes the value under `key`.
+    fn put(&self, key: &str, ext: &mut ExtFields);
+}
+
+/// Reads one field's text: `None` if it counts as absent.
+pub(crate) fn parse_field<T: FieldValue>(field: &'static str, text: &str) -> Result<Option<T>, HeaderError> {
+    if text.is_empty() && T::EMPTY_IS_NONE {
+        return Ok(None);
+    }
+    match T::parse(text) {
+        Some(value) => Ok(Some(value)),
+        None => {
+            Err(HeaderError::Invalid { field, value: text.chars().take(64).collect(), expected: T::EXPECTED })
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($kind:ty: $expected:literal),+) => {$(
+        impl FieldValue for $kind {
+            const EXPECTED: &'static str = $expected;
+            fn parse(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+            fn put(&self, key: &str, ext: &mut ExtFields) {
+                ext.insert_display(key, self);
+            }
+        }
+    )+};
+}
+integers!(i32: "a 32-bit integer", i64: "a 64-bit integer", u32: "an unsigned 32-bit integer");
+
+impl FieldValue for bool {
+    const EXPECTED: &'static str = "true, false, 1 or 0";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "1" => Some(true),
+            "0" => Some(false),
+            _ if text.eq_ignore_ascii_case("true") => Some(true),
+            _ if text.eq_ignore_ascii_case("false") => Some(false),
+            _ => None,
+        }
+    }
+    fn put(&self, key: &str, ext: &mut ExtFields) {
+        ext.insert(key, if *self { "true" } else { "false" });
+    }
+}
+
+impl FieldValue for String {
+    const EXPECTED: &'static str = "a text";
+    const EMPTY_IS_NONE: bool = false;
+    fn parse(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+    fn put(&self, key: &str, ext: &mut ExtFields) {
+        ext.insert(key, self);
+    }
+}
+
+impl FieldValue for Name {
+    const EXPECTED: &'static str = "a name";
+    const EMPTY_IS_NONE: bool = false;
+    fn parse(text: &str) -> Option<Self> {
+        Some(Name::from(text))
+    }
+    fn put(&self, key: &str, ext: &mut ExtFields) {
+        ext.insert(key, self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_wrong_field_is_named() {
+        let ext: ExtFields = [("queueId", "x"), ("batch", "maybe")].into_iter().collect();
+        assert_eq!(ext.required::<i32>("topic"), Err(HeaderError::Missing("topic")));
+        let error = ext.required::<i32>("queueId").expect_err("x is no number");
+        assert_eq!(
+            error.to_string(),
+            "the header field queueId has the value \"x\", expected a 32-bit integer"
+        );
+        assert!(matches!(ext.optional::<bool>("batch"), Err(HeaderError::Invalid { field: "batch", .. })));
+    }
+
+    #[test]
+    fn booleans_are_words_or_digits() {
+        let ext: ExtFields = [("a", "1"), ("b", "0"), ("c", "TRUE"), ("d", "")].into_iter().collect();
+        assert_eq!(ext.required("a"), Ok(true));
+        assert_eq!(ext.required("b"), Ok(false));
+        assert_eq!(ext.required("c"), Ok(true));
+        assert_eq!(ext.optional::<bool>("d"), Ok(None));
+    }
+
+    #[test]
+    fn insert_replaces_and_remove_removes() {
+        let mut ext = ExtFields::new();
+        ext.insert("a", "1");
+        ext.insert_display("b", -5);
+        ext.insert("a", "2");
+        assert_eq!(ext.iter().collect::<Vec<_>>(), [("a", "2"), ("b", "-5")]);
+        assert!(ext.remove("a") && !ext.remove("a"));
+        assert_eq!(ext.get("a"), None);
+    }
+}

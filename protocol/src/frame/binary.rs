@@ -1,0 +1,135 @@
+//! The binary header, type 1.
+//!
+//! | field | bytes |
+//! |---|---|
+//! | code | 2 |
+//! | language | 1 |
+//! | version | 2 |
+//! | opaque | 4 |
+//! | flag | 4 |
+//! | remark | 4 + n; length 0 means none |
+//! | ext fields | 4 (bytes of all), then each: 2 + key, 4 + value; an empty value means none |
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Frame, FrameError, Serialization};
+use crate::code::LanguageCode;
+use crate::ext::{ExtFields, Span};
+
+/// Reads a header; the frame's body stays empty.
+pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
+    let mut cursor = Cursor { bytes: header, at: 0 };
+    let code = i32::from(i16::from_be_bytes(cursor.array("code")?));
+    let [language] = cursor.array("language")?;
+    let version = i32::from(i16::from_be_bytes(cursor.array("version")?));
+    let opaque = i32::from_be_bytes(cursor.array("opaque")?);
+    let flag = i32::from_be_bytes(cursor.array("flag")?);
+    let remark = cursor.long_text("remark")?;
+    let remark = if remark.is_empty() { None } else { Some(utf8(remark)?.to_owned()) };
+    let fields = cursor.long_text("ext fields")?;
+    Ok(Frame {
+        code,
+        language: LanguageCode::from_byte(language),
+        version,
+        opaque,
+        flag,
+        remark,
+        ext: decode_ext(fields)?,
+        serialization: Serialization::Rocketmq,
+        ..Frame::default()
+    })
+}
+
+fn decode_ext(fields: &[u8]) -> Result<ExtFields, FrameError> {
+    if fields.is_empty() {
+        return Ok(ExtFields::new());
+    }
+    let mut spans = Vec::with_capacity(16);
+    let mut cursor = Cursor { bytes: fields, at: 0 };
+    // The lengths between the texts are no UTF-8, so the texts are gathered and checked as one.
+    let mut text = Vec::with_capacity(fields.len());
+    while cursor.at < fields.len() {
+        let key = cursor.short_text("key")?;
+        let value = cursor.long_text("value")?;
+        if !value.is_empty() {
+            spans.push((gather(&mut text, key), gather(&mut text, value)));
+        }
+    }
+    let text = String::from_utf8(text).map_err(|_| FrameError::Utf8)?;
+    let mut ext = ExtFields::over(text);
+    for (key, value) in spans {
+        ext.push_span(key, value);
+    }
+    Ok(ext)
+}
+
+fn gather(text: &mut Vec<u8>, part: &[u8]) -> Span {
+    let start = text.len() as u32;
+    text.extend_from_slice(part);
+    Span { start, end: text.len() as u32 }
+}
+
+/// Writes the header, or nothing and `false` if a number or a key does not fit.
+pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
+    let (Ok(code), Ok(version)) = (i16::try_from(frame.code), i16::try_from(frame.version)) else {
+        return false;
+    };
+    if frame.ext.iter().any(|(key, _)| key.len() > i16::MAX as usize) {
+        return false;
+    }
+    out.put_i16(code);
+    out.put_u8(frame.language.byte());
+    out.put_i16(version);
+    out.put_i32(frame.opaque);
+    out.put_i32(frame.flag);
+    put_long_text(frame.remark.as_deref().unwrap_or(""), out);
+    let start = out.len();
+    out.put_u32(0);
+    for (key, value) in frame.ext.iter() {
+        out.put_u16(key.len() as u16);
+        out.put_slice(key.as_bytes());
+        put_long_text(value, out);
+    }
+    let ext_bytes = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&ext_bytes.to_be_bytes());
+    true
+}
+
+/// A text past 4 GiB would wrap its length, but the frame's limit refuses it afterwards.
+fn put_long_text(text: &str, out: &mut BytesMut) {
+    out.put_u32(text.len() as u32);
+    out.put_slice(text.as_bytes());
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, FrameError> {
+    std::str::from_utf8(bytes).map_err(|_| FrameError::Utf8)
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize, what: &'static str) -> Result<&'a [u8], FrameError> {
+        let end = self.at.checked_add(count).ok_or(FrameError::Binary(what))?;
+        let taken = self.bytes.get(self.at..end).ok_or(FrameError::Binary(what))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FrameError> {
+        let taken = self.take(N, what)?;
+        taken.try_into().map_err(|_| FrameError::Binary(what))
+    }
+
+    fn short_text(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
+        let length = i16::from_be_bytes(self.array(what)?);
+        self.take(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)
+    }
+
+    fn long_text(&mut self, what: &'static str) -> Result<&'a [u8], FrameError> {
+        let length = i32::from_be_bytes(self.array(what)?);
+        self.take(usize::try_from(length).map_err(|_| FrameError::Binary(what))?, what)
+    }
+}

@@ -1,0 +1,290 @@
+//! Remoting frames: what one request or response is on a connection.
+//!
+//! | part | bytes | meaning |
+//! |---|---|---|
+//! | length | 4 | bytes that follow |
+//! | header word | 4 | top byte: serialization (0 JSON, 1 binary); the rest: header length |
+//! | header | as said | JSON ([`json`]) or binary ([`binary`]) |
+//! | body | the rest | raw |
+//!
+//! A server answers in the serialization of the request. Not here: sockets, correlation of
+//! responses, TLS.
+//!
+//! Invariants: no length is believed before it was compared with a limit (frame.I1); decoding an
+//! incomplete frame consumes nothing (frame.I2); a body is a slice of the received bytes, never a
+//! copy (frame.I3).
+
+pub mod binary;
+pub mod json;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::code::{LanguageCode, RequestCode, ResponseCode};
+use crate::ext::ExtFields;
+use crate::header::Header;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
+
+/// The wire version we claim: RocketMQ 5.3.3.
+pub const VERSION: i32 = 479;
+/// Flag bit of a response.
+pub const FLAG_RESPONSE: i32 = 1;
+/// Flag bit of a request nobody waits for.
+pub const FLAG_ONEWAY: i32 = 2;
+/// Bytes before the header: length and header word.
+pub const PREFIX_BYTES: usize = 8;
+
+const LENGTH_BYTES: usize = 4;
+
+/// How a header is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Serialization {
+    /// Type 0: JSON. The only one every client reads.
+    #[default]
+    Json,
+    /// Type 1: RocketMQ's binary header.
+    Rocketmq,
+}
+
+impl Serialization {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Json => 0,
+            Self::Rocketmq => 1,
+        }
+    }
+}
+
+/// Why bytes are no frame, or a frame no bytes. After a decode error the connection is useless:
+/// nobody knows where the next frame starts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length word is negative or leaves no room for a header word.
+    #[error("a frame of length {0} is too short for its header word")]
+    TooShort(i32),
+    /// Longer than a frame may be.
+    #[error("a frame of {bytes} bytes, the limit is {FRAME_BYTES_MAX}")]
+    TooLarge {
+        /// Bytes with the length word.
+        bytes: usize,
+    },
+    /// The header is longer than the frame.
+    #[error("a header of {header} bytes in a frame of {frame} bytes")]
+    HeaderLength {
+        /// The header's length.
+        header: usize,
+        /// The frame's length word.
+        frame: usize,
+    },
+    /// A serialization nobody defined.
+    #[error("unknown header serialization {0}, expected 0 (JSON) or 1 (ROCKETMQ)")]
+    Serialization(u8),
+    /// The header is not UTF-8 where it must be.
+    #[error("the header is not UTF-8")]
+    Utf8,
+    /// Malformed JSON header.
+    #[error("malformed JSON header at byte {at}: {what}")]
+    Json {
+        /// Byte in the header.
+        at: usize,
+        /// What was expected there.
+        what: &'static str,
+    },
+    /// Malformed binary header.
+    #[error("malformed binary header: {0}")]
+    Binary(&'static str),
+}
+
+/// One request or response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// A [`RequestCode`] or a [`ResponseCode`].
+    pub code: i32,
+    /// The sender's language.
+    pub language: LanguageCode,
+    /// The sender's version.
+    pub version: i32,
+    /// Pairs a response with its request; per connection.
+    pub opaque: i32,
+    /// [`FLAG_RESPONSE`], [`FLAG_ONEWAY`].
+    pub flag: i32,
+    /// A text for people, mostly an error.
+    pub remark: Option<String>,
+    /// The typed header's fields.
+    pub ext: ExtFields,
+    /// The body.
+    pub body: Bytes,
+    /// How the header is, or shall be, written.
+    pub serialization: Serialization,
+}
+
+impl Default for Frame {
+    fn default() -> Self {
+        Self {
+            code: 0,
+            language: LanguageCode::Java,
+            version: VERSION,
+            opaque: 0,
+            flag: 0,
+            remark: None,
+            ext: ExtFields::new(),
+            body: Bytes::new(),
+            serialization: Serialization::Json,
+        }
+    }
+}
+
+impl Frame {
+    /// A JSON request with a typed header; the caller sets `opaque`.
+    pub fn request(code: RequestCode, header: &impl Header, body: Bytes) -> Self {
+        let mut frame = Self { code: code.code(), body, ..Self::default() };
+        header.to_ext(&mut frame.ext);
+        frame
+    }
+
+    /// A response to this request, in its serialization.
+    pub fn response_to(&self, code: ResponseCode) -> Self {
+        Self::response(self.opaque, self.serialization, code)
+    }
+
+    /// A response to the request `opaque`.
+    pub fn response(opaque: i32, serialization: Serialization, code: ResponseCode) -> Self {
+        Self { code: code.code(), opaque, flag: FLAG_RESPONSE, serialization, ..Self::default() }
+    }
+
+    /// This frame with a typed header's fields added.
+    #[must_use]
+    pub fn with_header(mut self, header: &impl Header) -> Self {
+        header.to_ext(&mut self.ext);
+        self
+    }
+
+    /// This frame with a remark.
+    #[must_use]
+    pub fn with_remark(mut self, remark: impl Into<String>) -> Self {
+        self.remark = Some(remark.into());
+        self
+    }
+
+    /// This frame with a body.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// This frame as a oneway request.
+    #[must_use]
+    pub fn oneway(mut self) -> Self {
+        self.flag |= FLAG_ONEWAY;
+        self
+    }
+
+    /// Whether this is a response.
+    pub const fn is_response(&self) -> bool {
+        self.flag & FLAG_RESPONSE != 0
+    }
+
+    /// Whether nobody waits for a response to this.
+    pub const fn is_oneway(&self) -> bool {
+        self.flag & FLAG_ONEWAY != 0
+    }
+
+    /// The request's code, if it is one we know.
+    pub const fn request_code(&self) -> Option<RequestCode> {
+        RequestCode::from_code(self.code)
+    }
+
+    /// Takes the next frame off `src`; `None` if it is not there yet.
+    pub fn decode(src: &mut BytesMut) -> Result<Option<Self>, FrameError> {
+        let Some(prefix) = Prefix::peek(src)? else { return Ok(None) };
+        if src.len() < prefix.frame_bytes {
+            return Ok(None);
+        }
+        let header_end = PREFIX_BYTES + prefix.header_bytes;
+        let header = &src[PREFIX_BYTES..header_end];
+        let mut frame = match prefix.serialization {
+            Serialization::Json => json::decode(header)?,
+            Serialization::Rocketmq => binary::decode(header)?,
+        };
+        src.advance(header_end);
+        let body_bytes = prefix.frame_bytes - header_end;
+        if body_bytes > 0 {
+            frame.body = src.split_to(body_bytes).freeze();
+        }
+        Ok(Some(frame))
+    }
+
+    /// Appends the whole frame to `out`. On error `out` is as it was.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), FrameError> {
+        self.encode_head(self.body.len(), out)?;
+        out.extend_from_slice(&self.body);
+        Ok(())
+    }
+
+    /// Appends everything but the body, whose `body_bytes` the caller writes after it (a pull's
+    /// answer is many slices of the log). On error `out` is as it was.
+    pub fn encode_head(&self, body_bytes: usize, out: &mut BytesMut) -> Result<(), FrameError> {
+        let start = out.len();
+        out.reserve(512);
+        out.put_bytes(0, PREFIX_BYTES);
+        let serialization = self.write_header(out);
+        let header_bytes = out.len() - start - PREFIX_BYTES;
+        let frame_bytes = (PREFIX_BYTES + header_bytes).saturating_add(body_bytes);
+        if frame_bytes > FRAME_BYTES_MAX || header_bytes > FRAME_HEADER_BYTES_MAX {
+            out.truncate(start);
+            return Err(FrameError::TooLarge { bytes: frame_bytes });
+        }
+        // Both fit: frame.I1 has just been checked.
+        let length = (frame_bytes - LENGTH_BYTES) as u32;
+        let word = u32::from(serialization.byte()) << 24 | header_bytes as u32;
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        out[start + 4..start + PREFIX_BYTES].copy_from_slice(&word.to_be_bytes());
+        Ok(())
+    }
+
+    /// Writes the header, binary if asked for and possible: a binary header has 16 bits for the
+    /// code, which POP's codes exceed, and clients read either by the header word.
+    fn write_header(&self, out: &mut BytesMut) -> Serialization {
+        if self.serialization == Serialization::Rocketmq && binary::encode(self, out) {
+            return Serialization::Rocketmq;
+        }
+        json::encode(self, out);
+        Serialization::Json
+    }
+}
+
+/// The first eight bytes, checked.
+struct Prefix {
+    frame_bytes: usize,
+    header_bytes: usize,
+    serialization: Serialization,
+}
+
+impl Prefix {
+    fn peek(src: &[u8]) -> Result<Option<Self>, FrameError> {
+        let Some((&length, rest)) = src.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let length = i32::from_be_bytes(length);
+        let after_length = usize::try_from(length).map_err(|_| FrameError::TooShort(length))?;
+        if after_length < LENGTH_BYTES {
+            return Err(FrameError::TooShort(length));
+        }
+        let frame_bytes = LENGTH_BYTES + after_length;
+        if frame_bytes > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLarge { bytes: frame_bytes });
+        }
+        let Some(&[kind, a, b, c]) = rest.first_chunk() else { return Ok(None) };
+        let header_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
+        if header_bytes > after_length - LENGTH_BYTES {
+            return Err(FrameError::HeaderLength { header: header_bytes, frame: after_length });
+        }
+        let serialization = match kind {
+            0 => Serialization::Json,
+            1 => Serialization::Rocketmq,
+            other => return Err(FrameError::Serialization(other)),
+        };
+        Ok(Some(Self { frame_bytes, header_bytes, serialization }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! Every limit the formats carry, named once. A length is compared with one of these before
+//! anything is allocated for it.
+
+/// A whole remoting frame with its length word: RocketMQ's `frameMaxLength`.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A frame's header: what 24 bits can say.
+pub const FRAME_HEADER_BYTES_MAX: usize = (1 << 24) - 1;
+/// A message body as producers may send it: RocketMQ's `maxMessageSize`.
+pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Encoded properties: what a signed short can say.
+pub const PROPERTIES_BYTES_MAX: usize = 32_767;
+/// A stored message: body, names, properties and the room a server needs to add its own.
+pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// A topic as users may name it.
+pub const TOPIC_BYTES_MAX: usize = 127;
+/// A `%RETRY%` or `%DLQ%` topic, which carries a whole group name.
+pub const RETRY_TOPIC_BYTES_MAX: usize = 255;
+/// A consumer or producer group.
+pub const GROUP_BYTES_MAX: usize = 120;
+/// The longest topic that fits the first encoding of a message, whose length is one signed byte.
+pub const TOPIC_V1_BYTES_MAX: usize = 127;
+/// Messages a single PULL may ask for (`pullBatchMaxMessageCount`).
+pub const PULL_MESSAGES_MAX: usize = 160;
+/// Messages a single POP may ask for.
+pub const POP_MESSAGES_MAX: usize = 32;
+/// Messages a single QUERY_MESSAGE may ask for (`maxMsgsNumBatch`).
+pub const QUERY_MESSAGES_MAX: usize = 64;

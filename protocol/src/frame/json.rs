@@ -35,7 +35,9 @@ pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
                 frame.ext = cursor.ext_fields()?;
                 has_ext = true;
             }
-            _ => drop(cursor.value()?),
+            _ => {
+                cursor.value()?;
+            }
         }
         Ok(())
     })?;

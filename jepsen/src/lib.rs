@@ -1,1 +1,23 @@
-//! Placeholder until the crate's first module lands.
+//! Drives a real cluster as a black box, breaks it and checks what it promised.
+//!
+//! It shares the wire's frames with the product and nothing else: three `folio node` processes,
+//! their ports, their data folders and `kill -9` are all it has. A scenario breaks something while
+//! a workload runs; the history says what clients were told; readings say what is there; the
+//! checkers compare. It is not a benchmark, and a run that finds nothing proves nothing; it only
+//! looked hard.
+
+pub mod binary;
+pub mod checker;
+pub mod client;
+pub mod cluster;
+pub mod connection;
+pub mod history;
+pub mod node;
+pub mod payload;
+pub mod reader;
+pub mod reading;
+pub mod report;
+pub mod scenario;
+pub mod status;
+pub mod stored;
+pub mod workload;

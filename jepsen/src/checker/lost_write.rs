@@ -1,0 +1,57 @@
+//! lost-write: every acknowledged send is found on every replica.
+
+use std::collections::HashSet;
+
+use super::Finding;
+use crate::history::{History, Outcome};
+use crate::reading::Reading;
+
+/// Counts sends, not replicas: a send missing on two replicas is one loss.
+pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
+    let mut finding = Finding::fatal("missing");
+    let found: Vec<HashSet<_>> = replicas
+        .iter()
+        .map(|reading| reading.messages().filter_map(|(_, found)| found.key).collect())
+        .collect();
+    for op in &history.ops {
+        let Outcome::Ok { offset, .. } = op.outcome else { continue };
+        let without: Vec<&str> = replicas
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| !found.contains(&op.key))
+            .map(|(reading, _)| reading.reader.as_str())
+            .collect();
+        if !without.is_empty() {
+            finding.add(|| {
+                format!(
+                    "{} acknowledged at offset {offset} ({} us) is missing on {}",
+                    op.key,
+                    op.completed_us,
+                    without.join(", ")
+                )
+            });
+        }
+    }
+    finding
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{acked, found, history, reading, unknown};
+    use super::*;
+
+    #[test]
+    fn an_acknowledged_send_missing_on_one_replica_is_lost() {
+        let history = history([acked(0, 0), acked(1, 1)]);
+        let replicas = [reading([found(0, 0), found(1, 1)]), reading([found(0, 0)])];
+        let finding = check(&history, &replicas);
+        assert_eq!(finding.count, 1);
+        assert!(finding.fails());
+    }
+
+    #[test]
+    fn a_missing_send_of_unknown_outcome_is_no_loss() {
+        let history = history([acked(0, 0), unknown(1)]);
+        assert_eq!(check(&history, &[reading([found(0, 0)])]).count, 0);
+    }
+}

@@ -1,0 +1,327 @@
+//! A producer and reader on the remoting protocol, which never hides an outcome.
+//!
+//! It knows NameServers, asks them for routes, keeps one connection per broker and goes on at
+//! another broker when one is gone. It does **not** try a send again: whether that duplicates a
+//! message is for the history to show, not for the client to paper over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use folio_protocol::frame::Frame;
+use parking_lot::Mutex;
+
+use crate::connection::{CallError, Connection};
+use crate::history::Outcome;
+use crate::stored::{self, StoredMessage};
+
+/// How long a send may take before its outcome is called unknown.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long anything else may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Request codes, as numbers: the wire is the contract.
+mod code {
+    pub(super) const PULL_MESSAGE: i32 = 11;
+    pub(super) const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+    pub(super) const HEART_BEAT: i32 = 34;
+    pub(super) const GET_ROUTE: i32 = 105;
+    pub(super) const SEND_MESSAGE_V2: i32 = 310;
+}
+
+/// Answers to a send after which it certainly is not stored: SYSTEM_BUSY, MESSAGE_ILLEGAL,
+/// NO_PERMISSION, TOPIC_NOT_EXIST, INVALID_PARAMETER, FLOW_CONTROL. All others leave it open.
+const REFUSALS: [i32; 6] = [2, 13, 16, 17, 29, 215];
+/// Answers to a pull at the end of a queue: PULL_NOT_FOUND, PULL_RETRY_IMMEDIATELY.
+const PULL_NOT_FOUND: i32 = 19;
+const PULL_RETRY: i32 = 20;
+
+/// Where the brokers of a topic are: broker id to address; id 0 is the leader.
+pub type Route = BTreeMap<u64, String>;
+
+/// What a pull gave.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The messages, in order.
+    pub messages: Vec<StoredMessage>,
+    /// Where to go on.
+    pub next: u64,
+    /// The queue's next offset.
+    pub max: u64,
+}
+
+/// One client process, as the cluster sees it.
+pub struct Client {
+    name_servers: Vec<String>,
+    next_server: AtomicUsize,
+    connections: Mutex<HashMap<String, Arc<Connection>>>,
+    group: String,
+}
+
+impl Client {
+    /// A client of these NameServers; connects when it has to.
+    #[must_use]
+    pub fn new(name_servers: Vec<String>, group: impl Into<String>) -> Self {
+        Self {
+            name_servers,
+            next_server: AtomicUsize::new(0),
+            connections: Mutex::new(HashMap::new()),
+            group: group.into(),
+        }
+    }
+
+    /// Asks the NameServers in turn where the topic is.
+    ///
+    /// # Errors
+    /// When none of them knows.
+    pub async fn route(&self, topic: &str) -> Result<Route> {
+        let mut last = anyhow::anyhow!("no NameServer configured");
+        for _ in 0..self.name_servers.len() {
+            let at = self.next_server.fetch_add(1, Ordering::Relaxed) % self.name_servers.len();
+            match self.route_from(&self.name_servers[at], topic).await {
+                Ok(route) => return Ok(route),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks one NameServer where the topic is.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not know.
+    pub async fn route_from(&self, name_server: &str, topic: &str) -> Result<Route> {
+        let fields = [("topic", topic), ("acceptStandardJsonOnly", "true")];
+        let answer = self.ask(name_server, request(code::GET_ROUTE, fields)).await?;
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).context("route is not JSON")?;
+        let addresses = body["brokerDatas"][0]["brokerAddrs"].as_object();
+        let addresses = addresses.with_context(|| format!("route of {topic} has no brokerAddrs: {body}"))?;
+        let route = addresses
+            .iter()
+            .filter_map(|(id, address)| Some((id.parse().ok()?, address.as_str()?.to_owned())));
+        Ok(route.collect())
+    }
+
+    /// Creates a topic, or waits until the one of that name is as asked.
+    ///
+    /// # Errors
+    /// When the broker does not answer with success.
+    pub async fn create_topic(&self, broker: &str, topic: &str, queues: u32) -> Result<()> {
+        let queues = queues.to_string();
+        let fields = [
+            ("topic", topic),
+            ("defaultTopic", "TBW102"),
+            ("readQueueNums", &queues),
+            ("writeQueueNums", &queues),
+            ("perm", "6"),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ];
+        self.ask(broker, request(code::UPDATE_AND_CREATE_TOPIC, fields)).await.map(drop)
+    }
+
+    /// Makes this client's group a consumer of the topics, at that broker.
+    ///
+    /// # Errors
+    /// When the broker does not answer with success.
+    pub async fn subscribe(&self, broker: &str, topics: &[String]) -> Result<()> {
+        let subscriptions: Vec<_> = topics
+            .iter()
+            .map(|topic| {
+                serde_json::json!({
+                    "classFilterMode": false, "topic": topic, "subString": "*", "tagsSet": [], "codeSet": [],
+                    "subVersion": 1, "expressionType": "TAG",
+                })
+            })
+            .collect();
+        let body = serde_json::json!({
+            "clientID": format!("{}@jepsen", self.group),
+            "producerDataSet": [],
+            "consumerDataSet": [{
+                "groupName": self.group, "consumeType": "CONSUME_ACTIVELY", "messageModel": "CLUSTERING",
+                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
+                "unitMode": false,
+            }],
+        });
+        let mut frame = request(code::HEART_BEAT, []);
+        frame.body = Bytes::from(serde_json::to_vec(&body)?);
+        self.ask(broker, frame).await.map(drop)
+    }
+
+    /// Sends one message once.
+    pub async fn send(&self, broker: &str, topic: &str, queue: u32, body: Vec<u8>) -> Outcome {
+        let connection = match self.connection(broker).await {
+            Ok(connection) => connection,
+            Err(error) => return outcome_of(error),
+        };
+        let queue = queue.to_string();
+        let fields = [
+            ("a", self.group.as_str()),
+            ("b", topic),
+            ("c", "TBW102"),
+            ("d", "4"),
+            ("e", &queue),
+            ("f", "0"),
+            ("g", "0"),
+            ("h", "0"),
+            ("i", ""),
+            ("j", "0"),
+            ("k", "false"),
+            ("m", "false"),
+        ];
+        let mut frame = request(code::SEND_MESSAGE_V2, fields);
+        frame.body = Bytes::from(body);
+        match connection.call(frame, SEND_TIMEOUT).await {
+            Ok(answer) => judge_send(&answer),
+            Err(error) => outcome_of(error),
+        }
+    }
+
+    /// Pulls from one broker, whatever it leads or follows, without waiting for new messages.
+    ///
+    /// # Errors
+    /// When it does not answer, answers with an error, or with messages that do not parse.
+    pub async fn pull(&self, broker: &str, topic: &str, queue: u32, offset: u64) -> Result<Pulled> {
+        let (queue, offset) = (queue.to_string(), offset.to_string());
+        let fields = [
+            ("consumerGroup", self.group.as_str()),
+            ("topic", topic),
+            ("queueId", &queue),
+            ("queueOffset", &offset),
+            ("maxMsgNums", "32"),
+            // Subscription in the header, no suspension, no commit.
+            ("sysFlag", "4"),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "0"),
+            ("subscription", "*"),
+            ("subVersion", "1"),
+            ("expressionType", "TAG"),
+        ];
+        let connection = self.connection(broker).await?;
+        let answer = connection.call(request(code::PULL_MESSAGE, fields), ASK_TIMEOUT).await?;
+        let number = |key| -> Result<u64> {
+            let text =
+                answer.ext.get(key).with_context(|| format!("pull answer {} has no {key}", answer.code))?;
+            text.parse().with_context(|| format!("pull answer's {key} is {text:?}"))
+        };
+        match answer.code {
+            0 | PULL_NOT_FOUND | PULL_RETRY => {
+                let messages = stored::parse_all(&answer.body)?;
+                Ok(Pulled { messages, next: number("nextBeginOffset")?, max: number("maxOffset")? })
+            }
+            other => bail!(
+                "pull of {topic} queue {queue} offset {offset} at {broker}: code {other}, {}",
+                answer.remark.as_deref().unwrap_or("no remark")
+            ),
+        }
+    }
+
+    /// Asks one address and takes any answer but success for an error.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with success.
+    pub async fn ask(&self, address: &str, frame: Frame) -> Result<Frame> {
+        let code = frame.code;
+        let connection = self.connection(address).await?;
+        let answer = connection
+            .call(frame, ASK_TIMEOUT)
+            .await
+            .with_context(|| format!("request {code} at {address}"))?;
+        if answer.code != 0 {
+            let remark = answer.remark.as_deref().unwrap_or("no remark");
+            bail!("request {code} at {address}: code {}, {remark}", answer.code);
+        }
+        Ok(answer)
+    }
+
+    async fn connection(&self, address: &str) -> Result<Arc<Connection>, CallError> {
+        if let Some(open) = self.open_connection(address) {
+            return Ok(open);
+        }
+        let opened = Arc::new(Connection::open(address).await?);
+        // Several calls may have connected at once: the first in stays, requests stay pipelined.
+        if let Some(open) = self.open_connection(address) {
+            return Ok(open);
+        }
+        self.connections.lock().insert(address.to_owned(), Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn open_connection(&self, address: &str) -> Option<Arc<Connection>> {
+        self.connections.lock().get(address).filter(|connection| connection.is_open()).cloned()
+    }
+}
+
+/// A request of these fields.
+pub fn request<'a>(code: i32, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Frame {
+    let mut frame = Frame { code, ..Frame::default() };
+    for (key, value) in fields {
+        frame.ext.insert(key, value);
+    }
+    frame
+}
+
+fn outcome_of(error: CallError) -> Outcome {
+    match error {
+        CallError::NotSent(error) => Outcome::Fail { error },
+        CallError::Unknown(error) => Outcome::Unknown { error },
+    }
+}
+
+fn judge_send(answer: &Frame) -> Outcome {
+    let remark = answer.remark.as_deref().unwrap_or("no remark");
+    if answer.code == 0 {
+        let offset = answer.ext.get("queueOffset").and_then(|text| text.parse().ok());
+        return match offset {
+            Some(offset) => {
+                let position = answer.ext.get("msgId").and_then(position_of);
+                Outcome::Ok { offset, position }
+            }
+            None => Outcome::Unknown { error: "acknowledged without a queueOffset".to_owned() },
+        };
+    }
+    let error = format!("code {}: {remark}", answer.code);
+    if REFUSALS.contains(&answer.code) { Outcome::Fail { error } } else { Outcome::Unknown { error } }
+}
+
+/// The log position in an offset message id: its last 16 hex digits, of 32 (IPv4) or 56 (IPv6).
+fn position_of(message_id: &str) -> Option<u64> {
+    let digits = message_id.get(message_id.len().checked_sub(16)?..)?;
+    [32, 56].contains(&message_id.len()).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: i32, fields: &[(&str, &str)]) -> Outcome {
+        judge_send(&request(code, fields.iter().copied()))
+    }
+
+    #[test]
+    fn an_acknowledgement_tells_offset_and_position() {
+        let id = format!("7F00000100002A9F{:016X}", 4096);
+        let told = answer(0, &[("queueOffset", "7"), ("msgId", &id)]);
+        assert_eq!(told, Outcome::Ok { offset: 7, position: Some(4096) });
+    }
+
+    #[test]
+    fn only_a_clear_refusal_is_a_failure() {
+        assert!(matches!(answer(2, &[]), Outcome::Fail { .. }));
+        for open in [1, 10, 11, 12, 14] {
+            assert!(matches!(answer(open, &[]), Outcome::Unknown { .. }), "{open}");
+        }
+        assert!(matches!(answer(0, &[]), Outcome::Unknown { .. }), "success without an offset");
+    }
+
+    #[test]
+    fn a_message_id_of_another_shape_tells_no_position() {
+        assert_eq!(position_of("short"), None);
+        assert_eq!(position_of(&"F".repeat(33)), None);
+        assert_eq!(position_of(&"g".repeat(32)), None);
+    }
+}

@@ -1,0 +1,255 @@
+//! Several nodes on this machine, seen from outside.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::time::sleep;
+
+use crate::checker::Finding;
+use crate::checker::replicas::{self, LogFiles};
+use crate::client::Client;
+use crate::node::Node;
+use crate::status::{self, Status};
+
+/// How long the cluster may take to have a leader, or to have every node caught up.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often its state is asked for meanwhile.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A group of nodes.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    dir: PathBuf,
+    binary: PathBuf,
+    base_port: u16,
+    client: Client,
+}
+
+impl Cluster {
+    /// Writes the configuration of `size` founding nodes below `dir` and starts them.
+    ///
+    /// # Errors
+    /// When files cannot be written or a process cannot be started.
+    pub fn start(dir: &Path, binary: &Path, base_port: u16, size: u64) -> Result<Self> {
+        let members: Vec<u64> = (1..=size).collect();
+        let created = members.iter().map(|id| Node::create(dir, binary, base_port, *id, &members, false));
+        let mut nodes = created.collect::<Result<Vec<Node>>>()?;
+        for node in &mut nodes {
+            node.start()?;
+        }
+        Ok(Self {
+            nodes,
+            dir: dir.to_owned(),
+            binary: binary.to_owned(),
+            base_port,
+            client: Client::new(Vec::new(), "jepsen-control"),
+        })
+    }
+
+    /// Adds an empty node that waits to be made a member.
+    ///
+    /// # Errors
+    /// When its files cannot be written or its process cannot be started.
+    pub fn start_joining(&mut self, id: u64) -> Result<()> {
+        let members: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
+        let mut node = Node::create(&self.dir, &self.binary, self.base_port, id, &members, true)?;
+        node.start()?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// The nodes whose processes were started and not killed.
+    pub fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_started())
+    }
+
+    /// The ids of all nodes, running or not.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// The NameServer address of every node.
+    #[must_use]
+    pub fn name_servers(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.addresses.namesrv.clone()).collect()
+    }
+
+    /// The binary the nodes run.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn node(&self, id: u64) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.id == id).with_context(|| format!("no node {id}"))
+    }
+
+    /// One node, to kill or start it.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn node_mut(&mut self, id: u64) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.id == id).with_context(|| format!("no node {id}"))
+    }
+
+    /// What one node says of the group.
+    ///
+    /// # Errors
+    /// When it does not answer, or not understandably.
+    pub async fn status(&self, id: u64) -> Result<Status> {
+        status::ask(&self.client, &self.node(id)?.addresses.broker).await
+    }
+
+    /// What every running node says; nodes that do not answer are left out.
+    pub async fn statuses(&self) -> Vec<Status> {
+        let mut all = Vec::new();
+        for node in self.running() {
+            match status::ask(&self.client, &node.addresses.broker).await {
+                Ok(status) => all.push(status),
+                Err(error) => tracing::debug!(node = node.id, error = format!("{error:#}"), "no status"),
+            }
+        }
+        all
+    }
+
+    /// Waits until a running node leads in the highest term any running node knows.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub async fn leader(&mut self) -> Result<u64> {
+        let started = Instant::now();
+        loop {
+            let statuses = self.statuses().await;
+            let term = statuses.iter().map(|status| status.term).max();
+            let leader = statuses.iter().find(|status| status.is_leader() && Some(status.term) == term);
+            if let Some(leader) = leader {
+                return Ok(leader.node_id);
+            }
+            self.check_alive()?;
+            ensure!(started.elapsed() < READY_TIMEOUT, "no leader for {READY_TIMEOUT:?}: {statuses:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every running node has applied what the leader had committed when asked first.
+    ///
+    /// # Errors
+    /// When one does not in time, or its process has ended.
+    pub async fn caught_up(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let goal = loop {
+            let leader = self.leader().await?;
+            if let Ok(status) = self.status(leader).await {
+                break status.committed;
+            }
+            ensure!(started.elapsed() < READY_TIMEOUT, "the leader does not answer");
+        };
+        loop {
+            let statuses = self.statuses().await;
+            if statuses.len() == self.running().count()
+                && statuses.iter().all(|status| status.applied >= goal)
+            {
+                return Ok(());
+            }
+            self.check_alive()?;
+            ensure!(
+                started.elapsed() < READY_TIMEOUT,
+                "not every node has applied index {goal} after {READY_TIMEOUT:?}: {statuses:?}"
+            );
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until all running nodes are at rest at the same index. Nobody may write meanwhile.
+    ///
+    /// # Errors
+    /// When they are not in time.
+    pub async fn settled(&mut self) -> Result<Vec<Status>> {
+        let started = Instant::now();
+        loop {
+            self.caught_up().await?;
+            let statuses = self.statuses().await;
+            let rests = |status: &Status| {
+                Some((status.applied, status.committed)) == statuses.first().map(Status::at)
+            };
+            if statuses.len() == self.running().count() && statuses.iter().all(rests) {
+                return Ok(statuses);
+            }
+            ensure!(started.elapsed() < READY_TIMEOUT, "the nodes do not come to rest: {statuses:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Kills all running nodes, one right after the other.
+    ///
+    /// # Errors
+    /// When one had ended by itself.
+    pub fn kill_all(&mut self) -> Result<()> {
+        let mut failed = None;
+        for node in self.nodes.iter_mut().filter(|node| node.is_started()) {
+            if let Err(error) = node.kill() {
+                failed.get_or_insert(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Starts every node that does not run.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.nodes.iter_mut().filter(|node| !node.is_started()).try_for_each(Node::start)
+    }
+
+    /// Fails if a process has ended though nobody killed it.
+    ///
+    /// # Errors
+    /// Names the first such node and its log.
+    pub fn check_alive(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            if let Some(status) = node.ended() {
+                bail!("node {} ended by itself: {status}; its log: {}", node.id, node.log_path().display());
+            }
+        }
+        Ok(())
+    }
+
+    /// A breach for every process that ended by itself and every panic in a log.
+    pub fn health(&mut self) -> Finding {
+        let mut finding = Finding::fatal("crashes");
+        for node in &mut self.nodes {
+            if let Some(status) = node.ended() {
+                finding.add(|| format!("node {} ended by itself: {status}", node.id));
+            }
+            for line in node.panics() {
+                finding.add(|| format!("node {}: {line}", node.id));
+            }
+        }
+        finding
+    }
+
+    /// Compares the log files of all running nodes up to where every one of them has applied.
+    /// `read_end` is where readers found the last message to end: the comparison must reach it.
+    ///
+    /// # Errors
+    /// When files cannot be read, or the statuses tell less than what readers were given.
+    pub async fn compare_logs(&mut self, read_end: u64) -> Result<(Finding, u64)> {
+        let statuses = self.settled().await?;
+        let end = statuses.iter().map(|status| status.applied_position).min().unwrap_or(0);
+        ensure!(
+            end >= read_end,
+            "readers were given messages up to {read_end}, nodes say they applied {end}"
+        );
+        let logs = self.running().map(|node| LogFiles::open(format!("node {}", node.id), &node.commitlog()?));
+        let logs = logs.collect::<Result<Vec<LogFiles>>>()?;
+        let finding = tokio::task::spawn_blocking(move || replicas::check(&logs, end)).await??;
+        Ok((finding, end))
+    }
+}

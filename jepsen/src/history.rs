@@ -1,0 +1,198 @@
+//! What was done and what came back: one line per send, one per fault.
+//!
+//! Times are microseconds since the run began, from one monotonic clock.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::payload::OpKey;
+
+/// How a send ended, as far as its client can know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// Acknowledged: it must be there, at this offset, for ever.
+    Ok {
+        /// Offset in the queue.
+        offset: u64,
+        /// Position in the log, when the message id told it.
+        position: Option<u64>,
+    },
+    /// Refused or never sent: it must not be there.
+    Fail {
+        /// Why.
+        error: String,
+    },
+    /// Nobody knows: it may be there once.
+    Unknown {
+        /// Why.
+        error: String,
+    },
+}
+
+/// One send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Op {
+    /// Which one.
+    #[serde(flatten)]
+    pub key: OpKey,
+    /// When it was handed to the client.
+    pub invoked_us: u64,
+    /// When the client said how it ended.
+    pub completed_us: u64,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Something the harness did to the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When.
+    pub at_us: u64,
+    /// What, in words: `kill node 2 (leader)`.
+    pub fault: String,
+    /// Whether writes are expected to stop at this moment: its failover gap is measured.
+    pub stops_writes: bool,
+}
+
+/// A finished run, as the checkers see it.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// Every send that was begun, in order of completion.
+    pub ops: Vec<Op>,
+    /// Every fault in order.
+    pub faults: Vec<Fault>,
+}
+
+/// Records a run while it happens, in memory and in a file of JSON lines.
+pub struct Recorder {
+    start: Instant,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    history: History,
+    file: BufWriter<File>,
+    failed: Option<std::io::Error>,
+}
+
+impl Recorder {
+    /// Starts the run's clock and its file.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("create history {}", path.display()))?;
+        let inner = Inner { history: History::default(), file: BufWriter::new(file), failed: None };
+        Ok(Self { start: Instant::now(), inner: Mutex::new(inner) })
+    }
+
+    /// Microseconds since the run began.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Records a finished send.
+    pub fn op(&self, op: Op) {
+        let mut inner = self.inner.lock();
+        inner.write(&op);
+        inner.history.ops.push(op);
+    }
+
+    /// Records a fault at this moment.
+    pub fn fault(&self, fault: impl Into<String>, stops_writes: bool) {
+        let fault = Fault { at_us: self.now_us(), fault: fault.into(), stops_writes };
+        let mut inner = self.inner.lock();
+        inner.write(&fault);
+        inner.history.faults.push(fault);
+    }
+
+    /// When the first send invoked after `at_us` was acknowledged, if one was yet.
+    #[must_use]
+    pub fn acked_after(&self, at_us: u64) -> Option<u64> {
+        let inner = self.inner.lock();
+        let recent = inner.history.ops.iter().rev().take_while(|op| op.completed_us >= at_us);
+        recent
+            .filter(|op| op.invoked_us >= at_us && matches!(op.outcome, Outcome::Ok { .. }))
+            .map(|op| op.completed_us)
+            .min()
+    }
+
+    /// How many sends were acknowledged so far.
+    #[must_use]
+    pub fn recorded(&self) -> usize {
+        self.inner.lock().history.ops.len()
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// When the file could not be written; the checks would still be right, the record not whole.
+    pub fn finish(&self) -> Result<History> {
+        let mut inner = self.inner.lock();
+        if let Some(error) = inner.failed.take() {
+            return Err(error).context("write the history");
+        }
+        inner.file.flush().context("write the history")?;
+        Ok(std::mem::take(&mut inner.history))
+    }
+}
+
+impl Inner {
+    fn write(&mut self, line: &impl Serialize) {
+        let written = serde_json::to_writer(&mut self.file, line)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.file.write_all(b"\n"));
+        if let Err(error) = written {
+            self.failed.get_or_insert(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_file_reads_back_as_the_same_op() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.jsonl");
+        let recorder = Recorder::create(&path).unwrap();
+        let key = OpKey { topic: 0, queue: 1, producer: 2, seq: 3 };
+        let outcome = Outcome::Ok { offset: 9, position: Some(64) };
+        let op = Op { key, invoked_us: 1, completed_us: 2, outcome };
+        recorder.op(op.clone());
+        recorder.fault("kill node 1", true);
+        let history = recorder.finish().unwrap();
+        assert_eq!(history.ops, std::slice::from_ref(&op));
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(serde_json::from_str::<Op>(lines.next().unwrap()).unwrap(), op);
+        let fault: Fault = serde_json::from_str(lines.next().unwrap()).unwrap();
+        assert_eq!(fault.fault, "kill node 1");
+    }
+
+    #[test]
+    fn only_a_send_begun_after_the_kill_ends_the_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::create(&dir.path().join("h")).unwrap();
+        let send = |seq, invoked_us, completed_us| Op {
+            key: OpKey { topic: 0, queue: 0, producer: 0, seq },
+            invoked_us,
+            completed_us,
+            outcome: Outcome::Ok { offset: seq, position: None },
+        };
+        recorder.op(send(0, 90, 110));
+        assert_eq!(recorder.acked_after(100), None, "its answer was on the way before the kill");
+        recorder.op(send(1, 120, 300));
+        assert_eq!(recorder.acked_after(100), Some(300));
+    }
+}

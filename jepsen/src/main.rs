@@ -1,0 +1,218 @@
+//! `folio-jepsen`: the command line of the black-box harness.
+//!
+//! Exit code 0: nothing was found. 1: a promise was broken; data, logs and history are kept and
+//! named. 2: the harness could not do its work, which says nothing about the cluster.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use folio_jepsen::payload::mix;
+use folio_jepsen::report::Report;
+use folio_jepsen::scenario::{self, Scenario, Setup};
+use folio_jepsen::{binary, workload::Shape};
+use tracing_subscriber::EnvFilter;
+
+/// Breaks a three-node cluster under load and checks what it promised.
+#[derive(Parser)]
+#[command(name = "folio-jepsen", version)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// kill -9 the leader again and again
+    KillLeader {
+        /// How often
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+        /// Mean seconds between two kills
+        #[arg(long, default_value_t = 2.0)]
+        seconds_between: f64,
+    },
+    /// SIGSTOP the leader again and again
+    PauseLeader {
+        /// How often
+        #[arg(long, default_value_t = 5)]
+        pauses: u32,
+        /// How long each lasts
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// kill -9 all three nodes at once
+    KillAll {
+        /// How often
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Delete consume queues, checkpoint and snapshots before each restart
+        #[arg(long)]
+        wipe_derived: bool,
+    },
+    /// An empty fourth node takes the place of a dead one
+    ReplaceNode,
+    /// A client knows only the address of a former leader
+    StaleAddress,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Print the report as one line of JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// First port of the cluster
+    #[arg(long, global = true, default_value_t = 21_876, value_parser = clap::value_parser!(u16).range(1024..32_000))]
+    base_port: u16,
+    /// The binary under test; default: FOLIO_BIN, folio beside this executable, or built by cargo
+    #[arg(long, global = true)]
+    folio: Option<PathBuf>,
+    /// Seed of every random choice; default: the clock
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Keep data, logs and history even if nothing was found
+    #[arg(long, global = true)]
+    keep: bool,
+    /// Folder for data, logs and history; default: a new one in the temporary folder
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+    /// Producers; each has one send in flight per queue
+    #[arg(long, global = true, default_value_t = 4)]
+    producers: u32,
+    /// Topics
+    #[arg(long, global = true, default_value_t = 4)]
+    topics: u32,
+    /// Queues of each topic
+    #[arg(long, global = true, default_value_t = 4)]
+    queues: u32,
+    /// Pause after each acknowledged send, to bound the load
+    #[arg(long, global = true, default_value_t = 5)]
+    think_ms: u64,
+}
+
+impl From<What> for Scenario {
+    fn from(what: What) -> Self {
+        match what {
+            What::KillLeader { kills, seconds_between } => Self::KillLeader { kills, seconds_between },
+            What::PauseLeader { pauses, seconds } => Self::PauseLeader { pauses, seconds },
+            What::KillAll { rounds, wipe_derived } => Self::KillAll { rounds, wipe_derived },
+            What::ReplaceNode => Self::ReplaceNode,
+            What::StaleAddress => Self::StaleAddress,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start(Cli::parse()) {
+        Ok(report) if report.ok => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("the harness failed: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<Report> {
+    let Cli { what, options } = cli;
+    let folder = Folder::create(options.dir.clone())?;
+    let result = drive(&options, &what.into(), &folder);
+    match &result {
+        Ok(report) if report.ok && !options.keep => folder.remove(),
+        Ok(report) if report.ok => eprintln!("kept: {}", folder.path.display()),
+        Ok(report) => {
+            eprintln!(
+                "kept for a look: {} (node-*/data, node-*/node.log, history.jsonl)",
+                folder.path.display()
+            );
+            eprintln!("again: {} --seed {}", repeat(), report.seed);
+        }
+        Err(_) => eprintln!("kept for a look: {}", folder.path.display()),
+    }
+    result
+}
+
+fn drive(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Report> {
+    let setup = setup(options, folder)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    let report = runtime.block_on(async {
+        tokio::select! {
+            report = scenario::run(&setup, scenario) => report,
+            // Returning drops the cluster, which kills its processes.
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    })?;
+    let json = serde_json::to_string(&report).context("write the report")?;
+    std::fs::write(folder.path.join("report.json"), &json).context("write the report")?;
+    if options.json {
+        println!("{json}")
+    } else {
+        println!("{report}")
+    }
+    Ok(report)
+}
+
+fn setup(options: &Options, folder: &Folder) -> Result<Setup> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let seed = options.seed.unwrap_or(clock.as_millis() as u64);
+    Ok(Setup {
+        binary: binary::find(options.folio.as_deref())?,
+        dir: folder.path.clone(),
+        base_port: options.base_port,
+        seed,
+        shape: Shape {
+            run: mix(seed ^ clock.as_nanos() as u64),
+            topics: options.topics.max(1),
+            queues: options.queues.max(1),
+            producers: options.producers.max(1),
+            think: Duration::from_millis(options.think_ms),
+        },
+    })
+}
+
+/// The command line that was given, without its seed.
+fn repeat() -> String {
+    let mut words = vec!["cargo run --release -p folio-jepsen --".to_owned()];
+    let mut given = std::env::args().skip(1);
+    while let Some(word) = given.next() {
+        if word == "--seed" {
+            given.next();
+        } else if !word.starts_with("--seed=") {
+            words.push(word);
+        }
+    }
+    words.join(" ")
+}
+
+/// The run's folder; removed when the run found nothing.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn create(given: Option<PathBuf>) -> Result<Self> {
+        let path = match given {
+            Some(path) => std::path::absolute(path).context("make --dir absolute")?,
+            None => {
+                tempfile::Builder::new().prefix("folio-jepsen-").tempdir().context("create a folder")?.keep()
+            }
+        };
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        let empty = path.read_dir().with_context(|| format!("list {}", path.display()))?.next().is_none();
+        anyhow::ensure!(empty, "--dir {} is not empty: a run starts with empty nodes", path.display());
+        Ok(Self { path })
+    }
+
+    fn remove(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One `folio node` process: its ports, its folder, its life.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The group all nodes belong to.
+const GROUP: &str = "broker-a";
+/// Ports between two nodes' brokers: a broker's neighbours stay free for its other listeners.
+const PORTS_PER_NODE: u16 = 10;
+
+/// A node's addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// NameServer.
+    pub namesrv: String,
+    /// Broker.
+    pub broker: String,
+    /// Raft.
+    pub raft: String,
+}
+
+impl Addresses {
+    /// Addresses of node `id` (from 1): NameServers `B, B+1, ...`, then broker and Raft from
+    /// `B+10*id` on, the distances those of `folio cluster`.
+    #[must_use]
+    pub fn of(base_port: u16, id: u64) -> Self {
+        let id = id as u16;
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let broker = base_port + PORTS_PER_NODE * id;
+        Self { namesrv: at(base_port + id - 1), broker: at(broker), raft: at(broker + 4) }
+    }
+}
+
+/// A process that may run.
+pub struct Node {
+    /// Number in the group, from 1.
+    pub id: u64,
+    /// Where it listens.
+    pub addresses: Addresses,
+    dir: PathBuf,
+    binary: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A node below `dir`, not running yet. `members` are the group's founders, `join` says
+    /// whether this node waits to be added instead of being one.
+    ///
+    /// # Errors
+    /// When its folder or its configuration cannot be written.
+    pub fn create(
+        dir: &Path,
+        binary: &Path,
+        base_port: u16,
+        id: u64,
+        members: &[u64],
+        join: bool,
+    ) -> Result<Self> {
+        let dir = dir.join(format!("node-{id}"));
+        std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let node =
+            Self { id, addresses: Addresses::of(base_port, id), dir, binary: binary.to_owned(), child: None };
+        let config = node.config(base_port, members, join);
+        let path = node.config_path();
+        std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
+        Ok(node)
+    }
+
+    fn config(&self, base_port: u16, members: &[u64], join: bool) -> String {
+        let Addresses { namesrv, broker, raft } = &self.addresses;
+        let mut text = format!(
+            "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
+             [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n\n\
+             # Small segments, so that a run crosses many of them; nothing may expire under the checker.\n\
+             [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n",
+            self.id,
+            self.data_dir().display().to_string(),
+        );
+        for id in members {
+            let Addresses { namesrv, broker, raft } = Addresses::of(base_port, *id);
+            text.push_str(&format!(
+                "\n[[nodes]]\nid = {id}\nraft = \"{raft}\"\nbroker = \"{broker}\"\nnamesrv = \"{namesrv}\"\n"
+            ));
+        }
+        if join {
+            text = text.replacen("join = true\n", "join = true\nhost = \"127.0.0.1\"\n", 1);
+        }
+        text
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// What it prints goes here, one file over all its lives.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("node.log")
+    }
+
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// When it runs already or cannot be started.
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "node {} runs already", self.id);
+        let path = self.log_path();
+        let opened: std::io::Result<(File, File)> = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .and_then(|log| Ok((log.try_clone()?, log)));
+        let (out, err) = opened.with_context(|| format!("open {}", path.display()))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("node").arg("--config").arg(self.config_path());
+        command.stdin(Stdio::null()).stdout(out).stderr(err).env("RUST_BACKTRACE", "1");
+        let child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Whether the process was started and not killed by us.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// kill -9, and waits until the process is gone.
+    ///
+    /// # Errors
+    /// When it does not run, or had ended by itself before.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().with_context(|| format!("node {} does not run", self.id))?;
+        if let Some(status) = child.try_wait().context("look after a child")? {
+            bail!("node {} had ended by itself: {status}; its log: {}", self.id, self.log_path().display());
+        }
+        child.kill().with_context(|| format!("kill node {}", self.id))?;
+        child.wait().with_context(|| format!("wait for node {}", self.id))?;
+        Ok(())
+    }
+
+    /// Sends a signal by name (`STOP`, `CONT`, `TERM`) to this very process.
+    ///
+    /// # Errors
+    /// When it does not run or the signal is refused.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let child = self.child.as_ref().with_context(|| format!("node {} does not run", self.id))?;
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().context("run kill")?;
+        ensure!(status.success(), "kill -s {name} {pid} ended with {status}");
+        Ok(())
+    }
+
+    /// How the process ended, if it was started and ended by itself.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok()?
+    }
+
+    /// Waits for a process that was told to end.
+    ///
+    /// # Errors
+    /// When it does not run or cannot be waited for.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        let mut child = self.child.take().with_context(|| format!("node {} does not run", self.id))?;
+        child.wait().with_context(|| format!("wait for node {}", self.id))
+    }
+
+    /// The folder with the log's segment files, wherever the node put it below its data folder.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn commitlog(&self) -> Result<PathBuf> {
+        let mut waiting = vec![self.data_dir()];
+        while let Some(dir) = waiting.pop() {
+            let entries = std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))?;
+            for path in
+                entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(|path| path.is_dir())
+            {
+                if path.file_name().is_some_and(|name| name == "commitlog") {
+                    return Ok(path);
+                }
+                waiting.push(path);
+            }
+        }
+        bail!("no folder commitlog below {}", self.data_dir().display())
+    }
+
+    /// Deletes what the log can rebuild: consume queues, checkpoint, snapshots.
+    ///
+    /// # Errors
+    /// When the node runs, or something cannot be deleted.
+    pub fn wipe_derived(&self) -> Result<Vec<PathBuf>> {
+        ensure!(self.child.is_none(), "node {} runs: its files are not ours", self.id);
+        let commitlog = self.commitlog()?;
+        let group = commitlog.parent().context("commitlog lies in a folder")?;
+        let mut wiped = Vec::new();
+        for entry in std::fs::read_dir(group).with_context(|| format!("list {}", group.display()))? {
+            let path = entry.context("list the group's folder")?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let derived = ["consumequeue", "checkpoint", "snapshots", "index"].contains(&name.as_str())
+                || name.starts_with("snapshot-");
+            if derived {
+                let removed =
+                    if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                removed.with_context(|| format!("delete {}", path.display()))?;
+                wiped.push(path);
+            }
+        }
+        Ok(wiped)
+    }
+
+    /// Lines of its log that say a thread panicked.
+    #[must_use]
+    pub fn panics(&self) -> Vec<String> {
+        let mut text = Vec::new();
+        // A log that cannot be read is reported by whoever started the node.
+        let _ = File::open(self.log_path()).and_then(|mut file| file.read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended meanwhile; either way nothing is left behind.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_do_not_share_ports() {
+        let all: Vec<String> = (1..=4)
+            .map(|id| Addresses::of(20_000, id))
+            .flat_map(|addresses| [addresses.namesrv, addresses.broker, addresses.raft])
+            .collect();
+        let unique: std::collections::HashSet<&String> = all.iter().collect();
+        assert_eq!(unique.len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn only_what_the_log_rebuilds_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::create(dir.path(), Path::new("folio"), 20_000, 1, &[1], false).unwrap();
+        let group = node.data_dir().join(GROUP);
+        for folder in ["commitlog", "consumequeue", "snapshots"] {
+            std::fs::create_dir_all(group.join(folder)).unwrap();
+        }
+        for file in ["vote", "checkpoint", "commitlog/00000000000000000000", "snapshot-00000000000000000000"]
+        {
+            std::fs::write(group.join(file), b"x").unwrap();
+        }
+        assert_eq!(node.wipe_derived().unwrap().len(), 4);
+        assert!(group.join("vote").exists() && group.join("commitlog/00000000000000000000").exists());
+        assert!(!group.join("checkpoint").exists() && !group.join("consumequeue").exists());
+    }
+
+    #[test]
+    fn a_process_that_ended_by_itself_is_not_taken_for_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false).unwrap();
+        node.start().unwrap();
+        while node.ended().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(node.kill().unwrap_err().to_string().contains("by itself"));
+    }
+}

@@ -1,0 +1,79 @@
+//! What readers found in the queues, in the form the checkers judge.
+
+use std::collections::BTreeMap;
+
+use crate::payload::{self, OpKey};
+use crate::stored::StoredMessage;
+
+/// A queue of the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Topic number.
+    pub topic: u32,
+    /// Queue number.
+    pub queue: u32,
+}
+
+impl std::fmt::Display for QueueKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "topic {} queue {}", self.topic, self.queue)
+    }
+}
+
+/// One message a reader was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Offset in the queue.
+    pub offset: u64,
+    /// Position in the log.
+    pub position: u64,
+    /// Bytes in the log.
+    pub size: u64,
+    /// Which send it is; `None` when its bytes are no send of this run.
+    pub key: Option<OpKey>,
+}
+
+/// Everything one reader was given, each queue in the order it came.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Who was read, for messages: `node 2`, `live reader at node 1`.
+    pub reader: String,
+    /// Per queue.
+    pub queues: BTreeMap<QueueKey, Vec<Found>>,
+}
+
+impl Found {
+    /// Judges a stored message: the body must be a send of `run`, and to this topic and queue.
+    #[must_use]
+    pub fn judge(run: u64, place: QueueKey, topic: &str, message: &StoredMessage) -> Self {
+        let in_place = message.topic == topic && message.queue == place.queue;
+        let key = payload::decode(run, &message.body)
+            .filter(|key| in_place && key.topic == place.topic && key.queue == place.queue);
+        Self { offset: message.offset, position: message.position, size: message.size, key }
+    }
+}
+
+impl Reading {
+    /// Every message with its queue.
+    pub fn messages(&self) -> impl Iterator<Item = (QueueKey, &Found)> {
+        self.queues.iter().flat_map(|(queue, found)| found.iter().map(move |found| (*queue, found)))
+    }
+
+    /// How many messages were given.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queues.values().map(Vec::len).sum()
+    }
+
+    /// Whether no message was given.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the last message any reader was given ends in the log.
+    #[must_use]
+    pub fn log_end(&self) -> u64 {
+        self.messages().map(|(_, found)| found.position + found.size).max().unwrap_or(0)
+    }
+}

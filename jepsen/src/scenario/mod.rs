@@ -1,0 +1,226 @@
+//! What is done to the cluster, one scenario a file, and the frame they all run in.
+
+mod kill_all;
+mod kill_leader;
+mod pause_leader;
+mod replace_node;
+mod stale_address;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::sleep;
+
+use crate::checker::{self, Finding};
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::history::Recorder;
+use crate::payload::mix;
+use crate::reader::{self, LiveReader};
+use crate::reading::Reading;
+use crate::report::Report;
+use crate::workload::{Shape, Target, Workload};
+
+/// How long a topic may take to be creatable after the start: elections, first commit.
+const CREATE_TRIES: u32 = 100;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Scenario {
+    /// kill -9 the leader again and again.
+    KillLeader {
+        /// How often.
+        kills: u32,
+        /// Mean seconds between two of them.
+        seconds_between: f64,
+    },
+    /// SIGSTOP the leader again and again, longer than an election takes.
+    PauseLeader {
+        /// How often.
+        pauses: u32,
+        /// How long each lasts.
+        seconds: f64,
+    },
+    /// kill -9 all nodes at once.
+    KillAll {
+        /// How often.
+        rounds: u32,
+        /// Whether derived files are deleted before each restart.
+        wipe_derived: bool,
+    },
+    /// An empty node takes the place of a dead one.
+    ReplaceNode,
+    /// A client knows only the address of a leader that has become a follower.
+    StaleAddress,
+}
+
+impl Scenario {
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::KillLeader { .. } => "kill-leader",
+            Self::PauseLeader { .. } => "pause-leader",
+            Self::KillAll { .. } => "kill-all",
+            Self::ReplaceNode => "replace-node",
+            Self::StaleAddress => "stale-address",
+        }
+    }
+}
+
+/// Where and how to run.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The binary `folio`.
+    pub binary: PathBuf,
+    /// Folder for everything the run writes.
+    pub dir: PathBuf,
+    /// First port.
+    pub base_port: u16,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// The workload.
+    pub shape: Shape,
+}
+
+/// A cluster with a workload on it, while a scenario breaks it.
+struct Run {
+    cluster: Cluster,
+    recorder: Arc<Recorder>,
+    shape: Shape,
+    random: u64,
+    extra: Vec<Finding>,
+}
+
+/// Runs a scenario from an empty folder to its report.
+///
+/// # Errors
+/// When the harness itself could not do its work: then nothing was proven either way.
+pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
+    let mut cluster = Cluster::start(&setup.dir, &setup.binary, setup.base_port, 3)?;
+    create_topics(&mut cluster, &setup.shape).await.context("prepare the cluster")?;
+    let recorder = Arc::new(Recorder::create(&setup.dir.join("history.jsonl"))?);
+    let mut run =
+        Run { cluster, recorder, shape: setup.shape.clone(), random: mix(setup.seed), extra: Vec::new() };
+    let live = run.live_readers();
+    let workload = Workload::start(&run.cluster.name_servers(), &run.shape, &Target::Route, &run.recorder);
+    let broken = match scenario {
+        Scenario::KillLeader { kills, seconds_between } => {
+            kill_leader::run(&mut run, *kills, *seconds_between).await
+        }
+        Scenario::PauseLeader { pauses, seconds } => pause_leader::run(&mut run, *pauses, *seconds).await,
+        Scenario::KillAll { rounds, wipe_derived } => kill_all::run(&mut run, *rounds, *wipe_derived).await,
+        Scenario::ReplaceNode => replace_node::run(&mut run).await,
+        Scenario::StaleAddress => stale_address::run(&mut run).await,
+    };
+    workload.stop().await;
+    let mut seen = Vec::new();
+    for reader in live {
+        seen.push(reader.stop().await?);
+    }
+    // A scenario that could not go on is a finding: the checks below still say what was lost.
+    if let Err(error) = broken {
+        let mut stuck = Finding::fatal("stuck");
+        stuck.add(|| format!("{error:#}"));
+        run.extra.push(stuck);
+    }
+    run.judge(setup, scenario, &seen).await
+}
+
+async fn create_topics(cluster: &mut Cluster, shape: &Shape) -> Result<()> {
+    let client = Client::new(cluster.name_servers(), "jepsen-setup");
+    let leader = cluster.leader().await?;
+    let broker = cluster.node(leader)?.addresses.broker.clone();
+    for topic in shape.topic_names() {
+        let mut tries = 0;
+        while let Err(error) = client.create_topic(&broker, &topic, shape.queues).await {
+            tries += 1;
+            if tries > CREATE_TRIES {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    cluster.caught_up().await
+}
+
+impl Run {
+    fn live_readers(&self) -> Vec<LiveReader> {
+        let start = |node: &crate::node::Node| {
+            let reader = format!("live reader at node {}", node.id);
+            LiveReader::start(node.addresses.broker.clone(), reader, self.shape.clone())
+        };
+        self.cluster.running().map(start).collect()
+    }
+
+    /// The next random number, the same for the same seed.
+    fn random(&mut self) -> u64 {
+        self.random = mix(self.random);
+        self.random
+    }
+
+    /// Waits for about `seconds`: half of it to one and a half times.
+    async fn wait_about(&mut self, seconds: f64) {
+        let part = 0.5 + (self.random() % 1000) as f64 / 1000.0;
+        sleep(Duration::from_secs_f64(seconds * part)).await;
+    }
+
+    /// Waits for an acknowledged send that began after this moment.
+    async fn acknowledged_since(&mut self, at_us: u64) -> Result<u64> {
+        loop {
+            if let Some(acked) = self.recorder.acked_after(at_us) {
+                return Ok(acked);
+            }
+            self.cluster.check_alive()?;
+            let waited = Duration::from_micros(self.recorder.now_us().saturating_sub(at_us));
+            anyhow::ensure!(
+                waited < crate::cluster::READY_TIMEOUT,
+                "no write was acknowledged for {waited:?} after a fault; statuses: {:?}",
+                self.cluster.statuses().await
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn judge(mut self, setup: &Setup, scenario: &Scenario, live: &[Reading]) -> Result<Report> {
+        let history = self.recorder.finish()?;
+        let replicas = match self.read_replicas().await {
+            Ok(replicas) => replicas,
+            Err(error) => {
+                let mut unreadable = Finding::fatal("unreadable");
+                unreadable.add(|| format!("{error:#}"));
+                self.extra.push(unreadable);
+                Vec::new()
+            }
+        };
+        let mut findings = checker::check_all(&history, &replicas, live);
+        let read_end = replicas.iter().map(Reading::log_end).max().unwrap_or(0);
+        let mut compared = 0;
+        if !replicas.is_empty() {
+            let (finding, end) =
+                self.cluster.compare_logs(read_end).await.context("compare the log files")?;
+            findings.push(finding);
+            compared = end;
+        }
+        findings.push(self.cluster.health());
+        findings.append(&mut self.extra);
+        let mut report = Report::new(scenario.name(), setup.seed, &history, findings);
+        report.replica_bytes = compared;
+        report.replicas_identical &= compared > 0;
+        Ok(report)
+    }
+
+    /// Reads every queue on every running node, once all of them rest.
+    async fn read_replicas(&mut self) -> Result<Vec<Reading>> {
+        self.cluster.settled().await?;
+        let client = Arc::new(Client::new(Vec::new(), "jepsen-checker"));
+        let mut readings = Vec::new();
+        for node in self.cluster.running() {
+            let reader = format!("node {}", node.id);
+            readings.push(reader::read_to_end(&client, &node.addresses.broker, &reader, &self.shape).await?);
+        }
+        Ok(readings)
+    }
+}

@@ -1,0 +1,63 @@
+//! A client that knows one broker address and no NameServer goes on without an error, though the
+//! node there has stopped leading.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::sleep;
+
+use super::Run;
+use crate::checker::Finding;
+use crate::client::Client;
+use crate::history::{Op, Outcome};
+use crate::payload::{self, OpKey};
+
+/// Sends the client with the old address makes.
+const SENDS: u64 = 500;
+/// Restarts until the old leader is a follower; it may win an election again.
+const RESTARTS_MAX: u32 = 10;
+
+pub(super) async fn run(run: &mut Run) -> Result<()> {
+    run.wait_about(2.0).await;
+    let old = follower_that_led(run).await?;
+    run.cluster.caught_up().await?;
+    // It may have been elected meanwhile; it led once and is asked all the same.
+    let broker = run.cluster.node(old)?.addresses.broker.clone();
+    let client = Arc::new(Client::new(Vec::new(), "jepsen-stale"));
+    let mut refused = Finding::fatal("stale_address_errors");
+    for seq in 0..SENDS {
+        // A producer number of its own: these sends are checked like all others.
+        let key = OpKey { topic: 0, queue: 0, producer: run.shape.producers, seq };
+        let invoked_us = run.recorder.now_us();
+        let outcome = client.send(&broker, &run.shape.topic(0), 0, payload::encode(run.shape.run, key)).await;
+        if !matches!(outcome, Outcome::Ok { .. }) {
+            refused.add(|| format!("{key} to node {old}: {outcome:?}"));
+        }
+        run.recorder.op(Op { key, invoked_us, completed_us: run.recorder.now_us(), outcome });
+    }
+    run.extra.push(refused);
+    let leader = run.cluster.leader().await?;
+    if leader == old {
+        bail!("node {old} leads again: the run proved nothing, try another seed");
+    }
+    Ok(())
+}
+
+/// Restarts leaders until one of them is a follower, and says which.
+async fn follower_that_led(run: &mut Run) -> Result<u64> {
+    for _ in 0..RESTARTS_MAX {
+        let old = run.cluster.leader().await?;
+        let at_us = run.recorder.now_us();
+        run.recorder.fault(format!("kill node {old}, the leader"), true);
+        run.cluster.node_mut(old)?.kill()?;
+        run.acknowledged_since(at_us).await?;
+        run.cluster.node_mut(old)?.start()?;
+        run.cluster.caught_up().await?;
+        sleep(Duration::from_millis(500)).await;
+        if run.cluster.leader().await? != old {
+            return Ok(old);
+        }
+    }
+    bail!("{RESTARTS_MAX} restarted leaders were elected again at once")
+}

@@ -1,0 +1,235 @@
+//! Writers that never pause while the cluster breaks.
+//!
+//! A producer is one client with one connection; it has a lane per queue and each lane has one
+//! send in flight, numbered from 0. So a connection carries as many sends as there are queues,
+//! and the order within a lane is defined. A lane never sends the same body twice: after a send
+//! that failed it goes on with the next number, at another broker if it has to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::client::{Client, Route};
+use crate::history::{Op, Outcome, Recorder};
+use crate::payload::{self, OpKey};
+
+/// First pause after a send that was not acknowledged; doubles up to the last one.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// Longest pause: it is part of every failover gap that is measured.
+const PAUSE_MAX: Duration = Duration::from_millis(40);
+/// How often a producer asks for the route though nothing failed.
+const ROUTE_EVERY: Duration = Duration::from_secs(1);
+
+/// How big the workload is and what its messages are called.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Number of this run: part of every body.
+    pub run: u64,
+    /// Topics.
+    pub topics: u32,
+    /// Queues of each topic.
+    pub queues: u32,
+    /// Producers; sends in flight are producers x topics x queues.
+    pub producers: u32,
+    /// Pause of a lane after each acknowledged send, to bound the load.
+    pub think: Duration,
+}
+
+impl Shape {
+    /// Name of a topic.
+    #[must_use]
+    pub fn topic(&self, number: u32) -> String {
+        format!("jepsen-{number}")
+    }
+
+    /// Names of all topics.
+    #[must_use]
+    pub fn topic_names(&self) -> Vec<String> {
+        (0..self.topics).map(|number| self.topic(number)).collect()
+    }
+}
+
+/// Where a producer's sends go.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// To the leader the NameServers name; on failure to the other brokers in turn.
+    Route,
+    /// To this broker whatever happens: a client with an old route.
+    Fixed(String),
+}
+
+/// A running workload.
+pub struct Workload {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<()>,
+}
+
+impl Workload {
+    /// Starts every lane of every producer, against these NameServers.
+    #[must_use]
+    pub fn start(name_servers: &[String], shape: &Shape, target: &Target, recorder: &Arc<Recorder>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for number in 0..shape.producers {
+            let producer = Arc::new(Producer {
+                number,
+                client: Client::new(name_servers.to_vec(), format!("jepsen-producer-{number}")),
+                shape: shape.clone(),
+                brokers: Mutex::new(Brokers::new(target)),
+                moves: matches!(target, Target::Route),
+                refreshing: AtomicBool::new(false),
+                recorder: Arc::clone(recorder),
+                stop: Arc::clone(&stop),
+            });
+            if producer.moves {
+                tasks.spawn(Arc::clone(&producer).keep_route());
+            }
+            for topic in 0..shape.topics {
+                for queue in 0..shape.queues {
+                    tasks.spawn(Arc::clone(&producer).lane(topic, queue));
+                }
+            }
+        }
+        Self { stop, tasks }
+    }
+
+    /// Stops after the sends in flight, which are all waited for.
+    pub async fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a writer ended badly");
+            }
+        }
+    }
+}
+
+struct Producer {
+    number: u32,
+    client: Client,
+    shape: Shape,
+    brokers: Mutex<Brokers>,
+    moves: bool,
+    refreshing: AtomicBool,
+    recorder: Arc<Recorder>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What a producer knows of brokers, and which one it uses.
+struct Brokers {
+    known: Vec<String>,
+    current: Option<String>,
+}
+
+impl Brokers {
+    fn new(target: &Target) -> Self {
+        let current = match target {
+            Target::Route => None,
+            Target::Fixed(address) => Some(address.clone()),
+        };
+        Self { known: Vec::new(), current }
+    }
+
+    /// A route came; `avoid` just failed, so take its word for a leader only if it is another one.
+    fn learn(&mut self, route: &Route, avoid: Option<&str>) {
+        self.known = route.values().cloned().collect();
+        match route.get(&0) {
+            Some(leader) if Some(leader.as_str()) != avoid => self.current = Some(leader.clone()),
+            _ if avoid.is_some() || self.current.is_none() => self.turn(),
+            _ => {}
+        }
+    }
+
+    /// Uses the next broker after the current one.
+    fn turn(&mut self) {
+        let at = self.known.iter().position(|known| Some(known) == self.current.as_ref());
+        let next = at.map_or(0, |at| at + 1) % self.known.len().max(1);
+        self.current = self.known.get(next).cloned().or(self.current.take());
+    }
+}
+
+impl Producer {
+    async fn lane(self: Arc<Self>, topic: u32, queue: u32) {
+        let name = self.shape.topic(topic);
+        let mut pause = PAUSE_MIN;
+        let mut seq = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(broker) = self.current() else {
+                self.refresh(None).await;
+                sleep(PAUSE_MIN).await;
+                continue;
+            };
+            let key = OpKey { topic, queue, producer: self.number, seq };
+            seq += 1;
+            let invoked_us = self.recorder.now_us();
+            let outcome = self.client.send(&broker, &name, queue, payload::encode(self.shape.run, key)).await;
+            let acked = matches!(outcome, Outcome::Ok { .. });
+            self.recorder.op(Op { key, invoked_us, completed_us: self.recorder.now_us(), outcome });
+            if acked {
+                pause = PAUSE_MIN;
+                if !self.shape.think.is_zero() {
+                    sleep(self.shape.think).await;
+                }
+            } else {
+                self.refresh(Some(&broker)).await;
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    async fn keep_route(self: Arc<Self>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.refresh(None).await;
+            sleep(ROUTE_EVERY).await;
+        }
+    }
+
+    fn current(&self) -> Option<String> {
+        self.brokers.lock().current.clone()
+    }
+
+    /// Asks for the route unless another lane does so already or has moved on meanwhile.
+    async fn refresh(&self, failed: Option<&str>) {
+        let moved = failed.is_some() && self.brokers.lock().current.as_deref() != failed;
+        if !self.moves || moved || self.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match self.client.route(&self.shape.topic(0)).await {
+            Ok(route) => self.brokers.lock().learn(&route, failed),
+            Err(error) => {
+                tracing::debug!(%error, "no route");
+                if failed.is_some() {
+                    self.brokers.lock().turn();
+                }
+            }
+        }
+        self.refreshing.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(addresses: &[(u64, &str)]) -> Route {
+        addresses.iter().map(|(id, address)| (*id, (*address).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_producer_follows_the_leader_and_leaves_a_dead_one() {
+        let mut brokers = Brokers::new(&Target::Route);
+        brokers.learn(&route(&[(0, "a"), (1, "b"), (2, "c")]), None);
+        assert_eq!(brokers.current.as_deref(), Some("a"));
+        brokers.learn(&route(&[(0, "a"), (1, "b"), (2, "c")]), Some("a"));
+        assert_eq!(brokers.current.as_deref(), Some("b"), "the route is still the old one");
+        brokers.learn(&route(&[(0, "c"), (1, "a"), (2, "b")]), None);
+        assert_eq!(brokers.current.as_deref(), Some("c"));
+        brokers.learn(&route(&[(1, "a"), (2, "b")]), None);
+        assert_eq!(brokers.current.as_deref(), Some("c"), "no leader known: stay while it works");
+    }
+}

@@ -1,0 +1,172 @@
+//! A broker in memory, as small as the workload needs, with a flaw to choose.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use folio_jepsen::client::request;
+use folio_protocol::frame::{FLAG_RESPONSE, Frame};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// The promise this broker breaks, at every [`EVERY`]th send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// None.
+    None,
+    /// Acknowledges without storing.
+    ForgetsAcknowledged,
+    /// Stores two copies.
+    StoresTwice,
+    /// Acknowledges another offset than it stored at.
+    TellsWrongOffset,
+    /// Says SYSTEM_BUSY and stores.
+    StoresRefused,
+    /// Stores a body with one byte changed.
+    ChangesByte,
+    /// Leaves an offset out.
+    SkipsOffset,
+    /// Stores and closes the connection without an answer: a crash, no flaw at all.
+    ClosesConnections,
+}
+
+const EVERY: u64 = 50;
+const SYSTEM_BUSY: i32 = 2;
+const PULL_NOT_FOUND: i32 = 19;
+
+/// A running broker, which is its own NameServer.
+pub(crate) struct Broker {
+    address: String,
+}
+
+#[derive(Default)]
+struct State {
+    sends: u64,
+    position: u64,
+    queues: HashMap<(String, u32), Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    next: u64,
+    messages: Vec<(u64, Vec<u8>)>,
+}
+
+impl Broker {
+    /// Listens on a free port.
+    pub(crate) async fn start(flaw: Flaw) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(Mutex::new(State::default()));
+        let own = address.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&state), flaw, own.clone()));
+            }
+        });
+        Self { address }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> String {
+        self.address.clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, flaw: Flaw, own: String) {
+    let mut bytes = BytesMut::new();
+    while stream.read_buf(&mut bytes).await.is_ok_and(|count| count > 0) {
+        let mut out = BytesMut::new();
+        while let Some(frame) = Frame::decode(&mut bytes).unwrap() {
+            let Some(mut answer) = state.lock().answer(&frame, flaw, &own) else { return };
+            answer.opaque = frame.opaque;
+            answer.flag = FLAG_RESPONSE;
+            answer.encode(&mut out).unwrap();
+        }
+        stream.write_all(&out).await.unwrap();
+    }
+}
+
+impl State {
+    fn answer(&mut self, frame: &Frame, flaw: Flaw, own: &str) -> Option<Frame> {
+        match frame.code {
+            105 => {
+                let body = serde_json::json!({"brokerDatas": [{"brokerAddrs": {"0": own}}]});
+                Some(request(0, []).with_body(body.to_string().into_bytes()))
+            }
+            310 => self.send(frame, flaw),
+            11 => Some(self.pull(frame)),
+            _ => Some(request(0, [])),
+        }
+    }
+
+    fn send(&mut self, frame: &Frame, flaw: Flaw) -> Option<Frame> {
+        self.sends += 1;
+        let flaw = if self.sends.is_multiple_of(EVERY) { flaw } else { Flaw::None };
+        let topic = frame.ext.get("b").unwrap().to_owned();
+        let queue: u32 = frame.ext.get("e").unwrap().parse().unwrap();
+        let mut body = frame.body.to_vec();
+        if flaw == Flaw::ChangesByte {
+            *body.last_mut().unwrap() ^= 1;
+        }
+        let copies = match flaw {
+            Flaw::ForgetsAcknowledged => 0,
+            Flaw::StoresTwice => 2,
+            _ => 1,
+        };
+        let state = self.queues.entry((topic.clone(), queue)).or_default();
+        if flaw == Flaw::SkipsOffset {
+            state.next += 1;
+        }
+        let (offset, position) = (state.next, self.position);
+        for _ in 0..copies {
+            let message = encode(&topic, queue, state.next, self.position, &body);
+            self.position += message.len() as u64;
+            state.messages.push((state.next, message));
+            state.next += 1;
+        }
+        match flaw {
+            Flaw::ClosesConnections => None,
+            Flaw::StoresRefused => Some(request(SYSTEM_BUSY, [])),
+            _ => {
+                let told = if flaw == Flaw::TellsWrongOffset { offset.saturating_sub(1) } else { offset };
+                let (told, id) = (told.to_string(), format!("7F00000100002A9F{position:016X}"));
+                Some(request(0, [("queueOffset", told.as_str()), ("msgId", id.as_str())]))
+            }
+        }
+    }
+
+    fn pull(&self, frame: &Frame) -> Frame {
+        let number = |key| frame.ext.get(key).unwrap().parse::<u64>().unwrap();
+        let place = (frame.ext.get("topic").unwrap().to_owned(), number("queueId") as u32);
+        let from = number("queueOffset");
+        let empty = Queue::default();
+        let queue = self.queues.get(&place).unwrap_or(&empty);
+        let found: Vec<_> = queue.messages.iter().filter(|(offset, _)| *offset >= from).take(32).collect();
+        let next = found.last().map_or(from, |(offset, _)| offset + 1).to_string();
+        let max = queue.next.to_string();
+        let code = if found.is_empty() { PULL_NOT_FOUND } else { 0 };
+        let body: Vec<u8> = found.iter().flat_map(|(_, message)| message.iter().copied()).collect();
+        request(code, [("nextBeginOffset", next.as_str()), ("maxOffset", max.as_str())]).with_body(body)
+    }
+}
+
+fn encode(topic: &str, queue: u32, offset: u64, position: u64, body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 4];
+    frame.extend(0xDAA3_20A7_u32.to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(queue.to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(offset.to_be_bytes());
+    frame.extend(position.to_be_bytes());
+    frame.extend([0; 4 + 8 + 8 + 8 + 8 + 4 + 8]);
+    frame.extend((body.len() as u32).to_be_bytes());
+    frame.extend(body);
+    frame.push(topic.len() as u8);
+    frame.extend(topic.as_bytes());
+    frame.extend([0, 0]);
+    let total = frame.len() as u32;
+    frame[..4].copy_from_slice(&total.to_be_bytes());
+    frame
+}

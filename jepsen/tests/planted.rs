@@ -1,0 +1,81 @@
+//! The harness against a broker in memory that breaks one promise: it must find exactly that.
+//!
+//! A checker that has never found anything has never been tested.
+
+mod broker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use broker::{Broker, Flaw};
+use folio_jepsen::checker::{Finding, check_all};
+use folio_jepsen::client::Client;
+use folio_jepsen::history::Recorder;
+use folio_jepsen::reader::{LiveReader, read_to_end};
+use folio_jepsen::workload::{Shape, Target, Workload};
+
+/// Runs a short workload and says which fatal properties were found broken.
+async fn broken_by(flaw: Flaw) -> Vec<Finding> {
+    let broker = Broker::start(flaw).await;
+    let address = broker.address();
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(Recorder::create(&dir.path().join("history.jsonl")).unwrap());
+    let shape = Shape { run: 7, topics: 2, queues: 2, producers: 2, think: Duration::from_millis(1) };
+    let live = LiveReader::start(address.clone(), "live reader".to_owned(), shape.clone());
+    let workload = Workload::start(&[address.clone()], &shape, &Target::Route, &recorder);
+    while recorder.recorded() < 400 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    workload.stop().await;
+    let live = live.stop().await.unwrap();
+    assert!(!live.is_empty(), "the live reader read nothing");
+    let history = recorder.finish().unwrap();
+    let client = Arc::new(Client::new(Vec::new(), "checker"));
+    let replica = read_to_end(&client, &address, "node 1", &shape).await.unwrap();
+    check_all(&history, &[replica], &[live]).into_iter().filter(Finding::fails).collect()
+}
+
+fn names(findings: &[Finding]) -> Vec<&'static str> {
+    findings.iter().map(|finding| finding.name).collect()
+}
+
+#[tokio::test]
+async fn a_broker_that_keeps_its_promises_passes() {
+    assert_eq!(broken_by(Flaw::None).await, []);
+}
+
+#[tokio::test]
+async fn an_acknowledged_message_that_is_forgotten_is_missing() {
+    assert!(names(&broken_by(Flaw::ForgetsAcknowledged).await).contains(&"missing"));
+}
+
+#[tokio::test]
+async fn a_message_stored_twice_is_a_duplicate() {
+    assert_eq!(names(&broken_by(Flaw::StoresTwice).await), ["duplicates"]);
+}
+
+#[tokio::test]
+async fn a_wrong_offset_in_an_acknowledgement_is_a_conflict() {
+    assert!(names(&broken_by(Flaw::TellsWrongOffset).await).contains(&"offset_conflicts"));
+}
+
+#[tokio::test]
+async fn a_refused_message_that_is_stored_is_resurrected() {
+    assert_eq!(names(&broken_by(Flaw::StoresRefused).await), ["resurrected"]);
+}
+
+#[tokio::test]
+async fn a_changed_byte_is_an_invented_message_and_a_missing_one() {
+    let found = broken_by(Flaw::ChangesByte).await;
+    assert!(names(&found).contains(&"invented") && names(&found).contains(&"missing"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_queue_with_a_hole_has_a_gap() {
+    assert!(names(&broken_by(Flaw::SkipsOffset).await).contains(&"gaps"));
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_an_unknown_outcome_and_no_fault() {
+    assert_eq!(broken_by(Flaw::ClosesConnections).await, []);
+}

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::client::{Client, request};
 
-/// The request's code. RocketMQ has none for this; ours are above 900000.
-const NODE_STATUS: i32 = 900_001;
+/// The request's code. RocketMQ has none for this; codes from 90,001 on are FolioMQ's own.
+const NODE_STATUS: i32 = 90_001;
 
 /// One node's view of the group.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Status {
     pub node_id: u64,
     /// `leader`, `follower`, `learner`, `candidate` or `stopped`.
     pub role: String,
+    /// Why it stopped, if it did.
+    #[serde(default)]
+    pub stopped: Option<String>,
     /// The leader it knows.
     pub leader: Option<u64>,
     /// Its term.
@@ -27,6 +30,9 @@ pub struct Status {
     pub applied_position: u64,
     /// Byte position up to which its log is on disk.
     pub durable_position: u64,
+    /// The ids that vote.
+    #[serde(default)]
+    pub voters: Vec<u64>,
 }
 
 impl Status {

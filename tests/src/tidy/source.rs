@@ -30,10 +30,12 @@ pub fn sizes(files: &[SourceFile]) -> Vec<String> {
         .collect()
 }
 
-/// Complaints about Rust files that do not begin with a `//!` header.
+/// Complaints about Rust files that do not begin with a `//!` header. A module's `tests.rs` needs
+/// none: what it is, its parent says.
 #[must_use]
 pub fn headers(files: &[SourceFile]) -> Vec<String> {
     rust(files)
+        .filter(|file| !file.path.ends_with("/tests.rs"))
         .filter(|file| {
             let first =
                 file.text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with("#!["));
@@ -169,6 +171,7 @@ mod tests {
         assert_eq!(headers(&file("a.rs", "#![cfg(x)]\n//! What.\n")).len(), 0);
         assert_eq!(headers(&file("a.rs", "// not a header\n")).len(), 1);
         assert_eq!(headers(&file("a.rs", "")).len(), 1);
+        assert_eq!(headers(&file("src/a/tests.rs", "use super::*;\n")).len(), 0);
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl QueueCounters {
         find(queues, queue).map_or(0, |at| queues[at].1)
     }
 
+    /// The shared name of a topic that has messages, to be kept without copying it.
+    pub fn name(&self, topic: &[u8]) -> Option<&Arc<str>> {
+        self.topics.get_key_value(topic).map(|(topic, _)| &topic.0)
+    }
+
     /// Sets the next offset of a queue; 0 forgets the queue.
     pub fn set(&mut self, topic: &str, queue: u32, next: u64) {
         if next == 0 {

@@ -1,8 +1,19 @@
 //! The storage of one group: the commit log, the consume queues derived from it, and the disk under both.
 //!
 //! This crate knows disks and records. It is never the case that it knows a peer, a socket or consensus (which
-//! record is committed is told to it), reads a clock to decide something, or touches a file except through
+//! record is committed is told to it), lets a clock decide what is stored, or touches a file except through
 //! [`disk::Disk`].
 
 pub mod counters;
 pub mod disk;
+pub mod log;
+pub mod record;
+mod stamp;
+
+#[cfg(test)]
+mod sample;
+
+pub use counters::QueueCounters;
+pub use log::{CommitLog, Completion, LogConfig, LogState, StampBase};
+pub use record::{Draft, EntryId, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordHeader, RecordKind};
+pub use stamp::StampError;

@@ -1,0 +1,152 @@
+//! The helper thread that has the next segment file ready before it is needed, so that going on to it costs nothing.
+//!
+//! A file is ready when its space is reserved and the file and its name are durable (`log.I2`). A full disk is not an
+//! error here: it is tried again each second, and [`Preparer::is_full`] says so meanwhile.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::segment;
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+struct State {
+    wanted: Option<u64>,
+    ready: Option<(u64, Arc<dyn DiskFile>)>,
+    failed: Option<String>,
+    making: Option<u64>,
+    full: bool,
+    closing: bool,
+    stopped: bool,
+}
+
+/// Makes one segment file at a time.
+pub(super) struct Preparer {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    segment_bytes: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Preparer {
+    pub(super) fn new(disk: Arc<dyn Disk>, directory: &Path, segment_bytes: u64) -> Preparer {
+        let (state, changed) = Default::default();
+        Preparer { disk, directory: directory.to_owned(), segment_bytes, state, changed }
+    }
+
+    /// Asks for the segment at `base`.
+    pub(super) fn want(&self, base: u64) {
+        let mut state = self.state.lock();
+        let is_ready = state.ready.as_ref().is_some_and(|ready| ready.0 == base);
+        if !is_ready && state.making != Some(base) {
+            state.wanted = Some(base);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for the segment at `base`. Fails when it cannot be made, or the log is closed while the disk is full.
+    pub(super) fn take(&self, base: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.want(base);
+        let mut state = self.state.lock();
+        loop {
+            match state.ready.take() {
+                Some((ready, file)) if ready == base => return Ok(file),
+                // Of a place the log did not go to: the file is used when the log comes by, or removed at the next open.
+                other => drop(other),
+            }
+            if let Some(reason) = &state.failed {
+                return Err(io::Error::other(reason.clone()));
+            }
+            if state.stopped || (state.closing && state.full) {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "closed while the disk was full"));
+            }
+            if state.wanted.is_none() && state.making.is_none() {
+                state.wanted = Some(base);
+                self.changed.notify_all();
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Forgets what was asked for and what is ready; when this returns, no file is being made.
+    pub(super) fn discard(&self) {
+        let mut state = self.state.lock();
+        state.wanted = None;
+        state.ready = None;
+        while state.making.is_some() {
+            self.changed.wait(&mut state);
+            state.ready = None;
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.state.lock().full
+    }
+
+    /// From now on nobody waits for a full disk.
+    pub(super) fn closing(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// The thread's body.
+    pub(super) fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.stopped {
+            let Some(base) = state.wanted.take() else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            state.making = Some(base);
+            drop(state);
+            let made = create(&*self.disk, &self.directory, base, self.segment_bytes);
+            state = self.state.lock();
+            state.making = None;
+            let full = made.as_ref().is_err_and(is_full);
+            if full != state.full {
+                tracing::warn!(full, base, directory = %self.directory.display(), "room for the next log segment");
+                state.full = full;
+            }
+            match made {
+                Ok(file) => state.ready = Some((base, file)),
+                Err(_) if full => {
+                    state.wanted = state.wanted.or(Some(base));
+                    self.changed.wait_for(&mut state, RETRY_AFTER);
+                }
+                Err(error) => state.failed = Some(format!("make segment {base}: {error}")),
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Creates a segment file: reserved, zeroed, durable with its name. What a crash left of it is reused.
+pub(super) fn create(
+    disk: &dyn Disk,
+    directory: &Path,
+    base: u64,
+    segment_bytes: u64,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk.open(&segment::path_of(directory, base), OpenMode::Create)?;
+    file.allocate(segment_bytes)?;
+    file.sync_all()?;
+    disk.sync_dir(directory)?;
+    Ok(file)
+}

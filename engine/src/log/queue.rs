@@ -1,0 +1,130 @@
+//! What waits for the writer thread, in the order it was asked for.
+//!
+//! It is not bounded by itself: its one caller, raft's core, has a bounded number of entries in flight. What is bounded
+//! is a group, the part taken for one write and one sync.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+use super::Completion;
+use super::error::WriteError;
+use super::mark::Start;
+use super::segment::Segment;
+use crate::record::{EntryId, Record};
+
+/// Bytes written and synced together at most: about what one sync takes anyway at a few hundred MB/s, so that a
+/// completion never waits for much more than one sync before its own.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// A record on its way to disk.
+pub(super) struct Append {
+    pub(super) record: Record,
+    pub(super) segment: Arc<Segment>,
+    /// Counts appends, also of one index again after a truncation.
+    pub(super) sequence: u64,
+    /// Counts truncations: a durable watermark of an older epoch says nothing about the log of today.
+    pub(super) epoch: u64,
+}
+
+/// Something done alone, after all that was asked for before is durable.
+pub(super) enum Change {
+    Vote(Bytes),
+    Truncate {
+        end: u64,
+        last: Option<EntryId>,
+        epoch: u64,
+    },
+    /// Segments below `keep` go.
+    Purge {
+        start: Start,
+        keep: u64,
+        epoch: u64,
+    },
+    Reset {
+        start: Start,
+        epoch: u64,
+    },
+    Close,
+}
+
+pub(super) enum Job {
+    Append(Append),
+    Done(Completion),
+    Fail(Completion, WriteError),
+    Change(Change, Completion),
+}
+
+/// What the writer does in one go.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) appends: Vec<Append>,
+    pub(super) completions: Vec<(Completion, Option<WriteError>)>,
+    pub(super) change: Option<(Change, Completion)>,
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.appends.is_empty() && self.completions.is_empty() && self.change.is_none()
+    }
+}
+
+#[derive(Default)]
+struct Jobs {
+    jobs: VecDeque<Job>,
+    waiting: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: Mutex<Jobs>,
+    arrived: Condvar,
+}
+
+impl Queue {
+    /// Adds a job; gives it back when the queue is closed.
+    pub(super) fn push(&self, job: Job) -> Result<(), Job> {
+        let mut jobs = self.jobs.lock();
+        if jobs.closed {
+            return Err(job);
+        }
+        jobs.closed = matches!(job, Job::Change(Change::Close, _));
+        jobs.jobs.push_back(job);
+        if jobs.waiting {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes the jobs of one group; empty when nothing came within `patience`.
+    pub(super) fn take(&self, patience: Duration) -> Group {
+        let mut jobs = self.jobs.lock();
+        if jobs.jobs.is_empty() {
+            jobs.waiting = true;
+            self.arrived.wait_for(&mut jobs, patience);
+            jobs.waiting = false;
+        }
+        let (mut group, mut bytes) = (Group::default(), 0);
+        while bytes < GROUP_BYTES_MAX
+            && let Some(job) = jobs.jobs.pop_front()
+        {
+            match job {
+                Job::Append(append) => {
+                    bytes += append.record.frame().len();
+                    group.appends.push(append);
+                }
+                Job::Done(done) => group.completions.push((done, None)),
+                Job::Fail(done, error) => group.completions.push((done, Some(error))),
+                Job::Change(change, done) => {
+                    group.change = Some((change, done));
+                    break;
+                }
+            }
+        }
+        group
+    }
+}

@@ -1,0 +1,130 @@
+//! One segment file as readers see it, and the rule where a record goes.
+//!
+//! A segment's file name is the 20-digit position of its first byte; all segments have the same length. A record never
+//! crosses a segment: when it does not fit into what is left, the rest stays zero and it becomes the first record of the
+//! next segment. That rule depends on nothing but the segment size, so positions are equal on all replicas.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::error::ReadError;
+use super::index::Index;
+use crate::disk::DiskFile;
+use crate::record::{HEADER_BYTES, Record, RecordHeader};
+
+/// Where a record of `length` bytes goes when the log ends at `end`.
+pub(super) fn place(end: u64, length: u64, segment_bytes: u64) -> u64 {
+    let room = segment_bytes - end % segment_bytes;
+    if length <= room { end } else { end + room }
+}
+
+/// The segment that holds `position`, by the position of its first byte.
+pub(super) fn base_of(position: u64, segment_bytes: u64) -> u64 {
+    position - position % segment_bytes
+}
+
+/// The file of the segment that starts at `base`.
+pub(super) fn path_of(directory: &Path, base: u64) -> PathBuf {
+    directory.join(format!("{base:020}"))
+}
+
+/// The reverse of [`path_of`]; `None` for other files.
+pub(super) fn base_of_path(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+/// A segment with at least one record in it.
+pub(super) struct Segment {
+    pub(super) base: u64,
+    /// Set by the writer before the segment's first record counts as written.
+    file: OnceLock<Arc<dyn DiskFile>>,
+    index: Mutex<Index>,
+}
+
+impl Segment {
+    pub(super) fn new(base: u64) -> Segment {
+        Segment { base, file: OnceLock::new(), index: Mutex::new(Index::default()) }
+    }
+
+    /// Gives the segment its file, once.
+    pub(super) fn set_file(&self, file: &Arc<dyn DiskFile>) {
+        self.file.get_or_init(|| file.clone());
+    }
+
+    /// Notes where an entry lies.
+    pub(super) fn note(&self, index: u64, position: u64) {
+        self.index.lock().note(index, position);
+    }
+
+    /// Forgets the entries above `keep`.
+    pub(super) fn forget_after(&self, keep: u64) {
+        self.index.lock().forget_after(keep);
+    }
+
+    /// Stored bytes of the segment.
+    pub(super) fn bytes(&self, position: u64, length: usize) -> Result<Bytes, ReadError> {
+        let io = |reason: String| ReadError::Io { position, reason };
+        let file = self.file.get().ok_or_else(|| io("the segment has no file yet".into()))?;
+        file.slice(position - self.base, length).map_err(|error| io(error.to_string()))
+    }
+
+    /// The header at `position`, which must be that of entry `index`.
+    pub(super) fn header(&self, position: u64, index: u64) -> Result<RecordHeader, ReadError> {
+        let bytes = self.bytes(position, HEADER_BYTES)?;
+        let header = RecordHeader::parse(&bytes).map_err(|reason| ReadError::Rot { position, reason })?;
+        if (header.position, header.index) != (position, index) {
+            return Err(ReadError::Misplaced { position, index });
+        }
+        Ok(header)
+    }
+
+    /// The whole record of entry `index` at `position`, payload checked.
+    pub(super) fn record(&self, position: u64, index: u64) -> Result<Record, ReadError> {
+        let header = self.header(position, index)?;
+        let frame = self.bytes(position, header.length as usize)?;
+        Record::parse(frame).map_err(|reason| ReadError::Rot { position, reason })
+    }
+
+    /// The header of entry `index`, found from the nearest entry known before it; `first` is the segment's first.
+    pub(super) fn find(&self, index: u64, first: (u64, u64)) -> Result<RecordHeader, ReadError> {
+        let known = self.index.lock().before(index).filter(|known| known.0 >= first.0).unwrap_or(first);
+        let (mut at, mut position) = known;
+        loop {
+            let header = self.header(position, at)?;
+            self.note(at, position);
+            if at == index {
+                return Ok(header);
+            }
+            (at, position) = (at + 1, header.end());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_does_not_fit_starts_the_next_segment() {
+        assert_eq!(place(0, 1000, 1000), 0);
+        assert_eq!(place(900, 100, 1000), 900);
+        assert_eq!(place(900, 101, 1000), 1000);
+        assert_eq!(place(1000, 1, 1000), 1000);
+        assert_eq!((base_of(999, 1000), base_of(1000, 1000)), (0, 1000));
+    }
+
+    #[test]
+    fn names_are_twenty_digits() {
+        let path = path_of(Path::new("d"), 1 << 30);
+        assert_eq!(path, Path::new("d/00000000001073741824"));
+        assert_eq!(base_of_path(&path), Some(1 << 30));
+        for other in ["1073741824", "0000000000107374182x", "00000000001073741824.tmp"] {
+            assert_eq!(base_of_path(Path::new(other)), None);
+        }
+        assert_eq!(base_of_path(Path::new("99999999999999999999")), None);
+    }
+}

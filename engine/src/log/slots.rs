@@ -1,0 +1,157 @@
+//! A small value on disk that changes often: two slots in one file, of which one is always whole.
+//!
+//! Two values use it: the vote and the durable mark. Who calls it decides when to sync. It never guesses: a file with no
+//! whole slot is an error.
+//!
+//! The file is 8 KiB, a slot every 4 KiB (so that no sector is shared). A slot, integers little-endian:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 4 | magic, by the kind of value |
+//! | 4 | 8 | sequence; the whole slot with the higher one counts |
+//! | 12 | 4 | length of the value, `n` |
+//! | 16 | n | value |
+//! | 16 + n | 4 | crc32c of all before |
+//!
+//! Invariants
+//! - `slots.I1` Between two syncs only one slot is written, the other one holds what was synced last.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::{IoContext, OpenError};
+use crate::disk::{Disk, DiskFile, OpenMode, write_atomically};
+
+const SLOT_BYTES: usize = 4096;
+const HEAD_BYTES: usize = 16;
+/// The longest value.
+pub(super) const VALUE_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES - 4;
+
+/// Two slots, the newest value known to the caller.
+pub(super) struct Slots {
+    file: Arc<dyn DiskFile>,
+    magic: [u8; 4],
+    sequence: u64,
+    /// The slot to write next.
+    active: u64,
+}
+
+impl Slots {
+    /// Opens the file and reads the newest value; creates the file with an empty value when it is missing.
+    pub(super) fn open(disk: &dyn Disk, path: &Path, magic: [u8; 4]) -> Result<(Slots, Bytes), OpenError> {
+        if !disk.exists(path).context("look for", path)? {
+            let mut both = encode(magic, 1, &[]);
+            both.extend(encode(magic, 2, &[]));
+            write_atomically(disk, path, &both).context("create", path)?;
+        }
+        let file = disk.open(path, OpenMode::ReadWrite).context("open", path)?;
+        let newest = [0, 1]
+            .into_iter()
+            .filter_map(|slot| {
+                let mut bytes = vec![0; SLOT_BYTES];
+                let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64).ok()?;
+                let (sequence, value) = decode(magic, &bytes[..read])?;
+                Some((sequence, slot, value))
+            })
+            .max_by_key(|(sequence, ..)| *sequence);
+        let Some((sequence, slot, value)) = newest else {
+            return Err(OpenError::StateFile { file: path.to_owned(), reason: "both copies are bad".into() });
+        };
+        Ok((Slots { file, magic, sequence, active: 1 - slot }, value))
+    }
+
+    /// Writes a value over the slot that is not the last synced one; not durable yet.
+    pub(super) fn write(&mut self, value: &[u8]) -> io::Result<()> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the value is too long for its slot"));
+        }
+        self.sequence += 1;
+        let bytes = encode(self.magic, self.sequence, value);
+        self.file.write_all_at(&[IoSlice::new(&bytes)], self.active * SLOT_BYTES as u64)
+    }
+
+    /// Makes the last written value durable.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.active = 1 - self.active;
+        Ok(())
+    }
+}
+
+fn encode(magic: [u8; 4], sequence: u64, value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(SLOT_BYTES);
+    bytes.extend(magic);
+    bytes.extend(sequence.to_le_bytes());
+    bytes.extend((value.len() as u32).to_le_bytes());
+    bytes.extend(value);
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.resize(SLOT_BYTES, 0);
+    bytes
+}
+
+fn decode(magic: [u8; 4], bytes: &[u8]) -> Option<(u64, Bytes)> {
+    let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+    let length = u32::from_le_bytes(head[12..16].try_into().ok()?) as usize;
+    if head[..4] != magic || length > VALUE_BYTES_MAX {
+        return None;
+    }
+    let crc = u32::from_le_bytes(*rest.get(length..)?.first_chunk()?);
+    if crc32c::crc32c(&bytes[..HEAD_BYTES + length]) != crc {
+        return None;
+    }
+    let sequence = u64::from_le_bytes(head[4..12].try_into().ok()?);
+    Some((sequence, Bytes::copy_from_slice(&rest[..length])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+
+    const MAGIC: [u8; 4] = *b"TEST";
+
+    fn open(path: &Path) -> Result<(Slots, Bytes), OpenError> {
+        Slots::open(&RealDisk, path, MAGIC)
+    }
+
+    #[test]
+    fn the_newest_value_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let (mut slots, value) = open(&path).unwrap();
+        assert!(value.is_empty());
+        for value in [&b"one"[..], b"two", b"three is longer", b"4"] {
+            slots.write(value).unwrap();
+            slots.sync().unwrap();
+            assert_eq!(open(&path).unwrap().1, value);
+        }
+    }
+
+    #[test]
+    fn a_torn_slot_falls_back_to_the_last_synced_value() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let (mut slots, _) = open(&path).unwrap();
+        slots.write(b"synced").unwrap();
+        slots.sync().unwrap();
+        slots.write(b"lost").unwrap();
+        slots.write(b"torn").unwrap();
+        let at = slots.active as usize * SLOT_BYTES + HEAD_BYTES;
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at + 2] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(open(&path).unwrap().1[..], *b"synced", "slots.I1");
+        bytes[SLOT_BYTES - at % SLOT_BYTES + at - SLOT_BYTES] ^= 1;
+        let other = (1 - slots.active) as usize * SLOT_BYTES;
+        bytes[other] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let refused = open(&path).err().unwrap().to_string();
+        assert!(
+            refused.contains("both copies are bad") && refused.contains(path.to_str().unwrap()),
+            "{refused}"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! The writer's part of changes that take records away: truncation of the tail, purge of the front, reset of all.
+//!
+//! Each is a sequence of steps such that a crash between any two of them leaves a log that recovery accepts: the old one,
+//! the new one, or (for a truncation) one that ends in between.
+
+use std::io::{self, IoSlice};
+
+use super::mark::Start;
+use super::segment;
+use super::writer::Writer;
+use crate::disk::DiskFile;
+use crate::record::EntryId;
+
+/// Zeroes written at a time.
+const ZERO_BYTES: usize = 1 << 20;
+
+impl Writer {
+    /// Ends the log at `end`. First the mark goes down, or recovery would take the missing records for rot (`log.I6`).
+    pub(super) fn truncate(&mut self, end: u64, last: Option<EntryId>) -> io::Result<()> {
+        self.mark.lower(end)?;
+        let base = self.base_of(end);
+        if let Some(file) = self.files.get(&base) {
+            let data_end = self.end.min(base + self.shared.config.segment_bytes);
+            zero(&**file, end - base, data_end.saturating_sub(base))?;
+            file.sync_data()?;
+        }
+        self.remove_segments(|other| other > base)?;
+        (self.end, self.last) = (end, last);
+        Ok(())
+    }
+
+    /// Moves the front to `start`: first the new start is durable, then the segments below `keep` go.
+    pub(super) fn purge(&mut self, start: Start, keep: u64) -> io::Result<()> {
+        start.save(&*self.shared.disk, &self.shared.start_path)?;
+        if start.position >= self.end {
+            (self.end, self.last) = (start.position, start.id);
+            self.mark.raise(start.position)?;
+        }
+        self.remove_segments(|base| base < keep)
+    }
+
+    /// Empties the log. The epoch in the start file makes the mark and the old segments void in one step.
+    pub(super) fn reset(&mut self, start: Start) -> io::Result<()> {
+        start.save(&*self.shared.disk, &self.shared.start_path)?;
+        self.remove_segments(|_| true)?;
+        self.mark.put(start.epoch, start.position)?;
+        (self.end, self.last) = (start.position, start.id);
+        self.preparer.want(self.base_of(start.position));
+        Ok(())
+    }
+
+    /// Removes segment files, also the one prepared for later if it is among them; maps of them stay readable.
+    fn remove_segments(&mut self, gone: impl Fn(u64) -> bool) -> io::Result<()> {
+        let bases: Vec<u64> = self.files.keys().copied().filter(|&base| gone(base)).collect();
+        let newest = self.files.last_key_value().map(|(&base, _)| base);
+        if bases.is_empty() {
+            return Ok(());
+        }
+        let prepared =
+            newest.map(|newest| newest + self.shared.config.segment_bytes).filter(|&base| gone(base));
+        if prepared.is_some() {
+            self.preparer.discard();
+        }
+        for base in bases.into_iter().chain(prepared) {
+            self.files.remove(&base);
+            self.dirty.remove(&base);
+            match self.shared.disk.remove(&segment::path_of(&self.shared.directory, base)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {
+                    tracing::info!(base, directory = %self.shared.directory.display(), "log segment removed")
+                }
+            }
+        }
+        self.shared.disk.sync_dir(&self.shared.directory)?;
+        if prepared.is_some()
+            && let Some((&newest, _)) = self.files.last_key_value()
+        {
+            self.preparer.want(newest + self.shared.config.segment_bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Overwrites the bytes from `from` to `end` of a file with zero.
+pub(super) fn zero(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
+    let zeroes = vec![0; ZERO_BYTES.min(end.saturating_sub(from) as usize)];
+    let mut at = from;
+    while at < end {
+        let count = zeroes.len().min((end - at) as usize);
+        file.write_all_at(&[IoSlice::new(&zeroes[..count])], at)?;
+        at += count as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! What readers see of the log: the cached records, the segments and the watermarks.
+//!
+//! It is changed by the appender (new records, truncation, purge) and the writer (what is written and durable), each time
+//! under its lock and briefly; no file is read or written under that lock.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::cache::Cache;
+use super::error::ReadError;
+use super::mark::Start;
+use super::segment::{Segment, base_of};
+use crate::record::{EntryId, Record, RecordHeader};
+
+/// A segment with the first entry that is still part of the log.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) segment: Arc<Segment>,
+    /// Index and position.
+    pub(super) first: (u64, u64),
+}
+
+/// The readable state of the log.
+pub(super) struct View {
+    pub(super) start: Start,
+    /// The last entry; the last purged one when the log is empty.
+    pub(super) last: Option<EntryId>,
+    pub(super) end: u64,
+    pub(super) cache: Cache,
+    /// Segments with live records, ascending.
+    pub(super) segments: Vec<Live>,
+    /// Number of the last append.
+    pub(super) appended: u64,
+    /// Number of the last append that reached its file.
+    pub(super) written: u64,
+    pub(super) durable_end: u64,
+    pub(super) durable: Option<EntryId>,
+    /// Counts truncations and resets.
+    pub(super) epoch: u64,
+}
+
+impl View {
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// The index of the first entry; of the next one when the log is empty, 0 when that is open.
+    pub(super) fn first_index(&self) -> u64 {
+        let first = self.segments.first().map(|live| live.first.0);
+        first.or(self.start.first_index()).unwrap_or(0)
+    }
+
+    /// The segment that holds the entry, and the segments after it.
+    fn segments_from(&self, index: u64) -> &[Live] {
+        let at = self.segments.partition_point(|live| live.first.0 <= index);
+        &self.segments[at.saturating_sub(1)..]
+    }
+
+    /// The segment for a record at `position`, made if it is the first one there.
+    pub(super) fn segment_for(&mut self, header: &RecordHeader, segment_bytes: u64) -> Arc<Segment> {
+        let base = base_of(header.position, segment_bytes);
+        if let Some(live) = self.segments.last().filter(|live| live.segment.base == base) {
+            return live.segment.clone();
+        }
+        let segment = Arc::new(Segment::new(base));
+        self.segments.push(Live { segment: segment.clone(), first: (header.index, header.position) });
+        segment
+    }
+
+    /// Adds a record at the end; the sequence number of the append is returned with its segment.
+    pub(super) fn push(
+        &mut self,
+        record: &Record,
+        segment_bytes: u64,
+        cache_bytes: usize,
+    ) -> (u64, Arc<Segment>) {
+        let segment = self.segment_for(&record.header, segment_bytes);
+        segment.note(record.header.index, record.position());
+        self.appended += 1;
+        self.cache.push(self.appended, record.clone());
+        self.cache.evict(self.written, cache_bytes);
+        self.last = Some(record.id());
+        self.end = record.end();
+        (self.appended, segment)
+    }
+
+    /// Drops the entries above `keep`, after which the log ends at `end`.
+    pub(super) fn truncate(&mut self, keep: Option<EntryId>, end: u64) {
+        let index = keep.map(|keep| keep.index);
+        self.cache.truncate_after(index);
+        self.segments.retain(|live| Some(live.first.0) <= index);
+        if let (Some(live), Some(index)) = (self.segments.last(), index) {
+            live.segment.forget_after(index);
+        }
+        if self.durable_end > end {
+            (self.durable_end, self.durable) = (end, keep);
+        }
+        (self.last, self.end) = (keep, end);
+        self.epoch += 1;
+    }
+
+    /// Drops the entries up to that of `start`, and what lies before.
+    pub(super) fn purge(&mut self, start: Start) {
+        let upto = start.id.map_or(0, |id| id.index);
+        self.start = start;
+        if self.last.is_none_or(|last| last.index <= upto) {
+            (self.last, self.end) = (start.id, start.position);
+            self.segments.clear();
+            self.cache.clear();
+            return;
+        }
+        self.cache.purge(upto);
+        let gone = self.segments.partition_point(|live| live.first.0 <= upto + 1).saturating_sub(1);
+        self.segments.drain(..gone);
+        if let Some(live) = self.segments.first_mut().filter(|live| live.first.0 <= upto) {
+            live.first = (upto + 1, start.position);
+        }
+    }
+
+    /// Empties the log; it goes on after `start`.
+    pub(super) fn reset(&mut self, start: Start) {
+        self.segments.clear();
+        self.cache.clear();
+        (self.start, self.last, self.end) = (start, start.id, start.position);
+        (self.durable_end, self.durable) = (start.position, start.id);
+        self.epoch += 1;
+    }
+}
+
+/// Header of entry `index`, from memory or disk.
+pub(super) fn header_of(view: &Mutex<View>, index: u64) -> Result<RecordHeader, ReadError> {
+    let live = {
+        let view = view.lock();
+        if let Some(record) = view.cache.get(index) {
+            return Ok(record.header);
+        }
+        view.segments_from(index).first().cloned()
+    };
+    let live = live.ok_or(ReadError::Beyond { asked: index, end: 0 })?;
+    live.segment.find(index, live.first)
+}
+
+/// Records `start` to before `end`: see `CommitLog::read`.
+pub(super) fn read(
+    view: &Mutex<View>,
+    start: u64,
+    end: u64,
+    bytes_max: usize,
+) -> Result<Vec<Record>, ReadError> {
+    let (mut out, mut bytes) = (Vec::new(), 0);
+    let (segments, end, cached, epoch) = {
+        let view = view.lock();
+        let first = view.first_index();
+        if start < first && !(view.is_empty() && view.start.id.is_none()) {
+            return Err(ReadError::Purged { asked: start, first });
+        }
+        let end = view.last.filter(|_| !view.is_empty()).map_or(start, |last| end.min(last.index + 1));
+        let cached = view.cache.first_index().unwrap_or(end).min(end);
+        if start >= end {
+            return Ok(out);
+        }
+        if start >= cached {
+            view.cache.read(start, end, bytes_max, &mut out, &mut bytes);
+            return Ok(out);
+        }
+        (view.segments_from(start).to_vec(), end, cached, view.epoch)
+    };
+    if let Err(error) = read_segments(&segments, start, cached, bytes_max, &mut out, &mut bytes) {
+        let view = view.lock();
+        return Err(if view.epoch == epoch { error } else { ReadError::Changed });
+    }
+    if bytes < bytes_max && out.last().is_some_and(|last| last.header.index + 1 == cached) {
+        let view = view.lock();
+        if view.epoch == epoch {
+            view.cache.read(cached, end, bytes_max, &mut out, &mut bytes);
+        }
+    }
+    Ok(out)
+}
+
+fn read_segments(
+    segments: &[Live],
+    start: u64,
+    end: u64,
+    bytes_max: usize,
+    out: &mut Vec<Record>,
+    bytes: &mut usize,
+) -> Result<(), ReadError> {
+    let mut index = start;
+    for (at, live) in segments.iter().enumerate() {
+        let stop = segments.get(at + 1).map_or(end, |next| next.first.0.min(end));
+        if index >= stop {
+            continue;
+        }
+        let mut position = live.segment.find(index, live.first)?.position;
+        while index < stop && (out.is_empty() || *bytes < bytes_max) {
+            let record = live.segment.record(position, index)?;
+            (index, position) = (index + 1, record.end());
+            *bytes += record.frame().len();
+            out.push(record);
+        }
+        if index < stop {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Stored bytes: see `CommitLog::bytes`.
+pub(super) fn bytes(
+    view: &Mutex<View>,
+    segment_bytes: u64,
+    position: u64,
+    length: usize,
+) -> Result<Bytes, ReadError> {
+    let live = {
+        let view = view.lock();
+        if position < view.start.position {
+            return Err(ReadError::Purged { asked: position, first: view.start.position });
+        }
+        let beyond = ReadError::Beyond { asked: position, end: view.end };
+        if position.checked_add(length as u64).is_none_or(|end| end > view.end) {
+            return Err(beyond);
+        }
+        if let Some(bytes) = view.cache.slice(position, length) {
+            return Ok(bytes);
+        }
+        if view.written < view.appended && position + length as u64 > view.cache.first_position() {
+            // More than one record, and not all of it in the files yet.
+            return Err(beyond);
+        }
+        let base = base_of(position, segment_bytes);
+        let at = view.segments.binary_search_by_key(&base, |live| live.segment.base);
+        at.map(|at| view.segments[at].clone()).map_err(|_| beyond)?
+    };
+    live.segment.bytes(position, length)
+}

@@ -1,0 +1,212 @@
+//! The one thread that writes the log: it takes all that waits, writes each contiguous run with one `pwritev`, syncs
+//! once, moves the durable watermark and calls the completions in order. There is no artificial delay: a group is what
+//! came while the group before was being synced.
+//!
+//! A failed write or sync poisons the log (`log.I3`): nothing is tried again, since the page cache can no longer be
+//! believed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::WriteError;
+use super::mark::Mark;
+use super::prepare::Preparer;
+use super::queue::{Append, Change, Group};
+use super::segment::base_of;
+use super::slots::Slots;
+use super::{Completion, Shared};
+use crate::disk::DiskFile;
+use crate::record::EntryId;
+
+/// How often a changed durable mark is made durable itself: what a crash loses of it only weakens the telling of rot
+/// from a torn tail, for that long.
+const MARK_SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How long acknowledged bytes stay unsynced with asynchronous flushing; RocketMQ's default `flushIntervalCommitLog`.
+const ASYNC_SYNC_EVERY: Duration = Duration::from_millis(500);
+
+/// The writer's own state; see the module.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) preparer: Arc<Preparer>,
+    /// Every segment file of the log, by its first position.
+    pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    /// Segments written since the last sync.
+    pub(super) dirty: BTreeSet<u64>,
+    /// Where the written part ends: what is beyond is zero.
+    pub(super) end: u64,
+    pub(super) last: Option<EntryId>,
+    pub(super) mark: Mark,
+    pub(super) votes: Slots,
+    pub(super) mark_synced: Instant,
+    pub(super) data_synced: Instant,
+}
+
+impl Writer {
+    /// The thread's body; ends when the log is closed.
+    pub(super) fn run(mut self) {
+        loop {
+            let group = self.shared.queue.take(self.patience());
+            let idle = group.is_empty();
+            if self.step(group) {
+                self.preparer.stop();
+                return;
+            }
+            self.housekeeping(idle);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        if !self.dirty.is_empty() {
+            ASYNC_SYNC_EVERY.saturating_sub(self.data_synced.elapsed()).max(Duration::from_millis(1))
+        } else if self.mark.is_dirty() {
+            MARK_SYNC_EVERY
+        } else {
+            Duration::from_secs(3600)
+        }
+    }
+
+    /// Does one group; true when it closed the log.
+    fn step(&mut self, group: Group) -> bool {
+        let written = self.guarded(|writer| writer.write(&group.appends));
+        for (done, refused) in group.completions {
+            let outcome = written.clone().and(refused.map_or(Ok(()), Err));
+            done(outcome);
+        }
+        let Some((change, done)) = group.change else { return false };
+        let closing = matches!(change, Change::Close);
+        self.change(change, done);
+        closing
+    }
+
+    /// Runs a write unless the log is poisoned, and poisons it when the write fails.
+    fn guarded(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<()>) -> Result<(), WriteError> {
+        if let Some(reason) = self.shared.poisoned() {
+            return Err(WriteError::Poisoned(reason));
+        }
+        write(self).map_err(|error| WriteError::Poisoned(self.shared.poison(&error)))
+    }
+
+    fn write(&mut self, appends: &[Append]) -> io::Result<()> {
+        let Some(last) = appends.last() else { return Ok(()) };
+        let runs = appends
+            .chunk_by(|a, b| a.record.end() == b.record.position() && a.segment.base == b.segment.base);
+        for run in runs {
+            self.write_run(run)?;
+        }
+        (self.end, self.last) = (last.record.end(), Some(last.record.id()));
+        self.shared.view.lock().written = last.sequence;
+        if self.shared.config.sync {
+            self.sync_data()?;
+        }
+        self.publish(last.epoch);
+        Ok(())
+    }
+
+    fn write_run(&mut self, run: &[Append]) -> io::Result<()> {
+        let Some(first) = run.first() else { return Ok(()) };
+        let base = first.segment.base;
+        let file = self.file(base)?;
+        let frames: Vec<IoSlice<'_>> = run.iter().map(|append| IoSlice::new(append.record.frame())).collect();
+        if self.dirty.is_empty() {
+            self.data_synced = Instant::now();
+        }
+        self.dirty.insert(base);
+        file.write_all_at(&frames, first.record.position() - base)?;
+        for append in run {
+            append.segment.set_file(&file);
+        }
+        Ok(())
+    }
+
+    /// The file of a segment; going on to a new one asks for the one after it.
+    fn file(&mut self, base: u64) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.files.get(&base) {
+            return Ok(file.clone());
+        }
+        let file = self.preparer.take(base)?;
+        self.files.insert(base, file.clone());
+        self.preparer.want(base + self.shared.config.segment_bytes);
+        self.mark.sync()?;
+        Ok(file)
+    }
+
+    /// Makes everything written durable, and notes it in the mark.
+    pub(super) fn sync_data(&mut self) -> io::Result<()> {
+        while let Some(base) = self.dirty.pop_first() {
+            if let Some(file) = self.files.get(&base) {
+                file.sync_data()?;
+            }
+        }
+        self.data_synced = Instant::now();
+        self.mark.raise(self.end)
+    }
+
+    /// Moves the watermark readers see, unless the log was truncated meanwhile: the truncation publishes then.
+    fn publish(&self, epoch: u64) {
+        let mut view = self.shared.view.lock();
+        if view.epoch == epoch {
+            assert!(view.durable_end <= self.end, "log.I1: the durable watermark never goes back");
+            assert!(self.end <= view.end, "log.I1: durable <= written");
+            (view.durable_end, view.durable) = (self.end, self.last);
+        }
+    }
+
+    fn change(&mut self, change: Change, done: Completion) {
+        let outcome = self.guarded(|writer| {
+            writer.sync_data()?;
+            writer.apply(change)
+        });
+        done(outcome);
+    }
+
+    fn apply(&mut self, change: Change) -> io::Result<()> {
+        match change {
+            Change::Vote(vote) => {
+                self.votes.write(&vote)?;
+                self.votes.sync()?;
+                *self.shared.vote.lock() = Some(vote);
+            }
+            Change::Truncate { end, last, epoch } => {
+                self.truncate(end, last)?;
+                self.publish(epoch);
+            }
+            Change::Purge { start, keep, epoch } => {
+                self.purge(start, keep)?;
+                self.publish(epoch);
+            }
+            Change::Reset { start, epoch } => {
+                self.reset(start)?;
+                self.publish(epoch);
+            }
+            Change::Close => self.mark.sync()?,
+        }
+        Ok(())
+    }
+
+    /// What is due by time.
+    fn housekeeping(&mut self, idle: bool) {
+        let data_due = !self.dirty.is_empty() && self.data_synced.elapsed() >= ASYNC_SYNC_EVERY;
+        let mark_due = self.mark.is_dirty() && (idle || self.mark_synced.elapsed() >= MARK_SYNC_EVERY);
+        if !data_due && !mark_due {
+            return;
+        }
+        // A failure shows in the state of the log, and in every later completion.
+        let _ = self.guarded(|writer| {
+            if data_due {
+                writer.sync_data()?;
+            }
+            if mark_due {
+                writer.mark_synced = Instant::now();
+                writer.mark.sync()?;
+            }
+            Ok(())
+        });
+    }
+
+    /// The segment a position lies in.
+    pub(super) fn base_of(&self, position: u64) -> u64 {
+        base_of(position, self.shared.config.segment_bytes)
+    }
+}

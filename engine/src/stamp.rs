@@ -1,0 +1,371 @@
+//! The offsets every message gets when its record enters the log: QUEUEOFFSET counts the messages of one queue,
+//! PHYSICALOFFSET is the message's own position.
+//!
+//! It is a pure function of the log before the record: the leader writes what it computes, a follower computes the same
+//! and compares. It knows nothing of topics being created or deleted: an offset is never given twice.
+//!
+//! Invariants
+//! - `stamp.I1` A record that is refused leaves the counters as they were.
+//! - `stamp.I2` Undoing down to an entry gives back the counters as they were after it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::counters::{QueueCounters, topic_is_storable};
+use crate::record::HEADER_BYTES;
+
+/// Why a payload cannot be stamped, or its stamps are not the expected ones.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StampError {
+    /// The payload is not whole messages back to back.
+    #[error("byte {at} of the payload does not start a whole message")]
+    Malformed {
+        /// Where in the payload.
+        at: usize,
+    },
+    /// The topic cannot be the name of anything.
+    #[error("the message at byte {at} of the payload has a topic that cannot be stored")]
+    Topic {
+        /// Where in the payload.
+        at: usize,
+    },
+    /// A message carries other offsets than the log before it gives.
+    #[error(
+        "the message at byte {at} of the payload is stamped {found:?} (queue offset, position), expected {expected:?}"
+    )]
+    Offsets {
+        /// Where in the payload.
+        at: usize,
+        /// Queue offset and position in the payload.
+        found: (u64, u64),
+        /// Queue offset and position by the log before.
+        expected: (u64, u64),
+    },
+    /// The record's header counts other messages than the payload holds.
+    #[error("the record says {stated} messages, its payload holds {found}")]
+    Count {
+        /// In the header.
+        stated: u32,
+        /// In the payload.
+        found: u32,
+    },
+}
+
+/// What a queue's counter was before a record.
+#[derive(Debug)]
+struct Before {
+    topic: Arc<str>,
+    queue: u32,
+    next: u64,
+}
+
+/// How to take one record back.
+#[derive(Debug)]
+struct Undo {
+    index: u64,
+    queues: Box<[Before]>,
+}
+
+/// The counters, with the undo records of every entry that may still be truncated.
+#[derive(Debug)]
+pub(crate) struct Stamper {
+    counters: QueueCounters,
+    undo: VecDeque<Undo>,
+    /// The lowest entry to go back to; `None` is the start of the log.
+    floor: Option<u64>,
+}
+
+impl Stamper {
+    /// Starts from the counters as of entry `floor`.
+    pub(crate) fn new(counters: QueueCounters, floor: Option<u64>) -> Stamper {
+        Stamper { counters, undo: VecDeque::new(), floor }
+    }
+
+    /// The next offsets after the last record.
+    pub(crate) fn counters(&self) -> &QueueCounters {
+        &self.counters
+    }
+
+    /// Writes the offsets into the messages of entry `index`, whose record will lie at `position`.
+    pub(crate) fn stamp(
+        &mut self,
+        index: u64,
+        position: u64,
+        messages: u32,
+        payload: &mut [u8],
+    ) -> Result<(), StampError> {
+        self.walk(index, position, messages, &mut Put(payload))
+    }
+
+    /// Compares the offsets in the messages of entry `index` with what they must be, and counts them.
+    pub(crate) fn check(
+        &mut self,
+        index: u64,
+        position: u64,
+        messages: u32,
+        payload: &[u8],
+    ) -> Result<(), StampError> {
+        self.walk(index, position, messages, &mut Compare(payload))
+    }
+
+    fn walk(
+        &mut self,
+        index: u64,
+        position: u64,
+        messages: u32,
+        payload: &mut impl Payload,
+    ) -> Result<(), StampError> {
+        let mut pass = Pass { counters: &mut self.counters, befores: Vec::new(), next: 0 };
+        let walked = pass.messages(position + HEADER_BYTES as u64, payload).and_then(|found| {
+            if found == messages { Ok(()) } else { Err(StampError::Count { stated: messages, found }) }
+        });
+        pass.flush();
+        let befores = pass.befores;
+        if let Err(error) = walked {
+            take_back(&mut self.counters, &befores);
+            return Err(error);
+        }
+        self.undo.push_back(Undo { index, queues: befores.into() });
+        Ok(())
+    }
+
+    /// Whether the counters after entry `keep` can be restored.
+    pub(crate) fn can_undo_to(&self, keep: Option<u64>) -> bool {
+        keep >= self.floor
+    }
+
+    /// Restores the counters as they were after entry `keep`. The caller asked [`Stamper::can_undo_to`] before.
+    pub(crate) fn undo_to(&mut self, keep: Option<u64>) {
+        assert!(
+            self.can_undo_to(keep),
+            "stamp.I2: nothing is known below entry {:?}, asked for {keep:?}",
+            self.floor
+        );
+        while let Some(undo) = self.undo.pop_back_if(|undo| Some(undo.index) > keep) {
+            take_back(&mut self.counters, &undo.queues);
+        }
+    }
+
+    /// Drops what is needed to go back below entry `index`.
+    pub(crate) fn forget(&mut self, index: u64) {
+        while self.undo.pop_front_if(|undo| undo.index <= index).is_some() {}
+        self.floor = self.floor.max(Some(index));
+    }
+}
+
+fn take_back(counters: &mut QueueCounters, befores: &[Before]) {
+    for before in befores.iter().rev() {
+        counters.set(&before.topic, before.queue, before.next);
+    }
+}
+
+/// The two things done with the offsets of a message.
+trait Payload {
+    fn bytes(&self) -> &[u8];
+    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError>;
+}
+
+struct Put<'a>(&'a mut [u8]);
+
+impl Payload for Put<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError> {
+        message::stamp(&mut self.0[at..], queue_offset, position);
+        Ok(())
+    }
+}
+
+struct Compare<'a>(&'a [u8]);
+
+impl Payload for Compare<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError> {
+        let route = message::peek(&self.0[at..]).map_err(|_| StampError::Malformed { at })?;
+        let (found, expected) = ((route.queue_offset, route.physical_offset), (queue_offset, position));
+        if found == expected { Ok(()) } else { Err(StampError::Offsets { at, found, expected }) }
+    }
+}
+
+/// One walk over a payload. Messages of one queue mostly stand side by side, so the counter of the last queue is kept at
+/// hand in `next` and put back when another queue comes.
+struct Pass<'a> {
+    counters: &'a mut QueueCounters,
+    /// The last one is the queue at hand.
+    befores: Vec<Before>,
+    next: u64,
+}
+
+impl Pass<'_> {
+    fn messages(&mut self, position: u64, payload: &mut impl Payload) -> Result<u32, StampError> {
+        let (mut at, mut count) = (0, 0);
+        while at < payload.bytes().len() {
+            let route = message::peek(&payload.bytes()[at..]).map_err(|_| StampError::Malformed { at })?;
+            let size = route.total_size;
+            self.turn_to(route.topic, route.queue_id).ok_or(StampError::Topic { at })?;
+            payload.meet(at, self.next, position + at as u64)?;
+            self.next += 1;
+            at += size;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn turn_to(&mut self, topic: &[u8], queue: u32) -> Option<()> {
+        if let Some(at_hand) = self.befores.last()
+            && at_hand.queue == queue
+            && at_hand.topic.as_bytes() == topic
+        {
+            return Some(());
+        }
+        self.flush();
+        let topic = match self.counters.name(topic) {
+            Some(name) => name.clone(),
+            None if topic_is_storable(topic) => Arc::from(std::str::from_utf8(topic).ok()?),
+            None => return None,
+        };
+        self.next = self.counters.get(topic.as_bytes(), queue);
+        self.befores.push(Before { topic, queue, next: self.next });
+        Some(())
+    }
+
+    fn flush(&mut self) {
+        if let Some(at_hand) = self.befores.last() {
+            self.counters.set(&at_hand.topic, at_hand.queue, self.next);
+        }
+    }
+}
+
+/// The few fields of a stored message that stamping needs.
+mod message {
+    pub(super) struct Route<'a> {
+        pub(super) total_size: usize,
+        pub(super) topic: &'a [u8],
+        pub(super) queue_id: u32,
+        pub(super) queue_offset: u64,
+        pub(super) physical_offset: u64,
+    }
+
+    fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ()> {
+        bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(())
+    }
+
+    pub(super) fn peek(bytes: &[u8]) -> Result<Route<'_>, ()> {
+        let total_size = u32::from_be_bytes(array(bytes, 0)?) as usize;
+        let bytes = bytes.get(..total_size).ok_or(())?;
+        let wide_topic = match u32::from_be_bytes(array(bytes, 4)?) {
+            0xDAA3_20A7 => false,
+            0xDAA3_20AB => true,
+            _ => return Err(()),
+        };
+        let flags = u32::from_be_bytes(array(bytes, 36)?);
+        let host = |bit| if flags & bit == 0 { 8 } else { 20 };
+        let body_at = 40 + 8 + host(0x10) + 8 + host(0x20) + 4 + 8;
+        let topic_at = body_at + 4 + u32::from_be_bytes(array(bytes, body_at)?) as usize;
+        let (start, length) = if wide_topic {
+            (topic_at + 2, usize::from(u16::from_be_bytes(array(bytes, topic_at)?)))
+        } else {
+            (topic_at + 1, usize::from(array::<1>(bytes, topic_at)?[0]))
+        };
+        let topic = bytes.get(start..start + length).ok_or(())?;
+        let properties = usize::from(u16::from_be_bytes(array(bytes, start + length)?));
+        if start + length + 2 + properties != total_size {
+            return Err(());
+        }
+        Ok(Route {
+            total_size,
+            topic,
+            queue_id: u32::from_be_bytes(array(bytes, 12)?),
+            queue_offset: u64::from_be_bytes(array(bytes, 20)?),
+            physical_offset: u64::from_be_bytes(array(bytes, 28)?),
+        })
+    }
+
+    pub(super) fn stamp(message: &mut [u8], queue_offset: u64, physical_offset: u64) {
+        message[20..28].copy_from_slice(&queue_offset.to_be_bytes());
+        message[28..36].copy_from_slice(&physical_offset.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::message;
+
+    fn payload(routes: &[(&str, u32)]) -> Vec<u8> {
+        routes.iter().flat_map(|(topic, queue)| message(topic, *queue, b"body")).collect()
+    }
+
+    #[test]
+    fn offsets_count_per_queue_and_positions_are_those_of_the_messages() {
+        let mut stamper = Stamper::new(QueueCounters::new(), None);
+        let mut bytes = payload(&[("a", 0), ("a", 0), ("b", 7), ("a", 1), ("a", 0)]);
+        stamper.stamp(1, 1000, 5, &mut bytes).unwrap();
+        let (mut at, mut offsets) = (0, Vec::new());
+        while at < bytes.len() {
+            let route = super::message::peek(&bytes[at..]).unwrap();
+            assert_eq!(route.physical_offset, 1000 + 64 + at as u64);
+            offsets.push(route.queue_offset);
+            at += route.total_size;
+        }
+        assert_eq!(offsets, [0, 1, 0, 0, 2]);
+        assert_eq!(stamper.counters().get("a", 0), 3);
+
+        let mut follower = Stamper::new(QueueCounters::new(), None);
+        follower.check(1, 1000, 5, &bytes).unwrap();
+        assert_eq!(follower.counters(), stamper.counters());
+        assert!(matches!(follower.check(2, 1000, 5, &bytes), Err(StampError::Offsets { at: 0, .. })));
+        assert_eq!(follower.counters(), stamper.counters(), "stamp.I1");
+    }
+
+    #[test]
+    fn undo_restores_every_earlier_state() {
+        let mut stamper = Stamper::new(QueueCounters::new(), None);
+        let mut states = vec![stamper.counters().clone()];
+        for index in 0..6u64 {
+            let routes = [("a", 0), ("b", index as u32 % 2), ("a", 0), ("c", 0)];
+            let count = 1 + index as usize % 4;
+            stamper.stamp(index, 0, count as u32, &mut payload(&routes[..count])).unwrap();
+            states.push(stamper.counters().clone());
+        }
+        for keep in (0..6u64).rev() {
+            stamper.undo_to(Some(keep));
+            assert_eq!(stamper.counters(), &states[keep as usize + 1]);
+        }
+        stamper.undo_to(None);
+        assert!(stamper.counters().is_empty());
+    }
+
+    #[test]
+    fn what_was_forgotten_cannot_be_undone() {
+        let mut stamper = Stamper::new(QueueCounters::new(), Some(4));
+        stamper.stamp(5, 0, 1, &mut payload(&[("a", 0)])).unwrap();
+        assert!(stamper.can_undo_to(Some(4)));
+        assert!(!stamper.can_undo_to(Some(3)) && !stamper.can_undo_to(None));
+        stamper.forget(5);
+        assert!(!stamper.can_undo_to(Some(4)));
+    }
+
+    #[test]
+    fn a_bad_payload_is_refused_and_changes_nothing() {
+        let mut stamper = Stamper::new(QueueCounters::new(), None);
+        let whole = payload(&[("a", 0), ("b", 0)]);
+        for end in 1..whole.len() {
+            let refused = stamper.stamp(1, 0, 2, &mut whole[..end].to_vec());
+            assert!(refused.is_err(), "cut at {end}");
+        }
+        assert_eq!(
+            stamper.stamp(1, 0, 3, &mut whole.clone()),
+            Err(StampError::Count { stated: 3, found: 2 })
+        );
+        assert_eq!(stamper.stamp(1, 0, 1, &mut payload(&[(".", 0)])), Err(StampError::Topic { at: 0 }));
+        assert!(stamper.counters().is_empty(), "stamp.I1");
+    }
+}

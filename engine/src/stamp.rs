@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use folio_protocol::message::{peek, stamp};
 use thiserror::Error;
 
 use crate::counters::{QueueCounters, topic_is_storable};
@@ -161,10 +162,13 @@ fn take_back(counters: &mut QueueCounters, befores: &[Before]) {
     }
 }
 
+/// Queue offset and position of a message.
+type Offsets = (u64, u64);
+
 /// The two things done with the offsets of a message.
 trait Payload {
     fn bytes(&self) -> &[u8];
-    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError>;
+    fn meet(&mut self, at: usize, found: Offsets, expected: Offsets) -> Result<(), StampError>;
 }
 
 struct Put<'a>(&'a mut [u8]);
@@ -174,8 +178,8 @@ impl Payload for Put<'_> {
         self.0
     }
 
-    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError> {
-        message::stamp(&mut self.0[at..], queue_offset, position);
+    fn meet(&mut self, at: usize, _found: Offsets, expected: Offsets) -> Result<(), StampError> {
+        stamp(&mut self.0[at..], expected.0, expected.1);
         Ok(())
     }
 }
@@ -187,9 +191,7 @@ impl Payload for Compare<'_> {
         self.0
     }
 
-    fn meet(&mut self, at: usize, queue_offset: u64, position: u64) -> Result<(), StampError> {
-        let route = message::peek(&self.0[at..]).map_err(|_| StampError::Malformed { at })?;
-        let (found, expected) = ((route.queue_offset, route.physical_offset), (queue_offset, position));
+    fn meet(&mut self, at: usize, found: Offsets, expected: Offsets) -> Result<(), StampError> {
         if found == expected { Ok(()) } else { Err(StampError::Offsets { at, found, expected }) }
     }
 }
@@ -207,10 +209,10 @@ impl Pass<'_> {
     fn messages(&mut self, position: u64, payload: &mut impl Payload) -> Result<u32, StampError> {
         let (mut at, mut count) = (0, 0);
         while at < payload.bytes().len() {
-            let route = message::peek(&payload.bytes()[at..]).map_err(|_| StampError::Malformed { at })?;
-            let size = route.total_size;
+            let route = peek(&payload.bytes()[at..]).map_err(|_| StampError::Malformed { at })?;
+            let (size, found) = (route.total_size, (route.queue_offset, route.physical_offset));
             self.turn_to(route.topic, route.queue_id).ok_or(StampError::Topic { at })?;
-            payload.meet(at, self.next, position + at as u64)?;
+            payload.meet(at, found, (self.next, position + at as u64))?;
             self.next += 1;
             at += size;
             count += 1;
@@ -243,57 +245,6 @@ impl Pass<'_> {
     }
 }
 
-/// The few fields of a stored message that stamping needs.
-mod message {
-    pub(super) struct Route<'a> {
-        pub(super) total_size: usize,
-        pub(super) topic: &'a [u8],
-        pub(super) queue_id: u32,
-        pub(super) queue_offset: u64,
-        pub(super) physical_offset: u64,
-    }
-
-    fn array<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], ()> {
-        bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().ok_or(())
-    }
-
-    pub(super) fn peek(bytes: &[u8]) -> Result<Route<'_>, ()> {
-        let total_size = u32::from_be_bytes(array(bytes, 0)?) as usize;
-        let bytes = bytes.get(..total_size).ok_or(())?;
-        let wide_topic = match u32::from_be_bytes(array(bytes, 4)?) {
-            0xDAA3_20A7 => false,
-            0xDAA3_20AB => true,
-            _ => return Err(()),
-        };
-        let flags = u32::from_be_bytes(array(bytes, 36)?);
-        let host = |bit| if flags & bit == 0 { 8 } else { 20 };
-        let body_at = 40 + 8 + host(0x10) + 8 + host(0x20) + 4 + 8;
-        let topic_at = body_at + 4 + u32::from_be_bytes(array(bytes, body_at)?) as usize;
-        let (start, length) = if wide_topic {
-            (topic_at + 2, usize::from(u16::from_be_bytes(array(bytes, topic_at)?)))
-        } else {
-            (topic_at + 1, usize::from(array::<1>(bytes, topic_at)?[0]))
-        };
-        let topic = bytes.get(start..start + length).ok_or(())?;
-        let properties = usize::from(u16::from_be_bytes(array(bytes, start + length)?));
-        if start + length + 2 + properties != total_size {
-            return Err(());
-        }
-        Ok(Route {
-            total_size,
-            topic,
-            queue_id: u32::from_be_bytes(array(bytes, 12)?),
-            queue_offset: u64::from_be_bytes(array(bytes, 20)?),
-            physical_offset: u64::from_be_bytes(array(bytes, 28)?),
-        })
-    }
-
-    pub(super) fn stamp(message: &mut [u8], queue_offset: u64, physical_offset: u64) {
-        message[20..28].copy_from_slice(&queue_offset.to_be_bytes());
-        message[28..36].copy_from_slice(&physical_offset.to_be_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,7 +261,7 @@ mod tests {
         stamper.stamp(1, 1000, 5, &mut bytes).unwrap();
         let (mut at, mut offsets) = (0, Vec::new());
         while at < bytes.len() {
-            let route = super::message::peek(&bytes[at..]).unwrap();
+            let route = peek(&bytes[at..]).unwrap();
             assert_eq!(route.physical_offset, 1000 + 64 + at as u64);
             offsets.push(route.queue_offset);
             at += route.total_size;

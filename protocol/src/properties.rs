@@ -104,7 +104,8 @@ fn pairs(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Properties that can be changed. Order is kept, so that a rewrite disturbs as little as possible.
+/// Properties that can be changed. Order is kept, and so are repeated names that nobody touches:
+/// a rewrite disturbs as little as possible, and reading takes time in proportion to the bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
     pairs: Vec<(String, String)>,
@@ -118,14 +119,10 @@ impl Properties {
 
     /// Reads the encoded form.
     pub fn parse(encoded: &[u8]) -> Self {
-        let mut properties = Self::new();
-        for (name, value) in iter(encoded) {
-            properties.set(name, value);
-        }
-        properties
+        Self { pairs: iter(encoded).map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
     }
 
-    /// How many there are.
+    /// How many there are, repeated names counted.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
@@ -135,29 +132,37 @@ impl Properties {
         self.pairs.is_empty()
     }
 
-    /// The value of `name`.
+    /// The value of `name`: the last one, if it repeats.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Sets `name`. An empty name or value cannot be encoded, so it removes the property; the two
-    /// separators cannot be inside a text, so they become blanks.
+    /// Sets `name`. An empty name or value cannot be encoded, so it removes the property; a
+    /// separator inside a text would break it in two, so it becomes a blank.
     pub fn set(&mut self, name: &str, value: &str) {
+        let name = name.replace([char::from(NAME_END), char::from(VALUE_END)], " ");
         if name.is_empty() || value.is_empty() {
-            self.remove(name);
+            self.remove(&name);
             return;
         }
-        let value = clean(value);
-        match self.pairs.iter_mut().find(|(key, _)| key == name) {
+        let value = value.replace(char::from(VALUE_END), " ");
+        match self.pairs.iter_mut().rev().find(|(key, _)| *key == name) {
             Some((_, old)) => *old = value,
-            None => self.pairs.push((clean(name), value)),
+            None => self.pairs.push((name, value)),
         }
     }
 
     /// Removes `name` and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<String> {
-        let at = self.pairs.iter().position(|(key, _)| key == name)?;
-        Some(self.pairs.remove(at).1)
+        let mut removed = None;
+        self.pairs.retain_mut(|(key, value)| {
+            let keep = key != name;
+            if !keep {
+                removed = Some(std::mem::take(value));
+            }
+            keep
+        });
+        removed
     }
 
     /// All of them in order.
@@ -189,10 +194,6 @@ pub fn append(encoded: &mut BytesMut, name: &str, value: &str) {
     encoded.put_u8(VALUE_END);
 }
 
-fn clean(text: &str) -> String {
-    text.replace(['\u{1}', '\u{2}'], " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +220,21 @@ mod tests {
         let encoded = b"a\x011\x02a\x012\x02";
         assert_eq!(get(encoded, "a"), Some("2"));
         assert_eq!(Properties::parse(encoded).get("a"), Some("2"));
+    }
+
+    #[test]
+    fn a_separator_inside_a_text_becomes_a_blank() {
+        let mut properties = Properties::new();
+        properties.set("a\u{1}b", "c\u{2}d");
+        properties.set("a\u{1}b", "e");
+        assert_eq!(properties.encode(), &b"a b\x01e\x02"[..]);
+    }
+
+    #[test]
+    fn removing_a_repeated_name_leaves_none_and_returns_the_last() {
+        let mut properties = Properties::parse(b"a\x011\x02b\x012\x02a\x013\x02");
+        assert_eq!(properties.remove("a").as_deref(), Some("3"));
+        assert_eq!(properties.encode(), &b"b\x012\x02"[..]);
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! One file per family. A field's type says whether it must be there: `Option` may be absent,
 //! a plain type must be present, `= default` stands in for an absent one.
 
+mod admin;
 mod client;
 mod offset;
+mod pop;
 mod pull;
 mod query;
 mod route;
@@ -12,6 +14,13 @@ mod send;
 mod topic;
 mod transaction;
 
+pub use admin::{
+    BrokerNameHeader, CloneGroupOffsetHeader, ClusterHeader, ConsumeDirectlyHeader,
+    GetBrokerConsumeStatsHeader, GetConsumeStatsHeader, GetConsumerConnectionsHeader,
+    GetConsumerRunningInfoHeader, GetProducerConnectionsHeader, GroupHeader, GroupTopicHeader, KvHeader,
+    KvResponseHeader, NamespaceHeader, PutKvHeader, RecallMessageHeader, RecallMessageResponseHeader,
+    ResetOffsetHeader, TopicHeader, ViewBrokerStatsHeader,
+};
 pub use client::{
     ConsumerSendBackHeader, GetConsumerListHeader, HeartbeatResponseHeader, NotifyConsumerIdsChangedHeader,
     UnregisterClientHeader,
@@ -19,6 +28,10 @@ pub use client::{
 pub use offset::{
     GetEarliestStoreTimeHeader, GetMaxOffsetHeader, GetMinOffsetHeader, OffsetResponseHeader,
     QueryConsumerOffsetHeader, SearchOffsetHeader, TimestampResponseHeader, UpdateConsumerOffsetHeader,
+};
+pub use pop::{
+    AckMessageHeader, ChangeInvisibleTimeHeader, ChangeInvisibleTimeResponseHeader, NotificationHeader,
+    NotificationResponseHeader, PopMessageHeader, PopMessageResponseHeader,
 };
 pub use pull::{PullMessageHeader, PullMessageResponseHeader};
 pub use query::{QueryMessageHeader, QueryMessageResponseHeader, ViewMessageHeader};

@@ -4,16 +4,20 @@
 //! record is committed is told to it), lets a clock decide what is stored, or touches a file except through
 //! [`disk::Disk`].
 
+pub mod checkpoint;
 pub mod counters;
 pub mod disk;
 pub mod log;
+pub mod queues;
 pub mod record;
 mod stamp;
 
 #[cfg(test)]
 mod sample;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use counters::QueueCounters;
 pub use log::{CommitLog, Completion, LogConfig, LogState, StampBase};
+pub use queues::{Arrival, ConsumeQueues, QueuesError, Unit};
 pub use record::{Draft, EntryId, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordHeader, RecordKind};
 pub use stamp::StampError;

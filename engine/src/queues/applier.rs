@@ -1,0 +1,140 @@
+//! The side of the consume queues that changes them: one at a time, it adds units, writes and syncs.
+//!
+//! What was written since the last sync is remembered here: files to sync, and directories whose names are new.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::error::QueuesError;
+use super::files::{FileKey, Files, file_path};
+use super::queue::{Pushed, Queue};
+use super::unit::Unit;
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+/// Files that may be written to between two syncs without being synced: each is held open. Beyond it they are synced
+/// early, so that a group with very many busy queues does not run out of open files.
+const UNSYNCED_FILES_MAX: usize = 512;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Applier {
+    /// The queue of the message before: batches mostly stay in one.
+    pub(super) last: Option<Arc<Queue>>,
+    /// Queues with units that are not written.
+    unwritten: Vec<Arc<Queue>>,
+    unsynced: Unsynced,
+    /// The last attempt to write found the disk full.
+    pub(super) disk_full: bool,
+}
+
+/// What a sync has to make durable.
+#[derive(Default)]
+pub(super) struct Unsynced {
+    files: HashMap<FileKey, (PathBuf, Arc<dyn DiskFile>)>,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Applier {
+    /// Adds a unit to a queue. True when it is new.
+    pub(super) fn push(
+        &mut self,
+        queue: &Arc<Queue>,
+        offset: u64,
+        unit: Unit,
+        files: &Files,
+    ) -> Result<bool, QueuesError> {
+        let mut pushed = queue.push(offset, unit, files)?;
+        if pushed == Pushed::Full {
+            self.write(queue, files)?;
+            pushed = queue.push(offset, unit, files)?;
+        }
+        let Pushed::Added { flush } = pushed else { return Ok(false) };
+        if !queue.listed.swap(true, Ordering::Relaxed) {
+            self.unwritten.push(queue.clone());
+        }
+        if flush {
+            match self.write(queue, files) {
+                // Memory holds the units; once it holds too many, the next push fails.
+                Err(QueuesError::DiskFull { .. }) => {}
+                written => written?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what is unwritten and hands out what is to be synced.
+    pub(super) fn take_unsynced(&mut self, files: &Files) -> Result<Unsynced, QueuesError> {
+        while let Some(queue) = self.unwritten.pop() {
+            if let Err(error) = self.write(&queue, files) {
+                self.unwritten.push(queue);
+                return Err(error);
+            }
+            queue.listed.store(false, Ordering::Relaxed);
+        }
+        Ok(std::mem::take(&mut self.unsynced))
+    }
+
+    fn write(&mut self, queue: &Arc<Queue>, files: &Files) -> Result<(), QueuesError> {
+        let written = queue.flush(|base| self.unsynced.file(queue, base, files));
+        self.disk_full = matches!(&written, Err(QueuesError::DiskFull { .. }));
+        written?;
+        if self.unsynced.files.len() > UNSYNCED_FILES_MAX {
+            std::mem::take(&mut self.unsynced).sync(files.disk())?;
+        }
+        Ok(())
+    }
+}
+
+impl Unsynced {
+    /// Opens a file to write to it, and remembers it with the names that lead to it.
+    fn file(&mut self, queue: &Queue, base: u64, files: &Files) -> Result<Arc<dyn DiskFile>, QueuesError> {
+        let key = (queue.serial, base);
+        if let Some((_, file)) = self.files.get(&key) {
+            return Ok(file.clone());
+        }
+        let path = file_path(&queue.dir, base);
+        if !queue.placed.load(Ordering::Relaxed) {
+            self.place(&queue.dir, files.disk())?;
+            queue.placed.store(true, Ordering::Relaxed);
+        }
+        let file = match files.cached(key) {
+            Some(file) => file,
+            None => {
+                // Whether or not the file is new: an earlier process may have died before it synced the name.
+                self.directories.insert(queue.dir.clone());
+                files.open(key, &path, OpenMode::Create).map_err(|error| open_failed(&path, error))?
+            }
+        };
+        self.files.insert(key, (path, file.clone()));
+        Ok(file)
+    }
+
+    /// Makes a queue's directory; its name and its topic's are to be synced, whoever made them.
+    fn place(&mut self, dir: &Path, disk: &dyn Disk) -> Result<(), QueuesError> {
+        disk.create_dir_all(dir).map_err(|error| open_failed(dir, error))?;
+        self.directories.extend(dir.ancestors().take(3).map(Path::to_path_buf));
+        Ok(())
+    }
+
+    /// Makes everything durable: bytes first, then names.
+    pub(super) fn sync(self, disk: &dyn Disk) -> Result<(), QueuesError> {
+        let mut files: Vec<_> = self.files.into_iter().collect();
+        files.sort_unstable_by_key(|(key, _)| *key);
+        for (_, (path, file)) in files {
+            file.sync_data().map_err(QueuesError::io(path, "sync"))?;
+        }
+        for directory in self.directories.into_iter().rev() {
+            disk.sync_dir(&directory).map_err(QueuesError::io(&directory, "sync the directory"))?;
+        }
+        Ok(())
+    }
+}
+
+fn open_failed(path: &Path, error: std::io::Error) -> QueuesError {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return QueuesError::DiskFull { path: path.into() };
+    }
+    QueuesError::io(path, "create")(error)
+}

@@ -1,0 +1,326 @@
+//! Consume queues: for every queue of every topic, where its messages lie in the commit log, in order.
+//!
+//! They are derived: built by `apply` from committed records, on every replica alike, and rebuilt from the log when
+//! they are lost or damaged. They hold no message, know no consumer, and decide nothing. One thread applies; any
+//! number read meanwhile. A clone is another handle to the same queues.
+//!
+//! Files: `<dir>/consumequeue/<topic>/<queue>/<20 digits>`, 300,000 units of 20 bytes each; see [`Unit`].
+//!
+//! Invariants
+//! - `queues.I1` A message's stamped queue offset is the next offset of its queue: the queues and the log's stamps
+//!   agree, and no offset is ever skipped.
+//! - `queues.I2` What was applied once is applied the same again: a unit never changes.
+//! - `queues.I3` Offsets from `min` to `next` can all be read, at any time, from memory or a file.
+//! - `queues.I4` After a sync everything applied before it survives a power cut; so a checkpoint is published only
+//!   after one.
+
+mod applier;
+mod error;
+mod files;
+mod queue;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod unit;
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use folio_protocol::message::{MessageView, Messages};
+use parking_lot::{Mutex, RwLock};
+
+use crate::counters::{QueueCounters, topic_is_storable};
+use crate::disk::Disk;
+use crate::record::{HEADER_BYTES, Record, RecordKind};
+use applier::Applier;
+use files::Files;
+use queue::Queue;
+
+pub use error::QueuesError;
+pub use files::UNITS_PER_FILE;
+pub use queue::UNITS_PER_READ_MAX;
+pub use unit::{UNIT_BYTES, Unit};
+
+/// A message that has become visible to consumers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its queue.
+    pub queue: u32,
+    /// Its offset in the queue.
+    pub offset: u64,
+    /// What tag filters compare.
+    pub tags_code: i64,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct ConsumeQueues {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    files: Files,
+    topics: RwLock<Topics>,
+    applier: Mutex<Applier>,
+    /// Held for the whole of a sync, so that one who finds nothing to sync does not return before the bytes that
+    /// another is syncing are durable.
+    syncing: Mutex<()>,
+    poisoned: RwLock<Option<Arc<str>>>,
+    serials: AtomicU64,
+}
+
+/// The queues of each topic, by number ascending.
+type Topics = HashMap<Arc<str>, Vec<Arc<Queue>>>;
+
+impl ConsumeQueues {
+    /// Opens the queues below `dir` as of a checkpoint: `at` holds the next offsets then, `min` those of the first
+    /// retained record. What is on disk behind `at`, below `min`, or in no queue of `at` is removed.
+    ///
+    /// [`QueuesError::Rebuild`] says that the files do not reach the checkpoint. With the same counters as `at` and
+    /// `min` nothing is needed of the files, so that always opens, with empty queues, to replay the log from there.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        at: &QueueCounters,
+        min: &QueueCounters,
+    ) -> Result<ConsumeQueues, QueuesError> {
+        let inner = Inner {
+            root: dir.join("consumequeue"),
+            files: Files::new(disk),
+            topics: RwLock::default(),
+            applier: Mutex::default(),
+            syncing: Mutex::default(),
+            poisoned: RwLock::default(),
+            serials: AtomicU64::new(0),
+        };
+        inner.recover(at, min)?;
+        Ok(ConsumeQueues { inner: Arc::new(inner) })
+    }
+
+    /// Adds a unit for each message of a committed record; other records change nothing. New messages are added to
+    /// `arrivals`, in order; they are visible to readers when this returns. A record may be applied again.
+    pub fn apply(&self, record: &Record, arrivals: &mut Vec<Arrival>) -> Result<(), QueuesError> {
+        if record.header.kind != RecordKind::Messages {
+            return Ok(());
+        }
+        let mut applier = self.inner.applier.lock();
+        self.inner.check_poisoned()?;
+        let applied = self.inner.apply(&mut applier, record, arrivals);
+        self.inner.poison_on_io(applied)
+    }
+
+    /// At most `max` units of a queue, and at most [`UNITS_PER_READ_MAX`], from `offset` on; none when the queue does
+    /// not reach there. [`QueuesError::Trimmed`] below the first offset.
+    pub fn units(&self, topic: &str, queue: u32, offset: u64, max: usize) -> Result<Vec<Unit>, QueuesError> {
+        match self.inner.find(topic, queue) {
+            Some(queue) => queue.read(offset, max, &self.inner.files),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The first offset of a queue and the next one; `None` for a queue that never had a message.
+    pub fn bounds(&self, topic: &str, queue: u32) -> Option<(u64, u64)> {
+        self.inner.find(topic, queue).map(|queue| queue.bounds())
+    }
+
+    /// Finds by halving the first offset of a queue for which `order` is not `Less`; the next offset if there is none.
+    /// `order` must be monotonic along the queue, as store times are. `None` for a queue that never had a message.
+    pub fn search(
+        &self,
+        topic: &str,
+        queue: u32,
+        mut order: impl FnMut(Unit) -> Ordering,
+    ) -> Result<Option<u64>, QueuesError> {
+        let Some(queue) = self.inner.find(topic, queue) else { return Ok(None) };
+        let (mut low, mut high) = queue.bounds();
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match queue.read(middle, 1, &self.inner.files) {
+                Ok(units) => match units.first().map(|unit| order(*unit)) {
+                    Some(Ordering::Less) => low = middle + 1,
+                    Some(_) => high = middle,
+                    None => return Ok(Some(middle)),
+                },
+                // Retention has overtaken the search: what is gone is older than what is wanted, or as good as.
+                Err(QueuesError::Trimmed { min, .. }) => (low, high) = (min, high.max(min)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(low))
+    }
+
+    /// Makes everything that was applied before this call durable. Appliers wait for the writing, not for the syncing.
+    pub fn sync(&self) -> Result<(), QueuesError> {
+        let _alone = self.inner.syncing.lock();
+        let unsynced = {
+            let mut applier = self.inner.applier.lock();
+            self.inner.check_poisoned()?;
+            let taken = applier.take_unsynced(&self.inner.files);
+            self.inner.poison_on_io(taken)?
+        };
+        self.inner.poison_on_io(unsynced.sync(self.inner.files.disk()))
+    }
+
+    /// Retention: the first offset of each queue moves up to that in `min`, and files wholly below are removed.
+    pub fn trim(&self, min: &QueueCounters) -> Result<(), QueuesError> {
+        let _applier = self.inner.applier.lock();
+        for (topic, number, offset) in min.iter() {
+            if let Some(queue) = self.inner.find(topic, number) {
+                self.inner.trim(&queue, offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot was installed: all queues are emptied, and begin at `at`.
+    pub fn reset(&self, at: &QueueCounters) -> Result<(), QueuesError> {
+        let _alone = self.inner.syncing.lock();
+        let mut applier = self.inner.applier.lock();
+        self.inner.check_poisoned()?;
+        *applier = Applier::default();
+        let topics = std::mem::take(&mut *self.inner.topics.write());
+        topics.into_values().flatten().for_each(|queue| queue.retire());
+        self.inner.files.close_all();
+        self.inner.recover(at, at)
+    }
+
+    /// The next offset of every queue, as of the last record that was applied.
+    pub fn counters(&self) -> QueueCounters {
+        let _applier = self.inner.applier.lock();
+        let mut counters = QueueCounters::new();
+        for queue in self.inner.topics.read().values().flatten() {
+            counters.set(&queue.topic, queue.number, queue.bounds().1);
+        }
+        counters
+    }
+
+    /// Whether the last attempt to write found the disk full. Units are held in memory then, up to a bound, and
+    /// [`ConsumeQueues::sync`] fails until there is room.
+    pub fn disk_full(&self) -> bool {
+        self.inner.applier.lock().disk_full
+    }
+}
+
+impl Inner {
+    fn recover(&self, at: &QueueCounters, min: &QueueCounters) -> Result<(), QueuesError> {
+        let disk = self.files.disk();
+        recover::create_root(disk, &self.root)?;
+        recover::remove_unknown(disk, &self.root, at)?;
+        let mut topics = Topics::new();
+        for (topic, number, next) in at.iter() {
+            let first = min.get(&**topic, number);
+            let found = recover::recover_queue(disk, &self.root, (topic, number), first, next)?;
+            let queue = self.new_queue(topic.clone(), number, found.dir, found.min, found.next);
+            topics.entry(topic.clone()).or_default().push(queue);
+        }
+        *self.topics.write() = topics;
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        applier: &mut Applier,
+        record: &Record,
+        arrivals: &mut Vec<Arrival>,
+    ) -> Result<(), QueuesError> {
+        let payload = &record.frame()[HEADER_BYTES..];
+        let start = record.position() + HEADER_BYTES as u64;
+        for message in Messages::new(payload) {
+            let (at, message) =
+                message.map_err(|source| QueuesError::Message { position: record.position(), source })?;
+            let position = start + at as u64;
+            if message.physical_offset() != position {
+                return Err(QueuesError::Unfit { position, reason: "it is stamped with another position" });
+            }
+            self.apply_message(applier, &message, position, arrivals)?;
+        }
+        Ok(())
+    }
+
+    fn apply_message(
+        &self,
+        applier: &mut Applier,
+        message: &MessageView<'_>,
+        position: u64,
+        arrivals: &mut Vec<Arrival>,
+    ) -> Result<(), QueuesError> {
+        let (topic, number) = (message.topic(), message.queue_id());
+        let queue = match &applier.last {
+            Some(last) if last.number == number && *last.topic == *topic => last.clone(),
+            _ => self.find_or_create(topic, number, position)?,
+        };
+        let (offset, tags_code) = (message.queue_offset(), message.tags_code());
+        let unit = Unit { position, size: message.total_size() as u32, tags_code };
+        if applier.push(&queue, offset, unit, &self.files)? {
+            arrivals.push(Arrival { topic: queue.topic.clone(), queue: number, offset, tags_code });
+        }
+        applier.last = Some(queue);
+        Ok(())
+    }
+
+    fn find(&self, topic: &str, number: u32) -> Option<Arc<Queue>> {
+        let topics = self.topics.read();
+        let queues = topics.get(topic)?;
+        let at = queues.binary_search_by_key(&number, |queue| queue.number).ok()?;
+        Some(queues[at].clone())
+    }
+
+    fn find_or_create(&self, topic: &str, number: u32, position: u64) -> Result<Arc<Queue>, QueuesError> {
+        if let Some(queue) = self.find(topic, number) {
+            return Ok(queue);
+        }
+        if !topic_is_storable(topic.as_bytes()) {
+            return Err(QueuesError::Unfit {
+                position,
+                reason: "its topic cannot be the name of a directory",
+            });
+        }
+        let dir = self.root.join(topic).join(number.to_string());
+        let mut topics = self.topics.write();
+        let topic = topics.get_key_value(topic).map_or_else(|| Arc::from(topic), |(topic, _)| topic.clone());
+        let queues = topics.entry(topic.clone()).or_default();
+        let queue = self.new_queue(topic, number, dir, 0, 0);
+        let at = queues.partition_point(|queue| queue.number < number);
+        queues.insert(at, queue.clone());
+        Ok(queue)
+    }
+
+    fn new_queue(&self, topic: Arc<str>, number: u32, dir: PathBuf, min: u64, next: u64) -> Arc<Queue> {
+        Arc::new(Queue::new(topic, number, self.serials.fetch_add(1, Relaxed), dir, min, next))
+    }
+
+    fn trim(&self, queue: &Queue, min: u64) -> Result<(), QueuesError> {
+        for base in queue.trim(min).step_by(files::FILE_BYTES as usize) {
+            self.files.close((queue.serial, base));
+            let path = files::file_path(&queue.dir, base);
+            match self.files.disk().remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(QueuesError::io(path, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_poisoned(&self) -> Result<(), QueuesError> {
+        match &*self.poisoned.read() {
+            Some(why) => Err(QueuesError::Poisoned(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A disk that failed once is not believed again: a sync that succeeds later proves nothing.
+    fn poison_on_io<T>(&self, result: Result<T, QueuesError>) -> Result<T, QueuesError> {
+        if let Err(error @ QueuesError::Io { source, .. }) = &result {
+            self.poisoned.write().get_or_insert_with(|| Arc::from(format!("{error}: {source}")));
+        }
+        result
+    }
+}

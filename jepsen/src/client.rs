@@ -18,8 +18,8 @@ use crate::connection::{CallError, Connection};
 use crate::history::Outcome;
 use crate::stored::{self, StoredMessage};
 
-/// How long a send may take before its outcome is called unknown.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an ordinary client lets a send take before it calls its outcome unknown.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long anything else may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -59,6 +59,7 @@ pub struct Client {
     next_server: AtomicUsize,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
     group: String,
+    patience: Duration,
 }
 
 impl Client {
@@ -70,7 +71,15 @@ impl Client {
             next_server: AtomicUsize::new(0),
             connections: Mutex::new(HashMap::new()),
             group: group.into(),
+            patience: PATIENCE,
         }
+    }
+
+    /// This client, giving up a send after `patience`.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Asks the NameServers in turn where the topic is.
@@ -175,7 +184,7 @@ impl Client {
         ];
         let mut frame = request(code::SEND_MESSAGE_V2, fields);
         frame.body = Bytes::from(body);
-        match connection.call(frame, SEND_TIMEOUT).await {
+        match connection.call(frame, self.patience).await {
             Ok(answer) => judge_send(&answer),
             Err(error) => outcome_of(error),
         }

@@ -54,6 +54,20 @@ enum What {
         #[arg(long)]
         wipe_derived: bool,
     },
+    /// SIGTERM to the leader again and again
+    StopLeader {
+        /// How often
+        #[arg(long, default_value_t = 5)]
+        stops: u32,
+    },
+    /// Random faults at random nodes
+    Chaos {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+    },
+    /// A flipped bit in a follower's log
+    Rot,
     /// An empty fourth node takes the place of a dead one
     ReplaceNode,
     /// A client knows only the address of a former leader
@@ -100,6 +114,9 @@ impl From<What> for Scenario {
             What::KillLeader { kills, seconds_between } => Self::KillLeader { kills, seconds_between },
             What::PauseLeader { pauses, seconds } => Self::PauseLeader { pauses, seconds },
             What::KillAll { rounds, wipe_derived } => Self::KillAll { rounds, wipe_derived },
+            What::StopLeader { stops } => Self::StopLeader { stops },
+            What::Chaos { rounds } => Self::Chaos { rounds },
+            What::Rot => Self::Rot,
             What::ReplaceNode => Self::ReplaceNode,
             What::StaleAddress => Self::StaleAddress,
         }

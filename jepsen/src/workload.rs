@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Client, Route};
+use crate::client::{Client, PATIENCE, Route};
 use crate::history::{Op, Outcome, Recorder};
 use crate::payload::{self, OpKey};
 
@@ -21,6 +21,9 @@ use crate::payload::{self, OpKey};
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest pause: it is part of every failover gap that is measured.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
+/// Producer 0 gives up so soon. Only so does it notice a leader that is paused and keeps its
+/// connections, and late effects of sends nobody waits for any more get tested all the time.
+const IMPATIENCE: Duration = Duration::from_millis(400);
 /// How often a producer asks for the route though nothing failed.
 const ROUTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,8 @@ impl Workload {
         for number in 0..shape.producers {
             let producer = Arc::new(Producer {
                 number,
-                client: Client::new(name_servers.to_vec(), format!("jepsen-producer-{number}")),
+                client: Client::new(name_servers.to_vec(), format!("jepsen-producer-{number}"))
+                    .with_patience(patience(number)),
                 shape: shape.clone(),
                 brokers: Mutex::new(Brokers::new(target)),
                 moves: matches!(target, Target::Route),
@@ -106,6 +110,10 @@ impl Workload {
             }
         }
     }
+}
+
+fn patience(producer: u32) -> Duration {
+    if producer == 0 { IMPATIENCE } else { PATIENCE }
 }
 
 struct Producer {

@@ -1,10 +1,13 @@
 //! What is done to the cluster, one scenario a file, and the frame they all run in.
 
+mod chaos;
 mod kill_all;
 mod kill_leader;
 mod pause_leader;
 mod replace_node;
+mod rot;
 mod stale_address;
+mod stop_leader;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,6 +53,18 @@ pub enum Scenario {
         /// Whether derived files are deleted before each restart.
         wipe_derived: bool,
     },
+    /// SIGTERM to the leader again and again.
+    StopLeader {
+        /// How often.
+        stops: u32,
+    },
+    /// Random faults at random nodes.
+    Chaos {
+        /// How many.
+        rounds: u32,
+    },
+    /// A flipped bit in a follower's log.
+    Rot,
     /// An empty node takes the place of a dead one.
     ReplaceNode,
     /// A client knows only the address of a leader that has become a follower.
@@ -64,6 +79,9 @@ impl Scenario {
             Self::KillLeader { .. } => "kill-leader",
             Self::PauseLeader { .. } => "pause-leader",
             Self::KillAll { .. } => "kill-all",
+            Self::StopLeader { .. } => "stop-leader",
+            Self::Chaos { .. } => "chaos",
+            Self::Rot => "rot",
             Self::ReplaceNode => "replace-node",
             Self::StaleAddress => "stale-address",
         }
@@ -106,15 +124,7 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
         Run { cluster, recorder, shape: setup.shape.clone(), random: mix(setup.seed), extra: Vec::new() };
     let live = run.live_readers();
     let workload = Workload::start(&run.cluster.name_servers(), &run.shape, &Target::Route, &run.recorder);
-    let broken = match scenario {
-        Scenario::KillLeader { kills, seconds_between } => {
-            kill_leader::run(&mut run, *kills, *seconds_between).await
-        }
-        Scenario::PauseLeader { pauses, seconds } => pause_leader::run(&mut run, *pauses, *seconds).await,
-        Scenario::KillAll { rounds, wipe_derived } => kill_all::run(&mut run, *rounds, *wipe_derived).await,
-        Scenario::ReplaceNode => replace_node::run(&mut run).await,
-        Scenario::StaleAddress => stale_address::run(&mut run).await,
-    };
+    let broken = run.break_it(scenario).await;
     workload.stop().await;
     let mut seen = Vec::new();
     for reader in live {
@@ -147,6 +157,21 @@ async fn create_topics(cluster: &mut Cluster, shape: &Shape) -> Result<()> {
 }
 
 impl Run {
+    async fn break_it(&mut self, scenario: &Scenario) -> Result<()> {
+        match scenario {
+            Scenario::KillLeader { kills, seconds_between } => {
+                kill_leader::run(self, *kills, *seconds_between).await
+            }
+            Scenario::PauseLeader { pauses, seconds } => pause_leader::run(self, *pauses, *seconds).await,
+            Scenario::StopLeader { stops } => stop_leader::run(self, *stops).await,
+            Scenario::KillAll { rounds, wipe_derived } => kill_all::run(self, *rounds, *wipe_derived).await,
+            Scenario::Chaos { rounds } => chaos::run(self, *rounds).await,
+            Scenario::Rot => rot::run(self).await,
+            Scenario::ReplaceNode => replace_node::run(self).await,
+            Scenario::StaleAddress => stale_address::run(self).await,
+        }
+    }
+
     fn live_readers(&self) -> Vec<LiveReader> {
         let start = |node: &crate::node::Node| {
             let reader = format!("live reader at node {}", node.id);

@@ -82,12 +82,11 @@ fn put_text(text: &str, out: &mut BytesMut) {
     out.put_u8(b'"');
     let bytes = text.as_bytes();
     let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    while let Some(length) = bytes[plain..].iter().position(|byte| is_escaped(*byte)) {
+        let at = plain + length;
         out.put_slice(&bytes[plain..at]);
         plain = at + 1;
+        let byte = bytes[at];
         match byte {
             b'"' | b'\\' => out.put_slice(&[b'\\', byte]),
             b'\n' => out.put_slice(b"\\n"),
@@ -101,6 +100,10 @@ fn put_text(text: &str, out: &mut BytesMut) {
     }
     out.put_slice(&bytes[plain..]);
     out.put_u8(b'"');
+}
+
+const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// A string literal's inside, still escaped.
@@ -189,19 +192,16 @@ impl<'a> Cursor<'a> {
         self.expect(b'"', "a string")?;
         let start = self.at;
         let mut escaped = false;
-        while let Some(byte) = self.byte() {
-            match byte {
-                b'"' => {
-                    let inner = &self.text[start..self.at];
-                    self.at += 1;
-                    return Ok(Raw { inner, start, escaped });
-                }
-                b'\\' => {
-                    escaped = true;
-                    self.at += 2;
-                }
-                _ => self.at += 1,
+        while let Some(rest) = self.text.as_bytes().get(self.at..) {
+            let Some(found) = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\') else { break };
+            self.at += found;
+            if rest[found] == b'"' {
+                let inner = &self.text[start..self.at];
+                self.at += 1;
+                return Ok(Raw { inner, start, escaped });
             }
+            escaped = true;
+            self.at += 2;
         }
         self.fail("the string's end")
     }

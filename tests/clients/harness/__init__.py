@@ -1,0 +1,1 @@
+"""Builds the client programs and drives them."""

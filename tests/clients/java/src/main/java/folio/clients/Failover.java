@@ -1,0 +1,88 @@
+package folio.clients;
+
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.client.producer.SendStatus;
+
+/**
+ * In flight while the leader is killed: a producer sends unique payloads all the time with the client's own
+ * retries, a push consumer reads. Says READY, waits for a line on standard input (the kill is done), goes on
+ * until enough was acknowledged again. Every payload acknowledged with SEND_OK must be consumed.
+ */
+final class Failover implements Scenario {
+    static final String NAME = "failover";
+    private static final int ACKED_AFTER_KILL = 300;
+    private static final long AFTER_KILL_MS = 8_000;
+    private static final int START_SECONDS = 40;
+    private static final int HEAL_SECONDS = 60;
+
+    private final List<String> acked = Collections.synchronizedList(new ArrayList<>());
+    private final AtomicLong failed = new AtomicLong();
+    private final AtomicLong gapMs = new AtomicLong();
+    private final AtomicBoolean stop = new AtomicBoolean();
+    private volatile String lastFailure = "none";
+
+    @Override
+    public void run(Lab lab) throws Exception {
+        String topic = lab.topic(NAME);
+        DefaultMQProducer producer = lab.producer();
+        producer.setRetryTimesWhenSendFailed(5);
+        Thread sender = new Thread(() -> sendAll(producer, topic));
+        sender.start();
+        lab.closing(() -> stop.set(true));
+        Check.until(START_SECONDS, "messages flowing", () -> acked.size() >= 10);
+        Inbox inbox = new Inbox();
+        lab.pushInto(inbox, lab.group(NAME), topic, "*");
+        Check.until(START_SECONDS, "messages consumed", () -> acked.size() >= 100 && inbox.size() >= 50);
+        failed.set(0);
+        gapMs.set(0);
+        Main.report("READY");
+        new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8)).readLine();
+        int atKill = acked.size();
+        Thread.sleep(AFTER_KILL_MS);
+        Check.until(HEAL_SECONDS, ACKED_AFTER_KILL + " acknowledged after the kill, last failure " + lastFailure, () ->
+            acked.size() >= atKill + ACKED_AFTER_KILL);
+        stop.set(true);
+        sender.join();
+        inbox.await(new ArrayList<>(acked), HEAL_SECONDS);
+        Main.report("NOTE " + NAME + " acked " + acked.size() + " (" + (acked.size() - atKill) + " after the kill), "
+            + failed + " failed, longest time without an acknowledgement " + gapMs + " ms, " + inbox.repeats()
+            + " delivered again");
+    }
+
+    private static void pause() {
+        LockSupport.parkNanos(2_000_000);
+    }
+
+    private void sendAll(DefaultMQProducer producer, String topic) {
+        long last = System.nanoTime();
+        for (int i = 0; !stop.get(); i++) {
+            String payload = "flight-" + i;
+            try {
+                SendResult result = producer.send(Lab.message(topic, "tag", null, payload));
+                if (result.getSendStatus() == SendStatus.SEND_OK) {
+                    acked.add(payload);
+                    long now = System.nanoTime();
+                    long gap = (now - last) / 1_000_000;
+                    gapMs.accumulateAndGet(gap, Math::max);
+                    last = now;
+                }
+                pause();
+            } catch (Exception e) {
+                failed.incrementAndGet();
+                lastFailure = e.toString();
+                // A refused connection fails at once: do not spin.
+                pause();
+            }
+        }
+    }
+}

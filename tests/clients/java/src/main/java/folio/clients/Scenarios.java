@@ -1,0 +1,41 @@
+package folio.clients;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/** All scenarios by the name under which they are reported; slow ones first, so that they overlap the rest. */
+final class Scenarios {
+    private Scenarios() {}
+
+    static Map<String, Scenario> all() {
+        Map<String, Scenario> all = new LinkedHashMap<>();
+        all.put("retry-dlq", Retries::deadLetter);
+        all.put("takeover-killed", Groups::killed);
+        all.put("takeover-shutdown", Groups::shutDown);
+        all.put("push-broadcast", Groups::broadcast);
+        all.put("retry-once", Retries::once);
+        all.put("offset-restart", Groups::restart);
+        all.put("batch-split", Batches::split);
+        all.put("batch-4mb", Batches::large);
+        all.put("send-sync", Sends::sync);
+        all.put("send-async", Sends::async);
+        all.put("send-oneway", Sends::oneway);
+        all.put("send-orderly", Sends::orderly);
+        all.put("push-concurrent", Groups::concurrent);
+        all.put("push-orderly", Groups::orderly);
+        all.put("tag-filter", Groups::tags);
+        all.put("pull-queue", Pulls::byQueue);
+        all.put("pull-offsets", Pulls::offsets);
+        all.put("lite-subscribe", Pulls::liteSubscribe);
+        all.put("lite-assign", Pulls::liteAssign);
+        all.put("create-topic", Admin::createTopic);
+        all.put("view-message", Admin::viewMessage);
+        all.put("query-by-key", Admin::queryByKey);
+        all.put("error-too-large", Refusals::tooLarge);
+        all.put("error-topic-name", Refusals::topicName);
+        all.put("error-pull", Refusals::pull);
+        all.put("error-unknown-offset", Refusals::unknownOffset);
+        all.put(Failover.NAME, new Failover());
+        return all;
+    }
+}

@@ -1,0 +1,59 @@
+package folio.clients;
+
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.util.HashMap;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.exception.MQClientException;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+
+/** The two calls whose signature differs between the 4.9 and the 5.x client, found by reflection. */
+final class Versions {
+    private Versions() {}
+
+    /** MessageModel moved to another package in 5.x. */
+    static void broadcasting(DefaultMQPushConsumer consumer) throws Exception {
+        Method setter = method(consumer.getClass(), "setMessageModel", 1);
+        for (Object model : setter.getParameterTypes()[0].getEnumConstants()) {
+            if (model.toString().equals("BROADCASTING")) {
+                setter.invoke(consumer, model);
+            }
+        }
+    }
+
+    /** 5.x takes the topic's attributes as well. */
+    static void createTopic(DefaultMQProducer producer, String topic, int queues) throws Exception {
+        for (Method method : producer.getClass().getMethods()) {
+            Class<?>[] types = method.getParameterTypes();
+            if (!method.getName().equals("createTopic") || types.length < 3 || types[2] != int.class) {
+                continue;
+            }
+            if (types.length == 3) {
+                call(method, producer, "TBW102", topic, queues);
+                return;
+            }
+            if (types.length == 4 && types[3] != int.class) {
+                call(method, producer, "TBW102", topic, queues, new HashMap<String, String>());
+                return;
+            }
+        }
+        throw new MQClientException("this client has no createTopic", null);
+    }
+
+    private static void call(Method method, Object on, Object... args) throws Exception {
+        try {
+            method.invoke(on, args);
+        } catch (InvocationTargetException e) {
+            throw e.getCause() instanceof Exception ? (Exception) e.getCause() : e;
+        }
+    }
+
+    private static Method method(Class<?> type, String name, int parameters) throws NoSuchMethodException {
+        for (Method method : type.getMethods()) {
+            if (method.getName().equals(name) && method.getParameterCount() == parameters) {
+                return method;
+            }
+        }
+        throw new NoSuchMethodException(name);
+    }
+}

@@ -66,6 +66,12 @@ enum What {
         #[arg(long, default_value_t = 20)]
         rounds: u32,
     },
+    /// A follower comes back with an empty disk, then the leader dies
+    LoseDisk {
+        /// How often
+        #[arg(long, default_value_t = 4)]
+        rounds: u32,
+    },
     /// A flipped bit in a follower's log
     Rot,
     /// An empty fourth node takes the place of a dead one
@@ -116,6 +122,7 @@ impl From<What> for Scenario {
             What::KillAll { rounds, wipe_derived } => Self::KillAll { rounds, wipe_derived },
             What::StopLeader { stops } => Self::StopLeader { stops },
             What::Chaos { rounds } => Self::Chaos { rounds },
+            What::LoseDisk { rounds } => Self::LoseDisk { rounds },
             What::Rot => Self::Rot,
             What::ReplaceNode => Self::ReplaceNode,
             What::StaleAddress => Self::StaleAddress,

@@ -217,6 +217,16 @@ impl Node {
         Ok(wiped)
     }
 
+    /// Deletes all it ever wrote but its printed log: a new disk.
+    ///
+    /// # Errors
+    /// When the node runs, or something cannot be deleted.
+    pub fn wipe_everything(&self) -> Result<()> {
+        ensure!(self.child.is_none(), "node {} runs: its files are not ours", self.id);
+        std::fs::remove_dir_all(self.data_dir())
+            .with_context(|| format!("delete {}", self.data_dir().display()))
+    }
+
     /// Lines of its log that say a thread panicked.
     #[must_use]
     pub fn panics(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 mod chaos;
 mod kill_all;
 mod kill_leader;
+mod lose_disk;
 mod pause_leader;
 mod replace_node;
 mod rot;
@@ -63,6 +64,11 @@ pub enum Scenario {
         /// How many.
         rounds: u32,
     },
+    /// A follower comes back with an empty disk, and the leader dies.
+    LoseDisk {
+        /// How often.
+        rounds: u32,
+    },
     /// A flipped bit in a follower's log.
     Rot,
     /// An empty node takes the place of a dead one.
@@ -81,6 +87,7 @@ impl Scenario {
             Self::KillAll { .. } => "kill-all",
             Self::StopLeader { .. } => "stop-leader",
             Self::Chaos { .. } => "chaos",
+            Self::LoseDisk { .. } => "lose-disk",
             Self::Rot => "rot",
             Self::ReplaceNode => "replace-node",
             Self::StaleAddress => "stale-address",
@@ -166,6 +173,7 @@ impl Run {
             Scenario::StopLeader { stops } => stop_leader::run(self, *stops).await,
             Scenario::KillAll { rounds, wipe_derived } => kill_all::run(self, *rounds, *wipe_derived).await,
             Scenario::Chaos { rounds } => chaos::run(self, *rounds).await,
+            Scenario::LoseDisk { rounds } => lose_disk::run(self, *rounds).await,
             Scenario::Rot => rot::run(self).await,
             Scenario::ReplaceNode => replace_node::run(self).await,
             Scenario::StaleAddress => stale_address::run(self).await,

@@ -28,11 +28,13 @@ mod cache;
 mod error;
 mod index;
 mod mark;
+mod open;
 mod prepare;
 mod queue;
 mod recovery;
 mod segment;
 mod slots;
+mod tail;
 mod truncate;
 mod view;
 mod writer;
@@ -43,7 +45,6 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -52,20 +53,12 @@ pub use error::{AppendError, OpenError, ReadError, WriteError};
 
 use crate::counters::QueueCounters;
 use crate::disk::Disk;
-use crate::record::{Draft, EntryId, RECORD_BYTES_MAX, Record, RecordKind};
-use crate::stamp::{StampError, Stamper};
-use error::IoContext;
-use mark::{Mark, Start};
+use crate::record::{Draft, EntryId, RECORD_BYTES_MAX, Record};
+use mark::Start;
 use prepare::Preparer;
-use queue::{Append, Change, Job, Queue};
-use recovery::Recovery;
-use slots::Slots;
+use queue::{Change, Job, Queue};
+use tail::Tail;
 use view::View;
-use writer::Writer;
-
-/// The smallest segment: some records must fit.
-const SEGMENT_BYTES_MIN: u64 = 1024;
-const VOTE_MAGIC: [u8; 4] = *b"FoVo";
 
 /// How a log stores.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +138,10 @@ impl Shared {
         self.poison.get().cloned()
     }
 
+    fn record_bytes_max(&self) -> u64 {
+        (RECORD_BYTES_MAX as u64).min(self.config.segment_bytes)
+    }
+
     fn poison(&self, error: &std::io::Error) -> String {
         let reason = format!("{}: {error}", self.directory.display());
         tracing::error!(reason, "log.I3: the commit log is poisoned by a failed write or sync");
@@ -157,17 +154,6 @@ impl Shared {
             Err(Job::Done(done) | Job::Fail(done, _) | Job::Change(_, done)) => done(Err(WriteError::Closed)),
         }
     }
-}
-
-/// The end of the log, owned by the one appender.
-struct Tail {
-    end: u64,
-    prev_crc: u32,
-    last: Option<EntryId>,
-    /// The index the next entry must have; `None` when any will do.
-    next_index: Option<u64>,
-    stamper: Stamper,
-    closed: bool,
 }
 
 struct Inner {
@@ -194,109 +180,18 @@ impl CommitLog {
         config: LogConfig,
         base: StampBase,
     ) -> Result<CommitLog, OpenError> {
-        if config.segment_bytes < SEGMENT_BYTES_MIN {
-            return Err(OpenError::Config(config.segment_bytes));
-        }
-        let directory = dir.join("commitlog");
-        disk.create_dir_all(&directory).context("create", &directory)?;
-        disk.sync_dir(dir).context("sync", dir)?;
-        let start_path = dir.join("start");
-        let start = Start::load(&*disk, &start_path)?;
-        let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC)?;
-        let mut mark = Mark::open(&*disk, &dir.join("durable"), &start)?;
-        let recovered = Recovery::new(&*disk, &directory, config, start, &mark)?.run(base)?;
-        let walk = recovered.walk;
-        let durable_path = dir.join("durable");
-        mark.raise(walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
-
-        let view = View {
-            start,
-            last: walk.last,
-            end: walk.end,
-            cache: Default::default(),
-            segments: recovered.segments,
-            appended: 0,
-            written: 0,
-            durable_end: walk.end,
-            durable: walk.last,
-            epoch: 0,
-        };
-        let tail = Tail {
-            end: walk.end,
-            prev_crc: walk.prev_crc,
-            last: walk.last,
-            next_index: walk.last.map(|last| last.index + 1),
-            stamper: recovered.stamper,
-            closed: false,
-        };
-        let preparer = Arc::new(Preparer::new(disk.clone(), &directory, config.segment_bytes));
-        let shared = Arc::new(Shared {
-            disk,
-            directory,
-            start_path,
-            config,
-            view: Mutex::new(view),
-            queue: Queue::default(),
-            vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
-            poison: OnceLock::new(),
-        });
-        let now = Instant::now();
-        let writer = Writer {
-            shared: shared.clone(),
-            preparer: preparer.clone(),
-            files: recovered.files,
-            dirty: Default::default(),
-            end: walk.end,
-            last: walk.last,
-            mark,
-            votes,
-            mark_synced: now,
-            data_synced: now,
-        };
-        let threads = Mutex::new(start_threads(writer, &preparer, dir)?);
-        preparer.want(segment::base_of(walk.end, config.segment_bytes) + config.segment_bytes);
-        Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail: Mutex::new(tail), threads }) })
+        open::open(disk, dir, config, base)
     }
 
     /// Leader: makes `draft` the entry `id`: stamps its messages, seals it and hands it to the writer. Returns at once;
     /// [`CommitLog::submit`] tells when it is durable.
-    pub fn append(&self, id: EntryId, mut draft: Draft) -> Result<Record, AppendError> {
-        let mut tail = self.inner.tail.lock();
-        self.admit(&tail, id, draft.len() as u64)?;
-        let position = segment::place(tail.end, draft.len() as u64, self.config().segment_bytes);
-        if draft.kind() == RecordKind::Messages {
-            let messages = draft.messages;
-            let stamped = tail.stamper.stamp(id.index, position, messages, draft.payload_slice_mut());
-            stamped.map_err(AppendError::Malformed)?;
-        }
-        let length = draft.len() as u64;
-        let Some(record) = draft.seal(id, position, tail.prev_crc) else {
-            return Err(AppendError::TooLarge { length, max: self.record_bytes_max() });
-        };
-        self.push(&mut tail, &record);
-        Ok(record)
+    pub fn append(&self, id: EntryId, draft: Draft) -> Result<Record, AppendError> {
+        self.inner.tail.lock().append(&self.inner.shared, id, draft)
     }
 
     /// Follower: appends a record as the leader made it, after checking that it is what this replica would have made.
     pub fn append_record(&self, record: Record) -> Result<Record, AppendError> {
-        let mut tail = self.inner.tail.lock();
-        let (id, header) = (record.id(), record.header);
-        self.admit(&tail, id, u64::from(header.length))?;
-        let diverged = |reason: String| AppendError::Divergence { id, reason };
-        let position = segment::place(tail.end, u64::from(header.length), self.config().segment_bytes);
-        if header.position != position {
-            return Err(diverged(format!("it lies at position {}, expected {position}", header.position)));
-        }
-        if header.prev_crc != tail.prev_crc {
-            let (found, expected) = (header.prev_crc, tail.prev_crc);
-            return Err(diverged(format!("the record before has crc {found:08x}, expected {expected:08x}")));
-        }
-        if header.kind == RecordKind::Messages {
-            let checked = tail.stamper.check(header.index, position, header.messages, &record.payload());
-            checked.map_err(|error: StampError| diverged(error.to_string()))?;
-        }
-        self.push(&mut tail, &record);
-        Ok(record)
+        self.inner.tail.lock().append_record(&self.inner.shared, record)
     }
 
     /// Calls `done` once everything appended before is durable.
@@ -324,43 +219,23 @@ impl CommitLog {
     /// later completion implies it.
     pub fn truncate_after(&self, keep: Option<u64>, done: Completion) {
         let mut tail = self.inner.tail.lock();
-        let job = match self.cut_tail(&mut tail, keep) {
-            Ok(Some(change)) => Job::Change(change, done),
-            Ok(None) => Job::Done(done),
-            Err(error) => Job::Fail(done, WriteError::Refused(format!("truncate after {keep:?}: {error}"))),
-        };
-        self.inner.shared.push(job);
+        let cut = tail.truncate_after(&self.inner.shared, keep);
+        self.change(cut.map_err(|reason| format!("truncate after {keep:?}: {reason}")), done);
     }
 
     /// Moves the front of the log to after `upto`, which may also lie beyond the last entry: then the log is empty and
     /// goes on after it. Segments wholly below are removed.
     pub fn purge(&self, upto: EntryId, done: Completion) {
         let mut tail = self.inner.tail.lock();
-        let job = match self.cut_front(&mut tail, upto) {
-            Ok(Some(change)) => Job::Change(change, done),
-            Ok(None) => Job::Done(done),
-            Err(error) => Job::Fail(done, WriteError::Refused(format!("purge up to {upto}: {error}"))),
-        };
-        self.inner.shared.push(job);
+        let cut = tail.purge(&self.inner.shared, upto);
+        self.change(cut.map_err(|reason| format!("purge up to {upto}: {reason}")), done);
     }
 
     /// Empties the log; the next record is the one after `start`. For a snapshot that replaces the log.
     pub fn reset(&self, start: StampBase, done: Completion) {
         let mut tail = self.inner.tail.lock();
-        let mut view = self.inner.shared.view.lock();
-        let point = start.start(view.start.epoch + 1);
-        view.reset(point);
-        let change = Change::Reset { start: point, epoch: view.epoch };
-        drop(view);
-        *tail = Tail {
-            end: start.position,
-            prev_crc: start.prev_crc,
-            last: start.id,
-            next_index: point.first_index(),
-            stamper: Stamper::new(start.counters, start.id.map(|id| id.index)),
-            closed: tail.closed,
-        };
-        self.inner.shared.push(Job::Change(change, done));
+        let change = tail.reset(&self.inner.shared, start);
+        self.change(Ok(Some(change)), done);
     }
 
     /// Entries `start` to before `end`, consecutive, at least one if `start` is there, no more once `max_bytes` are
@@ -371,7 +246,7 @@ impl CommitLog {
 
     /// Stored bytes, shared with the log's memory. They lie inside one record.
     pub fn bytes(&self, position: u64, len: usize) -> Result<Bytes, ReadError> {
-        view::bytes(&self.inner.shared.view, self.config().segment_bytes, position, len)
+        view::bytes(&self.inner.shared.view, self.inner.shared.config.segment_bytes, position, len)
     }
 
     /// Where the log stands.
@@ -402,7 +277,7 @@ impl CommitLog {
     /// False when `bytes` can not be stored: the disk is full, or no record is that long. A full disk is tried again in
     /// the background.
     pub fn has_room(&self, bytes: u64) -> bool {
-        bytes <= self.record_bytes_max() && !self.inner.preparer.is_full()
+        bytes <= self.inner.shared.record_bytes_max() && !self.inner.preparer.is_full()
     }
 
     /// Position and index of the first entry of every segment.
@@ -416,100 +291,13 @@ impl CommitLog {
         self.inner.close();
     }
 
-    fn config(&self) -> &LogConfig {
-        &self.inner.shared.config
-    }
-
-    fn record_bytes_max(&self) -> u64 {
-        (RECORD_BYTES_MAX as u64).min(self.config().segment_bytes)
-    }
-
-    fn admit(&self, tail: &Tail, id: EntryId, length: u64) -> Result<(), AppendError> {
-        if let Some(reason) = self.inner.shared.poisoned() {
-            return Err(AppendError::Poisoned(reason));
-        }
-        if tail.closed {
-            return Err(AppendError::Closed);
-        }
-        let follows = tail.next_index.is_none_or(|next| next == id.index);
-        if !follows || tail.last.is_some_and(|last| last.term > id.term) || id.index == u64::MAX {
-            return Err(AppendError::OutOfOrder { last: tail.last, found: id });
-        }
-        let max = self.record_bytes_max();
-        if length > max {
-            return Err(AppendError::TooLarge { length, max });
-        }
-        Ok(())
-    }
-
-    fn push(&self, tail: &mut Tail, record: &Record) {
-        let shared = &self.inner.shared;
-        let id = record.id();
-        (tail.end, tail.prev_crc) = (record.end(), record.header.crc);
-        (tail.last, tail.next_index) = (Some(id), Some(id.index + 1));
-        let mut view = shared.view.lock();
-        let epoch = view.epoch;
-        let (sequence, segment) = view.push(record, shared.config.segment_bytes, shared.config.cache_bytes);
-        drop(view);
-        shared.push(Job::Append(Append { record: record.clone(), segment, sequence, epoch }));
-    }
-
-    /// The place after entry `index`, which is the purge point or an entry of the log.
-    fn place_after(&self, index: Option<u64>) -> Result<Start, ReadError> {
-        let start = self.inner.shared.view.lock().start;
-        let Some(index) = index.filter(|&index| Some(index) != start.id.map(|id| id.index)) else {
-            return Ok(start);
-        };
-        let header = view::header_of(&self.inner.shared.view, index)?;
-        Ok(Start { id: Some(header.id()), position: header.end(), prev_crc: header.crc, ..start })
-    }
-
-    fn cut_tail(&self, tail: &mut Tail, keep: Option<u64>) -> Result<Option<Change>, String> {
-        let last = tail.last.map(|last| last.index);
-        if keep >= last {
-            return Ok(None);
-        }
-        let start = self.inner.shared.view.lock().start.id.map(|id| id.index);
-        if keep < start || !tail.stamper.can_undo_to(keep) {
-            return Err("entries below are committed".into());
-        }
-        let first = self.inner.shared.view.lock().first_index();
-        let keep = keep.filter(|&keep| start.is_some() || keep >= first);
-        let place = self.place_after(keep).map_err(|error| error.to_string())?;
-        tail.stamper.undo_to(keep);
-        (tail.end, tail.prev_crc, tail.last) = (place.position, place.prev_crc, place.id);
-        tail.next_index = place.first_index();
-        let mut view = self.inner.shared.view.lock();
-        view.truncate(place.id, place.position);
-        Ok(Some(Change::Truncate { end: place.position, last: place.id, epoch: view.epoch }))
-    }
-
-    fn cut_front(&self, tail: &mut Tail, upto: EntryId) -> Result<Option<Change>, String> {
-        let start = self.inner.shared.view.lock().start;
-        if start.id.is_some_and(|purged| upto.index <= purged.index) {
-            return Ok(None);
-        }
-        let beyond = tail.last.is_none_or(|last| upto.index > last.index);
-        let first = self.inner.shared.view.lock().first_index();
-        let point = if beyond {
-            Start { id: Some(upto), position: tail.end, prev_crc: tail.prev_crc, ..start }
-        } else if upto.index < first {
-            Start { id: Some(upto), ..start }
-        } else {
-            self.place_after(Some(upto.index)).map_err(|error| error.to_string())?
-        };
-        if point.id != Some(upto) {
-            return Err(format!("the log has {:?} there", point.id));
-        }
-        tail.stamper.forget(upto.index);
-        if beyond {
-            (tail.last, tail.next_index) = (point.id, point.first_index());
-        }
-        let mut view = self.inner.shared.view.lock();
-        view.purge(point);
-        let next = segment::base_of(point.position, self.config().segment_bytes);
-        let keep = view.segments.first().map_or(next, |live| live.segment.base);
-        Ok(Some(Change::Purge { start: point, keep, epoch: view.epoch }))
+    /// Queues a change, still under the lock under which it was decided.
+    fn change(&self, change: Result<Option<Change>, String>, done: Completion) {
+        self.inner.shared.push(match change {
+            Ok(Some(change)) => Job::Change(change, done),
+            Ok(None) => Job::Done(done),
+            Err(reason) => Job::Fail(done, WriteError::Refused(reason)),
+        });
     }
 }
 
@@ -518,7 +306,8 @@ impl Inner {
         self.tail.lock().closed = true;
         self.preparer.closing();
         self.shared.push(Job::Change(Change::Close, Box::new(|_| {})));
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
                 tracing::error!("a thread of the commit log panicked");
             }
@@ -530,19 +319,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn start_threads(
-    writer: Writer,
-    preparer: &Arc<Preparer>,
-    dir: &Path,
-) -> Result<Vec<JoinHandle<()>>, OpenError> {
-    let preparer = preparer.clone();
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(body).context("start a thread for", dir)
-    };
-    Ok(vec![
-        spawn("folio-log", Box::new(move || writer.run()))?,
-        spawn("folio-segment", Box::new(move || preparer.run()))?,
-    ])
 }

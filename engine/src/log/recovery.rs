@@ -138,7 +138,7 @@ impl<'a> Recovery<'a> {
         }
         let mut walk = Walk { end: start.position, prev_crc: start.prev_crc, last: start.id };
         if base.position > start.position {
-            walk = self.skip_segments(walk, self.base_of(base.position - 1))?;
+            walk = self.skip_segments(walk, base.position)?;
         }
         while walk.end < base.position {
             match self.next(&walk) {
@@ -161,13 +161,15 @@ impl<'a> Recovery<'a> {
         Ok(walk)
     }
 
-    /// Goes from the start to the first record of the segment `target`, looking at first headers only.
-    fn skip_segments(&mut self, walk: Walk, target: u64) -> Result<Walk, OpenError> {
+    /// Goes from the start to the first record of the segment that ends at `position` or holds it, looking at first
+    /// headers only.
+    fn skip_segments(&mut self, walk: Walk, position: u64) -> Result<Walk, OpenError> {
+        let target = self.base_of(position - 1);
         let first = match self.next(&walk) {
             Ok(header) => header,
             Err(stop) => {
                 self.refuse_rot(&walk, stop)?;
-                return Err(OpenError::BaseBeyondTail { base: target, tail: walk.end });
+                return Err(OpenError::BaseBeyondTail { base: position, tail: walk.end });
             }
         };
         let mut base = self.base_of(first.position);
@@ -177,7 +179,13 @@ impl<'a> Recovery<'a> {
         self.note(&first);
         loop {
             base += self.config.segment_bytes;
-            let header = self.header(base).map_err(|reason| self.rot(base, reason.to_string()))?;
+            let header = match self.header(base) {
+                Ok(header) => header,
+                Err(_) if self.durable <= base => {
+                    return Err(OpenError::BaseBeyondTail { base: position, tail: base });
+                }
+                Err(reason) => return Err(self.rot(base, reason.to_string())),
+            };
             if header.position != base {
                 return Err(self.rot(base, "it is not the segment's first record".into()));
             }
@@ -210,7 +218,8 @@ impl<'a> Recovery<'a> {
         match self.continues(walk, walk.end + room) {
             Ok(header) if u64::from(header.length) > room => Ok(header),
             Ok(_) => Err(here),
-            Err(there) if self.is_blank(walk.end) && self.files.contains_key(&there.position) => Err(there),
+            // Nothing was written here, and something acknowledged lies behind: it is the next segment that is damaged.
+            Err(there) if self.is_blank(walk.end) && self.durable > there.position => Err(there),
             Err(_) => Err(here),
         }
     }

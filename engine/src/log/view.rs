@@ -136,9 +136,9 @@ pub(super) fn header_of(view: &Mutex<View>, index: u64) -> Result<RecordHeader, 
         if let Some(record) = view.cache.get(index) {
             return Ok(record.header);
         }
-        view.segments_from(index).first().cloned()
+        view.segments_from(index).first().filter(|live| live.first.0 <= index).cloned()
     };
-    let live = live.ok_or(ReadError::Beyond { asked: index, end: 0 })?;
+    let live = live.ok_or(ReadError::Misplaced { position: 0, index })?;
     live.segment.find(index, live.first)
 }
 
@@ -153,7 +153,7 @@ pub(super) fn read(
     let (segments, end, cached, epoch) = {
         let view = view.lock();
         let first = view.first_index();
-        if start < first && !(view.is_empty() && view.start.id.is_none()) {
+        if start < first {
             return Err(ReadError::Purged { asked: start, first });
         }
         let end = view.last.filter(|_| !view.is_empty()).map_or(start, |last| end.min(last.index + 1));

@@ -1,12 +1,19 @@
 //! The log as its callers use it, on the real disk; each file is one family of behaviour.
 
 mod append;
+mod crash;
+mod damage;
+mod fault;
+mod front;
+mod model;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
+use super::mark::Mark;
 use super::*;
 use crate::disk::RealDisk;
+use crate::record::RecordKind;
 use crate::sample::message;
 
 pub(super) const SEGMENT_BYTES: u64 = 4096;

@@ -1,0 +1,112 @@
+//! Purge and reset: the front of the log.
+
+use super::*;
+
+fn base(log_dir: &Path) -> StampBase {
+    let start = Start::load(&RealDisk, &log_dir.join("start")).unwrap();
+    let (id, position, prev_crc) = (start.id, start.position, start.prev_crc);
+    StampBase { id, position, prev_crc, counters: QueueCounters::default() }
+}
+
+fn reopen(dir: &Path) -> CommitLog {
+    CommitLog::open(Arc::new(RealDisk), dir, config(), base(dir)).unwrap()
+}
+
+fn segment_files(dir: &Path) -> usize {
+    RealDisk.list(&dir.join("commitlog")).unwrap().len()
+}
+
+#[test]
+fn a_purge_moves_the_front_and_unlinks_what_lies_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for index in 0..100 {
+        log.append(id(index), command(200)).unwrap();
+    }
+    flush(&log);
+    let held = log.bytes(0, 200).unwrap();
+    let files = segment_files(dir.path());
+    wait(|done| log.purge(id(60), done)).unwrap();
+    assert_eq!((log.state().first_index, log.state().purged), (61, Some(id(60))));
+    assert!(segment_files(dir.path()) < files - 2);
+    assert!(matches!(log.read(60, 70, 1), Err(ReadError::Purged { first: 61, .. })));
+    assert!(matches!(log.bytes(0, 10), Err(ReadError::Purged { .. })));
+    assert_eq!(indexes(&log.read(61, 63, usize::MAX).unwrap()), [61, 62]);
+    assert_eq!(&held[..4], b"FoLR", "a reader's bytes stay");
+    wait(|done| log.purge(id(30), done)).unwrap();
+    assert_eq!(log.state().first_index, 61);
+    wait(|done| log.purge(EntryId { term: 9, index: 70 }, done)).unwrap_err();
+    let (state, starts) = (log.state(), log.segment_starts());
+    drop(log);
+    assert!(matches!(try_open(dir.path()), Err(OpenError::BaseBelowStart { base: 0, .. })));
+    let log = reopen(dir.path());
+    assert_eq!((log.state(), log.segment_starts()), (state, starts));
+    assert_eq!(indexes(&log.read(61, 200, usize::MAX).unwrap()), (61..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_purge_point_can_be_truncated_to_and_reopened() {
+    for upto in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        for index in 0..40 {
+            log.append(id(index), command(300)).unwrap();
+        }
+        wait(|done| log.purge(id(upto), done)).unwrap();
+        drop(log);
+        let log = reopen(dir.path());
+        assert_eq!(log.state().last, Some(id(39)));
+        wait(|done| log.truncate_after(Some(upto), done)).unwrap();
+        assert_eq!((log.state().last, log.state().first_index), (Some(id(upto)), upto + 1));
+        drop(log);
+        let log = reopen(dir.path());
+        log.append(id(upto + 1), command(10)).unwrap();
+        flush(&log);
+        drop(log);
+        assert_eq!(indexes(&reopen(dir.path()).read(upto + 1, 99, 9999).unwrap()), [upto + 1]);
+    }
+}
+
+#[test]
+fn a_purge_beyond_the_end_leaves_an_empty_log_that_goes_on_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for index in 1..=20 {
+        log.append(id(index), command(500)).unwrap();
+    }
+    wait(|done| log.purge(id(50), done)).unwrap();
+    let state = log.state();
+    assert_eq!((state.first_index, state.last, state.durable), (51, Some(id(50)), Some(id(50))));
+    assert!(matches!(log.append(id(50), command(1)), Err(AppendError::OutOfOrder { .. })));
+    log.append(id(51), command(1)).unwrap();
+    flush(&log);
+    drop(log);
+    let log = reopen(dir.path());
+    assert_eq!(indexes(&log.read(51, 99, 9999).unwrap()), [51]);
+}
+
+#[test]
+fn a_reset_starts_over_at_the_given_place() {
+    for position in [10 * SEGMENT_BYTES, 3 * SEGMENT_BYTES + 100, 100] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        for index in 1..=50 {
+            log.append(id(index), messages(&[("a", 0)])).unwrap();
+        }
+        let mut counters = QueueCounters::new();
+        counters.set("a", 0, 1000);
+        let start = StampBase { id: Some(id(500)), position, prev_crc: 77, counters };
+        wait(|done| log.reset(start.clone(), done)).unwrap();
+        let record = log.append(id(501), messages(&[("a", 0)])).unwrap();
+        assert_eq!((record.position(), record.header.prev_crc), (position, 77));
+        flush(&log);
+        assert_eq!(log.state().durable_position, record.end());
+        log.close();
+        let reopened = CommitLog::open(Arc::new(RealDisk), dir.path(), config(), start).unwrap();
+        assert_eq!(indexes(&reopened.read(501, 600, 1).unwrap()), [501]);
+        assert_eq!(reopened.counters().get("a", 0), 1001);
+        // Nothing of the log before is left.
+        let first = RealDisk.list(&dir.path().join("commitlog")).unwrap()[0].clone();
+        assert_eq!(segment::base_of_path(&first), Some(segment::base_of(position, SEGMENT_BYTES)));
+    }
+}

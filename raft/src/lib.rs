@@ -1,1 +1,25 @@
-//! Placeholder until the crate's first module lands.
+//! FolioMQ's replication: openraft on the commit log, with no second log.
+//!
+//! This crate decides when a position is committed. The engine below it knows disks and records, the
+//! server above it speaks RocketMQ's protocols; neither knows openraft.
+//!
+//! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
+//! `state_machine` (what a committed record does), `proposer` (many messages, one record), `transport`
+//! (peers), [`group`] (the handle everybody holds).
+
+pub mod codec;
+pub mod command;
+pub mod config;
+pub mod group;
+mod log_store;
+pub mod metadata;
+pub mod proposal;
+mod proposer;
+mod shared;
+mod state_machine;
+pub mod status;
+mod transport;
+pub mod types;
+
+#[cfg(test)]
+mod storage_suite;

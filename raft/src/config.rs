@@ -1,0 +1,89 @@
+//! What a group needs to know to start on a node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::NodeAddress;
+
+/// When an acknowledgement is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// After fdatasync on a majority.
+    Sync,
+    /// When a majority has it in the page cache; a power cut of a majority can lose it.
+    Async,
+}
+
+/// How old records are dropped: whole segments, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Drop segments whose newest record is older than this; `None` keeps them.
+    pub age: Option<Duration>,
+    /// Drop the oldest segments while the log is larger than this many bytes; `None` keeps them.
+    pub bytes: Option<u64>,
+    /// How often to look.
+    pub interval: Duration,
+}
+
+impl Default for Retention {
+    /// RocketMQ's `fileReservedTime`: 72 hours.
+    fn default() -> Self {
+        Retention {
+            age: Some(Duration::from_secs(72 * 3600)),
+            bytes: None,
+            interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Election timing. A follower campaigns after `election_max` plus a random time between the two bounds
+/// without hearing from the leader (openraft's lease plus its timeout).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// Shortest random election timeout.
+    pub election_min: Duration,
+    /// Longest random election timeout, and the leader's lease.
+    pub election_max: Duration,
+    /// Interval of the leader's heartbeats.
+    pub heartbeat: Duration,
+}
+
+impl Default for Timing {
+    /// For a local network: the queue is back about half a second after a leader's death.
+    fn default() -> Self {
+        Timing {
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(300),
+            heartbeat: Duration::from_millis(50),
+        }
+    }
+}
+
+/// One group on one node.
+#[derive(Debug, Clone)]
+pub struct GroupConfig {
+    /// This node's id in the group, from 1.
+    pub node_id: u64,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name, which is RocketMQ's `brokerName`.
+    pub group: String,
+    /// Where the group's files are.
+    pub data_dir: PathBuf,
+    /// Size of a log segment: the same on every node, for ever.
+    pub segment_bytes: u64,
+    /// The members at the group's birth, this node included. Later changes come through the log.
+    pub nodes: BTreeMap<u64, NodeAddress>,
+    /// Wait to be added to a running group instead of founding one.
+    pub join: bool,
+    /// Where to listen for peers.
+    pub listen: SocketAddr,
+    /// When an acknowledgement is given.
+    pub flush: Flush,
+    /// Election timing.
+    pub timing: Timing,
+    /// When old segments go.
+    pub retention: Retention,
+}

@@ -1,0 +1,259 @@
+//! The handle of one Raft group on this node: everything the server asks of replication.
+//!
+//! Cheap to clone; all clones are the same group. Nothing here is process-wide: a process may host several
+//! groups.
+
+pub(crate) mod founding;
+mod members;
+pub(crate) mod recover;
+mod retention;
+mod start;
+mod watch;
+
+pub(crate) use start::summary;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use folio_engine::log::CommitLog;
+use folio_engine::queues::{Arrival, ConsumeQueues};
+use folio_engine::record::{Draft, RecordKind};
+use openraft::base::BoxFuture;
+use parking_lot::{Mutex, RwLockReadGuard};
+use tokio::sync::{oneshot, watch as tokio_watch};
+use tokio::task::JoinHandle;
+
+use crate::codec;
+use crate::command::{Command, Outcome};
+use crate::metadata::Metadata;
+use crate::proposal::{Proposal, ProposeError};
+use crate::proposer::{Proposer, rejected};
+use crate::shared::Shared;
+use crate::status::{Role, Status};
+use crate::transport::network::Connections;
+use crate::transport::wire::Kind;
+use crate::types::{Applied, Body, Callback, Raft};
+
+/// Room that a leader keeps for entries of its own (blank, membership, commands) when the disk is nearly full.
+const RESERVED_BYTES: u64 = 4 << 20;
+/// How long a transfer of leadership may take.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the server provides to its group.
+pub trait Hooks: Send + Sync + 'static {
+    /// Answers a request that another node made with [`Group::call`].
+    fn call(&self, from: u64, request: Bytes) -> BoxFuture<'static, Bytes>;
+    /// Messages became visible to readers of this node. Called on the applying task: must not block.
+    fn applied(&self, arrivals: &[Arrival]);
+    /// Topics, groups, offsets, locks or members changed. Called on the applying task: must not block.
+    fn metadata_changed(&self);
+}
+
+/// Why a group did not start on this node.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The listener for peers could not be opened.
+    #[error("cannot listen for peers on {address} (key `listen.raft`): {source}")]
+    Listen {
+        /// The address asked for.
+        address: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The data directory could not be opened.
+    #[error("cannot open the data in {dir}: {reason:#}")]
+    Data {
+        /// The data directory.
+        dir: String,
+        /// What is wrong with it.
+        reason: anyhow::Error,
+    },
+    /// openraft did not start.
+    #[error("replication did not start: {0}")]
+    Raft(String),
+}
+
+/// Why another node did not answer a call.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No member has that id.
+    #[error("node {0} is not a member of the group")]
+    UnknownNode(u64),
+    /// It did not answer; whether it acted on the request is not known.
+    #[error("node {node} did not answer: {source}")]
+    NoAnswer {
+        /// The node asked.
+        node: u64,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+/// Why the members were not changed, or leadership not handed over.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Only the leader can.
+    #[error("only the leader can do this{}", .0.map(|id| format!("; it is node {id}")).unwrap_or_default())]
+    NotLeader(Option<u64>),
+    /// It was refused or did not finish; the reason.
+    #[error("{0}")]
+    Refused(String),
+}
+
+struct Inner {
+    node_id: u64,
+    raft: Raft,
+    shared: Arc<Shared>,
+    proposer: Proposer,
+    connections: Connections,
+    status: tokio_watch::Receiver<Status>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// One Raft group on this node.
+#[derive(Clone)]
+pub struct Group(Arc<Inner>);
+
+impl Group {
+    /// Queues messages for the log; `reply` is called once they are committed and applied, or failed.
+    ///
+    /// Never blocks. The proposal comes back with an error when it was not queued: then `reply` was not called.
+    pub fn propose(&self, proposal: Proposal) -> Result<(), (Proposal, ProposeError)> {
+        let refused = {
+            let status = self.0.status.borrow();
+            match status.role {
+                Role::Leader => None,
+                Role::Stopped(ref why) => Some(ProposeError::Stopped(why.clone())),
+                _ => Some(ProposeError::NotLeader { leader: status.leader }),
+            }
+        };
+        if let Some(error) = refused {
+            return Err((proposal, error));
+        }
+        if !self.0.shared.log.has_room(RESERVED_BYTES) {
+            return Err((proposal, ProposeError::DiskFull));
+        }
+        self.0.proposer.propose(proposal)
+    }
+
+    /// Puts a command into the log and waits until it was applied here.
+    pub async fn execute(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let body = Body::new(Draft::with_payload(RecordKind::Command, &codec::encode(&command)));
+        let taken = body.taken.clone();
+        let (answer, answered) = oneshot::channel();
+        let responder = Callback::new(move |result| {
+            let _ = answer.send(result);
+        });
+        let sent = self.0.raft.client_write_ff(body, Some(responder)).await;
+        sent.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))?;
+        match answered.await {
+            Ok(Ok(response)) => match response.data {
+                Applied::Command(outcome) => Ok(outcome),
+                other => panic!("group.I3: a command was applied as {other}"),
+            },
+            Ok(Err(error)) if taken.load(Ordering::Acquire) => Err(ProposeError::Unknown(error.to_string())),
+            Ok(Err(error)) => Err(ProposeError::NotLeader { leader: rejected(&error).flatten() }),
+            Err(_) if taken.load(Ordering::Acquire) => Err(ProposeError::Unknown("the group stopped".into())),
+            Err(_) => Err(ProposeError::Stopped("the group stopped".into())),
+        }
+    }
+
+    /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.
+    pub fn metadata(&self) -> RwLockReadGuard<'_, Metadata> {
+        self.0.shared.metadata.read()
+    }
+
+    /// The consume queues as applied on this node.
+    pub fn queues(&self) -> &ConsumeQueues {
+        &self.0.shared.queues
+    }
+
+    /// The commit log of this node.
+    pub fn log(&self) -> &CommitLog {
+        &self.0.shared.log
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> u64 {
+        self.0.node_id
+    }
+
+    /// What this node knows of the group now.
+    pub fn status(&self) -> Status {
+        let mut status = self.0.status.borrow().clone();
+        watch::refresh(&mut status, &self.0.shared);
+        status
+    }
+
+    /// Changes of role, leader, term and members. Positions in it may be a little old: see [`Group::status`].
+    pub fn watch(&self) -> tokio_watch::Receiver<Status> {
+        self.0.status.clone()
+    }
+
+    /// Asks another node's [`Hooks::call`], and waits at most `limit`.
+    pub async fn call(&self, node: u64, request: Bytes, limit: Duration) -> Result<Bytes, CallError> {
+        let address = {
+            let status = self.0.status.borrow();
+            status.members.get(&node).map(|member| member.raft.clone())
+        };
+        let address = address.ok_or(CallError::UnknownNode(node))?;
+        let requests = self.0.connections.requests(node, &address, "call");
+        requests
+            .request(Kind::Call, vec![request], limit)
+            .await
+            .map_err(|source| CallError::NoAnswer { node, source })
+    }
+
+    /// Hands leadership to `to`, or to the follower that is closest behind. Nothing to do on a follower.
+    pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), AdminError> {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return Ok(());
+        }
+        let closest =
+            || status.voters.iter().filter(|id| **id != self.0.node_id).min_by_key(|id| status.lag.get(id));
+        let Some(to) = to.or_else(|| closest().copied()) else {
+            return Err(AdminError::Refused("there is no other voter".into()));
+        };
+        self.0
+            .raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|fatal| AdminError::Refused(fatal.to_string()))?;
+        let mut watch = self.watch();
+        let moved = watch.wait_for(|s| s.role != Role::Leader && s.leader.is_some());
+        match tokio::time::timeout(TRANSFER_TIMEOUT, moved).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                Err(AdminError::Refused(format!("node {to} did not take over within {TRANSFER_TIMEOUT:?}")))
+            }
+        }
+    }
+
+    /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.transfer_leadership(None).await {
+            tracing::warn!(%error, "leadership not handed over before the stop");
+        }
+        let checkpointed = self.0.raft.with_state_machine(|machine| {
+            machine.checkpoint_now();
+            Box::pin(std::future::ready(()))
+        });
+        if let Err(error) = checkpointed.await {
+            tracing::warn!(%error, "no checkpoint at the stop: the next start replays more of the log");
+        }
+        for task in self.0.tasks.lock().drain(..) {
+            task.abort();
+        }
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(%error, "replication did not stop cleanly");
+        }
+        let log = self.0.shared.log.clone();
+        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+            tracing::warn!("the log was not closed cleanly");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a node does with its files before it takes part: log, queues and metadata as of one point.
+//!
+//! The newest checkpoint that fits the log wins; then the snapshots, newest first; then, if the log still has
+//! its first record, nothing at all. Whatever is older than the log's durable end is replayed through `apply`
+//! once a leader says what is committed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use folio_engine::checkpoint::{Checkpoint, Checkpoints};
+use folio_engine::counters::QueueCounters;
+use folio_engine::disk::Disk;
+use folio_engine::log::StampBase;
+use folio_engine::log::{CommitLog, LogConfig, OpenError};
+use folio_engine::queues::ConsumeQueues;
+
+use crate::config::{Flush, GroupConfig};
+use crate::state_machine::State;
+
+/// Bytes of recent records kept in memory for replication and apply.
+const CACHE_BYTES: usize = 24 << 20;
+
+/// A node's files, opened.
+pub(crate) struct Recovered {
+    pub(crate) log: CommitLog,
+    pub(crate) queues: ConsumeQueues,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) base: StampBase,
+    pub(crate) state: State,
+}
+
+/// Opens everything below `config.data_dir`. Blocks on the disk.
+pub(crate) fn open(config: &GroupConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Recovered> {
+    let dir = &config.data_dir;
+    disk.create_dir_all(dir)?;
+    let checkpoints = Checkpoints::open(disk.clone(), dir)?;
+    let mut refused = None;
+    for checkpoint in candidates(&checkpoints)? {
+        let state = match State::decode(&checkpoint.state) {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(position = checkpoint.base.position, %error, "checkpoint not readable, trying an older one");
+                continue;
+            }
+        };
+        let log = match open_log(config, &disk, checkpoint.base.clone()) {
+            Ok(log) => log,
+            Err(error) if is_mismatch(&error) => {
+                tracing::warn!(position = checkpoint.base.position, %error, "checkpoint does not fit the log, trying an older one");
+                refused = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match open_queues(&log, &checkpoints, &disk, dir, &checkpoint) {
+            Ok(queues) => return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state }),
+            Err(error) => {
+                tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
+                log.close();
+                return rebuild(config, disk, checkpoints);
+            }
+        }
+    }
+    match refused {
+        Some(error) => Err(error.into()),
+        None => anyhow::bail!("no checkpoint fits the log in {}", dir.display()),
+    }
+}
+
+/// Checkpoints to try, best first; the last is the beginning of the log.
+fn candidates(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {
+    let mut found = Vec::new();
+    match checkpoints.load_latest() {
+        Ok(latest) => found.extend(latest),
+        Err(error) => tracing::warn!(%error, "checkpoint not readable, trying the snapshots"),
+    }
+    found.extend(snapshots_newest_first(checkpoints)?);
+    found.push(beginning());
+    Ok(found)
+}
+
+fn snapshots_newest_first(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {
+    let mut found = Vec::new();
+    for position in checkpoints.snapshots()?.into_iter().rev() {
+        match checkpoints.load_snapshot(position) {
+            Ok(snapshot) => found.extend(snapshot),
+            Err(error) => tracing::warn!(position, %error, "snapshot not readable, trying an older one"),
+        }
+    }
+    Ok(found)
+}
+
+fn beginning() -> Checkpoint {
+    Checkpoint { base: StampBase::default(), state: bytes::Bytes::new() }
+}
+
+fn open_log(config: &GroupConfig, disk: &Arc<dyn Disk>, base: StampBase) -> Result<CommitLog, OpenError> {
+    let sync = config.flush == Flush::Sync;
+    let log = LogConfig { segment_bytes: config.segment_bytes, cache_bytes: CACHE_BYTES, sync };
+    CommitLog::open(disk.clone(), &config.data_dir, log, base)
+}
+
+fn open_queues(
+    log: &CommitLog,
+    checkpoints: &Checkpoints,
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    at: &Checkpoint,
+) -> anyhow::Result<ConsumeQueues> {
+    let min = min_counters(log, checkpoints)?;
+    Ok(ConsumeQueues::open(disk.clone(), dir, &at.base.counters, &min)?)
+}
+
+/// Queue counters as of the first retained record.
+fn min_counters(log: &CommitLog, checkpoints: &Checkpoints) -> anyhow::Result<QueueCounters> {
+    let state = log.state();
+    if state.purged.is_none() {
+        return Ok(QueueCounters::default());
+    }
+    for snapshot in snapshots_newest_first(checkpoints)? {
+        if snapshot.base.position <= state.start_position || snapshot.base.id == state.purged {
+            return Ok(snapshot.base.counters);
+        }
+    }
+    anyhow::bail!("the log starts at {} and there is no snapshot of the state there", state.start_position)
+}
+
+/// Whether another checkpoint may fit: the log itself is not at fault.
+fn is_mismatch(error: &OpenError) -> bool {
+    matches!(
+        error,
+        OpenError::BaseBeyondTail { .. } | OpenError::BaseBelowStart { .. } | OpenError::BaseMismatch { .. }
+    )
+}
+
+/// Drops everything derived and starts from the first retained record.
+fn rebuild(config: &GroupConfig, disk: Arc<dyn Disk>, checkpoints: Checkpoints) -> anyhow::Result<Recovered> {
+    let mut oldest: Vec<Checkpoint> = snapshots_newest_first(&checkpoints)?;
+    oldest.push(beginning());
+    for checkpoint in oldest.into_iter().rev() {
+        let log = match open_log(config, &disk, checkpoint.base.clone()) {
+            Ok(log) => log,
+            Err(error) if is_mismatch(&error) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        // With both counters alike nothing is needed of the files: the queues open empty.
+        let at = &checkpoint.base.counters;
+        let queues = ConsumeQueues::open(disk.clone(), &config.data_dir, at, at)?;
+        let state = State::decode(&checkpoint.state)?;
+        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state });
+    }
+    anyhow::bail!("the log in {} does not start where any snapshot is", config.data_dir.display())
+}

@@ -1,0 +1,185 @@
+//! Brings a group up on this node: files, openraft, peers, the tasks around them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use folio_engine::disk::Disk;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::{Mutex, RwLock};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::founding::{self, Founding, LogSummary, Step};
+use super::{Group, Hooks, Inner, StartError, recover, retention, watch as status};
+use crate::codec;
+use crate::config::GroupConfig;
+use crate::log_store::LogStore;
+use crate::proposer::Proposer;
+use crate::shared::{Durable, Shared};
+use crate::state_machine::StateMachine;
+use crate::transport::network::Connections;
+use crate::transport::peer::Peers;
+use crate::transport::wire::{Hello, Kind, Purpose};
+use crate::types::{NodeAddress, Raft};
+
+/// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is
+/// back at all.
+const BACKOFF: &str = "50ms 100ms 200ms 200ms 200ms";
+/// Records that one append carries at most; bytes are limited by the reader.
+const APPEND_RECORDS_MAX: u64 = 64;
+
+fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
+    let ms = |duration: Duration| duration.as_millis() as u64;
+    let raft = Config {
+        cluster_name: config.group.clone(),
+        election_timeout_min: ms(config.timing.election_min),
+        election_timeout_max: ms(config.timing.election_max),
+        heartbeat_interval: ms(config.timing.heartbeat),
+        max_payload_entries: APPEND_RECORDS_MAX,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        // A member that lost its disk starts over and does not vote until it has caught up (founding.I2).
+        allow_log_reversion: Some(true),
+        backoff: BACKOFF.to_owned(),
+        ..Config::default()
+    };
+    raft.validate().map_err(|error| StartError::Raft(error.to_string()))
+}
+
+impl Group {
+    /// Opens the data directory, recovers, listens for peers and takes part in the group.
+    ///
+    /// Returns as soon as the node takes part; it may not have a leader yet.
+    pub async fn start(
+        config: GroupConfig,
+        disk: Arc<dyn Disk>,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Group, StartError> {
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let data =
+            |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
+        let (opening, on) = (config.clone(), disk.clone());
+        let opened = tokio::task::spawn_blocking(move || recover::open(&opening, on)).await;
+        let recovered = opened.map_err(|error| data(error.into()))?.map_err(data)?;
+        let log = recovered.log.state();
+        let founding = Founding::open(disk, &config.data_dir, log.last.is_none());
+        let founding = Arc::new(founding.map_err(|error| data(error.into()))?);
+        let durable = Durable { index: log.last.map(|id| id.index), failed: None };
+        let shared = Arc::new(Shared {
+            log: recovered.log,
+            queues: recovered.queues,
+            metadata: RwLock::new(recovered.state.metadata),
+            checkpoints: recovered.checkpoints,
+            durable: watch::Sender::new(durable),
+            hooks,
+            pending_reset: Mutex::default(),
+            retain_from: Mutex::default(),
+            applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
+            applied_position: AtomicU64::new(recovered.base.position),
+            segment_bytes: config.segment_bytes,
+        });
+        let machine = StateMachine::new(shared.clone(), recovered.state.membership, &recovered.base);
+        let hello = Hello {
+            cluster: config.cluster.clone(),
+            group: config.group.clone(),
+            segment_bytes: config.segment_bytes,
+            from: config.node_id,
+            to: config.node_id,
+            purpose: Purpose::Requests,
+        };
+        let connections = Connections::new(hello.clone());
+        let raft_config = Arc::new(raft_config(&config)?);
+        let store = LogStore::new(shared.clone());
+        let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+
+        if founding.is_catching_up() {
+            raft.runtime_config().elect(false);
+        }
+        let peers =
+            Peers { raft: raft.clone(), shared: shared.clone(), founding: founding.clone(), expect: hello };
+        let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
+        let (publish, status) = watch::channel(first);
+        let tasks = vec![
+            tokio::spawn(Arc::new(peers).listen(listener)),
+            tokio::spawn(status::follow(raft.clone(), shared.clone(), founding.clone(), publish)),
+            tokio::spawn(retention::run(raft.clone(), shared.clone(), config.retention.clone())),
+            tokio::spawn(begin(raft.clone(), shared.clone(), founding, connections.clone(), config.clone())),
+        ];
+        let proposer = Proposer::start(raft.clone());
+        let inner = Inner {
+            node_id: config.node_id,
+            raft,
+            shared,
+            proposer,
+            connections,
+            status,
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Group(Arc::new(inner)))
+    }
+}
+
+/// What this node's log holds, for a founder that asks.
+pub(crate) fn summary(shared: &Shared) -> LogSummary {
+    LogSummary { last_index: shared.log.state().last.map(|id| id.index) }
+}
+
+/// Founds the group, or waits for it, or notes that this node has to catch up; only with an empty log.
+async fn begin(
+    raft: Raft,
+    shared: Arc<Shared>,
+    founding: Arc<Founding>,
+    connections: Connections,
+    config: GroupConfig,
+) {
+    let others: BTreeMap<u64, NodeAddress> = config
+        .nodes
+        .iter()
+        .filter(|(id, _)| **id != config.node_id)
+        .map(|(id, node)| (*id, node.clone()))
+        .collect();
+    let is_lowest = others.keys().all(|id| config.node_id < *id);
+    let empty = || summary(&shared).last_index.is_none();
+    if config.join && empty() {
+        note_catch_up(&raft, &founding);
+    }
+    while founding.refuses_votes() && !founding.is_catching_up() {
+        let mut answers = Vec::with_capacity(others.len());
+        for (id, node) in &others {
+            let requests = connections.requests(*id, &node.raft, "founding");
+            let asked = requests.request(Kind::Summary, Vec::new(), Duration::from_millis(500)).await;
+            answers.push(asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()));
+        }
+        match founding::decide(is_lowest, &answers) {
+            Step::Found => match raft.initialize(config.nodes.clone()).await {
+                Ok(()) => {
+                    founding.nothing_lost();
+                    tracing::info!(members = config.nodes.len(), "group founded");
+                }
+                Err(error) => tracing::warn!(%error, "group not founded, trying again"),
+            },
+            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => founding.nothing_lost(),
+            Step::Wait => {}
+            Step::CatchUp => note_catch_up(&raft, &founding),
+        }
+        tokio::time::sleep(founding::ASK_INTERVAL).await;
+    }
+}
+
+/// From now on, through any restart, this node neither votes nor campaigns until it has caught up.
+fn note_catch_up(raft: &Raft, founding: &Founding) {
+    raft.runtime_config().elect(false);
+    match founding.begin_catch_up() {
+        Ok(()) => tracing::warn!("the log here is empty but the group runs: no vote until it has caught up"),
+        Err(error) => tracing::error!(%error, "cannot note that this node has to catch up"),
+    }
+}

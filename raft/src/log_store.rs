@@ -1,0 +1,192 @@
+//! The commit log as openraft's log: no second log.
+//!
+//! openraft's core calls `append`, `truncate_after`, `purge` and `save_vote` one at a time, in order; each
+//! becomes one job in the log's single queue, so a vote is durable after all earlier appends, and a
+//! truncation before any later one. `append` returns at once; its callback fires after fdatasync.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use folio_engine::log::{Completion, WriteError};
+use futures_util::{Stream, StreamExt, stream};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::oneshot;
+
+use crate::codec;
+use crate::shared::Shared;
+use crate::types::{Content, LogEntry, LogId, TypeConfig, Vote, draft_of, entry_id, log_id};
+
+/// Bytes that one read for replication or apply returns at most (one record is always returned).
+const READ_BYTES_MAX: usize = 2 << 20;
+
+/// openraft's view of the commit log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    shared: Arc<Shared>,
+}
+
+impl LogStore {
+    pub(crate) fn new(shared: Arc<Shared>) -> LogStore {
+        LogStore { shared }
+    }
+
+    /// Clamps a range to the entries that are present; `None` when there are none.
+    fn clamp(&self, range: &impl RangeBounds<u64>) -> Option<(u64, u64)> {
+        let state = self.shared.log.state();
+        let last = state.last?.index;
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let (start, end) = (start.max(state.first_index), end.min(last + 1));
+        (start < end).then_some((start, end))
+    }
+
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        let records = self.shared.log.read(start, end, READ_BYTES_MAX).map_err(io::Error::other)?;
+        Ok(records.into_iter().map(LogEntry::stored).collect())
+    }
+
+    /// Hands a job to the log and waits until it is durable.
+    async fn durably(&self, job: impl FnOnce(Completion)) -> io::Result<()> {
+        let (done, durable) = oneshot::channel::<Result<(), WriteError>>();
+        job(Box::new(move |result| {
+            let _ = done.send(result);
+        }));
+        match durable.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the log was closed before the job was durable")),
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<LogEntry>> {
+        let Some((mut start, end)) = self.clamp(&range) else { return Ok(Vec::new()) };
+        let mut entries = Vec::new();
+        while start < end {
+            let more = self.read(start, end)?;
+            start += more.len() as u64;
+            entries.extend(more);
+        }
+        Ok(entries)
+    }
+
+    /// Reads in pieces: after a restart the range may be gigabytes.
+    async fn entries_stream<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<LogEntry>> + Send {
+        let store = self.clone();
+        let (start, end) = self.clamp(&range).unwrap_or((0, 0));
+        let pieces = stream::unfold((store, start, end), |(store, start, end)| async move {
+            if start >= end {
+                return None;
+            }
+            match store.read(start, end) {
+                Ok(entries) => {
+                    let next = start + entries.len() as u64;
+                    let entries: Vec<_> = entries.into_iter().map(Ok).collect();
+                    Some((entries, (store, next, end)))
+                }
+                Err(error) => Some((vec![Err(error)], (store, end, end))),
+            }
+        });
+        Box::pin(pieces.map(stream::iter).flatten())
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        self.read(start, end)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        let Some(bytes) = self.shared.log.vote() else { return Ok(None) };
+        codec::decode_vote(&bytes).map(Some).map_err(io::Error::other)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let state = self.shared.log.state();
+        let last_purged_log_id = state.purged.map(log_id);
+        Ok(LogState { last_purged_log_id, last_log_id: state.last.map(log_id).or(last_purged_log_id) })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let bytes = codec::encode_vote(vote);
+        self.durably(|done| self.shared.log.save_vote(&bytes, done)).await
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = LogEntry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut last = None;
+        for entry in entries {
+            let id = entry_id(&entry.log_id());
+            match entry.content {
+                Content::New(payload) => {
+                    let (draft, taken) = draft_of(payload);
+                    if let Some(taken) = taken {
+                        taken.store(true, Ordering::Release);
+                    }
+                    self.shared.log.append(id, draft).map_err(io::Error::other)?;
+                }
+                Content::Stored(record) => {
+                    self.shared.log.append_record(record).map_err(io::Error::other)?;
+                }
+            }
+            last = Some(id.index);
+        }
+        let shared = self.shared.clone();
+        self.shared.log.submit(Box::new(move |result| {
+            shared.note_durable(last, result.as_ref().err().map(ToString::to_string));
+            callback.io_completed(result.map_err(io::Error::other));
+        }));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let keep = last.map(|id| id.index);
+        self.durably(|done| self.shared.log.truncate_after(keep, done)).await?;
+        self.shared.note_truncated(keep);
+        Ok(())
+    }
+
+    /// Drops entries up to `upto`. Where `upto` is a snapshot that was just received, the log starts anew
+    /// after it: at the snapshot's position, with the snapshot's queue counters.
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let id = entry_id(&upto);
+        let pending = self.shared.pending_reset.lock().take_if(|base| base.id == Some(id));
+        let held = self.shared.log.state().last.is_some_and(|last| last.index >= id.index);
+        match pending {
+            // Everything up to the snapshot and more is here already: keep what follows it.
+            Some(base) if !held => {
+                self.durably(|done| self.shared.log.reset(base, done)).await?;
+                self.shared.note_truncated(None);
+                Ok(())
+            }
+            _ => self.durably(|done| self.shared.log.purge(id, done)).await,
+        }
+    }
+}

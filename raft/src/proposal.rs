@@ -1,0 +1,57 @@
+//! What a caller hands to the group to be stored, and what it gets back.
+
+use folio_protocol::message::NewMessage;
+
+/// Messages that are stored together: all in one log record, or none.
+pub struct Proposal {
+    /// At least one message. The store timestamp is put by the proposer.
+    pub messages: Vec<NewMessage>,
+    /// Called exactly once, from a task of the group: it must not block.
+    pub reply: Reply,
+}
+
+/// The answer to a [`Proposal`].
+pub type Reply = Box<dyn FnOnce(Result<Receipt, ProposeError>) + Send>;
+
+/// Where the messages of a proposal are, for ever and on every replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Queue offset of each message, in the order of the proposal.
+    pub queue_offsets: Vec<u64>,
+    /// Commit-log position of each message, in the order of the proposal.
+    pub positions: Vec<u64>,
+}
+
+/// Why a proposal was not, or may not have been, stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Refused before it was proposed: another node leads. A retry there is safe.
+    #[error("this node does not lead the group{}", .leader.map(|l| format!(", node {l} does")).unwrap_or_default())]
+    NotLeader {
+        /// The leader, where it is known.
+        leader: Option<u64>,
+    },
+    /// Refused before it was proposed: the bounded queue is full. A retry later is safe.
+    #[error("the group's queue of waiting messages is full")]
+    Busy,
+    /// Refused before it was proposed: the leader's disk has no room.
+    #[error("the leader's disk is full")]
+    DiskFull,
+    /// Refused: it would not fit in a log record.
+    #[error("{bytes} bytes do not fit in a log record of at most {limit}")]
+    TooLarge {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes a record may hold.
+        limit: usize,
+    },
+    /// Refused: no log could hold it; the reason.
+    #[error("{0}")]
+    Refused(String),
+    /// It was proposed and this node cannot tell what became of it: stored, or not, or not yet.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// The group on this node has stopped.
+    #[error("the group has stopped on this node: {0}")]
+    Stopped(String),
+}

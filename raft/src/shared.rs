@@ -1,0 +1,85 @@
+//! What the log store, the state machine and the handle of one group on one node share.
+//!
+//! - `group.I1`: nothing is applied before it is durable on this node ([`Shared::wait_durable`]).
+//! - `group.I2`: the watermarks stand in one line, `retained <= applied <= committed <= durable <= written`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use folio_engine::checkpoint::Checkpoints;
+use folio_engine::log::CommitLog;
+use folio_engine::log::StampBase;
+use folio_engine::queues::ConsumeQueues;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use crate::group::Hooks;
+use crate::metadata::Metadata;
+
+/// How far the log is durable on this node, by index.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Durable {
+    /// The last durable index, `None` before the first.
+    pub(crate) index: Option<u64>,
+    /// Set once a write or a sync failed: nothing becomes durable any more.
+    pub(crate) failed: Option<String>,
+}
+
+/// State of one group on one node.
+pub(crate) struct Shared {
+    pub(crate) log: CommitLog,
+    pub(crate) queues: ConsumeQueues,
+    pub(crate) metadata: RwLock<Metadata>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) durable: watch::Sender<Durable>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    /// A snapshot that was received and saved, waiting for openraft to purge the log up to it.
+    pub(crate) pending_reset: Mutex<Option<StampBase>>,
+    /// The segment boundary that the next snapshot is to be taken at.
+    pub(crate) retain_from: Mutex<Option<u64>>,
+    pub(crate) applied_index: AtomicU64,
+    pub(crate) applied_position: AtomicU64,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Shared {
+    /// Notes that the log is durable up to `index`, or that it failed.
+    pub(crate) fn note_durable(&self, index: Option<u64>, failed: Option<String>) {
+        self.durable.send_if_modified(|durable| {
+            if durable.failed.is_some() {
+                return false;
+            }
+            let newer = index > durable.index;
+            if newer {
+                durable.index = index;
+            }
+            durable.failed = failed;
+            newer || durable.failed.is_some()
+        });
+    }
+
+    /// Notes that entries after `keep` are gone: an index written again is durable only when it is again.
+    pub(crate) fn note_truncated(&self, keep: Option<u64>) {
+        self.durable.send_modify(|durable| durable.index = durable.index.min(keep));
+    }
+
+    /// Waits until the entry of `index` is durable on this node (`group.I1`).
+    pub(crate) async fn wait_durable(&self, index: u64) -> std::io::Result<()> {
+        if self.durable.borrow().index >= Some(index) {
+            return Ok(());
+        }
+        let mut durable = self.durable.subscribe();
+        let reached = durable.wait_for(|d| d.failed.is_some() || d.index >= Some(index)).await;
+        match reached {
+            Ok(state) if state.index >= Some(index) => Ok(()),
+            Ok(state) => Err(std::io::Error::other(state.failed.clone().unwrap_or_default())),
+            Err(_) => Err(std::io::Error::other("the log was closed")),
+        }
+    }
+
+    /// Publishes how far this node has applied, after the effects are visible to readers.
+    pub(crate) fn note_applied(&self, index: u64, position: u64) {
+        self.applied_position.store(position, Ordering::Release);
+        self.applied_index.store(index, Ordering::Release);
+    }
+}

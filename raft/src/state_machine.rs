@@ -1,0 +1,312 @@
+//! What a committed record does: consume queues and metadata, on every replica alike.
+//!
+//! openraft feeds committed entries in order, on one task. A record is applied once it is durable on this
+//! node (`group.I1`); its effects are visible to readers before its proposer is answered.
+//!
+//! The state is checkpointed now and then, at a record's end, so that a restart replays little; and at each
+//! segment's first record, so that the segments before it can be dropped (a snapshot: the state *as of* the
+//! first retained record, which is all a new replica needs besides the retained log itself).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use folio_engine::checkpoint::Checkpoint;
+use folio_engine::log::StampBase;
+use folio_engine::queues::Arrival;
+use folio_engine::record::{Record, RecordKind};
+use futures_util::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError, WireLogId, WireMembership};
+use crate::command::Command;
+use crate::metadata::Metadata;
+use crate::shared::Shared;
+use crate::types::{
+    Applied, Content, LogEntry, LogId, NodeAddress, StoredMembership, TypeConfig, entry_id, log_id,
+};
+
+pub(crate) type SnapshotOf = Snapshot<crate::types::CommittedLeaderId, u64, NodeAddress, Checkpoint>;
+pub(crate) type SnapshotMetaOf = SnapshotMeta<crate::types::CommittedLeaderId, u64, NodeAddress>;
+
+/// Applied log bytes after which a checkpoint is due.
+const CHECKPOINT_BYTES: u64 = 256 << 20;
+/// Time after which a checkpoint is due if anything was applied.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(15);
+/// Arrivals that are announced at once at most.
+const ARRIVALS_MAX: usize = 4096;
+
+/// The replicated part of a checkpoint, opaque to the engine.
+#[derive(Debug, Serialize, Deserialize)]
+struct WireState {
+    membership_log_id: Option<WireLogId>,
+    membership: WireMembership,
+    metadata: Metadata,
+}
+
+/// A checkpoint's state, decoded.
+pub(crate) struct State {
+    pub(crate) membership: StoredMembership,
+    pub(crate) metadata: Metadata,
+}
+
+impl State {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<State, CodecError> {
+        if bytes.is_empty() {
+            return Ok(State { membership: StoredMembership::default(), metadata: Metadata::default() });
+        }
+        let wire: WireState = codec::decode(bytes)?;
+        let membership = StoredMembership::new(
+            wire.membership_log_id.map(WireLogId::log_id),
+            wire.membership.membership()?,
+        );
+        Ok(State { membership, metadata: wire.metadata })
+    }
+
+    fn encode(membership: &StoredMembership, metadata: &Metadata) -> Bytes {
+        let wire = WireState {
+            membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
+            membership: membership.membership().into(),
+            metadata: metadata.clone(),
+        };
+        codec::encode(&wire).into()
+    }
+}
+
+/// openraft's state machine: applies to the consume queues and the metadata in [`Shared`].
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+    membership: StoredMembership,
+    applied: Option<LogId>,
+    /// Position and header checksum after the last applied record.
+    position: u64,
+    prev_crc: u32,
+    checkpointed: (u64, Instant),
+    saving: Arc<AtomicBool>,
+    arrivals: Vec<Arrival>,
+}
+
+impl StateMachine {
+    /// The state machine as of `base`, whose effects `shared` already holds.
+    pub(crate) fn new(shared: Arc<Shared>, membership: StoredMembership, base: &StampBase) -> StateMachine {
+        StateMachine {
+            shared,
+            membership,
+            applied: base.id.map(log_id),
+            position: base.position,
+            prev_crc: base.prev_crc,
+            checkpointed: (base.position, Instant::now()),
+            saving: Arc::default(),
+            arrivals: Vec::new(),
+        }
+    }
+
+    async fn apply_entry(&mut self, entry: &LogEntry) -> io::Result<Applied> {
+        let applied = match &entry.content {
+            Content::Stored(record) => self.apply_record(record, entry).await?,
+            // Only openraft's own storage tests apply what never was in a log.
+            Content::New(EntryPayload::Blank | EntryPayload::Membership(_)) => Applied::Nothing,
+            Content::New(EntryPayload::Normal(body)) => {
+                return Err(io::Error::other(format!("apply of {body}, which is not in the log")));
+            }
+        };
+        if let Some(membership) = entry.get_membership() {
+            self.membership = StoredMembership::new(Some(entry.log_id()), membership);
+            self.shared.hooks.metadata_changed();
+        }
+        self.applied = Some(entry.log_id());
+        self.shared.note_applied(entry.index(), self.position);
+        Ok(applied)
+    }
+
+    async fn apply_record(&mut self, record: &Record, entry: &LogEntry) -> io::Result<Applied> {
+        self.shared.wait_durable(entry.index()).await?;
+        if record.position().is_multiple_of(self.shared.segment_bytes) && record.position() > 0 {
+            self.save_boundary(record);
+        }
+        let applied = match record.header.kind {
+            RecordKind::Messages => {
+                self.shared.queues.apply(record, &mut self.arrivals).map_err(io::Error::other)?;
+                Applied::Messages(record.clone())
+            }
+            RecordKind::Command => {
+                let command: Command = codec::decode(&record.payload()).map_err(io::Error::other)?;
+                let outcome = self.shared.metadata.write().apply(command);
+                self.shared.hooks.metadata_changed();
+                Applied::Command(outcome)
+            }
+            RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
+        };
+        self.position = record.end();
+        self.prev_crc = record.header.crc;
+        Ok(applied)
+    }
+
+    fn announce(&mut self) {
+        if !self.arrivals.is_empty() {
+            self.shared.hooks.applied(&self.arrivals);
+            self.arrivals.clear();
+        }
+    }
+
+    /// The state after everything applied so far.
+    fn capture(&self) -> Checkpoint {
+        let base = StampBase {
+            id: self.applied.as_ref().map(entry_id),
+            position: self.position,
+            prev_crc: self.prev_crc,
+            counters: self.shared.queues.counters(),
+        };
+        Checkpoint { base, state: State::encode(&self.membership, &self.shared.metadata.read()) }
+    }
+
+    /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
+    fn save_boundary(&self, first: &Record) {
+        let mut snapshot = self.capture();
+        snapshot.base.position = first.position();
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.checkpoints.save_snapshot(&snapshot) {
+                // Not fatal: the segments before this one are kept until a later boundary can be saved.
+                tracing::warn!(position = snapshot.base.position, %error, "snapshot at a segment's start not saved");
+            }
+        });
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let (position, at) = self.checkpointed;
+        let bytes = self.position.saturating_sub(position);
+        let due = bytes >= CHECKPOINT_BYTES || (bytes > 0 && at.elapsed() >= CHECKPOINT_INTERVAL);
+        if due && !self.saving.swap(true, Ordering::AcqRel) {
+            self.checkpointed = (self.position, Instant::now());
+            let (checkpoint, shared, saving) = (self.capture(), self.shared.clone(), self.saving.clone());
+            tokio::task::spawn_blocking(move || {
+                save_checkpoint(&shared, &checkpoint);
+                saving.store(false, Ordering::Release);
+            });
+        }
+    }
+
+    /// Saves a checkpoint of everything applied so far; used at a clean stop.
+    pub(crate) fn checkpoint_now(&self) {
+        save_checkpoint(&self.shared, &self.capture());
+    }
+}
+
+/// The queues are durable before the checkpoint that counts on them is.
+fn save_checkpoint(shared: &Shared, checkpoint: &Checkpoint) {
+    let saved = shared.queues.sync().map_err(|error| error.to_string());
+    let saved = saved.and_then(|()| shared.checkpoints.save(checkpoint).map_err(|error| error.to_string()));
+    if let Err(error) = saved {
+        // Derived data: a restart replays more of the log instead.
+        tracing::warn!(position = checkpoint.base.position, %error, "checkpoint not saved");
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Checkpoint;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let applied = self.apply_entry(&entry).await?;
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+            if self.arrivals.len() >= ARRIVALS_MAX {
+                self.announce();
+            }
+        }
+        self.announce();
+        self.checkpoint_if_due();
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { shared: self.shared.clone(), now: self.capture() }
+    }
+
+    /// The snapshot was saved and the log is being reset to it (see `transport::peer`).
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: Checkpoint) -> io::Result<()> {
+        let state = State::decode(&snapshot.state).map_err(io::Error::other)?;
+        self.shared.queues.reset(&snapshot.base.counters).map_err(io::Error::other)?;
+        *self.shared.metadata.write() = state.metadata;
+        self.membership = meta.last_membership.clone();
+        self.applied = meta.last_log_id;
+        self.position = snapshot.base.position;
+        self.prev_crc = snapshot.base.prev_crc;
+        self.checkpointed = (self.position, Instant::now());
+        self.shared.note_applied(self.applied.map_or(0, |id| id.index), self.position);
+        self.shared.hooks.metadata_changed();
+        // Kept where the next builder or sender looks for it.
+        self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;
+        tracing::info!(
+            position = self.position,
+            index = self.applied.map(|id| id.index),
+            "snapshot installed"
+        );
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
+        // The one that continues into the retained log: snapshots of later segment starts wait for retention.
+        let log = self.shared.log.state();
+        for position in self.shared.checkpoints.snapshots().map_err(io::Error::other)?.into_iter().rev() {
+            let snapshot = load_snapshot(&self.shared, position)?;
+            if position <= log.start_position || snapshot.base.id == log.purged {
+                return snapshot_of(snapshot).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A snapshot as openraft hands it around.
+pub(crate) fn snapshot_of(checkpoint: Checkpoint) -> io::Result<SnapshotOf> {
+    let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+    let meta =
+        SnapshotMetaOf { last_log_id: checkpoint.base.id.map(log_id), last_membership: state.membership };
+    Ok(Snapshot { meta, snapshot: checkpoint })
+}
+
+/// The saved snapshot of a segment's start.
+pub(crate) fn load_snapshot(shared: &Shared, position: u64) -> io::Result<Checkpoint> {
+    let found = shared.checkpoints.load_snapshot(position).map_err(io::Error::other)?;
+    found
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no snapshot of position {position}")))
+}
+
+/// Builds the snapshot that retention asked for; without such a wish, the state as applied now.
+pub(crate) struct SnapshotBuilder {
+    shared: Arc<Shared>,
+    now: Checkpoint,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = Checkpoint;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let wanted = self.shared.retain_from.lock().take();
+        let checkpoint = match wanted {
+            Some(position) => load_snapshot(&self.shared, position)?,
+            None => {
+                self.shared.checkpoints.save_snapshot(&self.now).map_err(io::Error::other)?;
+                Checkpoint { base: self.now.base.clone(), state: self.now.state.clone() }
+            }
+        };
+        snapshot_of(checkpoint)
+    }
+}

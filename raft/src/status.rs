@@ -1,0 +1,66 @@
+//! What a node knows of its group, as one value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use folio_engine::record::EntryId;
+
+use crate::types::NodeAddress;
+
+/// The part a node plays in its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// It takes proposals.
+    Leader,
+    /// It follows a leader, or waits for one, and votes.
+    Follower,
+    /// It follows and does not vote.
+    Learner,
+    /// It asks for votes.
+    Candidate,
+    /// It takes no part any more; the reason.
+    Stopped(String),
+}
+
+impl Role {
+    /// The role in one lower-case word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Learner => "learner",
+            Role::Candidate => "candidate",
+            Role::Stopped(_) => "stopped",
+        }
+    }
+}
+
+/// One node's view of its group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This node.
+    pub node_id: u64,
+    /// What it does.
+    pub role: Role,
+    /// The leader, if this node knows one.
+    pub leader: Option<u64>,
+    /// The term of this node's vote.
+    pub term: u64,
+    /// Index of the last entry known to be committed, 0 before the first.
+    pub committed: u64,
+    /// Index of the last applied entry, 0 before the first.
+    pub applied: u64,
+    /// The last entry in the log.
+    pub last: Option<EntryId>,
+    /// Position up to which the log is durable on this node.
+    pub durable_position: u64,
+    /// Position up to which the log is applied on this node: what it serves.
+    pub applied_position: u64,
+    /// Every member and learner.
+    pub members: BTreeMap<u64, NodeAddress>,
+    /// The members that vote.
+    pub voters: BTreeSet<u64>,
+    /// On the leader: entries that each other node has not acknowledged yet.
+    pub lag: BTreeMap<u64, u64>,
+    /// Whether the disk has no room for another segment.
+    pub disk_full: bool,
+}

@@ -1,0 +1,84 @@
+//! openraft's own storage test suite, on our log, queues and metadata.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use folio_engine::disk::{Disk, RealDisk};
+use folio_engine::queues::Arrival;
+use openraft::StorageError;
+use openraft::base::BoxFuture;
+use openraft::testing::log::{StoreBuilder, Suite};
+use parking_lot::{Mutex, RwLock};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::config::{Flush, GroupConfig, Retention, Timing};
+use crate::group::{Hooks, recover};
+use crate::log_store::LogStore;
+use crate::shared::{Durable, Shared};
+use crate::state_machine::StateMachine;
+use crate::types::TypeConfig;
+
+struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
+        Box::pin(std::future::ready(request))
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn metadata_changed(&self) {}
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
+        let dir = TempDir::new().map_err(|error| StorageError::write(openraft_error(error)))?;
+        let config = GroupConfig {
+            node_id: 0,
+            cluster: "test".into(),
+            group: "test".into(),
+            data_dir: dir.path().to_owned(),
+            segment_bytes: 64 << 10,
+            nodes: Default::default(),
+            join: false,
+            listen: ([127, 0, 0, 1], 0).into(),
+            flush: Flush::Sync,
+            timing: Timing::default(),
+            retention: Retention::default(),
+        };
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let opened =
+            recover::open(&config, disk).map_err(|error| StorageError::write(openraft_error(error)))?;
+        let shared = Arc::new(Shared {
+            log: opened.log,
+            queues: opened.queues,
+            metadata: RwLock::default(),
+            checkpoints: opened.checkpoints,
+            durable: watch::Sender::new(Durable::default()),
+            hooks: Arc::new(NoHooks),
+            pending_reset: Mutex::default(),
+            retain_from: Mutex::default(),
+            applied_index: AtomicU64::new(0),
+            applied_position: AtomicU64::new(0),
+            segment_bytes: config.segment_bytes,
+        });
+        let machine = StateMachine::new(shared.clone(), opened.state.membership, &opened.base);
+        Ok((dir, LogStore::new(shared), machine))
+    }
+}
+
+fn openraft_error(error: impl ToString) -> openraft::impls::BoxedErrorSource {
+    use openraft::errors::ErrorSource;
+    openraft::impls::BoxedErrorSource::from_string(error.to_string())
+}
+
+#[test]
+fn the_commit_log_passes_openrafts_storage_suite() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let passed = runtime.unwrap().block_on(Suite::test_all(Builder));
+    if let Err(error) = passed {
+        panic!("openraft's storage suite: {error}");
+    }
+}

@@ -1,0 +1,276 @@
+//! openraft's view of the transport: one [`Network`] for each peer and purpose.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+
+use super::replication::{Replication, append_parts};
+use super::requests::{Requests, connect};
+use super::wire::{
+    AppendAnswer, Hello, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
+};
+use crate::codec::{self, WireLogId};
+use crate::state_machine::SnapshotOf;
+use crate::types::{NodeAddress, TypeConfig, Vote};
+use folio_engine::checkpoint::Checkpoint;
+
+/// How long a tiny snapshot may take to be sent and installed.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Peer, its address, purpose.
+type Kept = (u64, String, &'static str);
+
+/// Makes the connections to peers and keeps those that are shared.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    hello: Hello,
+    kept: Arc<Mutex<HashMap<Kept, Requests>>>,
+}
+
+impl Connections {
+    /// `hello` with `to` and `purpose` still open.
+    pub(crate) fn new(hello: Hello) -> Connections {
+        Connections { hello, kept: Arc::default() }
+    }
+
+    /// The request connection to a peer for one purpose: votes, heartbeats and server calls do not share.
+    pub(crate) fn requests(&self, to: u64, address: &str, purpose: &'static str) -> Requests {
+        let mut kept = self.kept.lock();
+        let key = (to, address.to_owned(), purpose);
+        let hello = Hello { to, purpose: Purpose::Requests, ..self.hello.clone() };
+        kept.entry(key).or_insert_with(|| Requests::new(address.to_owned(), hello)).clone()
+    }
+
+    fn network(&self, target: u64, node: &NodeAddress, purpose: &'static str) -> Network {
+        Network {
+            address: node.raft.clone(),
+            hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
+            requests: self.requests(target, &node.raft, purpose),
+            pipelined: purpose == "replication",
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Connections {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &NodeAddress) -> Network {
+        self.network(target, node, "replication")
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &NodeAddress) -> Network {
+        self.network(target, node, "heartbeat")
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &NodeAddress) -> Network {
+        self.network(target, node, "snapshot")
+    }
+}
+
+/// One peer, for one purpose.
+pub(crate) struct Network {
+    address: String,
+    hello: Hello,
+    requests: Requests,
+    pipelined: bool,
+}
+
+fn unreachable(error: &io::Error) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+fn broken(error: &io::Error) -> RPCError<TypeConfig> {
+    RPCError::Network(NetworkError::new(error))
+}
+
+fn stream_result(answer: AppendAnswer) -> StreamAppendResult<TypeConfig> {
+    match answer {
+        AppendAnswer::Matching(id) => Ok(id.map(WireLogId::log_id)),
+        AppendAnswer::Conflict(id) => Err(StreamAppendError::Conflict(id.log_id())),
+        AppendAnswer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote.vote())),
+    }
+}
+
+impl Network {
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: Kind,
+        parts: Vec<Bytes>,
+        limit: Duration,
+    ) -> io::Result<T> {
+        let body = self.requests.request(kind, parts, limit).await?;
+        codec::decode(&body).map_err(io::Error::other)
+    }
+
+    async fn vote_request(
+        &self,
+        kind: Kind,
+        request: VoteRequest<TypeConfig>,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let body = VoteBody {
+            vote: (&request.vote).into(),
+            last: request.last_log_id.as_ref().map(Into::into),
+            transfer: request.leadership_transfer,
+        };
+        let parts = vec![codec::encode(&body).into()];
+        let answer: VoteAnswer =
+            self.ask(kind, parts, option.hard_ttl()).await.map_err(|e| unreachable(&e))?;
+        Ok(VoteResponse::new(answer.vote.vote(), answer.last.map(WireLogId::log_id), answer.granted))
+    }
+
+    async fn replicate<S>(
+        &mut self,
+        input: S,
+    ) -> Result<
+        BoxStream<'_, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+        RPCError<TypeConfig>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let (reader, writer) =
+            connect(&self.address, &self.hello).await.map_err(|error| unreachable(&error))?;
+        let replication = Replication::start(reader, writer, input);
+        let answers = stream::unfold(Some(replication), |replication| async move {
+            let mut replication = replication?;
+            match replication.next().await {
+                Ok(Some(answer)) => Some((Ok(stream_result(answer)), Some(replication))),
+                Ok(None) => None,
+                Err(error) => Some((Err(broken(&error)), None)),
+            }
+        });
+        Ok(Box::pin(answers))
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = Checkpoint;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let parts = append_parts(&request).map_err(|error| broken(&error))?;
+        let answer: AppendAnswer =
+            self.ask(Kind::Append, parts, option.hard_ttl()).await.map_err(|error| unreachable(&error))?;
+        Ok(match answer {
+            AppendAnswer::Matching(id) => AppendEntriesResponse::PartialSuccess(id.map(WireLogId::log_id)),
+            AppendAnswer::Conflict(_) => AppendEntriesResponse::Conflict,
+            AppendAnswer::HigherVote(vote) => AppendEntriesResponse::HigherVote(vote.vote()),
+        })
+    }
+
+    /// Pipelined for replication; for heartbeats, one request and its answer on the heartbeat connection.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.pipelined {
+                return self.replicate(input).await;
+            }
+            let limit = option.hard_ttl();
+            let answers = stream::once(async move {
+                let request = input.next().await?;
+                let exchange = async {
+                    let parts = append_parts(&request)?;
+                    self.ask::<AppendAnswer>(Kind::Append, parts, limit).await
+                };
+                Some(exchange.await.map(stream_result).map_err(|error| unreachable(&error)))
+            });
+            let answers: BoxStream<'s, _> = Box::pin(answers.filter_map(std::future::ready));
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.vote_request(Kind::Vote, request, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.vote_request(Kind::PreVote, request, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let body = SnapshotBody {
+            vote: (&vote).into(),
+            last: snapshot.meta.last_log_id.as_ref().map(Into::into),
+            membership_log_id: snapshot.meta.last_membership.log_id().as_ref().map(Into::into),
+            membership: snapshot.meta.last_membership.membership().into(),
+            checkpoint: snapshot.snapshot.encode(),
+        };
+        let parts = vec![codec::encode(&body).into()];
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            answer = self.ask::<codec::WireVote>(Kind::Snapshot, parts, SNAPSHOT_TIMEOUT) => {
+                let vote = answer.map_err(|error| unreachable(&error))?;
+                Ok(SnapshotResponse::new(vote.vote()))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let body = TransferBody {
+            from: request.from_leader().into(),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(Into::into),
+        };
+        let parts = vec![codec::encode(&body).into()];
+        let answer: TransferAnswer =
+            self.ask(Kind::Transfer, parts, option.hard_ttl()).await.map_err(|error| unreachable(&error))?;
+        Ok(match answer {
+            TransferAnswer::Done => Ok(()),
+            TransferAnswer::VoteChanged { expected, actual } => {
+                Err(TransferLeaderError::VoteChanged { expected: expected.vote(), actual: actual.vote() })
+            }
+            TransferAnswer::LogNotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
+                expected: expected.map(WireLogId::log_id),
+                actual: actual.map(WireLogId::log_id),
+            }),
+        })
+    }
+}

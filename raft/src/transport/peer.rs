@@ -1,0 +1,330 @@
+//! The listening side: what peers ask of this node.
+//!
+//! - `peer.I1`: a connection speaks only after a hello for this cluster, group, node and segment size.
+//! - `peer.I2`: a node that lost its log (`group::founding`) refuses votes until it has caught up.
+//! - `peer.I3`: records are taken only while the disk has room for them; the leader retries later.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes};
+use folio_engine::checkpoint::Checkpoint;
+use folio_engine::record::{Record, RecordHeader};
+use futures_util::StreamExt;
+use openraft::entry::RaftEntry;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
+};
+use openraft::storage::Snapshot;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use super::requests::CONNECT_TIMEOUT;
+use super::wire::{
+    AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, SnapshotBody,
+    TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
+};
+use crate::codec::{self, WireLogId};
+use crate::group::founding::Founding;
+use crate::shared::Shared;
+use crate::state_machine::SnapshotMetaOf;
+use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig};
+
+/// Appends that wait for the core at most, per connection.
+const APPENDS_WAITING: usize = 64;
+/// Requests of one connection that are worked on at once.
+const REQUESTS_AT_ONCE: usize = 256;
+
+/// Everything a peer connection needs of this node.
+pub(crate) struct Peers {
+    pub(crate) raft: Raft,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) founding: Arc<Founding>,
+    /// What a peer must say to be let in, `from` and `purpose` aside.
+    pub(crate) expect: Hello,
+}
+
+impl Peers {
+    /// Accepts peers until the listener's task is aborted.
+    pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((socket, from)) => {
+                    let peers = self.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = peers.serve(socket).await {
+                            tracing::debug!(%from, %error, "peer connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a peer's connection");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, socket: TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let from = socket.peer_addr()?;
+        let (read, write) = socket.into_split();
+        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        let first = timeout(CONNECT_TIMEOUT, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let Some(Frame { kind: Kind::Hello, body, .. }) = first else { return Err(invalid("no hello")) };
+        let hello: Hello = codec::decode(&body).map_err(|error| invalid(error.to_string()))?;
+        if let Err(reason) = self.check(&hello) {
+            tracing::warn!(%from, node = hello.from, reason, "peer refused");
+            return writer.write(Kind::Failure, 0, vec![reason.into()]).await;
+        }
+        writer.write(Kind::Answer, 0, Vec::new()).await?;
+        match hello.purpose {
+            Purpose::Replication => self.serve_replication(reader, writer).await,
+            Purpose::Requests => self.serve_requests(hello.from, reader, writer).await,
+        }
+    }
+
+    /// `peer.I1`
+    fn check(&self, hello: &Hello) -> Result<(), String> {
+        let expect = &self.expect;
+        let names = (&hello.cluster, &hello.group) == (&expect.cluster, &expect.group);
+        if !names {
+            return Err(format!(
+                "this is group {} of cluster {}, the peer looks for {} of {}",
+                expect.group, expect.cluster, hello.group, hello.cluster
+            ));
+        }
+        if hello.to != expect.to {
+            return Err(format!("this is node {}, the peer looks for node {}", expect.to, hello.to));
+        }
+        if hello.segment_bytes != expect.segment_bytes {
+            return Err(format!(
+                "segments here are {} bytes, the peer's are {}: they must be the same on every node of a group",
+                expect.segment_bytes, hello.segment_bytes
+            ));
+        }
+        Ok(())
+    }
+
+    async fn serve_replication(&self, mut reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
+        let (appends, waiting) = mpsc::channel::<AppendEntriesRequest<TypeConfig>>(APPENDS_WAITING);
+        let waiting = futures_util::stream::unfold(waiting, |mut waiting| async {
+            waiting.recv().await.map(|request| (request, waiting))
+        });
+        let mut answers = Box::pin(self.raft.stream_append(waiting));
+        let (failures, mut failed) = mpsc::channel::<String>(1);
+        let read = async {
+            while let Some(frame) = reader.next().await? {
+                match self.parse_append(&frame) {
+                    Ok(request) => {
+                        if appends.send(request).await.is_err() {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        let _ = failures.send(error.to_string()).await;
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+            io::Result::Ok(())
+        };
+        let write = async {
+            let mut id = 0;
+            loop {
+                id += 1;
+                tokio::select! {
+                    biased;
+                    answer = answers.next() => match answer {
+                        Some(Ok(answer)) => {
+                            let answer = append_answer(answer);
+                            writer.write(Kind::Answer, id, vec![codec::encode(&answer).into()]).await?;
+                        }
+                        Some(Err(fatal)) => {
+                            return writer.write(Kind::Failure, id, vec![fatal.to_string().into()]).await;
+                        }
+                        None => return Ok(()),
+                    },
+                    Some(failure) = failed.recv() => {
+                        return writer.write(Kind::Failure, id, vec![failure.into()]).await;
+                    }
+                }
+            }
+        };
+        tokio::select! { ended = read => ended, ended = write => ended }
+    }
+
+    /// Takes an append apart: the records stay slices of the frame.
+    fn parse_append(&self, frame: &Frame) -> io::Result<AppendEntriesRequest<TypeConfig>> {
+        let mut body = frame.body.clone();
+        if frame.kind != Kind::Append || body.len() < 4 {
+            return Err(invalid(format!("a {:?} frame of {} bytes as an append", frame.kind, body.len())));
+        }
+        let head_bytes = body.get_u32_le() as usize;
+        if head_bytes > body.len() {
+            return Err(invalid("an append whose head is longer than its frame"));
+        }
+        let head: AppendHead =
+            codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
+        // peer.I3
+        if !body.is_empty() && !self.shared.log.has_room(body.len() as u64) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
+        }
+        Ok(AppendEntriesRequest {
+            vote: head.vote.vote(),
+            prev_log_id: head.prev.map(WireLogId::log_id),
+            leader_commit: head.commit.map(WireLogId::log_id),
+            entries: parse_records(body)?,
+        })
+    }
+
+    async fn serve_requests(
+        self: Arc<Self>,
+        from: u64,
+        mut reader: FrameReader,
+        mut writer: FrameWriter,
+    ) -> io::Result<()> {
+        let (answers, mut waiting) = mpsc::channel::<(Kind, u64, Bytes)>(REQUESTS_AT_ONCE);
+        let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        let read = async {
+            while let Some(frame) = reader.next().await? {
+                let (peers, answers) = (self.clone(), answers.clone());
+                let Ok(slot) = slots.clone().acquire_owned().await else { break };
+                tokio::spawn(async move {
+                    let id = frame.id;
+                    let answer = match peers.answer(from, frame).await {
+                        Ok(body) => (Kind::Answer, id, body),
+                        Err(error) => (Kind::Failure, id, error.to_string().into()),
+                    };
+                    let _ = answers.send(answer).await;
+                    drop(slot);
+                });
+            }
+            io::Result::Ok(())
+        };
+        let write = async {
+            while let Some((kind, id, body)) = waiting.recv().await {
+                writer.write(kind, id, vec![body]).await?;
+            }
+            io::Result::Ok(())
+        };
+        tokio::select! { ended = read => ended, ended = write => ended }
+    }
+
+    async fn answer(&self, from: u64, frame: Frame) -> io::Result<Bytes> {
+        match frame.kind {
+            Kind::Append => self.append(&frame).await,
+            Kind::Vote => self.vote(&frame.body, false).await,
+            Kind::PreVote => self.vote(&frame.body, true).await,
+            Kind::Transfer => self.transfer(&frame.body).await,
+            Kind::Snapshot => self.snapshot(&frame.body).await,
+            Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
+            Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared)).into()),
+            Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
+        }
+    }
+
+    async fn append(&self, frame: &Frame) -> io::Result<Bytes> {
+        let request = self.parse_append(frame)?;
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(RaftEntry::log_id).or(prev);
+        let answer = match self.raft.append_entries(request).await.map_err(io::Error::other)? {
+            AppendEntriesResponse::Success => AppendAnswer::Matching(last.as_ref().map(Into::into)),
+            AppendEntriesResponse::PartialSuccess(last) => {
+                AppendAnswer::Matching(last.as_ref().map(Into::into))
+            }
+            AppendEntriesResponse::HigherVote(vote) => AppendAnswer::HigherVote((&vote).into()),
+            AppendEntriesResponse::Conflict => match prev {
+                Some(prev) => AppendAnswer::Conflict((&prev).into()),
+                None => return Err(invalid("a conflict with nothing before it")),
+            },
+        };
+        Ok(codec::encode(&answer).into())
+    }
+
+    async fn vote(&self, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {
+        let wire: VoteBody = codec::decode(body).map_err(io::Error::other)?;
+        // peer.I2
+        if self.founding.refuses_votes() {
+            return Err(io::Error::other(
+                "this node's log is empty or incomplete: it does not vote until it has caught up",
+            ));
+        }
+        let mut request = VoteRequest::new(wire.vote.vote(), wire.last.map(WireLogId::log_id));
+        request.leadership_transfer = wire.transfer;
+        let answered =
+            if pre_vote { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+        let response = answered.map_err(io::Error::other)?;
+        let answer = VoteAnswer {
+            vote: (&response.vote).into(),
+            granted: response.vote_granted,
+            last: response.last_log_id.as_ref().map(Into::into),
+        };
+        Ok(codec::encode(&answer).into())
+    }
+
+    async fn transfer(&self, body: &[u8]) -> io::Result<Bytes> {
+        use openraft::raft::TransferLeaderError as Refused;
+        let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
+        let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
+        let answer = match self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)? {
+            Ok(()) => TransferAnswer::Done,
+            Err(Refused::VoteChanged { expected, actual }) => {
+                TransferAnswer::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
+            }
+            Err(Refused::LogNotFlushed { expected, actual }) => TransferAnswer::LogNotFlushed {
+                expected: expected.as_ref().map(Into::into),
+                actual: actual.as_ref().map(Into::into),
+            },
+        };
+        Ok(codec::encode(&answer).into())
+    }
+
+    /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:
+    /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
+    async fn snapshot(&self, body: &[u8]) -> io::Result<Bytes> {
+        let wire: SnapshotBody = codec::decode(body).map_err(io::Error::other)?;
+        let checkpoint = Checkpoint::decode(&wire.checkpoint.into()).map_err(io::Error::other)?;
+        let membership = wire.membership.membership().map_err(io::Error::other)?;
+        let meta = SnapshotMetaOf {
+            last_log_id: wire.last.map(WireLogId::log_id),
+            last_membership: StoredMembership::new(wire.membership_log_id.map(WireLogId::log_id), membership),
+        };
+        if checkpoint.base.id != meta.last_log_id.as_ref().map(crate::types::entry_id) {
+            return Err(invalid("a snapshot whose checkpoint is of another entry"));
+        }
+        let (shared, saved) = (self.shared.clone(), checkpoint.clone());
+        tokio::task::spawn_blocking(move || shared.checkpoints.save_snapshot(&saved))
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        *self.shared.pending_reset.lock() = Some(checkpoint.base.clone());
+        let snapshot = Snapshot { meta, snapshot: checkpoint };
+        let response =
+            self.raft.install_full_snapshot(wire.vote.vote(), snapshot).await.map_err(io::Error::other)?;
+        Ok(codec::encode(&codec::WireVote::from(&response.vote)).into())
+    }
+}
+
+fn append_answer(result: Result<Option<LogId>, StreamAppendError<TypeConfig>>) -> AppendAnswer {
+    match result {
+        Ok(matching) => AppendAnswer::Matching(matching.as_ref().map(Into::into)),
+        Err(StreamAppendError::Conflict(id)) => AppendAnswer::Conflict((&id).into()),
+        Err(StreamAppendError::HigherVote(vote)) => AppendAnswer::HigherVote((&vote).into()),
+    }
+}
+
+/// Splits back-to-back records; every length and checksum is checked.
+fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        let header = RecordHeader::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
+        if header.length as usize > bytes.len() {
+            return Err(invalid(format!("record {} is longer than its frame", header.index)));
+        }
+        let frame = bytes.split_to(header.length as usize);
+        entries.push(LogEntry::stored(Record::parse(frame).map_err(|error| invalid(error.to_string()))?));
+    }
+    Ok(entries)
+}

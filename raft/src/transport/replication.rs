@@ -1,0 +1,106 @@
+//! The replication stream to one peer: appends are written as they come, answers come back in order.
+//!
+//! One task writes, the stream that openraft polls reads. Up to [`APPENDS_IN_FLIGHT`] appends are on their
+//! way; an answer that takes longer than [`ANSWER_TIMEOUT`] ends the stream, so that a hung follower blocks
+//! neither replication to it for ever nor retention.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use openraft::raft::AppendEntriesRequest;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::wire::{AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Kind, invalid};
+use crate::codec;
+use crate::types::{Content, TypeConfig};
+
+/// Appends on their way at once; openraft's receiving side pipelines as many.
+const APPENDS_IN_FLIGHT: usize = 64;
+/// How long one append may go unanswered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pieces of an append frame's body: its head, then the records as they are in the log.
+pub(crate) fn append_parts(request: &AppendEntriesRequest<TypeConfig>) -> io::Result<Vec<Bytes>> {
+    let head = codec::encode(&AppendHead {
+        vote: (&request.vote).into(),
+        prev: request.prev_log_id.as_ref().map(Into::into),
+        commit: request.leader_commit.as_ref().map(Into::into),
+    });
+    let mut prefix = BytesMut::with_capacity(4 + head.len());
+    prefix.put_u32_le(head.len() as u32);
+    prefix.put_slice(&head);
+    let mut parts = Vec::with_capacity(1 + request.entries.len());
+    parts.push(prefix.freeze());
+    for entry in &request.entries {
+        match &entry.content {
+            Content::Stored(record) => parts.push(record.frame().clone()),
+            Content::New(_) => {
+                return Err(invalid(format!("{entry} is not in the log and cannot be replicated")));
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// One stream of appends over one connection.
+pub(crate) struct Replication {
+    reader: FrameReader,
+    /// One element for each append that was, or is about to be, written.
+    written: mpsc::Receiver<()>,
+    writer: JoinHandle<io::Result<()>>,
+}
+
+impl Drop for Replication {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+impl Replication {
+    /// Starts writing what `input` yields.
+    pub(crate) fn start<S>(reader: FrameReader, mut writer: FrameWriter, mut input: S) -> Replication
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let (note, written) = mpsc::channel(APPENDS_IN_FLIGHT);
+        let writer = tokio::spawn(async move {
+            let mut id = 0;
+            while let Some(request) = input.next().await {
+                id += 1;
+                let parts = append_parts(&request)?;
+                if note.send(()).await.is_err() {
+                    return Ok(());
+                }
+                writer.write(Kind::Append, id, parts).await?;
+            }
+            Ok(())
+        });
+        Replication { reader, written, writer }
+    }
+
+    /// The answer to the next append, in order; `None` once the input has ended and all are answered.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<AppendAnswer>> {
+        if self.written.recv().await.is_none() {
+            return match (&mut self.writer).await {
+                Ok(result) => result.map(|()| None),
+                Err(error) => Err(io::Error::other(error)),
+            };
+        }
+        let frame =
+            timeout(ANSWER_TIMEOUT, self.reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        match frame {
+            Some(Frame { kind: Kind::Answer, body, .. }) => {
+                codec::decode(&body).map(Some).map_err(io::Error::other)
+            }
+            Some(Frame { kind: Kind::Failure, body, .. }) => {
+                Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()))
+            }
+            Some(other) => Err(invalid(format!("a {:?} frame on a replication stream", other.kind))),
+            None => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+}

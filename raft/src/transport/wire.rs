@@ -1,0 +1,249 @@
+//! Frames between peers.
+//!
+//! | field | size | meaning |
+//! |---|---|---|
+//! | length | 4, little-endian | bytes that follow: 9 + body |
+//! | kind | 1 | [`Kind`] |
+//! | id | 8, little-endian | a request's number, echoed by its answer |
+//! | body | rest | by kind; `Append`: length of the head (4), head, then log records back to back |
+//!
+//! The first frame of a connection is a [`Hello`]; the answer to it says whether the peer may talk. No
+//! allocation happens before a length was checked against [`FRAME_BYTES_MAX`].
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::codec::{WireLogId, WireMembership, WireVote};
+
+/// Bytes of a frame at most: an append of several records of the largest size.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
+/// Bytes before the body, without the length itself.
+const HEAD_BYTES: usize = 9;
+/// Free space kept for the next read.
+const READ_BYTES: usize = 256 << 10;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Hello = 1,
+    Append = 2,
+    Vote = 3,
+    PreVote = 4,
+    Transfer = 5,
+    Snapshot = 6,
+    Call = 7,
+    /// Asks what the node's log holds, before the group is founded.
+    Summary = 8,
+    /// The answer to any of the above.
+    Answer = 100,
+    /// The answer when the peer cannot: its text.
+    Failure = 101,
+}
+
+impl Kind {
+    fn parse(byte: u8) -> Option<Kind> {
+        use Kind::*;
+        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Answer, Failure]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// Pipelined appends, answered in order.
+    Replication,
+    /// Requests, answered in any order.
+    Requests,
+}
+
+/// Who connects, and what it believes about the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) cluster: String,
+    pub(crate) group: String,
+    pub(crate) segment_bytes: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) purpose: Purpose,
+}
+
+/// The head of an append; the records follow it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AppendHead {
+    pub(crate) vote: WireVote,
+    pub(crate) prev: Option<WireLogId>,
+    pub(crate) commit: Option<WireLogId>,
+}
+
+/// The answer to an append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AppendAnswer {
+    Matching(Option<WireLogId>),
+    Conflict(WireLogId),
+    HigherVote(WireVote),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteBody {
+    pub(crate) vote: WireVote,
+    pub(crate) last: Option<WireLogId>,
+    pub(crate) transfer: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteAnswer {
+    pub(crate) vote: WireVote,
+    pub(crate) granted: bool,
+    pub(crate) last: Option<WireLogId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TransferBody {
+    pub(crate) from: WireVote,
+    pub(crate) to: u64,
+    pub(crate) last: Option<WireLogId>,
+}
+
+/// The answer to a transfer: why it was refused, if it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum TransferAnswer {
+    Done,
+    VoteChanged { expected: WireVote, actual: WireVote },
+    LogNotFlushed { expected: Option<WireLogId>, actual: Option<WireLogId> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotBody {
+    pub(crate) vote: WireVote,
+    pub(crate) last: Option<WireLogId>,
+    pub(crate) membership_log_id: Option<WireLogId>,
+    pub(crate) membership: WireMembership,
+    /// The checkpoint in its file format.
+    pub(crate) checkpoint: Vec<u8>,
+}
+
+/// One frame, its body not looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Frame {
+    pub(crate) kind: Kind,
+    pub(crate) id: u64,
+    pub(crate) body: Bytes,
+}
+
+/// Reads frames; bodies are slices of the read buffer.
+pub(crate) struct FrameReader {
+    socket: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl FrameReader {
+    pub(crate) fn new(socket: OwnedReadHalf) -> FrameReader {
+        FrameReader { socket, buffer: BytesMut::new() }
+    }
+
+    /// The next frame, `None` when the peer closed between two frames. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.parse()? {
+                return Ok(Some(frame));
+            }
+            if self.socket.read_buf(&mut self.buffer).await? == 0 {
+                let half = !self.buffer.is_empty();
+                return if half { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(None) };
+            }
+        }
+    }
+
+    fn parse(&mut self) -> io::Result<Option<Frame>> {
+        let Some(length) = self.buffer.first_chunk::<4>() else {
+            self.buffer.reserve(READ_BYTES);
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if !(HEAD_BYTES..=FRAME_BYTES_MAX).contains(&length) {
+            return Err(invalid(format!("a frame of {length} bytes")));
+        }
+        if self.buffer.len() < 4 + length {
+            self.buffer.reserve((4 + length - self.buffer.len()).max(READ_BYTES));
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        let mut frame = self.buffer.split_to(length).freeze();
+        let kind = frame.get_u8();
+        let kind = Kind::parse(kind).ok_or_else(|| invalid(format!("a frame of unknown kind {kind}")))?;
+        let id = frame.get_u64_le();
+        Ok(Some(Frame { kind, id, body: frame }))
+    }
+}
+
+/// Writes frames whose bodies are several pieces, without joining them.
+pub(crate) struct FrameWriter {
+    socket: OwnedWriteHalf,
+}
+
+impl FrameWriter {
+    pub(crate) fn new(socket: OwnedWriteHalf) -> FrameWriter {
+        FrameWriter { socket }
+    }
+
+    pub(crate) async fn write(&mut self, kind: Kind, id: u64, parts: Vec<Bytes>) -> io::Result<()> {
+        let body: usize = parts.iter().map(Bytes::len).sum();
+        if HEAD_BYTES + body > FRAME_BYTES_MAX {
+            return Err(invalid(format!("a frame of {body} bytes is too large to send")));
+        }
+        let mut head = BytesMut::with_capacity(4 + HEAD_BYTES);
+        head.put_u32_le((HEAD_BYTES + body) as u32);
+        head.put_u8(kind as u8);
+        head.put_u64_le(id);
+        let mut pieces = Pieces(VecDeque::with_capacity(parts.len() + 1));
+        pieces.0.push_back(head.freeze());
+        pieces.0.extend(parts.into_iter().filter(|part| !part.is_empty()));
+        self.socket.write_all_buf(&mut pieces).await
+    }
+}
+
+/// Several pieces as one buffer, so that one system call writes many of them.
+struct Pieces(VecDeque<Bytes>);
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map_or(&[], |piece| &piece[..])
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while count > 0 {
+            let Some(front) = self.0.front_mut() else { return };
+            let step = count.min(front.len());
+            front.advance(step);
+            count -= step;
+            if front.is_empty() {
+                self.0.pop_front();
+            }
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.0) {
+            *slice = IoSlice::new(piece);
+            filled += 1;
+        }
+        filled
+    }
+}
+
+pub(crate) fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}

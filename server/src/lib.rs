@@ -1,1 +1,19 @@
-//! The broker and NameServer of FolioMQ.
+//! The broker and NameServer of FolioMQ, and its command line.
+//!
+//! The life of a request: `net` reads a frame, [`dispatch`](crate::broker::Broker) finds its handler (or
+//! `forward` takes it to the leader), the handler asks the group, and [`reply::Reply`] answers.
+
+pub mod broker;
+pub mod clients;
+pub mod config;
+mod dispatch;
+pub mod error;
+pub mod forward;
+mod gossip;
+mod groups;
+pub mod handlers;
+pub mod net;
+pub mod peer;
+pub mod reply;
+pub mod request;
+pub mod system;

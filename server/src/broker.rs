@@ -1,0 +1,101 @@
+//! One node's broker: what every handler needs, in one place.
+//!
+//! Not here: what requests mean (`handlers/`), how they get here (`net/`, `dispatch.rs`).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use folio_protocol::frame::Frame;
+use folio_raft::command::Topic;
+use folio_raft::group::Group;
+use folio_raft::status::{Role, Status};
+
+use tokio::sync::watch;
+
+use crate::clients::{Addresses, ClientTable};
+use crate::dispatch;
+use crate::forward::Forwards;
+use crate::handlers::clients::tell;
+use crate::net::{Channel, Service};
+use crate::reply::Reply;
+use crate::request::Request;
+use crate::system;
+
+/// What a broker is called and where it is; fixed while the node runs.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name, RocketMQ's `brokerName`.
+    pub broker_name: String,
+    /// This node in the group.
+    pub node_id: u64,
+    /// The advertised broker address: the store host in messages and in message ids.
+    pub store_host: SocketAddr,
+    /// Where clients reach this node.
+    pub addresses: Addresses,
+}
+
+/// The broker of one group on one node.
+pub struct Broker {
+    /// Names and addresses.
+    pub identity: Identity,
+    /// The replicated group.
+    pub group: Group,
+    /// Who is connected, here and at the other nodes.
+    pub clients: ClientTable,
+    /// Requests under way to the leader.
+    pub forwards: Forwards,
+    status: watch::Receiver<Status>,
+}
+
+impl Broker {
+    /// A broker over a running group.
+    pub fn new(identity: Identity, group: Group) -> Arc<Self> {
+        let clients = ClientTable::new(identity.addresses.clone());
+        let status = group.watch();
+        Arc::new(Self { identity, group, clients, forwards: Forwards::default(), status })
+    }
+
+    /// This node in the group.
+    pub fn node_id(&self) -> u64 {
+        self.identity.node_id
+    }
+
+    /// Whether this node takes proposals.
+    pub fn leads(&self) -> bool {
+        self.status.borrow().role == Role::Leader
+    }
+
+    /// The nodes of the group besides this one.
+    pub fn other_members(&self) -> BTreeSet<u64> {
+        let status = self.status.borrow();
+        status.members.keys().copied().filter(|id| *id != self.node_id()).collect()
+    }
+
+    /// A topic by name: created ones, and those RocketMQ has without anybody creating them.
+    pub fn topic(&self, name: &str) -> Option<Topic> {
+        let created = self.group.metadata().topic(name).cloned();
+        created.or_else(|| system::topic(name, &self.identity))
+    }
+}
+
+impl Service for Arc<Broker> {
+    fn request(&self, channel: &Channel, frame: Frame) {
+        let frame = Arc::new(frame);
+        let reply = Reply::to_client(channel.clone(), &frame);
+        let remote = channel.remote();
+        dispatch::dispatch(self, Request { frame, remote, channel: Some(channel.clone()), reply });
+    }
+
+    fn closed(&self, channel: &Channel) {
+        tell(self.clients.closed(channel.id()));
+    }
+}
+
+/// Milliseconds since the epoch, by this node's clock.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

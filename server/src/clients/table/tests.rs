@@ -1,0 +1,137 @@
+//! Tests of the client table: two nodes' tables, told about each other by hand.
+
+use std::time::Duration;
+
+use folio_protocol::body::ProducerData;
+
+use super::*;
+
+fn table() -> ClientTable {
+    ClientTable::new(Addresses { broker: "127.0.0.1:10911".to_owned(), namesrv: "127.0.0.1:9876".to_owned() })
+}
+
+fn consumer(client_id: &str, group: &str, expression: &str, version: i64) -> HeartbeatData {
+    let subscription = SubscriptionData {
+        topic: "orders".to_owned(),
+        sub_string: expression.to_owned(),
+        sub_version: version,
+        ..SubscriptionData::default()
+    };
+    let data = ConsumerData {
+        group_name: group.to_owned(),
+        subscription_data_set: vec![subscription],
+        ..ConsumerData::default()
+    };
+    HeartbeatData {
+        client_id: client_id.to_owned(),
+        consumer_data_set: vec![data],
+        ..HeartbeatData::default()
+    }
+}
+
+fn beat(table: &ClientTable, channel: &Channel, data: HeartbeatData) -> Vec<String> {
+    groups(table.heartbeat(channel, &Frame::default(), data).notices)
+}
+
+fn groups(notices: Vec<Notice>) -> Vec<String> {
+    notices.into_iter().map(|notice| notice.group).collect()
+}
+
+#[tokio::test]
+async fn members_are_told_of_who_comes_and_goes_and_of_nothing_else() {
+    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    assert_eq!(beat(&table, &one, consumer("c1", "g", "*", 1)), ["g"]);
+    assert_eq!(beat(&table, &one, consumer("c1", "g", "*", 1)), [""; 0]);
+    assert_eq!(beat(&table, &two, consumer("c2", "g", "*", 2)), ["g", "g"]);
+    assert_eq!(table.members("g"), ["c1", "c2"]);
+    assert_eq!(groups(table.closed(two.id())), ["g"]);
+    assert_eq!(groups(table.unregister(one.id(), "c1", None, Some("g"))), [""; 0]);
+    assert!(table.members("g").is_empty() && table.group("g").is_none());
+}
+
+#[tokio::test]
+async fn a_new_subscription_is_told_and_the_newest_counts() {
+    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    beat(&table, &one, consumer("c1", "g", "*", 7));
+    beat(&table, &two, consumer("c2", "g", "old", 3));
+    let wanted = || table.subscription("g", "orders").map(|subscription| subscription.sub_string.clone());
+    assert_eq!(wanted().as_deref(), Some("*"));
+    assert_eq!(beat(&table, &one, consumer("c1", "g", "a || b", 8)).len(), 2);
+    assert_eq!(wanted().as_deref(), Some("a || b"));
+    assert_eq!(table.subscription("g", "other"), None);
+}
+
+#[tokio::test]
+async fn a_heartbeat_without_subscriptions_keeps_them_or_asks_for_them() {
+    let (table, channel) = (table(), Channel::unconnected());
+    let mut short = consumer("c1", "g", "", 0);
+    short.without_sub = true;
+    short.consumer_data_set[0].subscription_data_set.clear();
+    let first = table.heartbeat(&channel, &Frame::default(), short.clone());
+    assert!(first.sub_changed, "the client must send its subscriptions");
+    beat(&table, &channel, consumer("c1", "g", "a", 1));
+    let second = table.heartbeat(&channel, &Frame::default(), short);
+    assert!(!second.sub_changed);
+    assert!(table.subscription("g", "orders").is_some_and(|subscription| subscription.sub_string == "a"));
+}
+
+#[tokio::test]
+async fn two_nodes_agree_on_a_group_whose_members_are_on_both() {
+    let (left, right) = (table(), table());
+    let (one, two) = (Channel::unconnected(), Channel::unconnected());
+    beat(&left, &one, consumer("c1", "g", "*", 1));
+    beat(&right, &two, consumer("c2", "g", "*", 2));
+    assert_eq!(groups(left.heard(2, &right.share())), ["g"]);
+    assert_eq!(groups(right.heard(1, &left.share())), ["g"]);
+    assert_eq!(left.members("g"), ["c1", "c2"]);
+    assert_eq!(left.members("g"), right.members("g"));
+    assert!(left.heard(2, &right.share()).is_empty(), "the same again is no news");
+    assert_eq!(groups(right.closed(two.id())), [""; 0]);
+    assert_eq!(groups(left.heard(2, &right.share())), ["g"]);
+    assert_eq!(left.members("g"), ["c1"]);
+    assert_eq!(left.addresses_of(2).map(|addresses| addresses.broker).as_deref(), Some("127.0.0.1:10911"));
+}
+
+#[tokio::test]
+async fn a_peers_table_that_does_not_decode_changes_nothing() {
+    let (left, right) = (table(), table());
+    beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 2));
+    drop(left.heard(2, &right.share()));
+    assert!(left.heard(2, b"{\"consumers\": 7}").is_empty());
+    assert_eq!(left.members("g"), ["c2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_clients_and_silent_peers_expire() {
+    let (left, right) = (table(), table());
+    let channel = Channel::unconnected();
+    beat(&left, &channel, consumer("c1", "g", "*", 1));
+    beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 1));
+    drop(left.heard(2, &right.share()));
+    tokio::time::advance(SHARE_EXPIRES_AFTER + Duration::from_millis(1)).await;
+    assert_eq!(groups(left.expire()), ["g"]);
+    assert_eq!(left.members("g"), ["c1"]);
+    assert!(left.addresses_of(2).is_some(), "where a silent node was stays known");
+    drop(left.heard(2, &right.share()));
+    assert_eq!(left.members("g"), ["c1", "c2"], "it is back");
+    tokio::time::advance(CLIENT_EXPIRES_AFTER).await;
+    drop(left.expire());
+    assert!(left.members("g").is_empty());
+}
+
+#[tokio::test]
+async fn a_producer_is_found_by_its_group_and_a_closed_channel_registers_nobody() {
+    let (table, channel) = (table(), Channel::unconnected());
+    let data = HeartbeatData {
+        client_id: "p1".to_owned(),
+        producer_data_set: vec![ProducerData { group_name: "pg".to_owned() }],
+        ..HeartbeatData::default()
+    };
+    drop(table.heartbeat(&channel, &Frame::default(), data));
+    assert_eq!(table.producers("pg").len(), 1);
+    assert!(table.producer_channel("pg").is_some() && table.producer_channel("other").is_none());
+    let gone = Channel::unconnected();
+    gone.close(crate::net::CloseReason::PeerClosed);
+    beat(&table, &gone, consumer("c9", "g", "*", 1));
+    assert!(table.members("g").is_empty());
+}

@@ -1,0 +1,171 @@
+//! A RocketMQ `broker.conf` in DLedger mode, taken as it is.
+//!
+//! It names the peers' Raft addresses only, and gives nodes names (`n0`) instead of numbers: a node's
+//! id is its place in `dLegerPeers`, from 1. The members' client addresses are left empty in the
+//! founding membership, which must be the same on every node; nodes tell each other theirs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use folio_raft::config::{Flush, Retention, Timing};
+use folio_raft::types::NodeAddress;
+
+use super::file::host_of;
+use super::{BadValue, Listen, NodeConfig, bad};
+use crate::net::NetConfig;
+
+/// RocketMQ's `storePathRootDir` when the file has none is in the user's home; ours is said plainly.
+const DEFAULT_DATA_DIR: &str = "./store";
+
+pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
+    let mut keys = Keys::read(text)?;
+    let (own_name, peers) = (keys.required("dLegerSelfId")?, peers(&keys.required("dLegerPeers")?)?);
+    let own = peers.iter().find(|peer| peer.name == own_name);
+    let own = own.ok_or_else(|| bad("dLegerSelfId", format!("{own_name:?} is not among dLegerPeers")))?;
+    let broker_name = keys.take("brokerName");
+    let group = keys.take("dLegerGroup").or(broker_name).unwrap_or_else(|| super::DEFAULT_GROUP.to_owned());
+    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let listen = Listen {
+        namesrv: any(keys.number("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
+        broker: any(keys.number("listenPort")?.unwrap_or(super::BROKER_PORT)),
+        raft: any(own.port),
+    };
+    let mut retention = Retention::default();
+    if let Some(hours) = keys.number::<u64>("fileReservedTime")? {
+        retention.age = Some(Duration::from_secs(hours.saturating_mul(3_600)));
+    }
+    let config = NodeConfig {
+        cluster: keys.take("brokerClusterName").unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
+        group,
+        node_id: own.id,
+        data_dir: keys.take("storePathRootDir").unwrap_or_else(|| DEFAULT_DATA_DIR.to_owned()).into(),
+        host: keys.take("brokerIP1").unwrap_or_else(|| own.host.clone()),
+        listen,
+        nodes: peers.iter().map(|peer| (peer.id, peer.address())).collect(),
+        join: false,
+        segment_bytes: keys.number("mappedFileSizeCommitLog")?.unwrap_or(super::SEGMENT_BYTES),
+        flush: keys.flush()?,
+        retention,
+        timing: Timing::default(),
+        net: NetConfig::default(),
+        workers: super::default_workers(),
+        ignored: Vec::new(),
+    };
+    // It is always on here.
+    keys.take("enableDLegerCommitLog");
+    Ok(NodeConfig { ignored: keys.0.into_keys().collect(), ..config })
+}
+
+/// The file's keys; whoever uses one takes it, what is left was ignored.
+struct Keys(BTreeMap<String, String>);
+
+impl Keys {
+    fn read(text: &str) -> Result<Self, BadValue> {
+        let mut keys = BTreeMap::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with(['#', '!']) {
+                continue;
+            }
+            let Some((key, value)) = line.split_once(['=', ':']) else {
+                return Err(bad(format!("line {number}"), format!("{line:?} is not key=value")));
+            };
+            keys.insert(key.trim().to_owned(), value.trim().to_owned());
+        }
+        Ok(Self(keys))
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key).filter(|value| !value.is_empty())
+    }
+
+    fn required(&mut self, key: &str) -> Result<String, BadValue> {
+        let remedy = "missing: this reads a broker.conf in DLedger mode; a TOML file must end in .toml";
+        self.take(key).ok_or_else(|| bad(key, remedy))
+    }
+
+    fn number<N: std::str::FromStr>(&mut self, key: &str) -> Result<Option<N>, BadValue> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| bad(key, format!("{value:?} is not a number that fits")))
+    }
+
+    fn flush(&mut self) -> Result<Flush, BadValue> {
+        match self.take("flushDiskType").as_deref() {
+            // RocketMQ's own default is ASYNC_FLUSH; ours is not to lose what was acknowledged.
+            None | Some("SYNC_FLUSH") => Ok(Flush::Sync),
+            Some("ASYNC_FLUSH") => Ok(Flush::Async),
+            Some(other) => {
+                Err(bad("flushDiskType", format!("{other:?} is neither SYNC_FLUSH nor ASYNC_FLUSH")))
+            }
+        }
+    }
+}
+
+struct Peer {
+    id: u64,
+    name: String,
+    host: String,
+    port: u16,
+}
+
+impl Peer {
+    fn address(&self) -> NodeAddress {
+        let raft = format!("{}:{}", self.host, self.port);
+        NodeAddress { raft, broker: String::new(), namesrv: String::new() }
+    }
+}
+
+/// `n0-host:port;n1-host:port`.
+fn peers(text: &str) -> Result<Vec<Peer>, BadValue> {
+    let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+    (1..).zip(parts).map(|(id, part)| peer(id, part)).collect()
+}
+
+fn peer(id: u64, text: &str) -> Result<Peer, BadValue> {
+    let wrong = || bad("dLegerPeers", format!("{text:?} is not name-host:port"));
+    let (name, address) = text.split_once('-').ok_or_else(wrong)?;
+    let host = host_of(address).ok_or_else(wrong)?;
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or_else(wrong)?;
+    Ok(Peer { id, name: name.to_owned(), host: host.to_owned(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STOCK: &str = "
+brokerClusterName = RaftCluster
+brokerName=RaftNode00
+listenPort=30911
+namesrvAddr=127.0.0.1:9876
+storePathRootDir=/tmp/rmqstore/node00
+enableDLegerCommitLog=true
+dLegerGroup=RaftNode00
+dLegerPeers=n0-127.0.0.1:20911;n1-127.0.0.1:20912;n2-127.0.0.1:20913
+## must be unique
+dLegerSelfId=n1
+sendMessageThreadPoolNums=16
+";
+
+    #[test]
+    fn a_stock_dledger_configuration_is_taken_as_it_is() {
+        let config = parse(STOCK).expect("it is RocketMQ's own sample");
+        assert_eq!((config.group.as_str(), config.cluster.as_str()), ("RaftNode00", "RaftCluster"));
+        assert_eq!((config.node_id, config.host.as_str()), (2, "127.0.0.1"));
+        assert_eq!((config.listen.broker.port(), config.listen.raft.port()), (30911, 20912));
+        assert_eq!(config.nodes.values().map(|node| node.raft.as_str()).next_back(), Some("127.0.0.1:20913"));
+        assert_eq!(config.flush, Flush::Sync);
+        assert_eq!(config.ignored, ["namesrvAddr", "sendMessageThreadPoolNums"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_by_its_key() {
+        let key = |text: &str| parse(text).map_or_else(|error| error.key, |config| config.group);
+        assert_eq!(key(&STOCK.replace("dLegerSelfId=n1", "dLegerSelfId=n7")), "dLegerSelfId");
+        assert_eq!(key(&STOCK.replace("n1-127.0.0.1:20912", "n1:20912")), "dLegerPeers");
+        assert_eq!(key(&STOCK.replace("30911", "eleven")), "listenPort");
+        assert_eq!(key("listenPort=1"), "dLegerSelfId");
+        assert_eq!(key("what"), "line 1");
+    }
+}

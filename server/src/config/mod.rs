@@ -1,0 +1,250 @@
+//! What one node is told before it starts: TOML, or a RocketMQ `broker.conf` taken as it is.
+//!
+//! Not here: anything that is replicated; topics and groups are made by admin commands.
+
+mod broker_conf;
+mod file;
+mod size;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use folio_raft::config::{Flush, GroupConfig, Retention, Timing};
+use folio_raft::types::NodeAddress;
+
+use crate::net::NetConfig;
+
+pub use file::EXAMPLE;
+pub use size::ByteSize;
+
+/// RocketMQ's NameServer port.
+pub const NAMESRV_PORT: u16 = 9876;
+/// RocketMQ's broker port.
+pub const BROKER_PORT: u16 = 10911;
+/// Raft's port, four above the broker's as in `folio cluster`.
+pub const RAFT_PORT: u16 = 10915;
+/// RocketMQ's default cluster.
+pub const DEFAULT_CLUSTER: &str = "DefaultCluster";
+/// The group of `folio cluster`, and RocketMQ's first broker in its samples.
+pub const DEFAULT_GROUP: &str = "broker-a";
+/// Size of a log segment: RocketMQ's `mappedFileSizeCommitLog`.
+pub const SEGMENT_BYTES: u64 = 1 << 30;
+/// A record of the largest size, its neighbour and the filler must fit a segment.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
+/// Segments are mapped whole.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+/// Everything one node needs to know.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name, RocketMQ's `brokerName`.
+    pub group: String,
+    /// This node's id in the group.
+    pub node_id: u64,
+    /// Where everything this node writes is.
+    pub data_dir: PathBuf,
+    /// The host clients and peers are told.
+    pub host: String,
+    /// Where to listen.
+    pub listen: Listen,
+    /// The members at the group's birth.
+    pub nodes: BTreeMap<u64, NodeAddress>,
+    /// Wait to be added to a running group.
+    pub join: bool,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// When a message is acknowledged.
+    pub flush: Flush,
+    /// When old segments go.
+    pub retention: Retention,
+    /// Election timing.
+    pub timing: Timing,
+    /// Limits of connections.
+    pub net: NetConfig,
+    /// Threads of the runtime.
+    pub workers: usize,
+    /// Keys of the file that mean something to RocketMQ and nothing here.
+    pub ignored: Vec<String>,
+}
+
+/// Listening sockets, with the key that moves each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// Clients ask for routes here.
+    pub namesrv: SocketAddr,
+    /// Clients send and pull here.
+    pub broker: SocketAddr,
+    /// Peers connect here.
+    pub raft: SocketAddr,
+}
+
+/// What is wrong with a configuration. Refused: the operator can mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", .file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has an unknown key.
+    #[error("{}: {message}", .file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Line, key and what was expected.
+        message: String,
+    },
+    /// A key has an impossible value.
+    #[error("{}: {key}: {message}", .file.display())]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+}
+
+/// A key with an impossible value, before the file's name is known.
+#[derive(Debug, PartialEq, Eq)]
+struct BadValue {
+    key: String,
+    message: String,
+}
+
+fn bad(key: impl Into<String>, message: impl Into<String>) -> BadValue {
+    BadValue { key: key.into(), message: message.into() }
+}
+
+impl NodeConfig {
+    /// Reads a configuration file: TOML by its ending `.toml`, a RocketMQ `broker.conf` otherwise.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(file, &text)
+    }
+
+    fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let value = |BadValue { key, message }| ConfigError::Value { file: file.to_owned(), key, message };
+        let config = if file.extension().is_some_and(|ending| ending == "toml") {
+            let parsed: file::File = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+                file: file.to_owned(),
+                message: error.to_string().trim_end().to_owned(),
+            })?;
+            parsed.into_config().map_err(value)?
+        } else {
+            broker_conf::parse(text).map_err(value)?
+        };
+        config.check().map_err(value)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), BadValue> {
+        folio_protocol::names::check_group(&self.group).map_err(|error| bad("group", error.to_string()))?;
+        folio_protocol::names::check_group(&self.cluster)
+            .map_err(|error| bad("cluster", error.to_string()))?;
+        if self.node_id == 0 {
+            return Err(bad("node_id", "ids count from 1"));
+        }
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            let (min, max) = (ByteSize(SEGMENT_BYTES_MIN), ByteSize(SEGMENT_BYTES_MAX));
+            return Err(bad("log.segment_size", format!("must be between {min} and {max}")));
+        }
+        if !self.join && !self.nodes.contains_key(&self.node_id) {
+            return Err(bad("nodes", format!("this node, id {}, is not among them", self.node_id)));
+        }
+        self.check_timing()
+    }
+
+    fn check_timing(&self) -> Result<(), BadValue> {
+        let Timing { election_min, election_max, heartbeat } = self.timing;
+        if election_min > election_max {
+            return Err(bad("raft.election_min_ms", "must not be above raft.election_max_ms"));
+        }
+        if heartbeat.is_zero() || heartbeat * 2 > election_min {
+            return Err(bad("raft.heartbeat_ms", "must be above 0 and at most half of raft.election_min_ms"));
+        }
+        Ok(())
+    }
+
+    /// What the group needs of it.
+    pub fn group_config(&self) -> GroupConfig {
+        GroupConfig {
+            node_id: self.node_id,
+            cluster: self.cluster.clone(),
+            group: self.group.clone(),
+            data_dir: self.data_dir.join(&self.group),
+            segment_bytes: self.segment_bytes,
+            nodes: self.nodes.clone(),
+            join: self.join,
+            listen: self.listen.raft,
+            flush: self.flush,
+            timing: self.timing.clone(),
+            retention: self.retention.clone(),
+        }
+    }
+
+    /// Where this node says it is reached.
+    pub fn advertised(&self) -> NodeAddress {
+        let at = |address: SocketAddr| format!("{}:{}", self.host, address.port());
+        NodeAddress {
+            raft: at(self.listen.raft),
+            broker: at(self.listen.broker),
+            namesrv: at(self.listen.namesrv),
+        }
+    }
+}
+
+/// All cores, at least two: one busy task must not stop the others.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2)
+}
+
+fn milliseconds(value: u64) -> Duration {
+    Duration::from_millis(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, text: &str) -> Result<NodeConfig, String> {
+        NodeConfig::parse(Path::new(name), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let config = parse("example.toml", EXAMPLE).expect("the example is right");
+        assert_eq!(config.nodes.len(), 3);
+        assert_eq!(config.advertised(), config.nodes[&1]);
+        assert_eq!(config.segment_bytes, SEGMENT_BYTES);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let error = parse("n.toml", &format!("clutser = 'x'\n{EXAMPLE}")).expect_err("misspelt");
+        assert!(error.starts_with("n.toml: ") && error.contains("clutser"), "{error}");
+    }
+
+    #[test]
+    fn impossible_values_are_named_with_key_and_remedy() {
+        let error =
+            parse("n.toml", &EXAMPLE.replace("node_id = 1", "node_id = 9")).expect_err("not a member");
+        assert_eq!(error, "n.toml: nodes: this node, id 9, is not among them");
+        let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1KiB\"")).expect_err("too small");
+        assert_eq!(error, "n.toml: log.segment_size: must be between 16MiB and 4GiB");
+        let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1 moose\"")).expect_err("no size");
+        assert!(error.contains("segment_size") && error.contains("1 moose"), "{error}");
+        let error = parse("n.toml", &EXAMPLE.replace("heartbeat_ms = 50", "heartbeat_ms = 150"))
+            .expect_err("too slow");
+        assert!(error.contains("raft.heartbeat_ms"), "{error}");
+    }
+}

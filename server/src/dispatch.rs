@@ -1,0 +1,111 @@
+//! Which handler serves which request: one exhaustive match, so that a new code needs a decision.
+//!
+//! NameServer ports and broker ports share it: a client may ask any port of any node anything.
+
+use std::sync::Arc;
+
+use folio_protocol::code::{RequestCode, ResponseCode};
+
+use crate::broker::Broker;
+use crate::forward;
+use crate::handlers::{clients, node_status, route};
+use crate::request::Request;
+
+/// Serves a request here, or brings it to the leader if only the leader may serve it.
+pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
+    match request.frame.request_code() {
+        Some(code) if forward::needs_leader(code) && !broker.leads() => forward::forward(broker, request),
+        Some(code) if forward::needs_leader(code) => {
+            route_code(broker, code, forward::armed(broker, request))
+        }
+        Some(code) => route_code(broker, code, request),
+        None if request.frame.code == node_status::NODE_STATUS => node_status::node_status(broker, request),
+        None => unsupported(request),
+    }
+}
+
+/// Serves a request on this node, whoever leads.
+pub(crate) fn route(broker: &Arc<Broker>, request: Request) {
+    match request.frame.request_code() {
+        Some(code) => route_code(broker, code, request),
+        None => unsupported(request),
+    }
+}
+
+#[rustfmt::skip]
+fn route_code(broker: &Arc<Broker>, code: RequestCode, request: Request) {
+    use RequestCode as Code;
+    match code {
+        Code::HeartBeat => clients::heartbeat(broker, request),
+        Code::UnregisterClient => clients::unregister(broker, request),
+        Code::GetConsumerListByGroup => clients::consumer_list(broker, request),
+        Code::CheckClientConfig => clients::check_config(broker, request),
+        Code::GetRouteInfoByTopic => route::route(broker, request),
+        Code::GetBrokerClusterInfo => route::cluster_info(broker, request),
+
+        // Known by name and not served.
+        Code::SendMessage | Code::PullMessage | Code::QueryMessage | Code::QueryBrokerOffset
+        | Code::QueryConsumerOffset | Code::UpdateConsumerOffset | Code::UpdateAndCreateTopic
+        | Code::UpdateAndCreateTopicList | Code::GetAllTopicConfig | Code::GetTopicConfigList
+        | Code::GetTopicNameList | Code::UpdateBrokerConfig | Code::GetBrokerConfig
+        | Code::TriggerDeleteFiles | Code::GetBrokerRuntimeInfo | Code::SearchOffsetByTimestamp
+        | Code::GetMaxOffset | Code::GetMinOffset | Code::GetEarliestMessageStoreTime
+        | Code::ViewMessageById | Code::ConsumerSendMessageBack | Code::EndTransaction
+        | Code::CheckTransactionState | Code::NotifyConsumerIdsChanged | Code::LockBatchMq
+        | Code::UnlockBatchMq | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
+        | Code::GetClientConfig | Code::UpdateAndCreateAclConfig | Code::DeleteAclConfig
+        | Code::GetBrokerClusterAclInfo | Code::UpdateGlobalWhiteAddrsConfig
+        | Code::GetBrokerClusterAclConfig | Code::GetTimerCheckPoint | Code::GetTimerMetrics
+        | Code::PutKvConfig | Code::GetKvConfig | Code::DeleteKvConfig | Code::RegisterBroker
+        | Code::UnregisterBroker | Code::UpdateAndCreateSubscriptionGroup
+        | Code::GetAllSubscriptionGroupConfig | Code::GetTopicStatsInfo
+        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList
+        | Code::WipeWritePermOfBroker | Code::GetAllTopicListFromNameserver
+        | Code::DeleteSubscriptionGroup | Code::GetConsumeStats | Code::SuspendConsumer
+        | Code::ResumeConsumer | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
+        | Code::AdjustConsumerThreadPool | Code::WhoConsumeTheMessage | Code::DeleteTopicInBroker
+        | Code::DeleteTopicInNamesrv | Code::RegisterTopicInNamesrv | Code::GetKvListByNamespace
+        | Code::ResetConsumerClientOffset | Code::GetConsumerStatusFromClient
+        | Code::InvokeBrokerToResetOffset | Code::InvokeBrokerToGetConsumerStatus
+        | Code::GetTopicsByCluster | Code::UpdateAndCreateSubscriptionGroupList
+        | Code::QueryTopicConsumeByWho | Code::RegisterFilterServer | Code::RegisterMessageFilterClass
+        | Code::QueryConsumeTimeSpan | Code::GetSystemTopicListFromNs
+        | Code::GetSystemTopicListFromBroker | Code::CleanExpiredConsumeQueue
+        | Code::GetConsumerRunningInfo | Code::QueryCorrectionOffset | Code::ConsumeMessageDirectly
+        | Code::SendMessageV2 | Code::GetUnitTopicList | Code::GetHasUnitSubTopicList
+        | Code::GetHasUnitSubUnunitTopicList | Code::CloneGroupOffset | Code::ViewBrokerStatsData
+        | Code::CleanUnusedTopic | Code::GetBrokerConsumeStats | Code::UpdateNamesrvConfig
+        | Code::GetNamesrvConfig | Code::SendBatchMessage | Code::QueryConsumeQueue
+        | Code::QueryDataVersion | Code::ResumeCheckHalfMessage | Code::SendReplyMessage
+        | Code::SendReplyMessageV2 | Code::PushReplyMessageToClient | Code::AddWritePermOfBroker
+        | Code::GetAllProducerInfo | Code::DeleteExpiredCommitLog | Code::QueryTopicsByConsumer
+        | Code::QuerySubscriptionByConsumer | Code::GetTopicConfig | Code::GetSubscriptionGroupConfig
+        | Code::UpdateAndGetGroupForbidden | Code::CheckRocksdbCqWriteProgress
+        | Code::ExportRocksdbConfigToJson | Code::LitePullMessage | Code::RecallMessage
+        | Code::QueryAssignment | Code::SetMessageRequestMode | Code::GetAllMessageRequestMode
+        | Code::UpdateAndCreateStaticTopic | Code::GetBrokerMemberGroup | Code::AddBroker
+        | Code::RemoveBroker | Code::BrokerHeartbeat | Code::NotifyMinBrokerIdChange
+        | Code::ExchangeBrokerHaInfo | Code::GetBrokerHaStatus | Code::ResetMasterFlushOffset
+        | Code::ControllerAlterSyncStateSet | Code::ControllerElectMaster
+        | Code::ControllerRegisterBroker | Code::ControllerGetReplicaInfo
+        | Code::ControllerGetMetadataInfo | Code::ControllerGetSyncStateData | Code::GetBrokerEpochCache
+        | Code::NotifyBrokerRoleChanged | Code::UpdateControllerConfig | Code::GetControllerConfig
+        | Code::CleanBrokerData | Code::ControllerGetNextBrokerId | Code::ControllerApplyBrokerId
+        | Code::UpdateColdDataFlowCtrConfig | Code::RemoveColdDataFlowCtrConfig
+        | Code::GetColdDataFlowCtrInfo | Code::SetCommitLogReadMode | Code::AuthCreateUser
+        | Code::AuthUpdateUser | Code::AuthDeleteUser | Code::AuthGetUser | Code::AuthListUser
+        | Code::AuthCreateAcl | Code::AuthUpdateAcl | Code::AuthDeleteAcl | Code::AuthGetAcl
+        | Code::AuthListAcl | Code::PopMessage | Code::AckMessage | Code::PeekMessage
+        | Code::ChangeMessageInvisibleTime | Code::Notification | Code::PollingInfo | Code::PopRollback
+        | Code::BatchAckMessage
+        => unsupported(request),
+    }
+}
+
+fn unsupported(request: Request) {
+    let code = request.frame.code;
+    let name = request.frame.request_code().map_or(String::new(), |code| format!(" ({code})"));
+    request
+        .reply
+        .error(ResponseCode::RequestCodeNotSupported, format!(" request type {code}{name} not supported"));
+}

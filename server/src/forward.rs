@@ -1,0 +1,297 @@
+//! Requests that only the leader may answer, on their way there from the node the client knows.
+//!
+//! Called by the dispatcher for a request that came to a follower, and by [`Reply::refuse`] when the
+//! leadership was lost between dispatch and proposal.
+//!
+//! What goes over `Group::call`, all numbers big-endian (see also `peer.rs` for the kind byte):
+//!
+//! | part | bytes | meaning |
+//! |---|---|---|
+//! | family | 1 | 4 or 6 |
+//! | address | 4 or 16 | the client's |
+//! | port | 2 | the client's |
+//! | frame | rest | the request as the client sent it |
+//!
+//! and back:
+//!
+//! | part | bytes | meaning |
+//! |---|---|---|
+//! | kind | 1 | 0 a frame follows, 1 this node does not lead, 2 a oneway request was taken |
+//! | frame | rest | the answer |
+//!
+//! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
+//! handed out again only if it certainly was not proposed; an unknown outcome is told, not retried.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use folio_protocol::code::RequestCode;
+use folio_protocol::frame::Frame;
+use folio_raft::group::CallError;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::dispatch;
+use crate::error::ServerError;
+use crate::net::Channel;
+use crate::reply::Reply;
+use crate::request::Request;
+
+/// How long a request waits for a leader: several elections.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the leader may take to answer: what clients wait, and then some.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before the leader is asked again; a status changes with every commit.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// Forwarded requests under way at a time.
+const FORWARDS_MAX: usize = 4_096;
+
+/// Bounds what is under way to the leader.
+pub struct Forwards {
+    under_way: Arc<Semaphore>,
+}
+
+impl Default for Forwards {
+    fn default() -> Self {
+        Self { under_way: Arc::new(Semaphore::new(FORWARDS_MAX)) }
+    }
+}
+
+/// What is needed to hand a request out again.
+pub(crate) struct Retry {
+    broker: Arc<Broker>,
+    frame: Arc<Frame>,
+    remote: SocketAddr,
+    channel: Channel,
+    deadline: Instant,
+}
+
+/// What came of a forwarded request at the leader.
+pub(crate) enum Answer {
+    /// Answered.
+    Frame(Frame),
+    /// Not proposed: that node does not lead.
+    NotLeader,
+    /// Taken; a oneway request has no answer.
+    Silence,
+}
+
+/// Whether only the leader may answer: what proposes, and what must see every proposal before it.
+pub(crate) const fn needs_leader(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::SendMessage
+            | RequestCode::SendMessageV2
+            | RequestCode::SendBatchMessage
+            | RequestCode::SendReplyMessage
+            | RequestCode::SendReplyMessageV2
+            | RequestCode::ConsumerSendMessageBack
+            | RequestCode::EndTransaction
+            | RequestCode::RecallMessage
+            | RequestCode::QueryConsumerOffset
+            | RequestCode::UpdateConsumerOffset
+            | RequestCode::LockBatchMq
+            | RequestCode::UnlockBatchMq
+            | RequestCode::UpdateAndCreateTopic
+            | RequestCode::UpdateAndCreateTopicList
+            | RequestCode::DeleteTopicInBroker
+            | RequestCode::DeleteTopicInNamesrv
+            | RequestCode::UpdateAndCreateSubscriptionGroup
+            | RequestCode::UpdateAndCreateSubscriptionGroupList
+            | RequestCode::DeleteSubscriptionGroup
+            | RequestCode::InvokeBrokerToResetOffset
+            | RequestCode::CloneGroupOffset
+            | RequestCode::PopMessage
+            | RequestCode::AckMessage
+            | RequestCode::BatchAckMessage
+            | RequestCode::ChangeMessageInvisibleTime
+    )
+}
+
+/// The request with a reply that can be handed out again if the leadership is lost meanwhile.
+pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
+    if let Some(channel) = &request.channel {
+        let retry = Retry {
+            broker: broker.clone(),
+            frame: request.frame.clone(),
+            remote: request.remote,
+            channel: channel.clone(),
+            deadline: Instant::now() + LEADER_PATIENCE,
+        };
+        request.reply = request.reply.with_retry(retry);
+    }
+    request
+}
+
+/// Brings a request of a client of ours to the leader, and the answer back.
+pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
+    let Request { frame, remote, channel: Some(channel), reply } = request else {
+        // forward.I1: it was forwarded here by a node that believed we lead.
+        return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
+    };
+    let deadline = Instant::now() + LEADER_PATIENCE;
+    again(Retry { broker: broker.clone(), frame, remote, channel, deadline }, reply);
+}
+
+/// Hands a request out that was certainly not proposed yet.
+pub(crate) fn again(retry: Retry, reply: Reply) {
+    let Ok(permit) = retry.broker.forwards.under_way.clone().try_acquire_owned() else {
+        return reply.fail(ServerError::ForwardBusy);
+    };
+    tokio::spawn(async move {
+        bring(retry, reply).await;
+        drop(permit);
+    });
+}
+
+async fn bring(retry: Retry, reply: Reply) {
+    let broker = retry.broker.clone();
+    let mut status = broker.group.watch();
+    let request = encode_request(retry.remote, &retry.frame);
+    loop {
+        let (leads, leader) = {
+            let status = status.borrow_and_update();
+            (status.leader == Some(status.node_id) && broker.leads(), status.leader)
+        };
+        if leads {
+            return serve_here(retry, reply);
+        }
+        if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
+            match ask(&broker, leader, &request).await {
+                Asked::Answered(frame) => return reply.relay(frame),
+                Asked::Silent => return reply.done(),
+                Asked::NotProposed => {}
+                Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
+            }
+        }
+        if Instant::now() >= retry.deadline {
+            return reply.fail(ServerError::NoLeader);
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+        // A timeout is answered above, after one last look.
+        drop(tokio::time::timeout_at(retry.deadline, status.changed()).await);
+    }
+}
+
+/// This node became the leader while the request waited.
+fn serve_here(retry: Retry, reply: Reply) {
+    let broker = retry.broker.clone();
+    let (frame, remote, channel) = (retry.frame.clone(), retry.remote, retry.channel.clone());
+    let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
+    dispatch::route(&broker, Request { frame, remote, channel: Some(channel), reply });
+}
+
+enum Asked {
+    Answered(Frame),
+    Silent,
+    NotProposed,
+    Unknown(String),
+}
+
+async fn ask(broker: &Broker, leader: u64, request: &Option<Bytes>) -> Asked {
+    let Some(request) = request else {
+        return Asked::Unknown("the request does not fit a frame".to_owned());
+    };
+    match broker.group.call(leader, request.clone(), ANSWER_PATIENCE).await {
+        Ok(answer) => decode_answer(answer),
+        Err(CallError::UnknownNode(_)) => Asked::NotProposed,
+        // Nobody listens there: it was not sent. Every other failure may have come after it was.
+        Err(CallError::NoAnswer { source, .. }) if source.kind() == io::ErrorKind::ConnectionRefused => {
+            Asked::NotProposed
+        }
+        Err(error) => Asked::Unknown(error.to_string()),
+    }
+}
+
+/// Answers a request that another node forwarded: the other end of [`ask`].
+pub(crate) async fn serve(broker: &Arc<Broker>, bytes: Bytes) -> Bytes {
+    let Some((remote, frame)) = decode_request(bytes) else {
+        tracing::error!("a forwarded request does not decode");
+        return encode_answer(Answer::NotLeader);
+    };
+    let (sender, receiver) = oneshot::channel();
+    let reply = Reply::to_node(sender, &frame);
+    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, channel: None, reply });
+    // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
+    encode_answer(receiver.await.unwrap_or(Answer::Silence))
+}
+
+fn encode_request(remote: SocketAddr, frame: &Frame) -> Option<Bytes> {
+    let mut out = BytesMut::with_capacity(frame.body.len() + 1_024);
+    out.put_u8(crate::peer::FORWARD);
+    match remote.ip() {
+        IpAddr::V4(ip) => {
+            out.put_u8(4);
+            out.put_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.put_u8(6);
+            out.put_slice(&ip.octets());
+        }
+    }
+    out.put_u16(remote.port());
+    frame.encode(&mut out).ok()?;
+    Some(out.freeze())
+}
+
+/// Everything after the kind byte.
+fn decode_request(mut bytes: Bytes) -> Option<(SocketAddr, Frame)> {
+    let ip: IpAddr = match bytes.try_get_u8().ok()? {
+        4 => bytes.try_get_u32().ok()?.to_be_bytes().into(),
+        6 => bytes.try_get_u128().ok()?.to_be_bytes().into(),
+        _ => return None,
+    };
+    let port = bytes.try_get_u16().ok()?;
+    let frame = decode_frame(bytes)?;
+    Some((SocketAddr::new(ip, port), frame))
+}
+
+fn decode_frame(bytes: Bytes) -> Option<Frame> {
+    let mut buffer = BytesMut::from(bytes);
+    let frame = Frame::decode(&mut buffer).ok()??;
+    buffer.is_empty().then_some(frame)
+}
+
+/// The answer of a node that cannot serve anything yet.
+pub(crate) fn not_leader() -> Bytes {
+    encode_answer(Answer::NotLeader)
+}
+
+fn encode_answer(answer: Answer) -> Bytes {
+    let mut out = BytesMut::new();
+    match answer {
+        Answer::Frame(frame) => {
+            out.put_u8(0);
+            if let Err(error) = frame.encode(&mut out) {
+                let refused = frame_too_large(&frame, &error.to_string());
+                // A remark of two lines fits.
+                drop(refused.encode(&mut out));
+            }
+        }
+        Answer::NotLeader => out.put_u8(1),
+        Answer::Silence => out.put_u8(2),
+    }
+    out.freeze()
+}
+
+fn frame_too_large(frame: &Frame, why: &str) -> Frame {
+    let code = folio_protocol::code::ResponseCode::SystemError;
+    Frame::response(frame.opaque, frame.serialization, code)
+        .with_remark(format!("the answer does not fit a frame: {why}"))
+}
+
+fn decode_answer(mut bytes: Bytes) -> Asked {
+    match bytes.try_get_u8() {
+        Ok(0) => match decode_frame(bytes) {
+            Some(frame) => Asked::Answered(frame),
+            None => Asked::Unknown("the leader's answer does not decode".to_owned()),
+        },
+        Ok(1) => Asked::NotProposed,
+        Ok(2) => Asked::Silent,
+        _ => Asked::Unknown("the leader's answer does not decode".to_owned()),
+    }
+}

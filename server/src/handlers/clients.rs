@@ -1,0 +1,97 @@
+//! Clients and their groups: heartbeat 34, unregister 35, member list 38, notification 40, check 46.
+
+use std::sync::Arc;
+
+use folio_protocol::body::{self, BodyError, CheckClientConfig, ConsumerList, HeartbeatData};
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{
+    GetConsumerListHeader, Header, HeartbeatResponseHeader, NotifyConsumerIdsChangedHeader,
+    UnregisterClientHeader,
+};
+
+use crate::broker::Broker;
+use crate::clients::Notice;
+use crate::error::ServerError;
+use crate::request::Request;
+
+/// 34. Answers when the client's consumer groups exist, so that its first pull finds them.
+pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
+    let Some(channel) = &request.channel else {
+        return request.reply.fail(ServerError::Internal("a heartbeat was forwarded".to_owned()));
+    };
+    let data: HeartbeatData = match body::decode(&request.frame.body) {
+        Ok(data) => data,
+        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+    };
+    let groups = data.consumer_data_set.iter().map(|consumer| consumer.group_name.clone());
+    let missing: Vec<String> = groups.filter(|group| !broker.has_group(group)).collect();
+    let heard = broker.clients.heartbeat(channel, &request.frame, data);
+    tell(heard.notices);
+    let header = HeartbeatResponseHeader { is_support_v2: true, is_sub_change: heard.sub_changed };
+    if missing.is_empty() {
+        return request.reply.ok(&header, "");
+    }
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        for group in missing {
+            if let Err(error) = broker.ensure_group(&group).await {
+                tracing::warn!(group, remote = %request.remote, "consumer group not created: {error}");
+                return request.reply.fail(error);
+            }
+        }
+        request.reply.ok(&header, "");
+    });
+}
+
+/// 35.
+pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
+    let header = match UnregisterClientHeader::from_ext(&request.frame.ext) {
+        Ok(header) => header,
+        Err(error) => return request.reply.fail(error),
+    };
+    if let Some(channel) = &request.channel {
+        let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
+        tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
+    }
+    request.reply.done();
+}
+
+/// 38.
+pub(crate) fn consumer_list(broker: &Arc<Broker>, request: Request) {
+    let group = match GetConsumerListHeader::from_ext(&request.frame.ext) {
+        Ok(header) => header.consumer_group,
+        Err(error) => return request.reply.fail(error),
+    };
+    let consumer_id_list = broker.clients.members(&group);
+    if consumer_id_list.is_empty() {
+        let remark = format!("no consumer for this group, {group}");
+        return request.reply.error(ResponseCode::SystemError, remark);
+    }
+    match body::encode(&ConsumerList { consumer_id_list }) {
+        Ok(body) => request.reply.body(body),
+        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
+    }
+}
+
+/// 46. Clients ask it for what is not a tag expression.
+pub(crate) fn check_config(_broker: &Arc<Broker>, request: Request) {
+    let check: CheckClientConfig = match body::decode(&request.frame.body) {
+        Ok(check) => check,
+        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+    };
+    if check.subscription_data.is_tag() {
+        return request.reply.done();
+    }
+    let kind = check.subscription_data.expression_type.unwrap_or_default();
+    let remark = format!("The broker does not support consumer to filter message by {kind}");
+    request.reply.error(ResponseCode::SystemError, remark);
+}
+
+/// 40, to members connected to this node.
+pub(crate) fn tell(notices: Vec<Notice>) {
+    for Notice { group, channel } in notices {
+        let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
+        channel.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, bytes::Bytes::new()));
+    }
+}

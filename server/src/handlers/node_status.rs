@@ -1,0 +1,111 @@
+//! FolioMQ's own request: one node's view of its group, for `folio cluster status`.
+//!
+//! Request code [`NODE_STATUS`], no header, no body; the answer's body is a [`NodeStatus`] in JSON.
+//! Codes from 90,001 on are FolioMQ's own; RocketMQ and its clients use none of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use folio_protocol::body::{self, BodyError};
+use folio_raft::status::Role;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::Broker;
+use crate::error::ServerError;
+use crate::request::Request;
+
+/// "How are you?" More than a binary header's 16 bits: always JSON.
+pub const NODE_STATUS: i32 = 90_001;
+
+/// One node's view of its group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The group's name.
+    pub group: String,
+    /// The node that says this.
+    pub node_id: u64,
+    /// `leader`, `follower`, `learner`, `candidate` or `stopped`.
+    pub role: String,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// Its term.
+    pub term: u64,
+    /// Index of the last entry it knows to be committed.
+    pub committed: u64,
+    /// Index of the last entry it applied.
+    pub applied: u64,
+    /// Index of the last entry in its log.
+    pub last: u64,
+    /// Bytes of its log that are on its disk.
+    pub durable_position: u64,
+    /// Bytes of its log that it serves.
+    pub applied_position: u64,
+    /// Whether its disk is full.
+    pub disk_full: bool,
+    /// The ids that vote.
+    pub voters: Vec<u64>,
+    /// On the leader: entries each other node has yet to acknowledge.
+    pub lag: BTreeMap<u64, u64>,
+    /// Where all nodes are, as this one knows it.
+    pub nodes: BTreeMap<u64, NodeAt>,
+}
+
+/// Where one node is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAt {
+    /// Its broker port.
+    pub broker: String,
+    /// Its NameServer port.
+    pub namesrv: String,
+    /// Its Raft port.
+    pub raft: String,
+}
+
+pub(crate) fn node_status(broker: &Arc<Broker>, request: Request) {
+    match body::encode(&status(broker)) {
+        Ok(body) => request.reply.body(body),
+        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
+    }
+}
+
+fn status(broker: &Broker) -> NodeStatus {
+    let status = broker.group.status();
+    let nodes = status.members.iter().map(|(id, address)| {
+        let mut at = NodeAt {
+            broker: address.broker.clone(),
+            namesrv: address.namesrv.clone(),
+            raft: address.raft.clone(),
+        };
+        let told = if *id == broker.node_id() {
+            Some(broker.identity.addresses.clone())
+        } else {
+            broker.clients.addresses_of(*id)
+        };
+        if let Some(told) = told {
+            (at.broker, at.namesrv) = (told.broker, told.namesrv);
+        }
+        (*id, at)
+    });
+    NodeStatus {
+        cluster: broker.identity.cluster.clone(),
+        group: broker.identity.broker_name.clone(),
+        node_id: status.node_id,
+        role: status.role.name().to_owned(),
+        stopped: if let Role::Stopped(why) = &status.role { Some(why.clone()) } else { None },
+        leader: status.leader,
+        term: status.term,
+        committed: status.committed,
+        applied: status.applied,
+        last: status.last.map_or(0, |id| id.index),
+        durable_position: status.durable_position,
+        applied_position: status.applied_position,
+        disk_full: status.disk_full,
+        voters: status.voters.iter().copied().collect(),
+        lag: status.lag.clone(),
+        nodes: nodes.collect(),
+    }
+}

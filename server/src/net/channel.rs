@@ -1,0 +1,231 @@
+//! One client's connection as the rest of the server holds it: a cheap handle to push frames at.
+//!
+//! Not here: reading (see `connection`), what requests mean.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use folio_protocol::frame::{Frame, FrameError};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::CloseReason;
+use super::outgoing::Outgoing;
+
+/// Calls of this server to one client that may wait for their answers at a time.
+const CALLS_MAX: usize = 1_024;
+/// Bodies from this size on are queued by reference instead of being copied behind their header.
+const BODY_BY_REFERENCE_BYTES: usize = 4 * 1024;
+
+/// A handle to one connection; clones are the same connection.
+#[derive(Clone)]
+pub struct Channel(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    remote: SocketAddr,
+    outgoing: Outgoing,
+    reason: Mutex<Option<CloseReason>>,
+    closing: Notify,
+    next_opaque: AtomicI32,
+    calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
+}
+
+/// Why a client did not answer a call of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// The connection is gone.
+    #[error("the client's connection is closed")]
+    Closed,
+    /// It took too long.
+    #[error("the client did not answer in time")]
+    TimedOut,
+    /// Too many calls wait for this client, or the request does not fit a frame.
+    #[error("the request could not be sent to the client")]
+    NotSent,
+}
+
+impl Channel {
+    pub(super) fn new(remote: SocketAddr, outgoing_bytes_max: usize) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Self(Arc::new(Inner {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            remote,
+            outgoing: Outgoing::new(outgoing_bytes_max),
+            reason: Mutex::new(None),
+            closing: Notify::new(),
+            next_opaque: AtomicI32::new(0),
+            calls: Mutex::default(),
+        }))
+    }
+
+    /// A channel that leads nowhere: what is pushed is counted and kept, never sent.
+    #[cfg(test)]
+    pub(crate) fn unconnected() -> Self {
+        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), 1 << 20)
+    }
+
+    /// Unique in this process, never used again.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// The peer's address.
+    pub fn remote(&self) -> SocketAddr {
+        self.0.remote
+    }
+
+    /// Whether pushes still have a chance to arrive.
+    pub fn is_open(&self) -> bool {
+        self.0.outgoing.is_open()
+    }
+
+    /// Queues a frame. Fails only if the frame cannot be one; a closed connection swallows it.
+    pub fn push(&self, frame: &Frame) -> Result<(), FrameError> {
+        if frame.body.len() >= BODY_BY_REFERENCE_BYTES {
+            return self.push_parts(frame, vec![frame.body.clone()]);
+        }
+        let mut encoded = Ok(());
+        let pushed = self.0.outgoing.push(|tail| encoded = frame.encode(tail));
+        self.after_push(pushed);
+        encoded
+    }
+
+    /// Queues `head` with `parts` as its body, uncopied. The frame's own body is ignored.
+    pub fn push_parts(&self, head: &Frame, parts: Vec<Bytes>) -> Result<(), FrameError> {
+        let body_bytes = parts.iter().map(Bytes::len).sum();
+        let mut buffer = bytes::BytesMut::new();
+        head.encode_head(body_bytes, &mut buffer)?;
+        let pushed = self.0.outgoing.push_parts(|tail| tail.extend_from_slice(&buffer), parts);
+        self.after_push(pushed);
+        Ok(())
+    }
+
+    fn after_push(&self, pushed: Result<(), CloseReason>) {
+        if let Err(reason) = pushed {
+            self.close(reason);
+        }
+    }
+
+    /// Sends a request of this server's to the client and waits for its answer.
+    pub async fn call(&self, mut request: Frame, timeout: Duration) -> Result<Frame, CallFailure> {
+        let opaque = self.0.next_opaque.fetch_add(1, Ordering::Relaxed);
+        request.opaque = opaque;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut calls = self.0.calls.lock();
+            if calls.len() >= CALLS_MAX {
+                return Err(CallFailure::NotSent);
+            }
+            calls.insert(opaque, sender);
+        }
+        // After the insertion: a connection that closes now clears the table, or is seen here.
+        if !self.is_open() || self.push(&request).is_err() {
+            self.0.calls.lock().remove(&opaque);
+            return Err(if self.is_open() { CallFailure::NotSent } else { CallFailure::Closed });
+        }
+        let answer = tokio::time::timeout(timeout, receiver).await;
+        self.0.calls.lock().remove(&opaque);
+        match answer {
+            Ok(Ok(frame)) => Ok(frame),
+            Ok(Err(_)) => Err(CallFailure::Closed),
+            Err(_) => Err(CallFailure::TimedOut),
+        }
+    }
+
+    /// Sends a request nobody waits for to the client.
+    pub fn notify(&self, mut request: Frame) {
+        request.opaque = self.0.next_opaque.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.push(&request.oneway()) {
+            tracing::error!(remote = %self.remote(), "a notification does not fit a frame: {error}");
+        }
+    }
+
+    /// Gives a response frame to the call that waits for it.
+    pub(super) fn answered(&self, frame: Frame) {
+        let waiting = self.0.calls.lock().remove(&frame.opaque);
+        match waiting {
+            // The caller may have given up in this moment.
+            Some(call) => drop(call.send(frame)),
+            None => {
+                tracing::debug!(remote = %self.remote(), opaque = frame.opaque, "an answer nobody waits for")
+            }
+        }
+    }
+
+    /// Closes the connection; the first reason counts (net.I1).
+    pub fn close(&self, reason: CloseReason) {
+        self.0.reason.lock().get_or_insert(reason);
+        self.0.outgoing.close();
+        self.0.calls.lock().clear();
+        self.0.closing.notify_one();
+    }
+
+    /// Lets what is queued leave, then closes.
+    pub(super) fn drain(&self) {
+        self.0.outgoing.drain();
+    }
+
+    pub(super) async fn closing(&self) {
+        self.0.closing.notified().await;
+    }
+
+    pub(super) fn take_reason(&self) -> Option<CloseReason> {
+        self.0.reason.lock().take()
+    }
+
+    pub(super) fn outgoing(&self) -> &Outgoing {
+        &self.0.outgoing
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Channel({} {})", self.0.id, self.0.remote)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_gets_the_answer_with_its_opaque_and_no_other() {
+        let channel = Channel::unconnected();
+        let other = channel.clone();
+        let call = tokio::spawn(async move { other.call(Frame::default(), Duration::from_secs(5)).await });
+        while channel.0.calls.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        channel.answered(Frame { opaque: 77, ..Frame::default() });
+        channel.answered(Frame { opaque: 0, code: 42, ..Frame::default() });
+        assert_eq!(call.await.expect("no panic").map(|frame| frame.code), Ok(42));
+    }
+
+    #[tokio::test]
+    async fn a_closed_channel_fails_its_calls_at_once() {
+        let channel = Channel::unconnected();
+        let other = channel.clone();
+        let call = tokio::spawn(async move { other.call(Frame::default(), Duration::from_secs(60)).await });
+        while channel.0.calls.lock().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        channel.close(CloseReason::PeerClosed);
+        assert_eq!(call.await.expect("no panic"), Err(CallFailure::Closed));
+        let late = channel.call(Frame::default(), Duration::from_secs(60)).await;
+        assert_eq!(late, Err(CallFailure::Closed));
+    }
+
+    #[test]
+    fn the_first_reason_to_close_is_the_one_told() {
+        let channel = Channel::unconnected();
+        channel.close(CloseReason::Tls);
+        channel.close(CloseReason::PeerClosed);
+        assert!(channel.take_reason().is_some_and(|reason| reason.to_string().contains("TLS")));
+    }
+}

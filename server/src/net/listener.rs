@@ -1,0 +1,161 @@
+//! Listening sockets and the connections that came through them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{Channel, CloseReason, Service, connection};
+
+/// RocketMQ's idle time of a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// A frame of 16 MiB at half a megabyte a second.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections of one node, all ports together.
+const CONNECTIONS_MAX: usize = 10_000;
+/// Bytes waiting for one client: four of the largest frames.
+const OUTGOING_BYTES_MAX: usize = 64 << 20;
+/// Pause after a failed accept: out of descriptors, most likely.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How often a stopping listener looks whether its connections are gone.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// Limits of connections.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// A connection nothing was read from for this long is closed.
+    pub idle_timeout: Duration,
+    /// A frame must be complete this long after its first byte.
+    pub frame_timeout: Duration,
+    /// Open connections, all listeners of the node together.
+    pub connections_max: usize,
+    /// Bytes that may wait for one client.
+    pub outgoing_bytes_max: usize,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            idle_timeout: IDLE_TIMEOUT,
+            frame_timeout: FRAME_TIMEOUT,
+            connections_max: CONNECTIONS_MAX,
+            outgoing_bytes_max: OUTGOING_BYTES_MAX,
+        }
+    }
+}
+
+/// All listening sockets of a node and their open connections.
+#[derive(Clone)]
+pub struct Listener(Arc<Inner>);
+
+struct Inner {
+    config: NetConfig,
+    service: Arc<dyn Service>,
+    open: Mutex<HashMap<u64, Channel>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Listener {
+    /// No socket yet.
+    pub fn new(config: NetConfig, service: Arc<dyn Service>) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self(Arc::new(Inner { config, service, open: Mutex::default(), stop }))
+    }
+
+    /// Binds `address` and accepts from now on; the address really bound.
+    pub async fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let socket = TcpListener::bind(address).await?;
+        let bound = socket.local_addr()?;
+        let inner = self.0.clone();
+        tokio::spawn(async move { inner.accept(socket).await });
+        Ok(bound)
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.0.open.lock().len()
+    }
+
+    /// Stops accepting; what is already connected goes on.
+    pub fn stop_accepting(&self) {
+        self.0.stop.send_replace(true);
+    }
+
+    /// Lets every connection send what is queued for it, for at most `patience`, and closes it.
+    pub async fn drain(&self, patience: Duration) {
+        self.stop_accepting();
+        for channel in self.0.channels() {
+            channel.drain();
+        }
+        let deadline = tokio::time::Instant::now() + patience;
+        while self.open() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        for channel in self.0.channels() {
+            channel.close(CloseReason::Stopping);
+        }
+    }
+}
+
+impl Inner {
+    fn channels(&self) -> Vec<Channel> {
+        self.open.lock().values().cloned().collect()
+    }
+
+    async fn accept(self: Arc<Self>, socket: TcpListener) {
+        let mut stop = self.stop.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, remote)) => self.take(stream, remote),
+                Err(error) => {
+                    tracing::error!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        let channel = Channel::new(remote, self.config.outgoing_bytes_max);
+        {
+            let mut open = self.open.lock();
+            if open.len() >= self.config.connections_max {
+                drop(open);
+                let max = self.config.connections_max;
+                tracing::warn!(%remote, "connection refused: {max} are open, the limit is limits.connections");
+                return;
+            }
+            open.insert(channel.id(), channel.clone());
+        }
+        // Replies are small and waited for: Nagle would hold them back.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%remote, "TCP_NODELAY cannot be set: {error}");
+        }
+        let inner = self.clone();
+        tokio::spawn(async move {
+            let _registered = Registered { inner: &inner, id: channel.id() };
+            connection::serve(stream, channel, &inner.config, &*inner.service).await;
+        });
+    }
+}
+
+/// Takes the connection off the table, also when its task panicked.
+struct Registered<'a> {
+    inner: &'a Inner,
+    id: u64,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.inner.open.lock().remove(&self.id);
+    }
+}

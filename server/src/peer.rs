@@ -1,0 +1,79 @@
+//! What nodes of one group say to each other besides Raft: the two ends of `Group::call`.
+//!
+//! A request is one kind byte and what follows it:
+//!
+//! | kind | what | follows | answer |
+//! |---|---|---|---|
+//! | 1 | a forwarded client request | see `forward.rs` | see `forward.rs` |
+//! | 2 | a node's whole table of local clients | JSON, see `clients/share.rs` | empty |
+//! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
+//!
+//! Not here: Raft's own messages; they have their own connections.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+
+use bytes::{Buf, Bytes};
+use folio_engine::queues::Arrival;
+use folio_raft::group::Hooks;
+
+use crate::broker::Broker;
+use crate::handlers::clients::tell;
+use crate::{forward, groups};
+
+/// Kind byte of a forwarded request.
+pub(crate) const FORWARD: u8 = 1;
+/// Kind byte of a node's client table.
+pub(crate) const CLIENTS: u8 = 2;
+/// Kind byte of a request to create a consumer group.
+pub(crate) const ENSURE_GROUP: u8 = 3;
+
+/// What the group calls on this node. It exists before the broker does: while the group replays its
+/// log at start there is nobody to wake and nothing to serve.
+#[derive(Default)]
+pub struct NodeHooks {
+    broker: OnceLock<Weak<Broker>>,
+}
+
+impl NodeHooks {
+    /// From now on calls reach `broker`.
+    pub fn attach(&self, broker: &Arc<Broker>) {
+        // A second attachment would be a second broker on one group: the first stays.
+        drop(self.broker.set(Arc::downgrade(broker)));
+    }
+
+    fn broker(&self) -> Option<Arc<Broker>> {
+        self.broker.get()?.upgrade()
+    }
+}
+
+impl Hooks for NodeHooks {
+    fn call(&self, from: u64, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send + 'static>> {
+        let broker = self.broker();
+        Box::pin(async move {
+            match broker {
+                Some(broker) => serve(&broker, from, request).await,
+                None => forward::not_leader(),
+            }
+        })
+    }
+
+    fn applied(&self, _arrivals: &[Arrival]) {}
+
+    fn metadata_changed(&self) {}
+}
+
+async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
+    match request.try_get_u8() {
+        Ok(FORWARD) => forward::serve(broker, request).await,
+        Ok(CLIENTS) => {
+            tell(broker.clients.heard(from, &request));
+            Bytes::new()
+        }
+        Ok(ENSURE_GROUP) => groups::serve_ensure(broker, &request).await,
+        _ => {
+            tracing::error!(from, "a peer sent a request of an unknown kind: do all nodes run one version?");
+            Bytes::new()
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The answer to one request: used once, in the request's serialization, wherever it came from.
+//!
+//! Invariants: reply.I1: every request that is not oneway is answered exactly once; a reply that is
+//! dropped unused answers SYSTEM_ERROR, so nobody is left waiting. reply.I2: a oneway request is
+//! never answered.
+
+use bytes::{Bytes, BytesMut};
+use folio_protocol::code::ResponseCode;
+use folio_protocol::frame::{Frame, Serialization};
+use folio_protocol::header::Header;
+use folio_raft::proposal::ProposeError;
+use tokio::sync::oneshot;
+
+use crate::error::ServerError;
+use crate::forward::{self, Answer, Retry};
+use crate::net::Channel;
+
+/// Where one answer goes.
+pub struct Reply {
+    to: Option<To>,
+    opaque: i32,
+    serialization: Serialization,
+    oneway: bool,
+    retry: Option<Retry>,
+}
+
+enum To {
+    /// A client connected to this node.
+    Client(Channel),
+    /// Another node, which forwarded the request.
+    Node(oneshot::Sender<Answer>),
+}
+
+impl Reply {
+    /// To a client of this node.
+    pub fn to_client(channel: Channel, request: &Frame) -> Self {
+        Self::new(To::Client(channel), request)
+    }
+
+    /// To the node that forwarded the request.
+    pub(crate) fn to_node(sender: oneshot::Sender<Answer>, request: &Frame) -> Self {
+        Self::new(To::Node(sender), request)
+    }
+
+    fn new(to: To, request: &Frame) -> Self {
+        Self {
+            to: Some(to),
+            opaque: request.opaque,
+            serialization: request.serialization,
+            oneway: request.is_oneway(),
+            retry: None,
+        }
+    }
+
+    /// Lets [`Reply::refuse`] forward the request to the leader instead of answering "not leader".
+    pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Whether nobody waits for the answer.
+    pub fn is_oneway(&self) -> bool {
+        self.oneway
+    }
+
+    /// SUCCESS with a typed header.
+    pub fn ok(self, header: &impl Header, body: impl Into<Bytes>) {
+        self.answer(ResponseCode::Success, None, header, body);
+    }
+
+    /// SUCCESS with neither header nor body.
+    pub fn done(self) {
+        let frame = self.frame(ResponseCode::Success);
+        self.send(frame);
+    }
+
+    /// SUCCESS with a body and no header.
+    pub fn body(self, body: impl Into<Bytes>) {
+        let frame = self.frame(ResponseCode::Success).with_body(body);
+        self.send(frame);
+    }
+
+    /// Any code with a typed header: PULL's "not found" carries offsets as its "found" does.
+    pub fn answer(
+        self,
+        code: ResponseCode,
+        remark: Option<String>,
+        header: &impl Header,
+        body: impl Into<Bytes>,
+    ) {
+        let mut frame = self.frame(code).with_header(header).with_body(body);
+        frame.remark = remark;
+        self.send(frame);
+    }
+
+    /// Any code with a typed header and a body of many slices, which are written uncopied.
+    pub fn parts(mut self, code: ResponseCode, header: &impl Header, parts: Vec<Bytes>) {
+        let head = self.frame(code).with_header(header);
+        match self.to.take() {
+            _ if self.oneway => self.silence(),
+            Some(To::Client(channel)) => {
+                if let Err(error) = channel.push_parts(&head, parts) {
+                    self.to = Some(To::Client(channel));
+                    self.error(
+                        ResponseCode::SystemError,
+                        format!("the answer does not fit a frame: {error}"),
+                    );
+                }
+            }
+            to => {
+                let mut body = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+                parts.iter().for_each(|part| body.extend_from_slice(part));
+                self.to = to;
+                self.send(head.with_body(body.freeze()));
+            }
+        }
+    }
+
+    /// An error code and a text for the person who reads the client's log.
+    pub fn error(self, code: ResponseCode, remark: impl Into<String>) {
+        let frame = self.frame(code).with_remark(remark);
+        self.send(frame);
+    }
+
+    /// An error of this server, with the code `error.rs` chose for it.
+    pub fn fail(self, error: impl Into<ServerError>) {
+        let error = error.into();
+        self.error(error.code(), error.to_string());
+    }
+
+    /// What the group answered instead of storing something. "Not leader" means nothing was proposed:
+    /// the request goes to the leader, or back to the node that forwarded it here.
+    pub fn refuse(mut self, error: ProposeError) {
+        if let ProposeError::NotLeader { .. } = error {
+            if let Some(retry) = self.retry.take() {
+                return forward::again(retry, self);
+            }
+            if let Some(To::Node(sender)) = self.to.take_if(|to| matches!(to, To::Node(_))) {
+                // The forwarding node gave up meanwhile; nobody waits.
+                drop(sender.send(Answer::NotLeader));
+                return;
+            }
+        }
+        self.fail(error);
+    }
+
+    /// An answer that another node made.
+    pub(crate) fn relay(self, mut frame: Frame) {
+        frame.opaque = self.opaque;
+        frame.serialization = self.serialization;
+        self.send(frame);
+    }
+
+    /// A response frame to be finished by the caller and handed to [`Reply::send`].
+    pub fn frame(&self, code: ResponseCode) -> Frame {
+        Frame::response(self.opaque, self.serialization, code)
+    }
+
+    /// Sends a frame made by [`Reply::frame`].
+    pub fn send(mut self, frame: Frame) {
+        if self.oneway {
+            return self.silence();
+        }
+        match self.to.take() {
+            Some(To::Client(channel)) => {
+                if let Err(error) = channel.push(&frame) {
+                    let remark = format!("the answer does not fit a frame: {error}");
+                    let refused = self.frame(ResponseCode::SystemError).with_remark(remark);
+                    drop(channel.push(&refused));
+                }
+            }
+            Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame))),
+            None => {}
+        }
+    }
+
+    fn silence(&mut self) {
+        if let Some(To::Node(sender)) = self.to.take() {
+            drop(sender.send(Answer::Silence));
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let Some(to) = self.to.take() else { return };
+        let unused = Self {
+            to: Some(to),
+            opaque: self.opaque,
+            serialization: self.serialization,
+            oneway: self.oneway,
+            retry: None,
+        };
+        if !unused.oneway {
+            tracing::error!(opaque = self.opaque, "a request was dropped unanswered");
+        }
+        unused.error(ResponseCode::SystemError, "the server dropped the request");
+    }
+}

@@ -1,0 +1,28 @@
+//! One request on its way to its handler, from this node's own client or forwarded by another node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use folio_protocol::frame::Frame;
+
+use crate::net::Channel;
+use crate::reply::Reply;
+
+/// A request and everything its handler needs to know of where it came from.
+pub struct Request {
+    /// The request. Shared with the reply of a request that may have to be forwarded.
+    pub frame: Arc<Frame>,
+    /// The client's address, also when another node forwarded the request: the born host of messages.
+    pub remote: SocketAddr,
+    /// The client's connection; `None` for a request that another node forwarded.
+    pub channel: Option<Channel>,
+    /// To be used exactly once. Dropped unused, it answers SYSTEM_ERROR.
+    pub reply: Reply,
+}
+
+impl Request {
+    /// Whether another node forwarded it: then it must not be forwarded again.
+    pub fn is_forwarded(&self) -> bool {
+        self.channel.is_none()
+    }
+}

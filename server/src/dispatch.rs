@@ -8,7 +8,7 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 
 use crate::broker::Broker;
 use crate::forward;
-use crate::handlers::{clients, node_status, route};
+use crate::handlers::{clients, members, node_status, route};
 use crate::request::Request;
 
 /// Serves a request here, or brings it to the leader if only the leader may serve it.
@@ -19,8 +19,17 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
             route_code(broker, code, forward::armed(broker, request))
         }
         Some(code) => route_code(broker, code, request),
-        None if request.frame.code == node_status::NODE_STATUS => node_status::node_status(broker, request),
-        None => unsupported(request),
+        None => own(broker, request),
+    }
+}
+
+/// FolioMQ's own requests; RocketMQ has no such codes.
+fn own(broker: &Arc<Broker>, request: Request) {
+    match request.frame.code {
+        node_status::NODE_STATUS => node_status::node_status(broker, request),
+        members::ADD_NODE => members::add_node(broker, request),
+        members::REMOVE_NODE => members::remove_node(broker, request),
+        _ => unsupported(request),
     }
 }
 

@@ -4,7 +4,10 @@
 //! `forward` takes it to the leader), the handler asks the group, and [`reply::Reply`] answers.
 
 pub mod broker;
+pub mod cli;
+pub mod client;
 pub mod clients;
+pub mod cluster;
 pub mod config;
 mod dispatch;
 pub mod error;
@@ -12,7 +15,10 @@ pub mod forward;
 mod gossip;
 mod groups;
 pub mod handlers;
+pub mod identity;
+pub mod logging;
 pub mod net;
+pub mod node;
 pub mod peer;
 pub mod reply;
 pub mod request;

@@ -1,5 +1,6 @@
 //! What requests mean: one file per family.
 
 pub(crate) mod clients;
-pub(crate) mod node_status;
+pub mod members;
+pub mod node_status;
 pub(crate) mod route;

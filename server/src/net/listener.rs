@@ -1,7 +1,6 @@
 //! Listening sockets and the connections that came through them.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,13 +66,10 @@ impl Listener {
         Self(Arc::new(Inner { config, service, open: Mutex::default(), stop }))
     }
 
-    /// Binds `address` and accepts from now on; the address really bound.
-    pub async fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let socket = TcpListener::bind(address).await?;
-        let bound = socket.local_addr()?;
+    /// Accepts connections of a bound socket from now on.
+    pub fn serve(&self, socket: TcpListener) {
         let inner = self.0.clone();
         tokio::spawn(async move { inner.accept(socket).await });
-        Ok(bound)
     }
 
     /// How many connections are open.

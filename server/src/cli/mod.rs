@@ -1,0 +1,79 @@
+//! The command line of `folio`.
+//!
+//! Not here: what a node does (`node.rs`), how a cluster on one machine is run (`cluster/`).
+
+mod cluster;
+mod node;
+mod table;
+mod topic;
+
+use std::time::Duration;
+
+pub(crate) use cluster::ask_status;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::logging;
+
+/// What a command waits for one node's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// FolioMQ: a message queue for RocketMQ clients. Three nodes, one commit log, nothing acknowledged lost.
+#[derive(Debug, Parser)]
+#[command(name = "folio", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to log: error, warn, info, debug, or per module as in `folio_server=debug,info`. Default: FOLIO_LOG, then info.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Try it:
+  folio cluster                          three nodes on this machine, data under ./folio-data
+  folio topic create orders              a topic; then point any RocketMQ client at 127.0.0.1:9876
+  folio cluster status                   who leads, who is behind";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a cluster on this machine, or look at and change a running one.
+    Cluster(cluster::ClusterArgs),
+    /// Run one node of a cluster.
+    Node(node::NodeArgs),
+    /// List, create and delete topics.
+    Topic(topic::TopicArgs),
+}
+
+/// Which cluster a command talks to, and how it prints.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Target {
+    /// A NameServer or broker address of any node of the cluster; several with commas are tried in order.
+    #[arg(short = 'n', long, alias = "namesrv", value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub(crate) namesrv_addr: String,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Runs the command.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Node(args) => node::run(args, cli.log.as_deref()),
+        Command::Cluster(args) => {
+            logging::start(cli.log.as_deref().or(Some("warn")))?;
+            on_this_thread(cluster::run(args, cli.log))
+        }
+        Command::Topic(args) => {
+            logging::start(cli.log.as_deref().or(Some("warn")))?;
+            on_this_thread(topic::run(args))
+        }
+    }
+}
+
+/// Commands need no more than one thread; and children live as long as the thread that started them.
+fn on_this_thread(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(work)
+}

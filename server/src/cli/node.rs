@@ -1,0 +1,68 @@
+//! `folio node`: one node in this process.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rustix::process::{
+    Pid, Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
+
+use crate::config::{EXAMPLE, NodeConfig};
+use crate::{logging, node};
+
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// The node's configuration: TOML if it ends in .toml, else a RocketMQ broker.conf in DLedger mode.
+    #[arg(short = 'c', long, value_name = "FILE", required_unless_present = "example")]
+    config: Option<PathBuf>,
+    /// Print an example configuration with every key and leave.
+    #[arg(long)]
+    example: bool,
+    /// End when this process ends: `folio cluster` sets it.
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
+}
+
+pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
+    let (false, Some(file)) = (args.example, args.config) else {
+        print!("{EXAMPLE}");
+        return Ok(());
+    };
+    logging::start(log)?;
+    if let Some(parent) = args.parent {
+        follow(parent)?;
+    }
+    let config = NodeConfig::read(&file)?;
+    allow_descriptors(config.net.connections_max);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(config.workers).thread_name("folio").enable_all();
+    let runtime = runtime.build().context("cannot start the runtime")?;
+    let ended = runtime.block_on(node::run(config));
+    // Nothing is left to wait for: what must be on disk is.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Ends this process with its parent, also if the parent is gone already.
+fn follow(parent: i32) -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot follow the parent process")?;
+    if getppid() != Pid::from_raw(parent) {
+        bail!("process {parent}, which started this node, is gone");
+    }
+    Ok(())
+}
+
+/// Raises the limit of open files as far as allowed: each connection is one, each log segment another.
+fn allow_descriptors(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let mut raised = limit;
+    raised.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if now < connections as u64 + 1_024 {
+        tracing::warn!("only {now} open files are allowed (ulimit -n), limits.connections is {connections}");
+    }
+}

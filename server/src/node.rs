@@ -1,0 +1,165 @@
+//! One node: starts its group, its listeners and its table of clients, and stops them in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use folio_engine::disk::{Disk, RealDisk};
+use folio_raft::group::Group;
+use folio_raft::status::{Role, Status};
+use tokio::net::{TcpListener, lookup_host};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::broker::{Broker, Identity};
+use crate::clients::Addresses;
+use crate::config::{Listen, NodeConfig};
+use crate::net::Listener;
+use crate::peer::NodeHooks;
+use crate::{gossip, identity};
+
+/// What clients have been answered may take this long to leave.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// A stop takes no longer than this; then the process ends as if it had been killed.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between handing leadership over and closing connections: clients hear of the new leader.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs a node until it is told to stop; the process's exit code.
+pub async fn run(config: NodeConfig) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let _lock = identity::claim(&disk, &config)?;
+    let store_host = store_host(&config).await?;
+    let sockets = Sockets::bind(&config.listen).await?;
+    report_ignored(&config);
+    let hooks = Arc::new(NodeHooks::default());
+    let starting = Group::start(config.group_config(), disk, hooks.clone());
+    let group = tokio::select! {
+        group = starting => group?,
+        name = signals.next() => bail!("{name} while starting"),
+    };
+    let broker = Broker::new(identity_of(&config, store_host), group.clone());
+    hooks.attach(&broker);
+    let gossip = tokio::spawn(gossip::run(broker.clone()));
+    let listener = Listener::new(config.net.clone(), Arc::new(broker.clone()));
+    sockets.serve(&listener);
+    tracing::info!(
+        node = config.node_id, group = config.group, cluster = config.cluster,
+        namesrv = %config.listen.namesrv, broker = %config.listen.broker, raft = %config.listen.raft,
+        data = %config.data_dir.display(), "node started"
+    );
+    let failure = tokio::select! {
+        name = signals.next() => { tracing::info!("{name}: stopping; once more stops at once"); None }
+        why = group_stopped(group.watch()) => Some(why),
+    };
+    gossip.abort();
+    stop(&listener, &group, &mut signals).await;
+    match failure {
+        Some(why) => bail!("the group stopped on this node: {why}"),
+        None => Ok(()),
+    }
+}
+
+fn identity_of(config: &NodeConfig, store_host: SocketAddr) -> Identity {
+    let advertised = config.advertised();
+    Identity {
+        cluster: config.cluster.clone(),
+        broker_name: config.group.clone(),
+        node_id: config.node_id,
+        store_host,
+        addresses: Addresses { broker: advertised.broker, namesrv: advertised.namesrv },
+    }
+}
+
+fn report_ignored(config: &NodeConfig) {
+    if !config.ignored.is_empty() {
+        tracing::warn!("keys of the configuration that mean nothing here: {}", config.ignored.join(", "));
+    }
+}
+
+/// The advertised broker address as messages carry it: numbers, IPv4 if there is one.
+async fn store_host(config: &NodeConfig) -> Result<SocketAddr> {
+    let advertised = config.advertised().broker;
+    let resolved = lookup_host(&advertised).await;
+    let found: Vec<SocketAddr> = resolved
+        .with_context(|| format!("the host {:?} (key `host`) cannot be resolved", config.host))?
+        .collect();
+    let best = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    best.copied().with_context(|| format!("the host {:?} (key `host`) has no address", config.host))
+}
+
+/// Sockets taken before anything else, so that a port in use is found out first.
+struct Sockets {
+    namesrv: TcpListener,
+    broker: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(listen: &Listen) -> Result<Self> {
+        Ok(Self {
+            namesrv: bind(listen.namesrv, "listen.namesrv").await?,
+            broker: bind(listen.broker, "listen.broker").await?,
+        })
+    }
+
+    fn serve(self, listener: &Listener) {
+        listener.serve(self.namesrv);
+        listener.serve(self.broker);
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} (key `{key}`, `listenPort` in a broker.conf)"))
+}
+
+async fn group_stopped(mut status: watch::Receiver<Status>) -> String {
+    let stopped = status.wait_for(|status| matches!(status.role, Role::Stopped(_))).await;
+    match stopped.map(|status| status.role.clone()) {
+        Ok(Role::Stopped(why)) => why,
+        _ => "it ended".to_owned(),
+    }
+}
+
+/// Leadership first, so that the others serve on while this node says good-bye to its clients.
+async fn stop(listener: &Listener, group: &Group, signals: &mut Signals) {
+    let orderly = async {
+        if let Err(error) = group.transfer_leadership(None).await {
+            tracing::info!("leadership was not handed over: {error}");
+        }
+        tokio::time::sleep(HANDOVER_PAUSE).await;
+        listener.drain(DRAIN_PATIENCE).await;
+        group.shutdown().await;
+    };
+    tokio::select! {
+        () = orderly => tracing::info!("node stopped"),
+        () = tokio::time::sleep(STOP_PATIENCE) => tracing::warn!("the stop took longer than {STOP_PATIENCE:?}: ending now"),
+        name = signals.next() => {
+            tracing::warn!("{name} again: ending now");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Ctrl-C and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

@@ -70,7 +70,7 @@ impl ServerError {
 fn propose_code(error: &ProposeError) -> ResponseCode {
     match error {
         ProposeError::Busy => ResponseCode::SystemBusy,
-        ProposeError::TooLarge { .. } => ResponseCode::MessageIllegal,
+        ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
         ProposeError::NotLeader { .. }
         | ProposeError::DiskFull
         | ProposeError::Unknown(_)

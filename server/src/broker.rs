@@ -18,9 +18,12 @@ use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
 use crate::forward::Forwards;
 use crate::handlers::clients::tell;
+use crate::handlers::{HandlerState, Parked};
 use crate::net::{Channel, Service};
+use crate::polls::PollTable;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::settings::Settings;
 use crate::system;
 
 /// What a broker is called and where it is; fixed while the node runs.
@@ -44,6 +47,12 @@ pub struct Broker {
     pub identity: Identity,
     /// The replicated group.
     pub group: Group,
+    /// What an operator may set.
+    pub settings: Settings,
+    /// Pulls that wait for a message.
+    pub polls: PollTable<Parked>,
+    /// What the handlers keep between requests.
+    pub state: HandlerState,
     /// Who is connected, here and at the other nodes.
     pub clients: ClientTable,
     /// Requests under way to the leader.
@@ -54,9 +63,25 @@ pub struct Broker {
 impl Broker {
     /// A broker over a running group.
     pub fn new(identity: Identity, group: Group) -> Arc<Self> {
+        Self::with_settings(identity, Settings::default(), group)
+    }
+
+    /// A broker over a running group, set as an operator wants it.
+    pub fn with_settings(identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
         let clients = ClientTable::new(identity.addresses.clone());
         let status = group.watch();
-        Arc::new(Self { identity, group, clients, forwards: Forwards::default(), status })
+        let polls = PollTable::new(settings.polls_max);
+        let state = HandlerState::new(&identity, &settings);
+        Arc::new(Self {
+            identity,
+            group,
+            settings,
+            polls,
+            state,
+            clients,
+            forwards: Forwards::default(),
+            status,
+        })
     }
 
     /// This node in the group.
@@ -92,6 +117,7 @@ impl Service for Arc<Broker> {
 
     fn closed(&self, channel: &Channel) {
         tell(self.clients.closed(channel.id()));
+        self.polls.closed(channel.id());
     }
 }
 

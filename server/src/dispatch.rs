@@ -8,7 +8,9 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 
 use crate::broker::Broker;
 use crate::forward;
-use crate::handlers::{clients, members, node_status, route};
+use crate::handlers::{
+    clients, groups, locks, members, node_status, offsets, pull, route, send, send_back, topics, view,
+};
 use crate::request::Request;
 
 /// Serves a request here, or brings it to the leader if only the leader may serve it.
@@ -51,55 +53,64 @@ fn route_code(broker: &Arc<Broker>, code: RequestCode, request: Request) {
         Code::CheckClientConfig => clients::check_config(broker, request),
         Code::GetRouteInfoByTopic => route::route(broker, request),
         Code::GetBrokerClusterInfo => route::cluster_info(broker, request),
+        Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage => send::send(broker, request),
+        Code::PullMessage | Code::LitePullMessage => pull::pull(broker, request),
+        Code::QueryConsumerOffset => offsets::query(broker, request),
+        Code::UpdateConsumerOffset => offsets::update(broker, request),
+        Code::SearchOffsetByTimestamp => offsets::search_by_time(broker, request),
+        Code::GetMaxOffset => offsets::max(broker, request),
+        Code::GetMinOffset => offsets::min(broker, request),
+        Code::GetEarliestMessageStoreTime => offsets::earliest_time(broker, request),
+        Code::ConsumerSendMessageBack => send_back::send_back(broker, request),
+        Code::ViewMessageById => view::view(broker, request),
+        Code::LockBatchMq => locks::lock(broker, request),
+        Code::UnlockBatchMq => locks::unlock(broker, request),
+        Code::UpdateAndCreateTopic => topics::update(broker, request),
+        Code::UpdateAndCreateTopicList => topics::update_list(broker, request),
+        Code::DeleteTopicInBroker => topics::delete(broker, request),
+        Code::DeleteTopicInNamesrv => topics::delete_route(broker, request),
+        Code::GetAllTopicListFromNameserver => topics::list(broker, request),
+        Code::UpdateAndCreateSubscriptionGroup => groups::update(broker, request),
+        Code::UpdateAndCreateSubscriptionGroupList => groups::update_list(broker, request),
+        Code::DeleteSubscriptionGroup => groups::delete(broker, request),
 
         // Known by name and not served.
-        Code::SendMessage | Code::PullMessage | Code::QueryMessage | Code::QueryBrokerOffset
-        | Code::QueryConsumerOffset | Code::UpdateConsumerOffset | Code::UpdateAndCreateTopic
-        | Code::UpdateAndCreateTopicList | Code::GetAllTopicConfig | Code::GetTopicConfigList
+        Code::QueryMessage | Code::QueryBrokerOffset | Code::GetAllTopicConfig | Code::GetTopicConfigList
         | Code::GetTopicNameList | Code::UpdateBrokerConfig | Code::GetBrokerConfig
-        | Code::TriggerDeleteFiles | Code::GetBrokerRuntimeInfo | Code::SearchOffsetByTimestamp
-        | Code::GetMaxOffset | Code::GetMinOffset | Code::GetEarliestMessageStoreTime
-        | Code::ViewMessageById | Code::ConsumerSendMessageBack | Code::EndTransaction
-        | Code::CheckTransactionState | Code::NotifyConsumerIdsChanged | Code::LockBatchMq
-        | Code::UnlockBatchMq | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
-        | Code::GetClientConfig | Code::UpdateAndCreateAclConfig | Code::DeleteAclConfig
-        | Code::GetBrokerClusterAclInfo | Code::UpdateGlobalWhiteAddrsConfig
+        | Code::TriggerDeleteFiles | Code::GetBrokerRuntimeInfo | Code::EndTransaction
+        | Code::CheckTransactionState | Code::NotifyConsumerIdsChanged | Code::GetAllConsumerOffset
+        | Code::GetAllDelayOffset | Code::GetClientConfig | Code::UpdateAndCreateAclConfig
+        | Code::DeleteAclConfig | Code::GetBrokerClusterAclInfo | Code::UpdateGlobalWhiteAddrsConfig
         | Code::GetBrokerClusterAclConfig | Code::GetTimerCheckPoint | Code::GetTimerMetrics
         | Code::PutKvConfig | Code::GetKvConfig | Code::DeleteKvConfig | Code::RegisterBroker
-        | Code::UnregisterBroker | Code::UpdateAndCreateSubscriptionGroup
-        | Code::GetAllSubscriptionGroupConfig | Code::GetTopicStatsInfo
-        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList
-        | Code::WipeWritePermOfBroker | Code::GetAllTopicListFromNameserver
-        | Code::DeleteSubscriptionGroup | Code::GetConsumeStats | Code::SuspendConsumer
-        | Code::ResumeConsumer | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
-        | Code::AdjustConsumerThreadPool | Code::WhoConsumeTheMessage | Code::DeleteTopicInBroker
-        | Code::DeleteTopicInNamesrv | Code::RegisterTopicInNamesrv | Code::GetKvListByNamespace
-        | Code::ResetConsumerClientOffset | Code::GetConsumerStatusFromClient
-        | Code::InvokeBrokerToResetOffset | Code::InvokeBrokerToGetConsumerStatus
-        | Code::GetTopicsByCluster | Code::UpdateAndCreateSubscriptionGroupList
+        | Code::UnregisterBroker | Code::GetAllSubscriptionGroupConfig | Code::GetTopicStatsInfo
+        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList | Code::WipeWritePermOfBroker
+        | Code::GetConsumeStats | Code::SuspendConsumer | Code::ResumeConsumer
+        | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
+        | Code::AdjustConsumerThreadPool | Code::WhoConsumeTheMessage | Code::RegisterTopicInNamesrv
+        | Code::GetKvListByNamespace | Code::ResetConsumerClientOffset | Code::GetConsumerStatusFromClient
+        | Code::InvokeBrokerToResetOffset | Code::InvokeBrokerToGetConsumerStatus | Code::GetTopicsByCluster
         | Code::QueryTopicConsumeByWho | Code::RegisterFilterServer | Code::RegisterMessageFilterClass
-        | Code::QueryConsumeTimeSpan | Code::GetSystemTopicListFromNs
-        | Code::GetSystemTopicListFromBroker | Code::CleanExpiredConsumeQueue
-        | Code::GetConsumerRunningInfo | Code::QueryCorrectionOffset | Code::ConsumeMessageDirectly
-        | Code::SendMessageV2 | Code::GetUnitTopicList | Code::GetHasUnitSubTopicList
+        | Code::QueryConsumeTimeSpan | Code::GetSystemTopicListFromNs | Code::GetSystemTopicListFromBroker
+        | Code::CleanExpiredConsumeQueue | Code::GetConsumerRunningInfo | Code::QueryCorrectionOffset
+        | Code::ConsumeMessageDirectly | Code::GetUnitTopicList | Code::GetHasUnitSubTopicList
         | Code::GetHasUnitSubUnunitTopicList | Code::CloneGroupOffset | Code::ViewBrokerStatsData
         | Code::CleanUnusedTopic | Code::GetBrokerConsumeStats | Code::UpdateNamesrvConfig
-        | Code::GetNamesrvConfig | Code::SendBatchMessage | Code::QueryConsumeQueue
-        | Code::QueryDataVersion | Code::ResumeCheckHalfMessage | Code::SendReplyMessage
-        | Code::SendReplyMessageV2 | Code::PushReplyMessageToClient | Code::AddWritePermOfBroker
-        | Code::GetAllProducerInfo | Code::DeleteExpiredCommitLog | Code::QueryTopicsByConsumer
-        | Code::QuerySubscriptionByConsumer | Code::GetTopicConfig | Code::GetSubscriptionGroupConfig
-        | Code::UpdateAndGetGroupForbidden | Code::CheckRocksdbCqWriteProgress
-        | Code::ExportRocksdbConfigToJson | Code::LitePullMessage | Code::RecallMessage
+        | Code::GetNamesrvConfig | Code::QueryConsumeQueue | Code::QueryDataVersion
+        | Code::ResumeCheckHalfMessage | Code::SendReplyMessage | Code::SendReplyMessageV2
+        | Code::PushReplyMessageToClient | Code::AddWritePermOfBroker | Code::GetAllProducerInfo
+        | Code::DeleteExpiredCommitLog | Code::QueryTopicsByConsumer | Code::QuerySubscriptionByConsumer
+        | Code::GetTopicConfig | Code::GetSubscriptionGroupConfig | Code::UpdateAndGetGroupForbidden
+        | Code::CheckRocksdbCqWriteProgress | Code::ExportRocksdbConfigToJson | Code::RecallMessage
         | Code::QueryAssignment | Code::SetMessageRequestMode | Code::GetAllMessageRequestMode
         | Code::UpdateAndCreateStaticTopic | Code::GetBrokerMemberGroup | Code::AddBroker
         | Code::RemoveBroker | Code::BrokerHeartbeat | Code::NotifyMinBrokerIdChange
         | Code::ExchangeBrokerHaInfo | Code::GetBrokerHaStatus | Code::ResetMasterFlushOffset
-        | Code::ControllerAlterSyncStateSet | Code::ControllerElectMaster
-        | Code::ControllerRegisterBroker | Code::ControllerGetReplicaInfo
-        | Code::ControllerGetMetadataInfo | Code::ControllerGetSyncStateData | Code::GetBrokerEpochCache
-        | Code::NotifyBrokerRoleChanged | Code::UpdateControllerConfig | Code::GetControllerConfig
-        | Code::CleanBrokerData | Code::ControllerGetNextBrokerId | Code::ControllerApplyBrokerId
+        | Code::ControllerAlterSyncStateSet | Code::ControllerElectMaster | Code::ControllerRegisterBroker
+        | Code::ControllerGetReplicaInfo | Code::ControllerGetMetadataInfo
+        | Code::ControllerGetSyncStateData | Code::GetBrokerEpochCache | Code::NotifyBrokerRoleChanged
+        | Code::UpdateControllerConfig | Code::GetControllerConfig | Code::CleanBrokerData
+        | Code::ControllerGetNextBrokerId | Code::ControllerApplyBrokerId
         | Code::UpdateColdDataFlowCtrConfig | Code::RemoveColdDataFlowCtrConfig
         | Code::GetColdDataFlowCtrInfo | Code::SetCommitLogReadMode | Code::AuthCreateUser
         | Code::AuthUpdateUser | Code::AuthDeleteUser | Code::AuthGetUser | Code::AuthListUser

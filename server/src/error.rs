@@ -6,7 +6,7 @@ use folio_protocol::names::NameError;
 use folio_raft::proposal::ProposeError;
 
 /// What a request can fail with.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
     /// A typed header could not be read.
     #[error(transparent)]
@@ -44,6 +44,24 @@ pub enum ServerError {
     /// A value that is of the right type and still impossible.
     #[error("{0}")]
     InvalidParameter(String),
+    /// A message that cannot be stored as it is.
+    #[error("{0}")]
+    IllegalMessage(String),
+    /// Nothing is stored under the key asked for.
+    #[error("{0}")]
+    NotFound(String),
+    /// A filter expression that is none.
+    #[error("parse the consumer's subscription failed")]
+    SubscriptionParse,
+    /// Nobody has said what the group wants of the topic: its heartbeat is yet to come.
+    #[error("the consumer's subscription not exist")]
+    SubscriptionNotExist,
+    /// The group's heartbeat with the subscription this pull means is yet to come.
+    #[error("the consumer's subscription not latest")]
+    SubscriptionNotLatest,
+    /// A filter language other than tags.
+    #[error("The broker does not support consumer to filter message by {0}")]
+    FilterNotSupported(String),
     /// Something of ours failed.
     #[error("{0}")]
     Internal(String),
@@ -62,7 +80,12 @@ impl ServerError {
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
             Self::NoPermission(_) => ResponseCode::NoPermission,
-            Self::Internal(_) => ResponseCode::SystemError,
+            Self::IllegalMessage(_) => ResponseCode::MessageIllegal,
+            Self::NotFound(_) => ResponseCode::QueryNotFound,
+            Self::SubscriptionParse => ResponseCode::SubscriptionParseFailed,
+            Self::SubscriptionNotExist => ResponseCode::SubscriptionNotExist,
+            Self::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
+            Self::Internal(_) | Self::FilterNotSupported(_) => ResponseCode::SystemError,
         }
     }
 }

@@ -45,8 +45,11 @@ use crate::request::Request;
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the leader may take to answer: what clients wait, and then some.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
-/// Pause before the leader is asked again; a status changes with every commit.
+/// Pause before the leader is asked again, even if this node hears of a change at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The leader is asked again after this long without a change here: it may know of its election a moment
+/// later than this node does.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Forwarded requests under way at a time.
 const FORWARDS_MAX: usize = 4_096;
 
@@ -94,6 +97,10 @@ pub(crate) const fn needs_leader(code: RequestCode) -> bool {
             | RequestCode::RecallMessage
             | RequestCode::QueryConsumerOffset
             | RequestCode::UpdateConsumerOffset
+            | RequestCode::GetMaxOffset
+            | RequestCode::GetMinOffset
+            | RequestCode::SearchOffsetByTimestamp
+            | RequestCode::GetEarliestMessageStoreTime
             | RequestCode::LockBatchMq
             | RequestCode::UnlockBatchMq
             | RequestCode::UpdateAndCreateTopic
@@ -173,7 +180,8 @@ async fn bring(retry: Retry, reply: Reply) {
         }
         tokio::time::sleep(RETRY_PAUSE).await;
         // A timeout is answered above, after one last look.
-        drop(tokio::time::timeout_at(retry.deadline, status.changed()).await);
+        let patience = RETRY_AFTER.min(retry.deadline.saturating_duration_since(Instant::now()));
+        drop(tokio::time::timeout(patience, status.changed()).await);
     }
 }
 

@@ -20,6 +20,8 @@ pub mod logging;
 pub mod net;
 pub mod node;
 pub mod peer;
+pub mod polls;
 pub mod reply;
 pub mod request;
+pub mod settings;
 pub mod system;

@@ -58,7 +58,11 @@ impl Hooks for NodeHooks {
         })
     }
 
-    fn applied(&self, _arrivals: &[Arrival]) {}
+    fn applied(&self, arrivals: &[Arrival]) {
+        if let Some(broker) = self.broker() {
+            broker.polls.arrived(arrivals);
+        }
+    }
 
     fn metadata_changed(&self) {}
 }

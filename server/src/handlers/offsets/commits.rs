@@ -1,0 +1,125 @@
+//! Consumer offsets on their way into the log: many commits, one command.
+//!
+//! Thousands of consumers commit every few seconds, and each would be a log record of its own. Commits that
+//! come while one command is under way, or within [`PAUSE`] after it, go into the next; of several commits
+//! for one queue the last counts. A commit that somebody waits for does not wait for the pause. One task
+//! drains; it ends when nothing waits and the next commit starts another.
+//!
+//! Invariants: `commits.I1` a reply is used only when the command its commit went into, or a later one that
+//! replaced it, is applied or refused. `commits.I2` at most [`WAITING_MAX`] queues and replies wait.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use folio_raft::command::{Command, OffsetCommit};
+use folio_raft::proposal::ProposeError;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::broker::Broker;
+use crate::reply::Reply;
+
+/// How long oneway commits are gathered; clients commit every 5 s.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Queues with a waiting commit, and replies that wait, at most.
+const WAITING_MAX: usize = 65_536;
+/// Commits in one command: well within a log record, whatever the names.
+const COMMAND_MAX: usize = 4_096;
+
+/// A group's queue: (group, topic, queue).
+type Key = (String, String, u32);
+/// The next offset of each.
+type Offsets = HashMap<Key, u64>;
+
+/// Commits that wait for their command.
+#[derive(Default)]
+pub(crate) struct Commits {
+    waiting: Mutex<Waiting>,
+    urgent: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    offsets: Offsets,
+    /// What the command under way holds.
+    under_way: Arc<Offsets>,
+    replies: Vec<Reply>,
+    draining: bool,
+}
+
+impl Commits {
+    /// An offset on its way: a consumer that asks right after its oneway commit sees it.
+    pub(super) fn waiting(&self, group: &str, topic: &str, queue: u32) -> Option<u64> {
+        let waiting = self.waiting.lock();
+        if waiting.offsets.is_empty() && waiting.under_way.is_empty() {
+            return None;
+        }
+        let key = (group.to_owned(), topic.to_owned(), queue);
+        waiting.offsets.get(&key).or_else(|| waiting.under_way.get(&key)).copied()
+    }
+}
+
+/// Commits one offset with the next command.
+pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, reply: Reply) {
+    let commits = &broker.state.commits;
+    let urgent = !reply.is_oneway();
+    let start = {
+        let mut waiting = commits.waiting.lock();
+        if waiting.offsets.len() >= WAITING_MAX || waiting.replies.len() >= WAITING_MAX {
+            drop(waiting);
+            return reply.refuse(ProposeError::Busy);
+        }
+        waiting.offsets.insert((commit.group, commit.topic, commit.queue), commit.offset);
+        waiting.replies.push(reply);
+        !std::mem::replace(&mut waiting.draining, true)
+    };
+    if urgent {
+        commits.urgent.notify_one();
+    }
+    if start {
+        tokio::spawn(drain(broker.clone()));
+    }
+}
+
+async fn drain(broker: Arc<Broker>) {
+    let commits = &broker.state.commits;
+    while let Some((offsets, replies)) = next(commits) {
+        let outcome = execute(&broker, &offsets).await;
+        commits.waiting.lock().under_way = Arc::default();
+        for reply in replies {
+            match &outcome {
+                Ok(()) => reply.done(),
+                Err(error) => reply.refuse(error.clone()),
+            }
+        }
+        // An urgent commit that came meanwhile has left its permit: no pause then.
+        drop(tokio::time::timeout(PAUSE, commits.urgent.notified()).await);
+    }
+}
+
+/// Everything that waits; `None` ends the drain.
+fn next(commits: &Commits) -> Option<(Arc<Offsets>, Vec<Reply>)> {
+    let mut waiting = commits.waiting.lock();
+    if waiting.offsets.is_empty() {
+        waiting.draining = false;
+        return None;
+    }
+    waiting.under_way = Arc::new(std::mem::take(&mut waiting.offsets));
+    Some((waiting.under_way.clone(), std::mem::take(&mut waiting.replies)))
+}
+
+async fn execute(broker: &Broker, offsets: &Offsets) -> Result<(), ProposeError> {
+    let commit = |((group, topic, queue), offset): (&Key, &u64)| OffsetCommit {
+        group: group.clone(),
+        topic: topic.clone(),
+        queue: *queue,
+        offset: *offset,
+    };
+    let mut commits = offsets.iter().map(commit).peekable();
+    while commits.peek().is_some() {
+        let some: Vec<OffsetCommit> = commits.by_ref().take(COMMAND_MAX).collect();
+        broker.group.execute(Command::CommitOffsets(some)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! Reading the messages of one answer: consume queue first, then the log.
+
+use bytes::Bytes;
+use folio_protocol::subscription::TagFilter;
+
+use super::scan::{Batch, Limits};
+use crate::broker::Broker;
+use crate::error::ServerError;
+
+/// Units looked at for one answer at most, filtered ones included (`maxFilterMessageSize`, 16000 bytes).
+const SCAN_MAX: u64 = 800;
+/// Units fetched at a time where many may be filtered.
+const CHUNK: usize = 128;
+/// Messages further than this behind the end of the log are likely not in memory: the size of the log's cache.
+const COLD_BYTES: u64 = 32 << 20;
+/// What a page fault brings in at least.
+const PAGE_BYTES: usize = 4096;
+
+/// Chooses the messages from `offset` on that go into one answer.
+pub(super) fn choose(
+    broker: &Broker,
+    (topic, queue): (&str, u32),
+    offset: u64,
+    filter: &TagFilter,
+    limits: Limits,
+) -> Result<Batch, ServerError> {
+    let mut batch = Batch::new(offset);
+    let chunk = if *filter == TagFilter::All { limits.messages } else { CHUNK };
+    while !batch.full && batch.messages < limits.messages && batch.next - offset < SCAN_MAX {
+        let units = broker.group.queues().units(topic, queue, batch.next, chunk);
+        let units = units.map_err(|error| ServerError::Internal(format!("{topic} {queue}: {error}")))?;
+        batch.extend(&units, filter, limits);
+        if units.len() < chunk {
+            break;
+        }
+    }
+    Ok(batch)
+}
+
+/// Whether reading this batch may wait for the disk.
+pub(super) fn is_cold(broker: &Broker, batch: &Batch) -> bool {
+    let end = broker.group.log().state().next_position;
+    batch.runs.first().is_some_and(|run| end.saturating_sub(run.position) > COLD_BYTES)
+}
+
+/// The bytes of the chosen messages, as slices of the log.
+pub(super) fn bytes(broker: &Broker, batch: &Batch) -> Result<Vec<Bytes>, ServerError> {
+    let runs = batch.runs.iter().map(|run| {
+        let read = broker.group.log().bytes(run.position, run.bytes);
+        read.map_err(|error| ServerError::Internal(format!("the log at {}: {error}", run.position)))
+    });
+    runs.collect()
+}
+
+/// Reads a byte of every page, so that the disk is waited for here and not when the answer is written.
+pub(super) fn warm(parts: &[Bytes]) {
+    for part in parts {
+        for page in part.chunks(PAGE_BYTES) {
+            std::hint::black_box(page.first());
+        }
+    }
+}

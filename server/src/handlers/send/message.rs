@@ -1,0 +1,121 @@
+//! Making the messages to store of what a client sent.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use folio_protocol::Name;
+use folio_protocol::batch::BatchItems;
+use folio_protocol::flags::sys_flag;
+use folio_protocol::header::SendMessageHeader;
+use folio_protocol::limits::{PROPERTIES_BYTES_MAX, TOPIC_BYTES_MAX};
+use folio_protocol::message::NewMessage;
+use folio_protocol::names;
+
+use super::check::Place;
+use super::stored::{self, Kind};
+use crate::broker::Broker;
+use crate::error::ServerError;
+
+/// Messages of one batch at most: what fits its body is far less than a record holds.
+const BATCH_MESSAGES_MAX: usize = 65_536;
+/// System flag bits that are the server's to set.
+const SERVERS_FLAGS: i32 = sys_flag::TRANSACTION_MASK | sys_flag::NEED_UNWRAP | sys_flag::INNER_BATCH;
+
+/// Everything the messages of one request share.
+pub(super) struct Draft<'a> {
+    pub(super) broker: &'a Broker,
+    pub(super) header: &'a SendMessageHeader,
+    pub(super) place: Place,
+    pub(super) born_host: SocketAddr,
+}
+
+impl Draft<'_> {
+    /// The one message of an ordinary send, and its unique key.
+    pub(super) fn single(&mut self, body: &Bytes) -> Result<(NewMessage, String), ServerError> {
+        self.check_body(body.len())?;
+        let sent = self.header.properties.as_deref().unwrap_or("").as_bytes();
+        if sent.len() > PROPERTIES_BYTES_MAX {
+            return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
+        }
+        let seen = stored::look(sent)?;
+        if !names::is_retry_topic(&self.header.topic) {
+            self.check_kind(seen.kind)?;
+        }
+        let unique_key = seen.unique_key.map_or_else(|| self.broker.state.unique_id(), str::to_owned);
+        let properties = stored::store(sent, &seen, &self.broker.state.stamp, &unique_key)?;
+        Ok((self.message(self.header.flag, body.clone(), properties), unique_key))
+    }
+
+    /// The messages of a batch, their bodies and properties slices of the received bytes.
+    pub(super) fn batch(&mut self, body: &Bytes) -> Result<Vec<NewMessage>, ServerError> {
+        self.check_body(body.len())?;
+        let mut messages = Vec::new();
+        for item in BatchItems::new(body) {
+            let item = item.map_err(|error| ServerError::IllegalMessage(error.to_string()))?;
+            self.check_kind(stored::look(item.properties)?.kind)?;
+            if messages.len() == BATCH_MESSAGES_MAX {
+                return Err(too_long("batch", messages.len() + 1, BATCH_MESSAGES_MAX));
+            }
+            let (item_body, properties) = (body.slice(item.body_range), body.slice(item.properties_range));
+            messages.push(self.message(item.flag, item_body, properties));
+        }
+        Ok(messages)
+    }
+
+    fn check_body(&self, bytes: usize) -> Result<(), ServerError> {
+        if bytes == 0 {
+            return Err(ServerError::IllegalMessage("the message body is empty".to_owned()));
+        }
+        let max = self.broker.settings.body_bytes_max;
+        if bytes > max {
+            return Err(too_long("body", bytes, max));
+        }
+        let topic = &self.header.topic;
+        if topic.len() > TOPIC_BYTES_MAX && !names::is_retry_topic(topic) && !names::is_dlq_topic(topic) {
+            return Err(too_long("topic", topic.len(), TOPIC_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    fn check_kind(&self, kind: Kind) -> Result<(), ServerError> {
+        let prepared = sys_flag::transaction(self.header.sys_flag) == sys_flag::TRANSACTION_PREPARED;
+        match kind {
+            Kind::Prepared => Err(no_transactions()),
+            Kind::Normal if prepared => Err(no_transactions()),
+            Kind::Delayed => Err(ServerError::IllegalMessage(
+                "delayed and timed messages (DELAY, TIMER_*) are not supported yet".to_owned(),
+            )),
+            Kind::Normal => Ok(()),
+        }
+    }
+
+    fn message(&self, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
+        let header = self.header;
+        let multi_tags = if self.place.multi_tags { sys_flag::MULTI_TAGS } else { 0 };
+        let topic = self.place.diverted.as_deref().map_or_else(|| header.topic.clone(), Name::from);
+        NewMessage {
+            topic,
+            queue_id: self.place.queue,
+            flag,
+            sys_flag: header.sys_flag & !SERVERS_FLAGS | multi_tags,
+            born_timestamp: header.born_timestamp,
+            born_host: self.born_host,
+            store_timestamp: 0,
+            store_host: self.broker.identity.store_host,
+            reconsume_times: header.reconsume_times.unwrap_or(0),
+            prepared_transaction_offset: 0,
+            body,
+            properties,
+        }
+    }
+}
+
+fn no_transactions() -> ServerError {
+    ServerError::NoPermission(
+        "sending transaction message is forbidden: transactions are not supported yet".to_owned(),
+    )
+}
+
+fn too_long(what: &str, length: usize, max: usize) -> ServerError {
+    ServerError::IllegalMessage(format!("the message {what} has a length of {length}, the limit is {max}"))
+}

@@ -1,0 +1,161 @@
+//! SEND: codes 10 and 310 (one message), 320 (a batch), answered when a majority has them on disk.
+//!
+//! A send is decoded, checked ([`check`]), given the server's properties ([`stored`]), and proposed; the
+//! answer is encoded by the proposal's reply. No task and no map per message; a body stays a slice of the
+//! received bytes until it is copied into its log record. A batch is one proposal: its messages lie in one
+//! record and have consecutive offsets.
+//!
+//! Not here: transactions (half messages are refused with NO_PERMISSION, as a broker that rejects them
+//! answers) and delayed or timed messages (refused with MESSAGE_ILLEGAL: delivering them early would be a
+//! silent error). A retry that a consumer sends itself carries a delay level; it is delivered at once.
+//!
+//! A send to a missing topic creates it first, through the log, and then goes on; sends that come
+//! meanwhile wait for the same creation.
+
+mod check;
+mod message;
+mod stored;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use folio_protocol::code::RequestCode;
+use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
+use folio_protocol::ids::OffsetMessageId;
+use folio_protocol::message::NewMessage;
+use folio_raft::command::Topic;
+use folio_raft::proposal::{Proposal, Receipt};
+
+pub(crate) use self::stored::Stamp;
+
+pub(crate) use self::check::VERSION_WITH_MAX_RECONSUME;
+use self::check::{Destination, Route, Rules};
+use crate::broker::{Broker, now_ms};
+use crate::error::ServerError;
+use crate::handlers::topics;
+use crate::request::Request;
+
+/// What became of a request that was not refused.
+enum Prepared {
+    /// Messages to propose, and what the answer says besides their place.
+    Store { messages: Vec<NewMessage>, transaction_id: Option<String> },
+    /// A topic to create first.
+    Create(Topic),
+}
+
+/// Serves one SEND.
+pub(crate) fn send(broker: &Arc<Broker>, request: Request) {
+    match prepare(broker, &request) {
+        Ok(Prepared::Store { messages, transaction_id }) => {
+            propose(broker, messages, transaction_id, request)
+        }
+        Ok(Prepared::Create(topic)) => create_first(broker.clone(), topic, request),
+        Err(error) => request.reply.fail(error),
+    }
+}
+
+fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Prepared, ServerError> {
+    let frame = &request.frame;
+    let header = SendMessageHeader::from_ext(&frame.ext)?;
+    let batch = header.batch || frame.request_code() == Some(RequestCode::SendBatchMessage);
+    let place = match route(broker, request, &header, batch)? {
+        Route::Create(topic) => return Ok(Prepared::Create(topic)),
+        Route::Queue(place) => place,
+    };
+    let mut draft = message::Draft { broker, header: &header, place, born_host: request.remote };
+    let (messages, transaction_id) = if batch {
+        (draft.batch(&frame.body)?, None)
+    } else {
+        let (message, unique_key) = draft.single(&frame.body)?;
+        (vec![message], Some(unique_key))
+    };
+    Ok(Prepared::Store { messages, transaction_id })
+}
+
+fn route(
+    broker: &Broker,
+    request: &Request,
+    header: &SendMessageHeader,
+    batch: bool,
+) -> Result<Route, ServerError> {
+    let says_max = request.frame.version >= VERSION_WITH_MAX_RECONSUME;
+    let to = Destination {
+        topic: &header.topic,
+        default_topic: &header.default_topic,
+        default_queues: header.default_topic_queue_nums,
+        queue: header.queue_id,
+        batch,
+        reconsume_times: header.reconsume_times.unwrap_or(0),
+        max_reconsume_times: header.max_reconsume_times.filter(|_| says_max),
+        producer: request.remote,
+    };
+    let metadata = broker.group.metadata();
+    let rules = Rules {
+        metadata: &metadata,
+        identity: &broker.identity,
+        broker_writable: broker.settings.permission.is_writable(),
+        auto_create: broker.settings.auto_create_topic,
+        now_ms: now_ms(),
+        draw: broker.state.draw(),
+    };
+    check::route(&rules, &to)
+}
+
+fn create_first(broker: Arc<Broker>, topic: Topic, request: Request) {
+    tokio::spawn(async move {
+        match topics::create_once(&broker, topic).await {
+            // The topic is applied here: the checks find it now.
+            Ok(()) => send(&broker, request),
+            Err(error) => request.reply.refuse(error),
+        }
+    });
+}
+
+fn propose(
+    broker: &Arc<Broker>,
+    messages: Vec<NewMessage>,
+    transaction_id: Option<String>,
+    request: Request,
+) {
+    let queue = messages.first().map_or(0, |message| message.queue_id);
+    let answerer = broker.clone();
+    let reply = request.reply;
+    let reply = Box::new(move |outcome| match outcome {
+        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, queue, transaction_id), Bytes::new()),
+        Err(error) => reply.refuse(error),
+    });
+    if let Err((proposal, error)) = broker.group.propose(Proposal { messages, reply }) {
+        (proposal.reply)(Err(error));
+    }
+}
+
+fn answer(
+    broker: &Broker,
+    receipt: &Receipt,
+    queue: u32,
+    transaction_id: Option<String>,
+) -> SendMessageResponseHeader {
+    SendMessageResponseHeader {
+        msg_id: message_ids(broker, &receipt.positions),
+        queue_id: queue as i32,
+        queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
+        transaction_id,
+        batch_uniq_id: None,
+        recall_handle: None,
+        region_id: broker.settings.region.clone(),
+        trace_on: broker.settings.trace_on,
+    }
+}
+
+/// The offset ids of the messages, joined by commas.
+fn message_ids(broker: &Broker, positions: &[u64]) -> String {
+    use std::fmt::Write;
+    let host = broker.identity.store_host;
+    let mut ids = String::with_capacity(positions.len() * 33);
+    for (at, position) in positions.iter().enumerate() {
+        let comma = if at > 0 { "," } else { "" };
+        // Writing to a String cannot fail.
+        let _ = write!(ids, "{comma}{}", OffsetMessageId { host, position: *position });
+    }
+    ids
+}

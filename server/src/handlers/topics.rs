@@ -1,0 +1,230 @@
+//! Topics: create or change (17, 18), delete (215), list (206).
+//!
+//! Every change is a command in the log, answered when it is applied here. Not here: routes (`route`),
+//! and topics that exist without anybody creating them (`system`).
+
+mod attributes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use folio_protocol::body::{self, TopicConfig, TopicConfigList, TopicList};
+use folio_protocol::flags::PermissionBits;
+use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
+use folio_protocol::names;
+use folio_raft::command::{Command, Outcome, Topic};
+use folio_raft::metadata::Metadata;
+use folio_raft::proposal::ProposeError;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use crate::broker::Broker;
+use crate::error::ServerError;
+use crate::request::Request;
+use crate::system;
+
+/// Queues of one topic at most: each is a file on every replica and a line in every route.
+const QUEUES_MAX: u32 = 16_384;
+/// Topics that one request may create.
+const TOPICS_MAX: usize = 1_000;
+
+/// Topics being created, so that of many senders that miss one only the first proposes it.
+#[derive(Default)]
+pub(crate) struct Creations {
+    under_way: Mutex<HashMap<String, Arc<Creation>>>,
+}
+
+type Creation = OnceCell<Result<(), ProposeError>>;
+
+/// Creates a topic unless it exists, or waits for a creation of it that is under way.
+pub(crate) async fn create_once(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
+    let name = topic.name.clone();
+    let creation = broker.state.creations.under_way.lock().entry(name.clone()).or_default().clone();
+    let outcome = creation.get_or_init(|| create(broker, topic)).await.clone();
+    let mut under_way = broker.state.creations.under_way.lock();
+    if under_way.get(&name).is_some_and(|other| Arc::ptr_eq(other, &creation)) {
+        under_way.remove(&name);
+    }
+    outcome
+}
+
+async fn create(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
+    let name = topic.name.clone();
+    let outcome = broker.group.execute(Command::CreateTopic(topic)).await?;
+    if outcome == Outcome::Done {
+        tracing::info!(topic = name, "topic created for a sender");
+    }
+    Ok(())
+}
+
+/// 17: creates or changes one topic.
+pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
+    let topic =
+        CreateTopicHeader::from_ext(&request.frame.ext).map_err(ServerError::from).and_then(|header| {
+            let changes = header.attributes.as_deref().unwrap_or("");
+            changed_topic(&broker.group.metadata(), &header.topic_config(), changes)
+        });
+    match topic {
+        Ok(topic) => execute(broker, vec![Command::PutTopic(topic)], request),
+        Err(error) => request.reply.fail(error),
+    }
+}
+
+/// 18: creates or changes several topics; all are checked before the first is changed.
+pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
+    match changed_topics(broker, &request.frame.body) {
+        Ok(commands) => execute(broker, commands, request),
+        Err(error) => request.reply.fail(error),
+    }
+}
+
+fn changed_topics(broker: &Broker, bytes: &[u8]) -> Result<Vec<Command>, ServerError> {
+    let list: TopicConfigList = body::decode(bytes).map_err(|error| ServerError::Body(error.to_string()))?;
+    if list.topic_config_list.len() > TOPICS_MAX {
+        let count = list.topic_config_list.len();
+        return Err(ServerError::InvalidParameter(format!(
+            "{count} topics in one request, the limit is {TOPICS_MAX}"
+        )));
+    }
+    let metadata = broker.group.metadata();
+    let topics = list.topic_config_list.iter().map(|config| {
+        let changes = attributes::as_changes(&config.attributes);
+        changed_topic(&metadata, config, &changes).map(Command::PutTopic)
+    });
+    topics.collect()
+}
+
+/// The topic as it shall be: the config, with attribute changes applied to what it had.
+fn changed_topic(metadata: &Metadata, config: &TopicConfig, changes: &str) -> Result<Topic, ServerError> {
+    let name = config.topic_name.as_str();
+    names::check_topic(name)?;
+    refuse_system(name)?;
+    let queues = config.read_queue_nums.max(config.write_queue_nums);
+    if queues > QUEUES_MAX {
+        return Err(ServerError::InvalidParameter(format!(
+            "topic[{name}] with {queues} queues, the limit is {QUEUES_MAX}"
+        )));
+    }
+    if !PermissionBits(config.perm).is_valid() {
+        let perm = config.perm;
+        return Err(ServerError::InvalidParameter(format!(
+            "topic[{name}] with perm {perm}, expected a sum of 4, 2 and 1"
+        )));
+    }
+    let before = metadata.topic(name).map(|topic| &topic.attributes);
+    Ok(Topic {
+        name: name.to_owned(),
+        read_queues: config.read_queue_nums,
+        write_queues: config.write_queue_nums,
+        perm: config.perm,
+        order: config.order,
+        sys_flag: u32::try_from(config.topic_sys_flag).unwrap_or(0),
+        filter_type: config.topic_filter_type.clone(),
+        attributes: attributes::change(before, changes)?,
+    })
+}
+
+fn refuse_system(name: &str) -> Result<(), ServerError> {
+    if names::is_system_topic(name) {
+        return Err(ServerError::InvalidParameter(format!(
+            "The topic[{name}] is conflict with system topic."
+        )));
+    }
+    Ok(())
+}
+
+/// 215: deletes a topic. A topic that does not exist is deleted too, as upstream.
+pub(crate) fn delete(broker: &Arc<Broker>, request: Request) {
+    let name =
+        DeleteTopicHeader::from_ext(&request.frame.ext).map_err(ServerError::from).and_then(|header| {
+            if header.topic.trim().is_empty() {
+                return Err(ServerError::InvalidParameter("The specified topic is blank.".to_owned()));
+            }
+            refuse_system(&header.topic)?;
+            Ok(header.topic.to_string())
+        });
+    match name {
+        Ok(name) => execute(broker, vec![Command::DeleteTopic { name }], request),
+        Err(error) => request.reply.fail(error),
+    }
+}
+
+/// 216: takes a topic out of the routes. Routes are made of the topics themselves, so there is nothing to
+/// do that 215 does not do.
+pub(crate) fn delete_route(_broker: &Arc<Broker>, request: Request) {
+    request.reply.done();
+}
+
+/// 206: the names of all topics.
+pub(crate) fn list(broker: &Arc<Broker>, request: Request) {
+    let mut topic_list = system::names(&broker.identity);
+    topic_list.extend(broker.group.metadata().topics().map(|topic| topic.name.clone()));
+    topic_list.sort_unstable();
+    topic_list.dedup();
+    match body::encode(&TopicList { broker_addr: None, topic_list }) {
+        Ok(bytes) => request.reply.body(bytes),
+        Err(error) => request.reply.fail(ServerError::Internal(error.to_string())),
+    }
+}
+
+/// Executes commands one after the other and answers when all are applied, or at the first failure.
+pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Request) {
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        for command in commands {
+            if let Err(error) = broker.group.execute(command).await {
+                return request.reply.refuse(error);
+            }
+        }
+        request.reply.done();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use folio_protocol::code::ResponseCode;
+
+    use super::*;
+
+    fn config(name: &str) -> TopicConfig {
+        TopicConfig { topic_name: name.to_owned(), ..TopicConfig::default() }
+    }
+
+    fn refused(config: &TopicConfig, changes: &str) -> ResponseCode {
+        changed_topic(&Metadata::default(), config, changes).expect_err("refused").code()
+    }
+
+    #[test]
+    fn a_config_becomes_a_topic() {
+        let config = TopicConfig { read_queue_nums: 3, write_queue_nums: 2, perm: 4, ..config("orders") };
+        let topic = changed_topic(&Metadata::default(), &config, "+message.type=FIFO").expect("a topic");
+        assert_eq!((topic.read_queues, topic.write_queues, topic.perm), (3, 2, 4));
+        assert_eq!(topic.attributes.get("message.type").map(String::as_str), Some("FIFO"));
+    }
+
+    #[test]
+    fn attributes_that_are_not_changed_stay() {
+        let mut metadata = Metadata::default();
+        let first = changed_topic(&metadata, &config("orders"), "+message.type=FIFO").expect("a topic");
+        metadata.apply(Command::PutTopic(first));
+        let second = changed_topic(&metadata, &config("orders"), "").expect("a topic");
+        assert_eq!(second.attributes.len(), 1);
+    }
+
+    #[test]
+    fn illegal_names_and_system_topics_are_refused() {
+        for name in ["", "a.b", "TBW102", "rmq_sys_x", "RMQ_SYS_TRANS_HALF_TOPIC"] {
+            assert_eq!(refused(&config(name), ""), ResponseCode::InvalidParameter, "{name:?}");
+        }
+        assert_eq!(refused(&config(&"a".repeat(128)), ""), ResponseCode::InvalidParameter);
+    }
+
+    #[test]
+    fn impossible_queues_and_permissions_are_refused() {
+        let many = TopicConfig { write_queue_nums: QUEUES_MAX + 1, ..config("orders") };
+        assert_eq!(refused(&many, ""), ResponseCode::InvalidParameter);
+        let odd = TopicConfig { perm: 8, ..config("orders") };
+        assert_eq!(refused(&odd, ""), ResponseCode::InvalidParameter);
+        assert_eq!(refused(&config("orders"), "message.type=FIFO"), ResponseCode::InvalidParameter);
+    }
+}

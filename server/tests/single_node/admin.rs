@@ -1,0 +1,139 @@
+//! Topics, groups and orderly locks.
+
+use folio_protocol::body::{
+    self, LockBatchRequest, LockBatchResponse, MessageQueue, TopicConfig, TopicConfigList, TopicList,
+};
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, NoHeader};
+
+use crate::node::{Client, Node, expect, message, send_header};
+
+fn create(topic: &str, attributes: Option<&str>) -> CreateTopicHeader {
+    CreateTopicHeader {
+        topic: topic.into(),
+        default_topic: Some("TBW102".into()),
+        read_queue_nums: 6,
+        write_queue_nums: 5,
+        perm: 6,
+        topic_filter_type: Some("SINGLE_TAG".to_owned()),
+        topic_sys_flag: 0,
+        order: false,
+        attributes: attributes.map(str::to_owned),
+        force: None,
+    }
+}
+
+fn delete(topic: &str) -> DeleteTopicHeader {
+    DeleteTopicHeader { topic: topic.into(), cluster_name: None }
+}
+
+async fn topics(client: &mut Client) -> Vec<String> {
+    let answer = client.ask(RequestCode::GetAllTopicListFromNameserver, &NoHeader).await;
+    expect(&answer, ResponseCode::Success);
+    body::decode::<TopicList>(&answer.body).expect("a list").topic_list
+}
+
+#[tokio::test]
+async fn a_topic_is_created_changed_listed_and_deleted() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    expect(
+        &client.ask(RequestCode::UpdateAndCreateTopic, &create("orders", Some("+message.type=FIFO"))).await,
+        ResponseCode::Success,
+    );
+    let topic = node.broker.topic("orders").expect("the topic");
+    assert_eq!((topic.read_queues, topic.write_queues, topic.attributes.len()), (6, 5, 1));
+    let wider = CreateTopicHeader { write_queue_nums: 6, ..create("orders", None) };
+    expect(&client.ask(RequestCode::UpdateAndCreateTopic, &wider).await, ResponseCode::Success);
+    let topic = node.broker.topic("orders").expect("the topic");
+    assert_eq!((topic.write_queues, topic.attributes.len()), (6, 1), "attributes stay");
+    assert!(topics(&mut client).await.contains(&"orders".to_owned()));
+    expect(&client.ask(RequestCode::DeleteTopicInBroker, &delete("orders")).await, ResponseCode::Success);
+    assert!(
+        node.broker.topic("orders").is_none() && !topics(&mut client).await.contains(&"orders".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn several_topics_are_created_together_or_not_at_all() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let list = |names: &[&str]| {
+        let config = |name: &&str| TopicConfig { topic_name: (*name).to_owned(), ..TopicConfig::default() };
+        let body = body::encode(&TopicConfigList { topic_config_list: names.iter().map(config).collect() });
+        Frame {
+            code: RequestCode::UpdateAndCreateTopicList.code(),
+            body: body.expect("a body"),
+            ..Frame::default()
+        }
+    };
+    expect(&client.call(list(&["one", "a.b"])).await, ResponseCode::InvalidParameter);
+    assert!(node.broker.topic("one").is_none());
+    expect(&client.call(list(&["one", "two"])).await, ResponseCode::Success);
+    assert!(node.broker.topic("one").is_some() && node.broker.topic("two").is_some());
+}
+
+#[tokio::test]
+async fn illegal_and_system_topics_are_neither_created_nor_deleted() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    for name in ["a.b", "TBW102", "rmq_sys_x"] {
+        expect(
+            &client.ask(RequestCode::UpdateAndCreateTopic, &create(name, None)).await,
+            ResponseCode::InvalidParameter,
+        );
+    }
+    for name in [" ", "TBW102", "RMQ_SYS_TRANS_HALF_TOPIC"] {
+        expect(
+            &client.ask(RequestCode::DeleteTopicInBroker, &delete(name)).await,
+            ResponseCode::InvalidParameter,
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_topic_created_again_goes_on_after_its_old_offsets() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    client.send("orders", "", "old").await;
+    expect(&client.ask(RequestCode::DeleteTopicInBroker, &delete("orders")).await, ResponseCode::Success);
+    expect(&client.call(message(&send_header("orders", ""), "new")).await, ResponseCode::Success);
+    assert_eq!(node.broker.group.queues().bounds("orders", 0), Some((0, 2)));
+}
+
+#[tokio::test]
+async fn a_deleted_group_is_gone_with_its_offsets() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    assert!(node.broker.group.metadata().group("g").is_some());
+    let gone = DeleteGroupHeader { group_name: "g".into(), clean_offset: true };
+    expect(&client.ask(RequestCode::DeleteSubscriptionGroup, &gone).await, ResponseCode::Success);
+    assert!(node.broker.group.metadata().group("g").is_none());
+}
+
+#[tokio::test]
+async fn a_queue_is_locked_for_one_client_at_a_time() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let queue =
+        |queue_id| MessageQueue { broker_name: "b1".to_owned(), queue_id, topic: "orders".to_owned() };
+    let request = |code: RequestCode, client_id: &str, queues: &[i32]| {
+        let wish = LockBatchRequest {
+            consumer_group: "g".to_owned(),
+            client_id: client_id.to_owned(),
+            only_this_broker: false,
+            mq_set: queues.iter().map(|number| queue(*number)).collect(),
+        };
+        Frame { code: code.code(), body: body::encode(&wish).expect("a body"), ..Frame::default() }
+    };
+    let held =
+        |answer: Frame| body::decode::<LockBatchResponse>(&answer.body).expect("queues").lock_ok_mq_set;
+    assert_eq!(
+        held(client.call(request(RequestCode::LockBatchMq, "a", &[0, 1])).await),
+        [queue(0), queue(1)]
+    );
+    assert_eq!(held(client.call(request(RequestCode::LockBatchMq, "b", &[1, 2])).await), [queue(2)]);
+    expect(&client.call(request(RequestCode::UnlockBatchMq, "a", &[1])).await, ResponseCode::Success);
+    assert_eq!(held(client.call(request(RequestCode::LockBatchMq, "b", &[0, 1])).await), [queue(1)]);
+}

@@ -1,0 +1,85 @@
+//! Clients that know a follower only: they are served as by the leader.
+
+use std::time::Duration;
+
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::pull_sys_flag;
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{
+    OffsetResponseHeader, PullMessageHeader, PullMessageResponseHeader, QueryConsumerOffsetHeader,
+    SendMessageResponseHeader, UpdateConsumerOffsetHeader, ViewMessageHeader,
+};
+use folio_protocol::ids::OffsetMessageId;
+
+use crate::node::{Node, expect, header, messages, pull_header};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
+    let nodes = Node::cluster(3).await;
+    let follower = &nodes[1];
+    let mut client = follower.client_of_group().await;
+    let answer = client.send("orders", "", "hello").await;
+    let sent: SendMessageResponseHeader = header(&answer);
+    let id: OffsetMessageId = sent.msg_id.parse().expect("an id");
+    assert_eq!(id.host, nodes[0].address, "the id names the node that stored it first");
+
+    // At once, whether or not the follower has heard of it.
+    let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    expect(&pulled, ResponseCode::Success);
+    assert_eq!(messages(&pulled.body).first().map(|message| message.body()), Some(&b"hello"[..]));
+    let view = ViewMessageHeader { offset: id.position as i64, topic: None };
+    expect(&client.ask(RequestCode::ViewMessageById, &view).await, ResponseCode::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_holds_pulls_and_brings_offsets_to_the_leader() {
+    let nodes = Node::cluster(3).await;
+    let mut producer = nodes[0].client_of_group().await;
+    producer.send("orders", "", "first").await;
+    while nodes[2].broker.group.queues().bounds("orders", 0) != Some((0, 1)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut client = nodes[2].client().await;
+    let held = |offset| {
+        let head = pull_header("orders", offset);
+        let sys_flag = head.sys_flag | pull_sys_flag::SUSPEND | pull_sys_flag::COMMIT_OFFSET;
+        PullMessageHeader { sys_flag, commit_offset: offset, suspend_timeout_millis: 20_000, ..head }
+    };
+    client.put(Frame::request(RequestCode::PullMessage, &held(1), bytes::Bytes::new())).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    producer.send("orders", "", "second").await;
+    let pulled = client.take().await;
+    expect(&pulled, ResponseCode::Success);
+    assert_eq!(header::<PullMessageResponseHeader>(&pulled).next_begin_offset, 2);
+
+    let query = QueryConsumerOffsetHeader {
+        consumer_group: "g".into(),
+        topic: "orders".into(),
+        queue_id: 0,
+        set_zero_if_not_found: Some(false),
+    };
+    let answer = client.ask(RequestCode::QueryConsumerOffset, &query).await;
+    assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 1, "the pull brought it");
+    let commit = UpdateConsumerOffsetHeader {
+        consumer_group: "g".into(),
+        topic: "orders".into(),
+        queue_id: 0,
+        commit_offset: 2,
+    };
+    expect(&client.ask(RequestCode::UpdateConsumerOffset, &commit).await, ResponseCode::Success);
+    let answer = client.ask(RequestCode::QueryConsumerOffset, &query).await;
+    assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_leader_tells_a_consumer_that_it_is_beyond_the_end() {
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[1].client_of_group().await;
+    client.send("orders", "", "x").await;
+    let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", 9)).await;
+    expect(&answer, ResponseCode::PullOffsetMoved);
+    assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 1);
+    let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", -1)).await;
+    expect(&answer, ResponseCode::PullOffsetMoved);
+    assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 0);
+}

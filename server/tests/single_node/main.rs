@@ -1,0 +1,9 @@
+//! A node, or three, and real connections: what clients send and what they are answered, family by family.
+
+mod admin;
+mod followers;
+mod node;
+mod offsets;
+mod pull;
+mod retry;
+mod send;

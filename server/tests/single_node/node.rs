@@ -1,0 +1,241 @@
+//! A node of its own on a simulated disk, and a client that speaks frames to it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use folio_engine::disk::sim::SimDisk;
+use folio_protocol::body::SubscriptionGroupConfig;
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::pull_sys_flag;
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{Header, PullMessageHeader, SendMessageHeader};
+use folio_protocol::message::{MessageView, Messages};
+use folio_raft::config::{Flush, GroupConfig, Retention, Timing};
+use folio_raft::group::Group;
+use folio_raft::types::NodeAddress;
+use folio_server::broker::{Broker, Identity};
+use folio_server::clients::Addresses;
+use folio_server::net::{Listener, NetConfig};
+use folio_server::peer::NodeHooks;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// No answer of a test takes longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) address: SocketAddr,
+    pub(crate) broker: Arc<Broker>,
+    _listener: Listener,
+}
+
+/// A port nothing listens on, below those the system gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 1_000) as u16 * 10;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn member() -> NodeAddress {
+    let broker = format!("127.0.0.1:{}", free_port());
+    NodeAddress { raft: format!("127.0.0.1:{}", free_port()), broker: broker.clone(), namesrv: broker }
+}
+
+impl Node {
+    /// Starts a node and waits until it leads.
+    pub(crate) async fn start() -> Node {
+        Node::cluster(1).await.remove(0)
+    }
+
+    /// Starts a group of `count` nodes and waits until one leads; that one comes first.
+    pub(crate) async fn cluster(count: u64) -> Vec<Node> {
+        let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member())).collect();
+        let mut nodes = Vec::new();
+        for id in members.keys() {
+            nodes.push(Node::join(*id, members.clone()).await);
+        }
+        let mut status = nodes[0].broker.group.watch();
+        let led = status.wait_for(|status| status.leader.is_some());
+        drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
+        while !nodes[0].broker.leads() {
+            nodes.rotate_left(1);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        nodes
+    }
+
+    async fn join(node_id: u64, members: BTreeMap<u64, NodeAddress>) -> Node {
+        let own = members[&node_id].clone();
+        let address: SocketAddr = own.broker.parse().expect("an address");
+        let config = GroupConfig {
+            node_id,
+            cluster: "c1".to_owned(),
+            group: "b1".to_owned(),
+            data_dir: PathBuf::from("/data"),
+            segment_bytes: 32 << 20,
+            nodes: members,
+            join: false,
+            listen: own.raft.parse().expect("an address"),
+            flush: Flush::Sync,
+            timing: Timing::default(),
+            retention: Retention::default(),
+        };
+        let hooks = Arc::new(NodeHooks::default());
+        let group = Group::start(config, Arc::new(SimDisk::new()), hooks.clone()).await.expect("a group");
+        let identity = Identity {
+            cluster: "c1".to_owned(),
+            broker_name: "b1".to_owned(),
+            node_id,
+            store_host: address,
+            addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
+        };
+        let broker = Broker::new(identity, group);
+        hooks.attach(&broker);
+        let listener = Listener::new(NetConfig::default(), Arc::new(broker.clone()));
+        listener.serve(TcpListener::bind(address).await.expect("a free port"));
+        Node { address, broker, _listener: listener }
+    }
+
+    /// A new connection.
+    pub(crate) async fn client(&self) -> Client {
+        let socket = TcpStream::connect(self.address).await.expect("a connection");
+        Client { socket, received: BytesMut::new(), opaque: 0 }
+    }
+
+    /// A new connection, after the group `g` was created.
+    pub(crate) async fn client_of_group(&self) -> Client {
+        let mut client = self.client().await;
+        let config =
+            SubscriptionGroupConfig { group_name: "g".to_owned(), ..SubscriptionGroupConfig::default() };
+        let body = folio_protocol::body::encode(&config).expect("a body");
+        let request =
+            Frame { code: RequestCode::UpdateAndCreateSubscriptionGroup.code(), body, ..Frame::default() };
+        expect(&client.call(request).await, ResponseCode::Success);
+        client
+    }
+}
+
+/// One connection of a client.
+pub(crate) struct Client {
+    socket: TcpStream,
+    received: BytesMut,
+    opaque: i32,
+}
+
+impl Client {
+    /// Sends a request and returns its opaque.
+    pub(crate) async fn put(&mut self, mut request: Frame) -> i32 {
+        self.opaque += 1;
+        request.opaque = self.opaque;
+        let mut bytes = BytesMut::new();
+        request.encode(&mut bytes).expect("a frame");
+        self.socket.write_all(&bytes).await.expect("written");
+        self.opaque
+    }
+
+    /// The next frame.
+    pub(crate) async fn take(&mut self) -> Frame {
+        loop {
+            if let Some(frame) = Frame::decode(&mut self.received).expect("a frame") {
+                return frame;
+            }
+            let read = tokio::time::timeout(PATIENCE, self.socket.read_buf(&mut self.received)).await;
+            assert!(
+                read.expect("an answer in time").expect("readable") > 0,
+                "the server closed the connection"
+            );
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) async fn call(&mut self, request: Frame) -> Frame {
+        let opaque = self.put(request).await;
+        let answer = self.take().await;
+        assert_eq!((answer.opaque, answer.is_response()), (opaque, true), "{answer:?}");
+        answer
+    }
+
+    /// Sends a typed request without a body and waits for its answer.
+    pub(crate) async fn ask(&mut self, code: RequestCode, header: &impl Header) -> Frame {
+        self.call(Frame::request(code, header, Bytes::new())).await
+    }
+
+    /// Sends one message and expects it stored; the answer.
+    pub(crate) async fn send(&mut self, topic: &str, tag: &str, body: &str) -> Frame {
+        let answer = self.call(message(&send_header(topic, tag), body)).await;
+        expect(&answer, ResponseCode::Success);
+        answer
+    }
+}
+
+/// Fails unless the answer has this code.
+pub(crate) fn expect(answer: &Frame, code: ResponseCode) {
+    assert_eq!(answer.code, code.code(), "{:?}", answer.remark);
+}
+
+/// The typed header of an answer.
+pub(crate) fn header<T: Header>(answer: &Frame) -> T {
+    T::from_ext(&answer.ext).expect("a header")
+}
+
+/// A SEND request.
+pub(crate) fn message(header: &SendMessageHeader, body: &str) -> Frame {
+    Frame::request(RequestCode::SendMessageV2, header, Bytes::copy_from_slice(body.as_bytes()))
+}
+
+/// The header of a message to queue 0.
+pub(crate) fn send_header(topic: &str, tag: &str) -> SendMessageHeader {
+    let tags = if tag.is_empty() { String::new() } else { format!("TAGS\u{1}{tag}\u{2}") };
+    SendMessageHeader {
+        producer_group: "p".into(),
+        topic: topic.into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: 4,
+        queue_id: 0,
+        sys_flag: 0,
+        born_timestamp: 1_700_000_000_000,
+        flag: 7,
+        properties: Some(format!("UNIQ_KEY\u{1}U\u{2}{tags}")),
+        reconsume_times: Some(0),
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    }
+}
+
+/// A pull of queue 0 for the group `g` that is not held.
+pub(crate) fn pull_header(topic: &str, offset: i64) -> PullMessageHeader {
+    PullMessageHeader {
+        consumer_group: "g".into(),
+        topic: topic.into(),
+        queue_id: 0,
+        queue_offset: offset,
+        max_msg_nums: 32,
+        sys_flag: pull_sys_flag::SUBSCRIPTION,
+        commit_offset: 0,
+        suspend_timeout_millis: 0,
+        subscription: Some("*".to_owned()),
+        sub_version: 0,
+        expression_type: None,
+        max_msg_bytes: None,
+        request_source: None,
+        proxy_forward_client_id: None,
+    }
+}
+
+/// The messages of a pull's answer.
+pub(crate) fn messages(body: &[u8]) -> Vec<MessageView<'_>> {
+    Messages::new(body).map(|message| message.expect("a message").1).collect()
+}

@@ -1,0 +1,196 @@
+//! PULL: every row of its table of results, and pulls that are held.
+
+use std::time::{Duration, Instant};
+
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::pull_sys_flag;
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{PullMessageHeader, PullMessageResponseHeader};
+
+use crate::node::{Client, Node, expect, header, messages, pull_header};
+
+/// Pulls and expects code, next offset and queue bounds.
+async fn pulls(
+    client: &mut Client,
+    wish: &PullMessageHeader,
+    code: ResponseCode,
+    next: i64,
+    bounds: (i64, i64),
+) -> Frame {
+    let answer = client.ask(RequestCode::PullMessage, wish).await;
+    expect(&answer, code);
+    let head: PullMessageResponseHeader = header(&answer);
+    assert_eq!(head.next_begin_offset, next, "{wish:?}");
+    assert_eq!((head.min_offset, head.max_offset), bounds, "{wish:?}");
+    assert_eq!(head.suggest_which_broker_id, 0);
+    answer
+}
+
+fn held(topic: &str, offset: i64, timeout_ms: i64) -> PullMessageHeader {
+    let head = pull_header(topic, offset);
+    PullMessageHeader {
+        sys_flag: head.sys_flag | pull_sys_flag::SUSPEND,
+        suspend_timeout_millis: timeout_ms,
+        ..head
+    }
+}
+
+fn request(head: &PullMessageHeader) -> Frame {
+    Frame::request(RequestCode::PullMessage, head, bytes::Bytes::new())
+}
+
+#[tokio::test]
+async fn every_place_of_an_offset_has_its_answer() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    for tag in ["a", "a", "b", "b"] {
+        client.send("orders", tag, "x").await;
+    }
+    let all = |offset| pull_header("orders", offset);
+    let found = pulls(&mut client, &all(1), ResponseCode::Success, 4, (0, 4)).await;
+    assert_eq!(messages(&found.body).len(), 3);
+    pulls(&mut client, &all(4), ResponseCode::PullNotFound, 4, (0, 4)).await;
+    pulls(&mut client, &all(5), ResponseCode::PullOffsetMoved, 4, (0, 4)).await;
+    pulls(&mut client, &all(-1), ResponseCode::PullOffsetMoved, 0, (0, 4)).await;
+    let empty = |offset| PullMessageHeader { queue_id: 3, ..all(offset) };
+    pulls(&mut client, &empty(0), ResponseCode::PullNotFound, 0, (0, 0)).await;
+    pulls(&mut client, &empty(9), ResponseCode::PullOffsetMoved, 0, (0, 0)).await;
+
+    let tagged = |tag: &str, offset| PullMessageHeader { subscription: Some(tag.to_owned()), ..all(offset) };
+    let found = pulls(&mut client, &tagged("b", 0), ResponseCode::Success, 4, (0, 4)).await;
+    assert_eq!(messages(&found.body).len(), 2);
+    pulls(&mut client, &tagged("c", 0), ResponseCode::PullRetryImmediately, 4, (0, 4)).await;
+    let two = PullMessageHeader { max_msg_nums: 2, ..all(0) };
+    pulls(&mut client, &two, ResponseCode::Success, 2, (0, 4)).await;
+    let lite = client.ask(RequestCode::LitePullMessage, &all(0)).await;
+    expect(&lite, ResponseCode::Success);
+}
+
+#[tokio::test]
+async fn pulls_that_may_not_be_served_are_refused() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "x").await;
+    let orders = || pull_header("orders", 0);
+    let refused = [
+        (
+            PullMessageHeader { consumer_group: "?".into(), ..orders() },
+            ResponseCode::SubscriptionGroupNotExist,
+        ),
+        (pull_header("none", 0), ResponseCode::TopicNotExist),
+        (PullMessageHeader { queue_id: 4, ..orders() }, ResponseCode::InvalidParameter),
+        (PullMessageHeader { sys_flag: 0, ..orders() }, ResponseCode::SubscriptionNotExist),
+        (
+            PullMessageHeader { expression_type: Some("SQL92".to_owned()), ..orders() },
+            ResponseCode::SystemError,
+        ),
+    ];
+    for (head, code) in refused {
+        let answer = client.ask(RequestCode::PullMessage, &head).await;
+        assert_eq!(answer.code, code.code(), "{head:?}: {:?}", answer.remark);
+    }
+}
+
+#[tokio::test]
+async fn a_held_pull_is_answered_by_the_next_message() {
+    let node = Node::start().await;
+    let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);
+    producer.send("orders", "", "old").await;
+    let opaque = consumer.put(request(&held("orders", 1, 20_000))).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let started = Instant::now();
+    producer.send("orders", "", "new").await;
+    let answer = consumer.take().await;
+    assert_eq!((answer.opaque, answer.code), (opaque, 0));
+    assert_eq!(messages(&answer.body).first().map(|message| message.body()), Some(&b"new"[..]));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(node.broker.polls.is_empty());
+}
+
+#[tokio::test]
+async fn a_held_pull_of_a_queue_without_messages_is_answered_by_the_first() {
+    let node = Node::start().await;
+    let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);
+    producer.send("orders", "", "creates the topic").await;
+    let head = PullMessageHeader { queue_id: 1, ..held("orders", 0, 20_000) };
+    consumer.put(request(&head)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let to =
+        folio_protocol::header::SendMessageHeader { queue_id: 1, ..crate::node::send_header("orders", "") };
+    expect(&producer.call(crate::node::message(&to, "first")).await, ResponseCode::Success);
+    expect(&consumer.take().await, ResponseCode::Success);
+}
+
+#[tokio::test]
+async fn a_held_pull_waits_for_its_tag_and_at_most_its_time() {
+    let node = Node::start().await;
+    let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);
+    producer.send("orders", "a", "creates the topic").await;
+    let wish = PullMessageHeader { subscription: Some("b".to_owned()), ..held("orders", 1, 600) };
+    let started = Instant::now();
+    consumer.put(request(&wish)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    producer.send("orders", "a", "not for it").await;
+    let answer = consumer.take().await;
+    assert!(started.elapsed() >= Duration::from_millis(600), "{:?}", started.elapsed());
+    // It has looked at the message that was not for it: the next pull starts after it.
+    expect(&answer, ResponseCode::PullRetryImmediately);
+    assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 2);
+    let started = Instant::now();
+    let answer = consumer.call(request(&held("orders", 2, 300))).await;
+    expect(&answer, ResponseCode::PullNotFound);
+    assert!(started.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn messages_that_race_with_held_pulls_wake_every_one() {
+    let node = Node::start().await;
+    let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);
+    producer.send("orders", "", "0").await;
+    for offset in 1..=100 {
+        consumer.put(request(&held("orders", offset, 25_000))).await;
+        producer.send("orders", "", "x").await;
+        let answer = consumer.take().await;
+        expect(&answer, ResponseCode::Success);
+        assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, offset + 1);
+    }
+}
+
+#[tokio::test]
+async fn held_pulls_go_with_their_connection() {
+    let node = Node::start().await;
+    let mut consumer = node.client_of_group().await;
+    consumer.send("orders", "", "x").await;
+    consumer.put(request(&held("orders", 1, 20_000))).await;
+    for expected in [1, 0] {
+        let mut tries = 0;
+        while node.broker.polls.len() != expected {
+            tries += 1;
+            assert!(tries < 500, "{} polls, expected {expected}", node.broker.polls.len());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if expected == 1 {
+            consumer = node.client().await;
+        }
+    }
+    drop(consumer);
+}
+
+#[tokio::test]
+async fn a_large_backlog_is_pulled_whole_and_in_order() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    let body = "y".repeat(100_000);
+    for _ in 0..8 {
+        client.send("orders", "", &body).await;
+    }
+    let (mut next, mut seen) = (0, Vec::new());
+    while next < 8 {
+        let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", next)).await;
+        expect(&answer, ResponseCode::Success);
+        assert!(answer.body.len() <= 256 * 1024, "{}", answer.body.len());
+        seen.extend(messages(&answer.body).iter().map(|message| message.queue_offset()));
+        next = header::<PullMessageResponseHeader>(&answer).next_begin_offset;
+    }
+    assert_eq!(seen, (0..8).collect::<Vec<_>>());
+}

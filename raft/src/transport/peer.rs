@@ -114,17 +114,20 @@ impl Peers {
         });
         let mut answers = Box::pin(self.raft.stream_append(waiting));
         let (failures, mut failed) = mpsc::channel::<String>(1);
-        let read = async {
-            while let Some(frame) = reader.next().await? {
-                match self.parse_append(&frame) {
-                    Ok(request) => {
-                        if appends.send(request).await.is_err() {
-                            break;
-                        }
-                    }
+        // Owns `appends`: when the peer has sent its last append, the stream of answers ends after the last
+        // answer.
+        let (own, input) = (self, &mut reader);
+        let read = async move {
+            let mut broken = false;
+            while let Some(frame) = input.next().await? {
+                match own.parse_append(&frame) {
+                    // Read and dropped: the peer is about to hear of the first failure.
+                    _ if broken => {}
+                    // Nobody takes it any more once the stream of answers has ended.
+                    Ok(request) => drop(appends.send(request).await),
                     Err(error) => {
+                        broken = true;
                         let _ = failures.send(error.to_string()).await;
-                        std::future::pending::<()>().await;
                     }
                 }
             }
@@ -152,7 +155,19 @@ impl Peers {
                 }
             }
         };
-        tokio::select! { ended = read => ended, ended = write => ended }
+        tokio::pin!(read);
+        {
+            tokio::pin!(write);
+            tokio::select! {
+                // The peer closes its side when it has nothing more to send: it still waits for the answers.
+                ended = &mut read => return ended.and(write.await),
+                ended = &mut write => ended?,
+            }
+        }
+        // The last answer is on its way. Closing now, with appends unread, would reset the connection and
+        // could take that answer along: read on until the peer has it and closes.
+        writer.finish().await?;
+        timeout(CONNECT_TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     /// Takes an append apart: the records stay slices of the frame.
@@ -209,7 +224,19 @@ impl Peers {
             }
             io::Result::Ok(())
         };
-        tokio::select! { ended = read => ended, ended = write => ended }
+        tokio::pin!(read);
+        {
+            tokio::pin!(write);
+            tokio::select! {
+                // The peer closes its side when it has nothing more to send: it still waits for the answers.
+                ended = &mut read => return ended.and(write.await),
+                ended = &mut write => ended?,
+            }
+        }
+        // The last answer is on its way. Closing now, with appends unread, would reset the connection and
+        // could take that answer along: read on until the peer has it and closes.
+        writer.finish().await?;
+        timeout(CONNECT_TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
     async fn answer(&self, from: u64, frame: Frame) -> io::Result<Bytes> {

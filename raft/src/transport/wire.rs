@@ -208,6 +208,11 @@ impl FrameWriter {
         pieces.0.extend(parts.into_iter().filter(|part| !part.is_empty()));
         self.socket.write_all_buf(&mut pieces).await
     }
+
+    /// Nothing will be written any more; what was written still arrives.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await
+    }
 }
 
 /// Several pieces as one buffer, so that one system call writes many of them.

@@ -189,7 +189,10 @@ impl Checkpoints {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Checkpoints, CheckpointError> {
         let snapshots = dir.join("snapshots");
         disk.create_dir_all(&snapshots).map_err(failed(&snapshots, "create the directory of"))?;
-        disk.sync_dir(dir).map_err(failed(dir, "sync the directory of"))?;
+        // The second for a snapshot whose save failed at the last step: it is seen, so it is to stay.
+        for synced in [dir, &snapshots] {
+            disk.sync_dir(synced).map_err(failed(synced, "sync the directory of"))?;
+        }
         let checkpoints = Checkpoints { disk, latest: dir.join("checkpoint"), snapshots };
         for path in checkpoints.list()? {
             if path.extension().is_some_and(|extension| extension == "tmp") {

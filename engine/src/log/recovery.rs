@@ -9,6 +9,7 @@
 //! rest of the segment is zeroed and later segments are removed, durably, before anything is appended (`log.I7`).
 
 use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ use crate::stamp::Stamper;
 
 /// Bytes looked at together when searching the rest of a segment for what is not zero.
 const SEARCH_BYTES: usize = 1 << 20;
+/// Bytes behind the end that are zeroed whether or not they read as zero; more than a header.
+const END_BYTES: u64 = 4096;
 
 pub(super) type Files = BTreeMap<u64, Arc<dyn DiskFile>>;
 
@@ -53,6 +56,21 @@ impl Walk {
 struct Stop {
     position: u64,
     reason: String,
+    /// The disk failed, so whether one does is unknown: nothing may be cut.
+    failure: Option<io::Error>,
+}
+
+impl Stop {
+    fn new(position: u64, reason: impl ToString) -> Stop {
+        Stop { position, reason: reason.to_string(), failure: None }
+    }
+
+    /// Of a read: a file that ends too early is no failure of the disk.
+    fn read(position: u64, error: io::Error) -> Stop {
+        let reason = error.to_string();
+        let failure = (error.kind() != io::ErrorKind::UnexpectedEof).then_some(error);
+        Stop { position, reason, failure }
+    }
 }
 
 pub(super) struct Recovery<'a> {
@@ -181,10 +199,10 @@ impl<'a> Recovery<'a> {
             base += self.config.segment_bytes;
             let header = match self.header(base) {
                 Ok(header) => header,
-                Err(_) if self.durable <= base => {
+                Err(Stop { failure: None, .. }) if self.durable <= base => {
                     return Err(OpenError::BaseBeyondTail { base: position, tail: base });
                 }
-                Err(reason) => return Err(self.rot(base, reason.to_string())),
+                Err(stop) => return Err(self.refusal(stop)),
             };
             if header.position != base {
                 return Err(self.rot(base, "it is not the segment's first record".into()));
@@ -197,13 +215,14 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    fn header(&self, position: u64) -> Result<RecordHeader, RecordError> {
+    fn header(&self, position: u64) -> Result<RecordHeader, Stop> {
         let base = self.base_of(position);
-        let file = self.files.get(&base).ok_or(RecordError::Short)?;
+        let file = self.files.get(&base).ok_or_else(|| Stop::new(position, RecordError::Short))?;
         let mut bytes = [0; HEADER_BYTES];
         let room = (base + self.config.segment_bytes - position).min(HEADER_BYTES as u64) as usize;
-        let read = file.read_at(&mut bytes[..room], position - base).map_err(|_| RecordError::Short)?;
-        RecordHeader::parse(&bytes[..read])
+        let read = file.read_at(&mut bytes[..room], position - base);
+        let read = read.map_err(|error| Stop::read(position, error))?;
+        RecordHeader::parse(&bytes[..read]).map_err(|reason| Stop::new(position, reason))
     }
 
     /// The header of the record that continues the log: right at its end, or, by the filler rule, at the start of the
@@ -212,12 +231,13 @@ impl<'a> Recovery<'a> {
         let room = self.config.segment_bytes - walk.end % self.config.segment_bytes;
         let here = self.continues(walk, walk.end);
         let Err(here) = here else { return here };
-        if room == self.config.segment_bytes {
+        if room == self.config.segment_bytes || here.failure.is_some() {
             return Err(here);
         }
         match self.continues(walk, walk.end + room) {
             Ok(header) if u64::from(header.length) > room => Ok(header),
             Ok(_) => Err(here),
+            Err(there) if there.failure.is_some() => Err(there),
             // Nothing was written here, and something acknowledged lies behind: it is the next segment that is damaged.
             Err(there) if self.is_blank(walk.end) && self.durable > there.position => Err(there),
             Err(_) => Err(here),
@@ -225,8 +245,8 @@ impl<'a> Recovery<'a> {
     }
 
     fn continues(&self, walk: &Walk, position: u64) -> Result<RecordHeader, Stop> {
-        let stop = |reason: String| Stop { position, reason };
-        let header = self.header(position).map_err(|reason| stop(reason.to_string()))?;
+        let stop = |reason: String| Stop::new(position, reason);
+        let header = self.header(position)?;
         let consecutive = walk
             .last
             .is_none_or(|last| last.index.checked_add(1) == Some(header.index) && last.term <= header.term);
@@ -250,12 +270,12 @@ impl<'a> Recovery<'a> {
 
     fn record(&self, header: &RecordHeader) -> Result<Record, Stop> {
         let position = header.position;
-        let stop = |reason: String| Stop { position, reason };
         let base = self.base_of(position);
-        let file = self.files.get(&base).ok_or_else(|| stop("its segment is missing".into()))?;
-        let frame =
-            file.slice(position - base, header.length as usize).map_err(|error| stop(error.to_string()))?;
-        Record::parse(frame).map_err(|reason| stop(reason.to_string()))
+        let missing = || Stop::new(position, "its segment is missing");
+        let file = self.files.get(&base).ok_or_else(missing)?;
+        let frame = file.slice(position - base, header.length as usize);
+        let frame = frame.map_err(|error| Stop::read(position, error))?;
+        Record::parse(frame).map_err(|reason| Stop::new(position, reason))
     }
 
     fn restamp(&self, stamper: &mut Stamper, record: &Record) -> Result<(), OpenError> {
@@ -285,8 +305,17 @@ impl<'a> Recovery<'a> {
         OpenError::Rot { file: self.path(position), position, durable: self.durable, reason }
     }
 
+    /// A stop that is not the end of the log.
+    fn refusal(&self, stop: Stop) -> OpenError {
+        match stop.failure {
+            Some(source) => OpenError::Io { operation: "read", path: self.path(stop.position), source },
+            None => self.rot(stop.position, stop.reason),
+        }
+    }
+
     fn refuse_rot(&self, walk: &Walk, stop: Stop) -> Result<(), OpenError> {
-        if self.durable > walk.end { Err(self.rot(stop.position, stop.reason)) } else { Ok(()) }
+        let refused = self.durable > walk.end || stop.failure.is_some();
+        if refused { Err(self.refusal(stop)) } else { Ok(()) }
     }
 
     /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero.
@@ -306,16 +335,48 @@ impl<'a> Recovery<'a> {
         let file = self.files.entry(base).or_insert(made.context("make", &path)?);
         let cut =
             blank(&**file, end - base, self.config.segment_bytes).context("cut the torn tail of", &path)?;
-        // What a process crash left in the page cache counts as part of the log from now on.
-        for (base, file) in &self.files {
-            file.sync_data().context("sync", &path_of(self.directory, *base))?;
-        }
+        self.settle(end)?;
         Ok(cut)
+    }
+
+    /// Makes what was found durable: it counts as the log from now on. Up to the durable mark it is; behind it, it may be
+    /// in the page cache only, where a killed process left it. If that process was stopped by a failed sync, those pages
+    /// pass for clean and another sync would leave them out: they are written again.
+    fn settle(&self, end: u64) -> Result<(), OpenError> {
+        for (&base, file) in &self.files {
+            let path = path_of(self.directory, base);
+            let segment_end = base + self.config.segment_bytes;
+            let (from, to) = (self.durable.max(base), end.min(segment_end));
+            rewrite(&**file, from - base, to.saturating_sub(base)).context("write again", &path)?;
+            if (base..segment_end).contains(&end) {
+                // The zeroes of a truncation likewise: without its first bytes no old record continues the log.
+                let to = segment_end.min(end + END_BYTES);
+                zero(&**file, end - base, to - base).context("write again", &path)?;
+            }
+            file.sync_data().context("sync", &path)?;
+        }
+        Ok(())
     }
 }
 
+/// Writes the bytes from `from` to `end` of a file once more.
+fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
+    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
+    let mut at = from;
+    while at < end {
+        let count = bytes.len().min((end - at) as usize);
+        let read = file.read_at(&mut bytes[..count], at)?;
+        if read == 0 {
+            return Ok(());
+        }
+        file.write_all_at(&[IoSlice::new(&bytes[..read])], at)?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
 /// Zeroes what is not zero from `from` to `end`; returns how many bytes were looked at again for it.
-fn blank(file: &dyn DiskFile, from: u64, end: u64) -> std::io::Result<u64> {
+fn blank(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
     let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
     let (mut at, mut cut) = (from, 0);
     while at < end {

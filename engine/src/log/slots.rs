@@ -40,7 +40,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Opens the file and reads the newest value; creates the file with an empty value when it is missing.
+    /// Opens the file and reads the newest value, which is durable then; creates the file with an empty value when it is
+    /// missing.
     pub(super) fn open(disk: &dyn Disk, path: &Path, magic: [u8; 4]) -> Result<(Slots, Bytes), OpenError> {
         if !disk.exists(path).context("look for", path)? {
             let mut both = encode(magic, 1, &[]);
@@ -48,18 +49,25 @@ impl Slots {
             write_atomically(disk, path, &both).context("create", path)?;
         }
         let file = disk.open(path, OpenMode::ReadWrite).context("open", path)?;
-        let newest = [0, 1]
-            .into_iter()
-            .filter_map(|slot| {
-                let mut bytes = vec![0; SLOT_BYTES];
-                let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64).ok()?;
-                let (sequence, value) = decode(magic, &bytes[..read])?;
-                Some((sequence, slot, value))
-            })
-            .max_by_key(|(sequence, ..)| *sequence);
+        let mut newest: Option<(u64, u64, Bytes)> = None;
+        for slot in [0, 1] {
+            let mut bytes = vec![0; SLOT_BYTES];
+            // A slot that cannot be read might be the newer one: that is not a bad copy, which a torn write leaves.
+            let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64).context("read", path)?;
+            if let Some((sequence, value)) = decode(magic, &bytes[..read])
+                && newest.as_ref().is_none_or(|(newer, ..)| *newer < sequence)
+            {
+                newest = Some((sequence, slot, value));
+            }
+        }
         let Some((sequence, slot, value)) = newest else {
             return Err(OpenError::StateFile { file: path.to_owned(), reason: "both copies are bad".into() });
         };
+        // What is read may be in the page cache only: a killed process left it there before its sync, or after a sync
+        // that failed, which the next one does not report again. Whoever opens the file will rely on it.
+        let again = encode(magic, sequence, &value);
+        file.write_all_at(&[IoSlice::new(&again)], slot * SLOT_BYTES as u64).context("write", path)?;
+        file.sync_data().context("sync", path)?;
         Ok((Slots { file, magic, sequence, active: 1 - slot }, value))
     }
 

@@ -81,7 +81,8 @@ impl DiskFile for SimFile {
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.check_writable()?;
-        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let mut bytes = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum());
+        bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
         if bytes.is_empty() {
             return Ok(());
         }

@@ -303,3 +303,74 @@ fn decode_answer(mut bytes: Bytes) -> Asked {
         _ => Asked::Unknown("the leader's answer does not decode".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use folio_protocol::code::ResponseCode;
+    use folio_protocol::frame::Serialization;
+
+    fn request() -> Frame {
+        Frame {
+            code: RequestCode::SendMessageV2.code(),
+            opaque: 7,
+            serialization: Serialization::Rocketmq,
+            ..Frame::default()
+        }
+        .with_body("hello")
+    }
+
+    #[test]
+    fn a_forwarded_request_keeps_the_clients_address_and_every_byte_that_counts() {
+        for remote in ["10.1.2.3:4567", "[2001:db8::1]:99"] {
+            let remote: SocketAddr = remote.parse().unwrap();
+            let mut bytes = encode_request(remote, &request()).unwrap();
+            assert_eq!(bytes.get_u8(), crate::peer::FORWARD);
+            assert_eq!(decode_request(bytes), Some((remote, request())));
+        }
+    }
+
+    #[test]
+    fn a_forwarded_request_that_is_cut_or_too_long_is_refused() {
+        let remote = SocketAddr::from(([127, 0, 0, 1], 1));
+        let whole = encode_request(remote, &request()).unwrap().slice(1..);
+        for cut in 0..whole.len() {
+            assert_eq!(decode_request(whole.slice(..cut)), None, "cut at {cut}");
+        }
+        let mut longer = BytesMut::from(&whole[..]);
+        longer.put_u8(0);
+        assert_eq!(decode_request(longer.freeze()), None);
+    }
+
+    #[test]
+    fn answers_come_back_as_what_they_were() {
+        let frame = request().response_to(ResponseCode::SystemBusy).with_remark("later");
+        let Asked::Answered(back) = decode_answer(encode_answer(Answer::Frame(frame.clone()))) else {
+            panic!("a frame was answered");
+        };
+        assert_eq!(back, frame);
+        let kind = |answer| match decode_answer(answer) {
+            Asked::Answered(_) => "frame",
+            Asked::Silent => "silent",
+            Asked::NotProposed => "not proposed",
+            Asked::Unknown(_) => "unknown",
+        };
+        assert_eq!(kind(encode_answer(Answer::NotLeader)), "not proposed");
+        assert_eq!(kind(encode_answer(Answer::Silence)), "silent");
+        // An answer that cannot be read says nothing about what the leader did.
+        for bytes in [&b""[..], b"\x00", b"\x00garbage!", b"\x09"] {
+            assert_eq!(kind(Bytes::copy_from_slice(bytes)), "unknown");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_is_dropped_answers_an_error_and_a_oneway_one_is_silent() {
+        let (sender, receiver) = oneshot::channel();
+        drop(Reply::to_node(sender, &request()));
+        let Ok(Answer::Frame(frame)) = receiver.await else { panic!("an error is answered") };
+        assert_eq!((frame.code, frame.opaque), (ResponseCode::SystemError.code(), 7));
+        let (sender, receiver) = oneshot::channel();
+        drop(Reply::to_node(sender, &request().oneway()));
+        assert!(matches!(receiver.await, Ok(Answer::Silence)), "nobody waits for it");
+    }
+}

@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 /// The variable that sets the level, weaker than `--log`.
 pub const VARIABLE: &str = "FOLIO_LOG";
-/// openraft tells every step of every election at `info`.
-const DEFAULT: &str = "info,openraft=warn";
+/// openraft tells every step of an election at `info`, and at `warn` every try to reach a peer that is
+/// down: five lines a second. The crate `raft` logs what matters of both.
+const DEFAULT: &str = "info,openraft=error";
 
 /// Starts logging at `level` (`warn`, `folio_server=debug,info`, ...), else as the variable says.
 pub fn start(level: Option<&str>) -> anyhow::Result<()> {

@@ -1,0 +1,101 @@
+//! `folio cluster`: three processes, one parent.
+
+use std::fs::{self, File};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::node::{PATIENCE, folio, free_ports, wait};
+
+struct Running {
+    dir: tempfile::TempDir,
+    parent: Child,
+    namesrv: String,
+}
+
+impl Running {
+    fn start() -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let base = free_ports(40);
+        let out = File::create(dir.path().join("out")).unwrap();
+        let mut command = folio();
+        command.args(["cluster", "--base-port", &base.to_string(), "--segment-size", "16MiB", "--data"]);
+        let parent = command.arg(dir.path().join("data")).stdout(out.try_clone().unwrap()).stderr(out);
+        let running = Running { parent: parent.spawn().unwrap(), dir, namesrv: format!("127.0.0.1:{base}") };
+        running.wait_for("ready: node");
+        running
+    }
+
+    fn out(&self) -> String {
+        fs::read_to_string(self.dir.path().join("out")).unwrap()
+    }
+
+    fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.out().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in:\n{}", self.out());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What every node says of itself, by asking one.
+    fn status(&self) -> Vec<Value> {
+        let output = folio().args(["cluster", "status", "--json", "-n", &self.namesrv]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    fn children(&self) -> Vec<String> {
+        let pid = self.parent.id();
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.parent.kill());
+        drop(self.parent.wait());
+    }
+}
+
+fn send(signal: &str, pid: &str) {
+    assert!(Command::new("kill").args(["-s", signal, pid]).status().unwrap().success());
+}
+
+fn gone(pid: &str) -> bool {
+    // A zombie of a killed parent is gone for every purpose but its entry.
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn three_nodes_serve_report_a_death_and_stop_together() {
+    let mut running = Running::start();
+    let roles =
+        || running.status().iter().map(|node| node["role"].as_str().unwrap_or("?").to_owned()).collect();
+    let mut seen: Vec<String> = roles();
+    seen.sort();
+    assert_eq!(seen, ["follower", "follower", "leader"]);
+    let children = running.children();
+    assert_eq!(children.len(), 3);
+    send("KILL", &children[2]);
+    running.wait_for("node 3 has ended");
+    running.wait_for("signal: 9");
+    assert!(running.status().iter().any(|node| node["role"] == "unreachable"));
+    send("TERM", &running.parent.id().to_string());
+    assert!(wait(&mut running.parent).success(), "{}", running.out());
+    assert!(children.iter().all(|pid| gone(pid)), "{children:?}");
+}
+
+#[test]
+fn nodes_do_not_outlive_their_parent() {
+    let mut running = Running::start();
+    let children = running.children();
+    running.parent.kill().unwrap();
+    running.parent.wait().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !children.iter().all(|pid| gone(pid)) {
+        assert!(Instant::now() < deadline, "{children:?} live on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,154 @@
+//! One `folio node` process on ports and a directory of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use folio_protocol::frame::Frame;
+use folio_server::handlers::node_status::{NODE_STATUS, NodeStatus};
+use tempfile::TempDir;
+
+/// Nothing a test waits for takes longer, on however busy a machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first of `count` ports nothing listens on, below those the system gives away.
+pub(crate) fn free_ports(count: u16) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 24_000 + (std::process::id() % 700) as u16 * 10;
+    loop {
+        let first = start + NEXT.fetch_add(count, Ordering::Relaxed) % 1_000;
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if (first..first + count).all(free) {
+            return first;
+        }
+    }
+}
+
+/// A `folio` command whose output is captured.
+pub(crate) fn folio() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_folio"));
+    command.stdin(Stdio::null()).env_remove("FOLIO_LOG");
+    command
+}
+
+pub(crate) struct Node {
+    pub(crate) dir: TempDir,
+    pub(crate) port: u16,
+    pub(crate) child: Child,
+}
+
+/// A configuration of a group of one, with limits short enough to wait for.
+pub(crate) fn config(dir: &Path, port: u16) -> PathBuf {
+    let (namesrv, broker, raft) = (port, port + 1, port + 2);
+    let text = format!(
+        "node_id = 1\ndata_dir = {:?}\n\
+         [listen]\nnamesrv = \"127.0.0.1:{namesrv}\"\nbroker = \"127.0.0.1:{broker}\"\n\
+         raft = \"127.0.0.1:{raft}\"\n\
+         [[nodes]]\nid = 1\nraft = \"127.0.0.1:{raft}\"\nbroker = \"127.0.0.1:{broker}\"\n\
+         namesrv = \"127.0.0.1:{namesrv}\"\n\
+         [log]\nsegment_size = \"16MiB\"\n\
+         [limits]\nframe_seconds = 1\nclient_queue = \"256KiB\"\nconnections = 20\n",
+        dir.join("data").display().to_string(),
+    );
+    let file = dir.join("node.toml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+impl Node {
+    pub(crate) fn start() -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_ports(3);
+        let log = File::create(dir.path().join("log")).unwrap();
+        let child =
+            folio().args(["node", "--config"]).arg(config(dir.path(), port)).stderr(log).spawn().unwrap();
+        let node = Node { dir, port, child };
+        let deadline = Instant::now() + PATIENCE;
+        while node.status().is_none_or(|status| status.role != "leader") {
+            assert!(Instant::now() < deadline, "the node does not lead; its log:\n{}", node.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        node
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// Lines of the log that name this peer, once there is one.
+    pub(crate) fn lines_about(&self, peer: &TcpStream) -> Vec<String> {
+        let peer = peer.local_addr().unwrap().to_string();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = self.log();
+            let lines: Vec<String> =
+                log.lines().filter(|line| line.contains(&peer)).map(str::to_owned).collect();
+            if !lines.is_empty() || Instant::now() > deadline {
+                return lines;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(("127.0.0.1", self.port + 1)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    pub(crate) fn status(&self) -> Option<NodeStatus> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        let answer = ask(&mut socket, &Frame { code: NODE_STATUS, ..Frame::default() })?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "the process does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// One request and its response; `None` if the connection ends first.
+pub(crate) fn ask(socket: &mut TcpStream, request: &Frame) -> Option<Frame> {
+    let mut out = BytesMut::new();
+    request.encode(&mut out).unwrap();
+    socket.write_all(&out).ok()?;
+    let mut buffer = BytesMut::new();
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(frame) = Frame::decode(&mut buffer).unwrap() {
+            return Some(frame);
+        }
+        match socket.read(&mut chunk) {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => buffer.extend_from_slice(&chunk[..read]),
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The binary `folio` as a stranger meets it: real processes, bad input, wrong configurations, stops.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail where it likes")]
+
 mod bad_input;
 mod cluster;
 mod node;

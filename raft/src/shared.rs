@@ -81,5 +81,7 @@ impl Shared {
     pub(crate) fn note_applied(&self, index: u64, position: u64) {
         self.applied_position.store(position, Ordering::Release);
         self.applied_index.store(index, Ordering::Release);
+        // What is applied is committed: it will never be truncated.
+        self.log.forget_undo(index);
     }
 }

@@ -36,8 +36,6 @@ use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
 use crate::types::{Applied, Body, Callback, Raft};
 
-/// Room that a leader keeps for entries of its own (blank, membership, commands) when the disk is nearly full.
-const RESERVED_BYTES: u64 = 4 << 20;
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -132,7 +130,7 @@ impl Group {
         if let Some(error) = refused {
             return Err((proposal, error));
         }
-        if !self.0.shared.log.has_room(RESERVED_BYTES) {
+        if !self.0.shared.log.has_room(1) {
             return Err((proposal, ProposeError::DiskFull));
         }
         self.0.proposer.propose(proposal)
@@ -140,6 +138,9 @@ impl Group {
 
     /// Puts a command into the log and waits until it was applied here.
     pub async fn execute(&self, command: Command) -> Result<Outcome, ProposeError> {
+        if !self.0.shared.log.has_room(1) {
+            return Err(ProposeError::DiskFull);
+        }
         let body = Body::new(Draft::with_payload(RecordKind::Command, &codec::encode(&command)));
         let taken = body.taken.clone();
         let (answer, answered) = oneshot::channel();

@@ -21,7 +21,7 @@ pub(crate) fn refresh(status: &mut Status, shared: &Shared) {
     status.applied = shared.applied_index.load(Ordering::Acquire);
     status.applied_position = shared.applied_position.load(Ordering::Acquire);
     status.committed = status.committed.max(status.applied);
-    status.disk_full = !shared.log.has_room(super::RESERVED_BYTES);
+    status.disk_full = !shared.log.has_room(1);
 }
 
 /// The status that openraft's metrics show.

@@ -183,7 +183,7 @@ impl Peers {
         let head: AppendHead =
             codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
         // peer.I3
-        if !body.is_empty() && !self.shared.log.has_room(body.len() as u64) {
+        if !body.is_empty() && !self.shared.log.has_room(1) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
         Ok(AppendEntriesRequest {

@@ -31,6 +31,21 @@ impl Visitor<'_> for Integer {
     }
 }
 
+/// 32-bit integers, each quoted or not (the Go client quotes a subscription's codes); null is none.
+pub(super) fn integers<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<i32>, D::Error> {
+    let read = Option::<Vec<Quoted>>::deserialize(source)?.unwrap_or_default();
+    Ok(read.into_iter().map(|Quoted(value)| value).collect())
+}
+
+struct Quoted(i32);
+
+impl<'de> Deserialize<'de> for Quoted {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let value = integer(source)?;
+        i32::try_from(value).map(Self).map_err(D::Error::custom)
+    }
+}
+
 /// Any value, or the type's default for null.
 pub(super) fn or_default<'de, D, T>(source: D) -> Result<T, D::Error>
 where

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{integer, or_default};
+use super::lenient::{integer, integers, or_default};
 
 /// The expression for everything.
 pub const SUB_ALL: &str = "*";
@@ -17,7 +17,7 @@ pub struct SubscriptionData {
     /// Obsolete.
     pub class_filter_mode: bool,
     /// Hashes of the tags.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "integers")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`.
     pub expression_type: Option<String>,

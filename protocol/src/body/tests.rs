@@ -125,3 +125,11 @@ proptest::proptest! {
         let _ = decode::<SubscriptionGroupConfig>(&bytes);
     }
 }
+
+#[test]
+fn the_go_clients_quoted_codes_are_read() {
+    let body = br#"{"clientID":"c@1","consumerDataSet":[{"groupName":"g","subscriptionDataSet":[
+        {"topic":"t","subString":"a || b","tagsSet":["a","b"],"codeSet":["97",98],"subVersion":1}]}]}"#;
+    let heartbeat: HeartbeatData = decode(body).expect("as the Go client writes it");
+    assert_eq!(heartbeat.consumer_data_set[0].subscription_data_set[0].code_set, [97, 98]);
+}

@@ -9,7 +9,8 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 use crate::broker::Broker;
 use crate::forward;
 use crate::handlers::{
-    clients, groups, locks, members, node_status, offsets, pull, route, send, send_back, topics, view,
+    clients, configs, groups, locks, members, node_status, offsets, pull, route, send, send_back, topics,
+    view,
 };
 use crate::request::Request;
 
@@ -73,44 +74,49 @@ fn route_code(broker: &Arc<Broker>, code: RequestCode, request: Request) {
         Code::UpdateAndCreateSubscriptionGroup => groups::update(broker, request),
         Code::UpdateAndCreateSubscriptionGroupList => groups::update_list(broker, request),
         Code::DeleteSubscriptionGroup => groups::delete(broker, request),
+        Code::GetAllTopicConfig => configs::all_topics(broker, request),
+        Code::GetTopicConfig => configs::one_topic(broker, request),
+        Code::GetAllSubscriptionGroupConfig => configs::all_groups(broker, request),
+        Code::GetSubscriptionGroupConfig => configs::one_group(broker, request),
 
         // Known by name and not served.
-        Code::QueryMessage | Code::QueryBrokerOffset | Code::GetAllTopicConfig | Code::GetTopicConfigList
-        | Code::GetTopicNameList | Code::UpdateBrokerConfig | Code::GetBrokerConfig
-        | Code::TriggerDeleteFiles | Code::GetBrokerRuntimeInfo | Code::EndTransaction
-        | Code::CheckTransactionState | Code::NotifyConsumerIdsChanged | Code::GetAllConsumerOffset
-        | Code::GetAllDelayOffset | Code::GetClientConfig | Code::UpdateAndCreateAclConfig
-        | Code::DeleteAclConfig | Code::GetBrokerClusterAclInfo | Code::UpdateGlobalWhiteAddrsConfig
+        Code::QueryMessage | Code::QueryBrokerOffset | Code::GetTopicConfigList | Code::GetTopicNameList
+        | Code::UpdateBrokerConfig | Code::GetBrokerConfig | Code::TriggerDeleteFiles
+        | Code::GetBrokerRuntimeInfo | Code::EndTransaction | Code::CheckTransactionState
+        | Code::NotifyConsumerIdsChanged | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
+        | Code::GetClientConfig | Code::UpdateAndCreateAclConfig | Code::DeleteAclConfig
+        | Code::GetBrokerClusterAclInfo | Code::UpdateGlobalWhiteAddrsConfig
         | Code::GetBrokerClusterAclConfig | Code::GetTimerCheckPoint | Code::GetTimerMetrics
         | Code::PutKvConfig | Code::GetKvConfig | Code::DeleteKvConfig | Code::RegisterBroker
-        | Code::UnregisterBroker | Code::GetAllSubscriptionGroupConfig | Code::GetTopicStatsInfo
-        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList | Code::WipeWritePermOfBroker
-        | Code::GetConsumeStats | Code::SuspendConsumer | Code::ResumeConsumer
-        | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
-        | Code::AdjustConsumerThreadPool | Code::WhoConsumeTheMessage | Code::RegisterTopicInNamesrv
-        | Code::GetKvListByNamespace | Code::ResetConsumerClientOffset | Code::GetConsumerStatusFromClient
-        | Code::InvokeBrokerToResetOffset | Code::InvokeBrokerToGetConsumerStatus | Code::GetTopicsByCluster
-        | Code::QueryTopicConsumeByWho | Code::RegisterFilterServer | Code::RegisterMessageFilterClass
-        | Code::QueryConsumeTimeSpan | Code::GetSystemTopicListFromNs | Code::GetSystemTopicListFromBroker
-        | Code::CleanExpiredConsumeQueue | Code::GetConsumerRunningInfo | Code::QueryCorrectionOffset
-        | Code::ConsumeMessageDirectly | Code::GetUnitTopicList | Code::GetHasUnitSubTopicList
-        | Code::GetHasUnitSubUnunitTopicList | Code::CloneGroupOffset | Code::ViewBrokerStatsData
-        | Code::CleanUnusedTopic | Code::GetBrokerConsumeStats | Code::UpdateNamesrvConfig
-        | Code::GetNamesrvConfig | Code::QueryConsumeQueue | Code::QueryDataVersion
-        | Code::ResumeCheckHalfMessage | Code::SendReplyMessage | Code::SendReplyMessageV2
-        | Code::PushReplyMessageToClient | Code::AddWritePermOfBroker | Code::GetAllProducerInfo
-        | Code::DeleteExpiredCommitLog | Code::QueryTopicsByConsumer | Code::QuerySubscriptionByConsumer
-        | Code::GetTopicConfig | Code::GetSubscriptionGroupConfig | Code::UpdateAndGetGroupForbidden
-        | Code::CheckRocksdbCqWriteProgress | Code::ExportRocksdbConfigToJson | Code::RecallMessage
-        | Code::QueryAssignment | Code::SetMessageRequestMode | Code::GetAllMessageRequestMode
+        | Code::UnregisterBroker | Code::GetTopicStatsInfo | Code::GetConsumerConnectionList
+        | Code::GetProducerConnectionList | Code::WipeWritePermOfBroker | Code::GetConsumeStats
+        | Code::SuspendConsumer | Code::ResumeConsumer | Code::ResetConsumerOffsetInConsumer
+        | Code::ResetConsumerOffsetInBroker | Code::AdjustConsumerThreadPool
+        | Code::WhoConsumeTheMessage | Code::RegisterTopicInNamesrv | Code::GetKvListByNamespace
+        | Code::ResetConsumerClientOffset | Code::GetConsumerStatusFromClient
+        | Code::InvokeBrokerToResetOffset | Code::InvokeBrokerToGetConsumerStatus
+        | Code::GetTopicsByCluster | Code::QueryTopicConsumeByWho | Code::RegisterFilterServer
+        | Code::RegisterMessageFilterClass | Code::QueryConsumeTimeSpan | Code::GetSystemTopicListFromNs
+        | Code::GetSystemTopicListFromBroker | Code::CleanExpiredConsumeQueue
+        | Code::GetConsumerRunningInfo | Code::QueryCorrectionOffset | Code::ConsumeMessageDirectly
+        | Code::GetUnitTopicList | Code::GetHasUnitSubTopicList | Code::GetHasUnitSubUnunitTopicList
+        | Code::CloneGroupOffset | Code::ViewBrokerStatsData | Code::CleanUnusedTopic
+        | Code::GetBrokerConsumeStats | Code::UpdateNamesrvConfig | Code::GetNamesrvConfig
+        | Code::QueryConsumeQueue | Code::QueryDataVersion | Code::ResumeCheckHalfMessage
+        | Code::SendReplyMessage | Code::SendReplyMessageV2 | Code::PushReplyMessageToClient
+        | Code::AddWritePermOfBroker | Code::GetAllProducerInfo | Code::DeleteExpiredCommitLog
+        | Code::QueryTopicsByConsumer | Code::QuerySubscriptionByConsumer
+        | Code::UpdateAndGetGroupForbidden | Code::CheckRocksdbCqWriteProgress
+        | Code::ExportRocksdbConfigToJson | Code::RecallMessage | Code::QueryAssignment
+        | Code::SetMessageRequestMode | Code::GetAllMessageRequestMode
         | Code::UpdateAndCreateStaticTopic | Code::GetBrokerMemberGroup | Code::AddBroker
         | Code::RemoveBroker | Code::BrokerHeartbeat | Code::NotifyMinBrokerIdChange
         | Code::ExchangeBrokerHaInfo | Code::GetBrokerHaStatus | Code::ResetMasterFlushOffset
-        | Code::ControllerAlterSyncStateSet | Code::ControllerElectMaster | Code::ControllerRegisterBroker
-        | Code::ControllerGetReplicaInfo | Code::ControllerGetMetadataInfo
-        | Code::ControllerGetSyncStateData | Code::GetBrokerEpochCache | Code::NotifyBrokerRoleChanged
-        | Code::UpdateControllerConfig | Code::GetControllerConfig | Code::CleanBrokerData
-        | Code::ControllerGetNextBrokerId | Code::ControllerApplyBrokerId
+        | Code::ControllerAlterSyncStateSet | Code::ControllerElectMaster
+        | Code::ControllerRegisterBroker | Code::ControllerGetReplicaInfo
+        | Code::ControllerGetMetadataInfo | Code::ControllerGetSyncStateData | Code::GetBrokerEpochCache
+        | Code::NotifyBrokerRoleChanged | Code::UpdateControllerConfig | Code::GetControllerConfig
+        | Code::CleanBrokerData | Code::ControllerGetNextBrokerId | Code::ControllerApplyBrokerId
         | Code::UpdateColdDataFlowCtrConfig | Code::RemoveColdDataFlowCtrConfig
         | Code::GetColdDataFlowCtrInfo | Code::SetCommitLogReadMode | Code::AuthCreateUser
         | Code::AuthUpdateUser | Code::AuthDeleteUser | Code::AuthGetUser | Code::AuthListUser

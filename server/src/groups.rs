@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::error::ServerError;
-use crate::peer;
+use crate::request::Request;
+use crate::{dispatch, peer};
 
 /// How long a heartbeat waits for its group to exist; the next heartbeat tries again.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -80,6 +81,20 @@ async fn propose_group(broker: &Broker, group: &str) -> Result<(), ServerError> 
     }
     tracing::info!(group, "consumer group created");
     Ok(())
+}
+
+/// Creates the group that a request names and this leader does not know, and serves the request then:
+/// RocketMQ's `autoCreateSubscriptionGroup`. A pull consumer pulls before its first heartbeat.
+pub(crate) fn create_and_serve(broker: &Arc<Broker>, group: String, request: Request) {
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        match broker.ensure_group(&group).await {
+            Ok(()) if broker.has_group(&group) => dispatch::route(&broker, request),
+            // A name that cannot be created is a group that does not exist.
+            Ok(()) | Err(ServerError::Name(_)) => request.reply.fail(ServerError::GroupNotExist(group)),
+            Err(error) => request.reply.fail(error),
+        }
+    });
 }
 
 /// The leader's side of [`Broker::ensure_group`] on another node.

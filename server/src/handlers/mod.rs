@@ -1,6 +1,7 @@
 //! What requests mean: one file per family.
 
 pub(crate) mod clients;
+pub(crate) mod configs;
 pub(crate) mod groups;
 pub(crate) mod locks;
 pub mod members;

@@ -92,6 +92,16 @@ async fn pulls_that_may_not_be_served_are_refused() {
 }
 
 #[tokio::test]
+async fn a_pull_of_a_group_nobody_created_creates_it() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "x").await;
+    let head = PullMessageHeader { consumer_group: "newcomers".into(), ..pull_header("orders", 0) };
+    expect(&client.ask(RequestCode::PullMessage, &head).await, ResponseCode::Success);
+    assert!(node.broker.has_group("newcomers"));
+}
+
+#[tokio::test]
 async fn a_held_pull_is_answered_by_the_next_message() {
     let node = Node::start().await;
     let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);

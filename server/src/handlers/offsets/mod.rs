@@ -21,6 +21,7 @@ pub(crate) use self::commits::Commits;
 
 use crate::broker::Broker;
 use crate::error::ServerError;
+use crate::groups;
 use crate::request::Request;
 
 /// A queue whose first message is at most this far behind the end of the log is young: a group without an
@@ -62,6 +63,7 @@ fn is_young(broker: &Broker, topic: &str, queue: u32) -> bool {
 pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
     match checked_commit(broker, &request) {
         Ok(commit) => commits::commit(broker, commit, request.reply),
+        Err(ServerError::GroupNotExist(group)) => groups::create_and_serve(broker, group, request),
         Err(error) => request.reply.fail(error),
     }
 }

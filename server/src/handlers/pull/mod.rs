@@ -43,7 +43,7 @@ use crate::clients::ClientTable;
 use crate::error::ServerError;
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::{dispatch, forward};
+use crate::{dispatch, forward, groups};
 
 /// A pull is held at most this long, whatever it asks for; clients ask for 15 to 20 s.
 const SUSPEND_MAX: Duration = Duration::from_secs(120);
@@ -88,6 +88,9 @@ pub(crate) fn pull(broker: &Arc<Broker>, request: Request) {
         Ok(pull) => {
             commit(broker, &pull.header, &request);
             answer(broker, pull, request, Pass::First);
+        }
+        Err(ServerError::GroupNotExist(group)) if broker.leads() => {
+            groups::create_and_serve(broker, group, request);
         }
         Err(error) if broker.leads() => request.reply.fail(error),
         // The topic, the group or the subscription may be news that has not come here yet.

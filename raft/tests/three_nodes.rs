@@ -88,7 +88,11 @@ impl Cluster {
             if let Some(leader) = self.groups.values().find(leads) {
                 return leader.clone();
             }
-            assert!(Instant::now() < deadline, "no leader: {:?}", self.groups.values().map(Group::status).collect::<Vec<_>>());
+            assert!(
+                Instant::now() < deadline,
+                "no leader: {:?}",
+                self.groups.values().map(Group::status).collect::<Vec<_>>()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -202,7 +206,8 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_node_catches_up_from_a_snapshot_and_replaces_a_dead_one() {
-    let retention = Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(200) };
+    let retention =
+        Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(200) };
     let mut cluster = Cluster::start(1..=3, retention).await;
     cluster.send_all(0..900).await;
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -213,7 +218,11 @@ async fn a_new_node_catches_up_from_a_snapshot_and_replaces_a_dead_one() {
     cluster.nodes.insert(4, address());
     cluster.dirs.insert(4, TempDir::new().unwrap());
     cluster.boot(4, true).await;
-    let dead = cluster.groups.keys().copied().find(|id| *id != 4 && cluster.groups[id].status().role != Role::Leader);
+    let dead = cluster
+        .groups
+        .keys()
+        .copied()
+        .find(|id| *id != 4 && cluster.groups[id].status().role != Role::Leader);
     let dead = dead.unwrap();
     cluster.stop(dead).await;
     let leader = cluster.leader().await;

@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 
 use crate::codec;
 use crate::command::{Command, Outcome};
+use crate::config::Flush;
 use crate::metadata::Metadata;
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, rejected};
@@ -102,6 +103,7 @@ pub enum AdminError {
 
 struct Inner {
     node_id: u64,
+    flush: Flush,
     raft: Raft,
     shared: Arc<Shared>,
     proposer: Proposer,
@@ -174,6 +176,11 @@ impl Group {
     /// The commit log of this node.
     pub fn log(&self) -> &CommitLog {
         &self.0.shared.log
+    }
+
+    /// When this node acknowledges.
+    pub fn flush(&self) -> Flush {
+        self.0.flush
     }
 
     /// This node's id.

@@ -117,6 +117,7 @@ impl Group {
         let proposer = Proposer::start(raft.clone());
         let inner = Inner {
             node_id: config.node_id,
+            flush: config.flush,
             raft,
             shared,
             proposer,

@@ -2,6 +2,7 @@
 //!
 //! Not here: what a node does (`node.rs`), how a cluster on one machine is run (`cluster/`).
 
+mod bench;
 mod cluster;
 mod node;
 mod table;
@@ -44,6 +45,8 @@ enum Command {
     Node(node::NodeArgs),
     /// List, create and delete topics.
     Topic(topic::TopicArgs),
+    /// Generate load and measure it.
+    Bench(bench::BenchArgs),
 }
 
 /// Which cluster a command talks to, and how it prints.
@@ -64,6 +67,10 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Cluster(args) => {
             logging::start(cli.log.as_deref().or(Some("warn")))?;
             on_this_thread(cluster::run(args, cli.log))
+        }
+        Command::Bench(args) => {
+            logging::start(cli.log.as_deref().or(Some("warn")))?;
+            on_this_thread(bench::run(args))
         }
         Command::Topic(args) => {
             logging::start(cli.log.as_deref().or(Some("warn")))?;

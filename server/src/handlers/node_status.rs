@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use folio_protocol::body::{self, BodyError};
+use folio_raft::config::Flush;
 use folio_raft::status::Role;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ pub struct NodeStatus {
     pub applied_position: u64,
     /// Whether its disk is full.
     pub disk_full: bool,
+    /// When it acknowledges: `fdatasync` or `memory`.
+    pub flush: String,
     /// The ids that vote.
     pub voters: Vec<u64>,
     /// On the leader: entries each other node has yet to acknowledge.
@@ -104,6 +107,11 @@ fn status(broker: &Broker) -> NodeStatus {
         durable_position: status.durable_position,
         applied_position: status.applied_position,
         disk_full: status.disk_full,
+        flush: match broker.group.flush() {
+            Flush::Sync => "fdatasync",
+            Flush::Async => "memory",
+        }
+        .to_owned(),
         voters: status.voters.iter().copied().collect(),
         lag: status.lag.clone(),
         nodes: nodes.collect(),

@@ -372,6 +372,31 @@ fn work(disk: &SimDisk, records: &[Record]) -> (usize, QueueCounters) {
 }
 
 #[test]
+fn i4_no_fault_of_the_disk_makes_a_sync_lie() {
+    let names = [("a", 0), ("b", 1)];
+    let mut maker = Maker::default();
+    let records: Vec<_> = (0..30).map(|i| maker.record(&[names[i % 2]; 24])).collect();
+    let whole = disk();
+    work(&whole, &records);
+    for fault in [Fault::Eio, Fault::Enospc, Fault::ShortWrite, Fault::FailSync] {
+        for op in 2..whole.ops() {
+            let disk = disk();
+            disk.fail_at(op, fault);
+            let (count, at) = work(&disk, &records);
+            if disk.faults_struck() == 0 {
+                continue;
+            }
+            for left in [disk.crash(&mut LoseAll), disk.kill().crash(&mut SeededChoice::new(op as u64))] {
+                let queues = open(&left, &at, &QueueCounters::new()).unwrap();
+                records[count..].iter().for_each(|record| drop(apply(&queues, record)));
+                assert_eq!(queues.counters(), maker.counters, "{fault:?} at {op}");
+                assert_eq!(all(&queues, "b", 1).len(), 360, "{fault:?} at {op}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_failed_sync_stops_the_queues() {
     let disk = disk();
     let queues = empty(&disk);

@@ -40,7 +40,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         group = starting => group?,
         name = signals.next() => bail!("{name} while starting"),
     };
-    let broker = Broker::new(identity_of(&config, store_host), group.clone());
+    let broker = Broker::new(identity_of(&config, store_host, sockets.namesrv.is_some()), group.clone());
     hooks.attach(&broker);
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let listener = Listener::new(config.net.clone(), Arc::new(broker.clone()));
@@ -62,14 +62,15 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     }
 }
 
-fn identity_of(config: &NodeConfig, store_host: SocketAddr) -> Identity {
+fn identity_of(config: &NodeConfig, store_host: SocketAddr, is_namesrv: bool) -> Identity {
     let advertised = config.advertised();
+    let namesrv = if is_namesrv { advertised.namesrv } else { advertised.broker.clone() };
     Identity {
         cluster: config.cluster.clone(),
         broker_name: config.group.clone(),
         node_id: config.node_id,
         store_host,
-        addresses: Addresses { broker: advertised.broker, namesrv: advertised.namesrv },
+        addresses: Addresses { broker: advertised.broker, namesrv },
     }
 }
 
@@ -92,20 +93,29 @@ async fn store_host(config: &NodeConfig) -> Result<SocketAddr> {
 
 /// Sockets taken before anything else, so that a port in use is found out first.
 struct Sockets {
-    namesrv: TcpListener,
+    namesrv: Option<TcpListener>,
     broker: TcpListener,
 }
 
 impl Sockets {
     async fn bind(listen: &Listen) -> Result<Self> {
-        Ok(Self {
-            namesrv: bind(listen.namesrv, "listen.namesrv").await?,
-            broker: bind(listen.broker, "listen.broker").await?,
-        })
+        let namesrv = match bind(listen.namesrv, "listen.namesrv").await {
+            Ok(socket) => Some(socket),
+            Err(error) if listen.namesrv_optional => {
+                tracing::warn!(
+                    "no NameServer port of its own: {error:#}; the broker port answers as one, too"
+                );
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { namesrv, broker: bind(listen.broker, "listen.broker").await? })
     }
 
     fn serve(self, listener: &Listener) {
-        listener.serve(self.namesrv);
+        if let Some(namesrv) = self.namesrv {
+            listener.serve(namesrv);
+        }
         listener.serve(self.broker);
     }
 }

@@ -3,9 +3,12 @@
 //! It names the peers' Raft addresses only, and gives nodes names (`n0`) instead of numbers: a node's
 //! id is its place in `dLegerPeers`, from 1. The members' client addresses are left empty in the
 //! founding membership, which must be the same on every node; nodes tell each other theirs.
+//!
+//! Beyond RocketMQ's keys: `namesrvListenPort`, where this node answers as a NameServer. Several nodes of
+//! one host need not set it: the first one there takes the port, the others do without.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use folio_raft::config::{Flush, Retention, Timing};
@@ -25,11 +28,13 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
     let own = own.ok_or_else(|| bad("dLegerSelfId", format!("{own_name:?} is not among dLegerPeers")))?;
     let broker_name = keys.take("brokerName");
     let group = keys.take("dLegerGroup").or(broker_name).unwrap_or_else(|| super::DEFAULT_GROUP.to_owned());
-    let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    let bind: IpAddr = keys.number("bindAddress")?.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    let at = |port| SocketAddr::new(bind, port);
     let listen = Listen {
-        namesrv: any(keys.number("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
-        broker: any(keys.number("listenPort")?.unwrap_or(super::BROKER_PORT)),
-        raft: any(own.port),
+        namesrv: at(keys.number("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
+        broker: at(keys.number("listenPort")?.unwrap_or(super::BROKER_PORT)),
+        raft: at(own.port),
+        namesrv_optional: true,
     };
     let mut retention = Retention::default();
     if let Some(hours) = keys.number::<u64>("fileReservedTime")? {
@@ -85,9 +90,12 @@ impl Keys {
         self.take(key).ok_or_else(|| bad(key, remedy))
     }
 
+    /// A number, or anything else that has one way to be written.
     fn number<N: std::str::FromStr>(&mut self, key: &str) -> Result<Option<N>, BadValue> {
         let Some(value) = self.take(key) else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| bad(key, format!("{value:?} is not a number that fits")))
+        value.parse().map(Some).map_err(|_| {
+            bad(key, format!("{value:?} is not what it should be: a number in range, or an IP address"))
+        })
     }
 
     fn flush(&mut self) -> Result<Flush, BadValue> {
@@ -154,6 +162,7 @@ sendMessageThreadPoolNums=16
         assert_eq!((config.group.as_str(), config.cluster.as_str()), ("RaftNode00", "RaftCluster"));
         assert_eq!((config.node_id, config.host.as_str()), (2, "127.0.0.1"));
         assert_eq!((config.listen.broker.port(), config.listen.raft.port()), (30911, 20912));
+        assert!(config.listen.broker.ip().is_unspecified() && config.listen.namesrv_optional);
         assert_eq!(config.nodes.values().map(|node| node.raft.as_str()).next_back(), Some("127.0.0.1:20913"));
         assert_eq!(config.flush, Flush::Sync);
         assert_eq!(config.ignored, ["namesrvAddr", "sendMessageThreadPoolNums"]);

@@ -117,6 +117,7 @@ impl File {
                 namesrv: self.listen.namesrv,
                 broker: self.listen.broker,
                 raft: self.listen.raft,
+                namesrv_optional: false,
             },
             nodes,
             join: self.join,

@@ -80,6 +80,8 @@ pub struct Listen {
     pub broker: SocketAddr,
     /// Peers connect here.
     pub raft: SocketAddr,
+    /// Do without a NameServer port if another process has it.
+    pub namesrv_optional: bool,
 }
 
 /// What is wrong with a configuration. Refused: the operator can mend it.

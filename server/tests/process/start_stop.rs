@@ -3,7 +3,11 @@
 use std::fs;
 use std::process::Output;
 
-use super::node::{Node, config, folio, free_ports};
+use folio_protocol::body::ClusterInfo;
+use folio_protocol::code::RequestCode;
+use folio_protocol::frame::Frame;
+
+use super::node::{Node, ask, config, folio, free_ports};
 
 fn fails(output: &Output) -> String {
     assert!(!output.status.success(), "it started");
@@ -81,4 +85,55 @@ fn commands_without_a_cluster_say_what_to_do() {
         error.contains(&format!("cannot connect to {address}: is a FolioMQ node running there?")),
         "{error}"
     );
+}
+
+#[test]
+fn three_broker_confs_on_one_host_find_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = free_ports(7);
+    let peers: Vec<String> = (0..3).map(|n| format!("n{n}-127.0.0.1:{}", base + 4 + n)).collect();
+    let mut children: Vec<Stopped> = Vec::new();
+    for n in 0..3 {
+        let text = format!(
+            "brokerClusterName=RaftCluster\nbrokerName=RaftNode00\nlistenPort={}\nnamesrvListenPort={base}\n\
+             bindAddress=127.0.0.1\nstorePathRootDir={}\nenableDLegerCommitLog=true\n\
+             dLegerGroup=RaftNode00\ndLegerPeers={}\ndLegerSelfId=n{n}\nsendMessageThreadPoolNums=16\n\
+             mappedFileSizeCommitLog=16777216\n",
+            base + 1 + n,
+            dir.path().join(format!("store{n}")).display(),
+            peers.join(";")
+        );
+        let file = dir.path().join(format!("broker-n{n}.conf"));
+        fs::write(&file, text).unwrap();
+        let log = fs::File::create(dir.path().join(format!("log{n}"))).unwrap();
+        children.push(Stopped(folio().args(["node", "-c"]).arg(&file).stderr(log).spawn().unwrap()));
+    }
+    let deadline = std::time::Instant::now() + super::node::PATIENCE;
+    let addresses = || -> Vec<String> {
+        let Ok(mut socket) = std::net::TcpStream::connect(("127.0.0.1", base + 3)) else { return Vec::new() };
+        let request = Frame { code: RequestCode::GetBrokerClusterInfo.code(), ..Frame::default() };
+        let Some(answer) = ask(&mut socket, &request) else { return Vec::new() };
+        let info: ClusterInfo = serde_json::from_slice(&answer.body).unwrap();
+        info.broker_addr_table["RaftNode00"].broker_addrs.values().cloned().collect()
+    };
+    while addresses().len() < 3 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", addresses());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let mut found = addresses();
+    found.sort();
+    let expected: Vec<String> = (1..4).map(|n| format!("127.0.0.1:{}", base + n)).collect();
+    assert_eq!(found, expected);
+    let log = fs::read_to_string(dir.path().join("log0")).unwrap();
+    assert!(log.contains("mean nothing here: sendMessageThreadPoolNums"), "{log}");
+}
+
+/// A process that ends with the test.
+struct Stopped(std::process::Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
 }

@@ -1,5 +1,7 @@
 //! Three groups on real sockets and real files in one process: replication, failover, catch-up, replacement.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

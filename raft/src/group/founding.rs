@@ -6,7 +6,7 @@
 //! node had stored them. So it does not vote, and says so in a file, until it holds all that is committed.
 //!
 //! - `founding.I1`: an empty log never founds a group that another member's log already belongs to.
-//! - `founding.I2`: a node that lost its log grants no vote before it has caught up (`peer.I2`), through any
+//! - `founding.I2`: a node that lost its log, or in asynchronous mode may have lost its end, grants no vote before it has caught up (`peer.I2`), through any
 //!   restart in between.
 
 use std::io;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use folio_engine::disk::{Disk, write_atomically};
+use folio_engine::disk::{Disk, OpenMode, write_atomically};
 use serde::{Deserialize, Serialize};
 
 /// What a member says of its log.
@@ -46,6 +46,8 @@ pub(crate) fn decide(is_lowest: bool, others: &[Option<LogSummary>]) -> Step {
     if is_lowest && all_empty { Step::Found } else { Step::Wait }
 }
 
+/// Bytes of a note at most.
+const NOTE_BYTES_MAX: u64 = 256;
 /// How often members are asked while the group is not founded.
 pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -67,6 +69,28 @@ impl Founding {
         let marker = data_dir.join("catching-up");
         let catching_up = AtomicBool::new(disk.exists(&marker)?);
         Ok(Founding { disk, marker, catching_up, undecided: AtomicBool::new(log_is_empty) })
+    }
+
+    /// Notes that the log's end may be in the page cache only. `true`: the machine has rebooted since such a note,
+    /// so acknowledged records may be gone from this node.
+    pub(crate) fn note_unsynced(&self, boot_id: &str) -> io::Result<bool> {
+        let note = self.unsynced();
+        let rebooted = match self.disk.exists(&note)? {
+            true => std::str::from_utf8(&read(&*self.disk, &note)?).ok() != Some(boot_id),
+            false => false,
+        };
+        write_atomically(&*self.disk, &note, boot_id.as_bytes())?;
+        Ok(rebooted)
+    }
+
+    /// The log was closed with everything on disk.
+    pub(crate) fn note_synced(&self) -> io::Result<()> {
+        let note = self.unsynced();
+        if self.disk.exists(&note)? { self.disk.remove(&note) } else { Ok(()) }
+    }
+
+    fn unsynced(&self) -> PathBuf {
+        self.marker.with_file_name("unsynced")
     }
 
     /// Whether a vote of this node could forget what it once acknowledged (founding.I2).
@@ -106,9 +130,34 @@ impl Founding {
     }
 }
 
+fn read(disk: &dyn Disk, path: &std::path::Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; file.len()?.min(NOTE_BYTES_MAX) as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// This start of the machine; a page cache does not outlive it.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reboot_after_unsynced_acknowledgements_is_noticed_and_a_clean_stop_is_not() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        let dir = tempfile::TempDir::new().unwrap();
+        let open = || Founding::open(disk.clone(), dir.path(), false).unwrap();
+        assert!(!open().note_unsynced("boot 1").unwrap(), "the first start");
+        assert!(!open().note_unsynced("boot 1").unwrap(), "a killed process leaves the page cache alone");
+        assert!(open().note_unsynced("boot 2").unwrap(), "a power cut does not");
+        open().note_synced().unwrap();
+        assert!(!open().note_unsynced("boot 3").unwrap(), "all was on disk");
+    }
 
     const EMPTY: Option<LogSummary> = Some(LogSummary { last_index: None });
     const FOUNDED: Option<LogSummary> = Some(LogSummary { last_index: Some(0) });

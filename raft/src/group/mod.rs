@@ -106,6 +106,7 @@ struct Inner {
     flush: Flush,
     raft: Raft,
     shared: Arc<Shared>,
+    founding: Arc<founding::Founding>,
     proposer: Proposer,
     connections: Connections,
     status: tokio_watch::Receiver<Status>,
@@ -262,6 +263,10 @@ impl Group {
         let log = self.0.shared.log.clone();
         if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
             tracing::warn!("the log was not closed cleanly");
+        } else if self.0.shared.log.state().poisoned.is_none()
+            && let Err(error) = self.0.founding.note_synced()
+        {
+            tracing::warn!(%error, "cannot note the clean stop: after a reboot this node has to catch up");
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::founding::{self, Founding, LogSummary, Step};
 use super::{Group, Hooks, Inner, StartError, recover, retention, watch as status};
 use crate::codec;
-use crate::config::GroupConfig;
+use crate::config::{Flush, GroupConfig};
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
@@ -101,6 +101,13 @@ impl Group {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
 
+        if config.flush == Flush::Async {
+            let rebooted =
+                founding.note_unsynced(&founding::boot_id()).map_err(|error| data(error.into()))?;
+            if rebooted && !founding.is_catching_up() {
+                note_catch_up(&raft, &founding);
+            }
+        }
         if founding.is_catching_up() {
             raft.runtime_config().elect(false);
         }
@@ -112,7 +119,13 @@ impl Group {
             tokio::spawn(Arc::new(peers).listen(listener)),
             tokio::spawn(status::follow(raft.clone(), shared.clone(), founding.clone(), publish)),
             tokio::spawn(retention::run(raft.clone(), shared.clone(), config.retention.clone())),
-            tokio::spawn(begin(raft.clone(), shared.clone(), founding, connections.clone(), config.clone())),
+            tokio::spawn(begin(
+                raft.clone(),
+                shared.clone(),
+                founding.clone(),
+                connections.clone(),
+                config.clone(),
+            )),
         ];
         let proposer = Proposer::start(raft.clone());
         let inner = Inner {
@@ -120,6 +133,7 @@ impl Group {
             flush: config.flush,
             raft,
             shared,
+            founding,
             proposer,
             connections,
             status,
@@ -180,7 +194,7 @@ async fn begin(
 fn note_catch_up(raft: &Raft, founding: &Founding) {
     raft.runtime_config().elect(false);
     match founding.begin_catch_up() {
-        Ok(()) => tracing::warn!("the log here is empty but the group runs: no vote until it has caught up"),
+        Ok(()) => tracing::warn!("this log may lack what was acknowledged: no vote until it has caught up"),
         Err(error) => tracing::error!(%error, "cannot note that this node has to catch up"),
     }
 }

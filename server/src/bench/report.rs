@@ -60,10 +60,16 @@ impl Counts {
         }
     }
 
+    /// From `start` to the last acknowledgement.
+    pub(super) fn busy_since(&self, start: Instant) -> Duration {
+        self.last_ack.map_or(Duration::ZERO, |last| last.saturating_duration_since(start))
+    }
+
     pub(super) fn add(&mut self, other: &Counts) {
         self.acked += other.acked;
         self.bytes += other.bytes;
         self.gap = self.gap.max(other.gap);
+        self.last_ack = self.last_ack.max(other.last_ack);
         for (name, count) in &other.errors {
             *self.errors.entry(name.clone()).or_default() += count;
         }
@@ -115,7 +121,8 @@ impl Report {
         counts: &Counts,
         durability: String,
     ) -> Report {
-        let seconds = bench.duration.as_secs_f64();
+        // A thousandth at least: nothing was measured to be that short, and nothing is divided by zero.
+        let seconds = bench.duration.as_secs_f64().max(0.001);
         let quantile = |q: f64| counts.latency_us.value_at_quantile(q) as f64 / 1000.0;
         Report {
             what,

@@ -42,6 +42,9 @@ const PULL_RETRY: i32 = 20;
 /// Where the brokers of a topic are: broker id to address; id 0 is the leader.
 pub type Route = BTreeMap<u64, String>;
 
+/// PULL_OFFSET_MOVED: the offset has expired, or is not there yet.
+const PULL_OFFSET_MOVED: i32 = 21;
+
 /// What a pull gave.
 #[derive(Debug)]
 pub struct Pulled {
@@ -49,6 +52,8 @@ pub struct Pulled {
     pub messages: Vec<StoredMessage>,
     /// Where to go on.
     pub next: u64,
+    /// The queue's first offset that has not expired.
+    pub min: u64,
     /// The queue's next offset.
     pub max: u64,
 }
@@ -218,10 +223,12 @@ impl Client {
             text.parse().with_context(|| format!("pull answer's {key} is {text:?}"))
         };
         match answer.code {
-            0 | PULL_NOT_FOUND | PULL_RETRY => {
-                let messages = stored::parse_all(&answer.body)?;
-                Ok(Pulled { messages, next: number("nextBeginOffset")?, max: number("maxOffset")? })
-            }
+            0 | PULL_NOT_FOUND | PULL_RETRY | PULL_OFFSET_MOVED => Ok(Pulled {
+                messages: stored::parse_all(&answer.body)?,
+                next: number("nextBeginOffset")?,
+                min: number("minOffset")?,
+                max: number("maxOffset")?,
+            }),
             other => bail!(
                 "pull of {topic} queue {queue} offset {offset} at {broker}: code {other}, {}",
                 answer.remark.as_deref().unwrap_or("no remark")

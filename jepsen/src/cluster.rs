@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
-use crate::node::Node;
+use crate::node::{Addresses, Node};
 use crate::status::{self, Status};
 
 /// How long the cluster may take to have a leader, or to have every node caught up.
@@ -26,14 +26,30 @@ pub struct Cluster {
     client: Client,
 }
 
+/// Whether a cluster of `size` nodes, and one more that may join, can listen from `base_port` on.
+#[must_use]
+pub fn ports_are_free(base_port: u16, size: u64) -> bool {
+    (1..=size + 1)
+        .map(|id| Addresses::of(base_port, id))
+        .flat_map(|addresses| [addresses.namesrv, addresses.broker, addresses.raft])
+        .all(|address| std::net::TcpListener::bind(address).is_ok())
+}
+
 impl Cluster {
-    /// Writes the configuration of `size` founding nodes below `dir` and starts them.
+    /// Writes the configuration of `size` founding nodes below `dir` and starts them; `expire` lets
+    /// them drop old segments.
     ///
     /// # Errors
     /// When files cannot be written or a process cannot be started.
-    pub fn start(dir: &Path, binary: &Path, base_port: u16, size: u64) -> Result<Self> {
+    pub fn start(dir: &Path, binary: &Path, base_port: u16, size: u64, expire: bool) -> Result<Self> {
         let members: Vec<u64> = (1..=size).collect();
-        let created = members.iter().map(|id| Node::create(dir, binary, base_port, *id, &members, false));
+        ensure!(
+            ports_are_free(base_port, size),
+            "a port from {base_port} on is in use, perhaps by another cluster: it would be taken for ours; \
+             give another --base-port"
+        );
+        let created =
+            members.iter().map(|id| Node::create(dir, binary, base_port, *id, &members, false, expire));
         let mut nodes = created.collect::<Result<Vec<Node>>>()?;
         for node in &mut nodes {
             node.start()?;
@@ -53,7 +69,7 @@ impl Cluster {
     /// When its files cannot be written or its process cannot be started.
     pub fn start_joining(&mut self, id: u64) -> Result<()> {
         let members: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
-        let mut node = Node::create(&self.dir, &self.binary, self.base_port, id, &members, true)?;
+        let mut node = Node::create(&self.dir, &self.binary, self.base_port, id, &members, true, false)?;
         node.start()?;
         self.nodes.push(node);
         Ok(())
@@ -125,13 +141,14 @@ impl Cluster {
     pub async fn leader(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {
+            // First, so that nobody else's node on our ports is ever taken for ours.
+            self.check_alive()?;
             let statuses = self.statuses().await;
             let term = statuses.iter().map(|status| status.term).max();
             let leader = statuses.iter().find(|status| status.is_leader() && Some(status.term) == term);
             if let Some(leader) = leader {
                 return Ok(leader.node_id);
             }
-            self.check_alive()?;
             ensure!(started.elapsed() < READY_TIMEOUT, "no leader for {READY_TIMEOUT:?}: {statuses:?}");
             sleep(POLL).await;
         }
@@ -251,5 +268,18 @@ impl Cluster {
         let logs = logs.collect::<Result<Vec<LogFiles>>>()?;
         let finding = tokio::task::spawn_blocking(move || replicas::check(&logs, end)).await??;
         Ok((finding, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_taken_port_makes_the_block_taken() {
+        let base = (23_000..31_000).step_by(60).find(|base| ports_are_free(*base, 3)).unwrap();
+        let taken = std::net::TcpListener::bind(Addresses::of(base, 2).raft).unwrap();
+        assert!(!ports_are_free(base, 3));
+        drop(taken);
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use folio_jepsen::cluster::ports_are_free;
 use folio_jepsen::payload::mix;
 use folio_jepsen::report::Report;
 use folio_jepsen::scenario::{self, Scenario, Setup};
@@ -72,6 +73,8 @@ enum What {
         #[arg(long, default_value_t = 4)]
         rounds: u32,
     },
+    /// Old segments expire under load, then all nodes die and come back
+    Retention,
     /// A flipped bit in a follower's log
     Rot,
     /// An empty fourth node takes the place of a dead one
@@ -85,9 +88,9 @@ struct Options {
     /// Print the report as one line of JSON
     #[arg(long, global = true)]
     json: bool,
-    /// First port of the cluster
-    #[arg(long, global = true, default_value_t = 21_876, value_parser = clap::value_parser!(u16).range(1024..32_000))]
-    base_port: u16,
+    /// First port of the cluster; default: the first free block from 21876 on
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1024..32_000))]
+    base_port: Option<u16>,
     /// The binary under test; default: FOLIO_BIN, folio beside this executable, or built by cargo
     #[arg(long, global = true)]
     folio: Option<PathBuf>,
@@ -123,6 +126,7 @@ impl From<What> for Scenario {
             What::StopLeader { stops } => Self::StopLeader { stops },
             What::Chaos { rounds } => Self::Chaos { rounds },
             What::LoseDisk { rounds } => Self::LoseDisk { rounds },
+            What::Retention => Self::Retention,
             What::Rot => Self::Rot,
             What::ReplaceNode => Self::ReplaceNode,
             What::StaleAddress => Self::StaleAddress,
@@ -163,7 +167,8 @@ fn start(cli: Cli) -> Result<Report> {
 }
 
 fn drive(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Report> {
-    let setup = setup(options, folder)?;
+    let mut setup = setup(options, folder)?;
+    setup.shape.expire = matches!(scenario, Scenario::Retention);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let report = runtime.block_on(async {
@@ -189,16 +194,23 @@ fn setup(options: &Options, folder: &Folder) -> Result<Setup> {
     Ok(Setup {
         binary: binary::find(options.folio.as_deref())?,
         dir: folder.path.clone(),
-        base_port: options.base_port,
+        base_port: options.base_port.map_or_else(free_ports, Ok)?,
         seed,
         shape: Shape {
             run: mix(seed ^ clock.as_nanos() as u64),
             topics: options.topics.max(1),
             queues: options.queues.max(1),
             producers: options.producers.max(1),
+            expire: false,
             think: Duration::from_millis(options.think_ms),
         },
     })
+}
+
+/// Another run may be under way on this machine.
+fn free_ports() -> Result<u16> {
+    let mut blocks = (21_876..31_000).step_by(60);
+    blocks.find(|base| ports_are_free(*base, 3)).context("no free block of ports; give --base-port")
 }
 
 /// The command line that was given, without its seed.

@@ -48,7 +48,8 @@ pub struct Node {
 
 impl Node {
     /// A node below `dir`, not running yet. `members` are the group's founders, `join` says
-    /// whether this node waits to be added instead of being one.
+    /// whether this node waits to be added instead of being one, `expire` whether it drops old
+    /// segments.
     ///
     /// # Errors
     /// When its folder or its configuration cannot be written.
@@ -59,26 +60,28 @@ impl Node {
         id: u64,
         members: &[u64],
         join: bool,
+        expire: bool,
     ) -> Result<Self> {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let node =
             Self { id, addresses: Addresses::of(base_port, id), dir, binary: binary.to_owned(), child: None };
-        let config = node.config(base_port, members, join);
+        let config = node.config(base_port, members, join, expire);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
         Ok(node)
     }
 
-    fn config(&self, base_port: u16, members: &[u64], join: bool) -> String {
+    fn config(&self, base_port: u16, members: &[u64], join: bool, expire: bool) -> String {
         let Addresses { namesrv, broker, raft } = &self.addresses;
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
              [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n\n\
-             # Small segments, so that a run crosses many of them; nothing may expire under the checker.\n\
-             [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n",
+             # Small segments, so that a run crosses many of them.\n\
+             [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",
             self.id,
             self.data_dir().display().to_string(),
+            if expire { "keep_size = \"16MiB\"\n" } else { "" },
         );
         for id in members {
             let Addresses { namesrv, broker, raft } = Addresses::of(base_port, *id);
@@ -198,21 +201,23 @@ impl Node {
     /// # Errors
     /// When the node runs, or something cannot be deleted.
     pub fn wipe_derived(&self) -> Result<Vec<PathBuf>> {
+        self.wipe(&["consumequeue", "checkpoint", "snapshots", "index"])
+    }
+
+    /// Deletes these files and folders of its group's folder, as far as they are there.
+    ///
+    /// # Errors
+    /// When the node runs, or something cannot be deleted.
+    pub fn wipe(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
         ensure!(self.child.is_none(), "node {} runs: its files are not ours", self.id);
         let commitlog = self.commitlog()?;
         let group = commitlog.parent().context("commitlog lies in a folder")?;
         let mut wiped = Vec::new();
-        for entry in std::fs::read_dir(group).with_context(|| format!("list {}", group.display()))? {
-            let path = entry.context("list the group's folder")?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let derived = ["consumequeue", "checkpoint", "snapshots", "index"].contains(&name.as_str())
-                || name.starts_with("snapshot-");
-            if derived {
-                let removed =
-                    if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-                removed.with_context(|| format!("delete {}", path.display()))?;
-                wiped.push(path);
-            }
+        for path in names.iter().map(|name| group.join(name)).filter(|path| path.exists()) {
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.with_context(|| format!("delete {}", path.display()))?;
+            wiped.push(path);
         }
         Ok(wiped)
     }
@@ -265,16 +270,15 @@ mod tests {
     #[test]
     fn only_what_the_log_rebuilds_is_wiped() {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::create(dir.path(), Path::new("folio"), 20_000, 1, &[1], false).unwrap();
+        let node = Node::create(dir.path(), Path::new("folio"), 20_000, 1, &[1], false, false).unwrap();
         let group = node.data_dir().join(GROUP);
         for folder in ["commitlog", "consumequeue", "snapshots"] {
             std::fs::create_dir_all(group.join(folder)).unwrap();
         }
-        for file in ["vote", "checkpoint", "commitlog/00000000000000000000", "snapshot-00000000000000000000"]
-        {
+        for file in ["vote", "checkpoint", "commitlog/00000000000000000000"] {
             std::fs::write(group.join(file), b"x").unwrap();
         }
-        assert_eq!(node.wipe_derived().unwrap().len(), 4);
+        assert_eq!(node.wipe_derived().unwrap().len(), 3);
         assert!(group.join("vote").exists() && group.join("commitlog/00000000000000000000").exists());
         assert!(!group.join("checkpoint").exists() && !group.join("consumequeue").exists());
     }
@@ -282,7 +286,7 @@ mod tests {
     #[test]
     fn a_process_that_ended_by_itself_is_not_taken_for_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false).unwrap();
+        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false, false).unwrap();
         node.start().unwrap();
         while node.ended().is_none() {
             std::thread::sleep(std::time::Duration::from_millis(5));

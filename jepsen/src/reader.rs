@@ -33,21 +33,35 @@ pub async fn read_to_end(client: &Arc<Client>, broker: &str, reader: &str, shape
     }
     let mut reading = Reading { reader: reader.to_owned(), ..Reading::default() };
     while let Some(ended) = tasks.join_next().await {
-        let (place, found) = ended.context("a reader ended badly")?;
-        reading.queues.insert(place, found.with_context(|| format!("{reader}: {place}"))?);
+        let (place, read) = ended.context("a reader ended badly")?;
+        let (start, found) = read.with_context(|| format!("{reader}: {place}"))?;
+        reading.queues.insert(place, found);
+        if shape.expire {
+            reading.starts.insert(place, start);
+        }
     }
     Ok(reading)
 }
 
-async fn read_queue(client: &Client, broker: &str, shape: &Shape, place: QueueKey) -> Result<Vec<Found>> {
+/// The first offset the broker still has, and every message from there.
+async fn read_queue(
+    client: &Client,
+    broker: &str,
+    shape: &Shape,
+    place: QueueKey,
+) -> Result<(u64, Vec<Found>)> {
     let topic = shape.topic(place.topic);
     let mut found = Vec::new();
     let mut at = 0;
+    let mut start = 0;
     loop {
         let pulled = pull_patiently(client, broker, &topic, place.queue, at).await?;
         found.extend(pulled.messages.iter().map(|message| Found::judge(shape.run, place, &topic, message)));
+        if found.is_empty() {
+            start = pulled.min;
+        }
         if pulled.next >= pulled.max {
-            return Ok(found);
+            return Ok((start, found));
         }
         ensure!(pulled.next > at, "stuck at offset {at} of {}", pulled.max);
         at = pulled.next;

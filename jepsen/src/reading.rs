@@ -40,6 +40,8 @@ pub struct Reading {
     pub reader: String,
     /// Per queue.
     pub queues: BTreeMap<QueueKey, Vec<Found>>,
+    /// First offset that had not expired, where messages may expire; elsewhere a queue starts at 0.
+    pub starts: BTreeMap<QueueKey, u64>,
 }
 
 impl Found {
@@ -49,11 +51,24 @@ impl Found {
         let in_place = message.topic == topic && message.queue == place.queue;
         let key = payload::decode(run, &message.body)
             .filter(|key| in_place && key.topic == place.topic && key.queue == place.queue);
+        if key.is_none() {
+            let start = String::from_utf8_lossy(&message.body[..message.body.len().min(40)]);
+            tracing::debug!(
+                %place, message.topic, message.queue, message.offset, message.position, message.size, %start,
+                "a message that was never sent there"
+            );
+        }
         Self { offset: message.offset, position: message.position, size: message.size, key }
     }
 }
 
 impl Reading {
+    /// First offset this queue must hold.
+    #[must_use]
+    pub fn start(&self, queue: QueueKey) -> u64 {
+        self.starts.get(&queue).copied().unwrap_or(0)
+    }
+
     /// Every message with its queue.
     pub fn messages(&self) -> impl Iterator<Item = (QueueKey, &Found)> {
         self.queues.iter().flat_map(|(queue, found)| found.iter().map(move |found| (*queue, found)))

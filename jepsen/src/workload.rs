@@ -38,6 +38,8 @@ pub struct Shape {
     pub queues: u32,
     /// Producers; sends in flight are producers x topics x queues.
     pub producers: u32,
+    /// Whether old messages expire during the run.
+    pub expire: bool,
     /// Pause of a lane after each acknowledged send, to bound the load.
     pub think: Duration,
 }

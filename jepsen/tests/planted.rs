@@ -22,7 +22,8 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
     let address = broker.address();
     let dir = tempfile::tempdir().unwrap();
     let recorder = Arc::new(Recorder::create(&dir.path().join("history.jsonl")).unwrap());
-    let shape = Shape { run: 7, topics: 2, queues: 2, producers: 2, think: Duration::from_millis(1) };
+    let shape =
+        Shape { run: 7, topics: 2, queues: 2, producers: 2, expire: false, think: Duration::from_millis(1) };
     let live = LiveReader::start(address.clone(), "live reader".to_owned(), shape.clone());
     let workload = Workload::start(std::slice::from_ref(&address), &shape, &Target::Route, &recorder);
     while recorder.recorded() < 400 {

@@ -12,7 +12,8 @@ pub(super) fn check(replicas: &[Reading], live: &[Reading]) -> Finding {
         for queue in
             first.queues.keys().chain(other.queues.keys().filter(|key| !first.queues.contains_key(*key)))
         {
-            let (a, b) = (held(first, queue), held(other, queue));
+            let start = first.start(*queue).max(other.start(*queue));
+            let (a, b) = (from(held(first, queue), start), from(held(other, queue), start));
             if a.len() != b.len() {
                 finding.add(|| {
                     format!(
@@ -29,7 +30,8 @@ pub(super) fn check(replicas: &[Reading], live: &[Reading]) -> Finding {
     }
     for reading in live {
         for (queue, seen) in &reading.queues {
-            let held = held(first, queue);
+            let start = first.start(*queue);
+            let (held, seen) = (from(held(first, queue), start), from(seen, start));
             if seen.len() > held.len() {
                 finding.add(|| {
                     format!(
@@ -49,6 +51,11 @@ pub(super) fn check(replicas: &[Reading], live: &[Reading]) -> Finding {
 
 fn held<'a>(reading: &'a Reading, queue: &QueueKey) -> &'a [Found] {
     reading.queues.get(queue).map_or(&[], Vec::as_slice)
+}
+
+/// Without what has expired on one of the two.
+fn from(found: &[Found], start: u64) -> &[Found] {
+    &found[found.partition_point(|found| found.offset < start)..]
 }
 
 /// Adds at most one breach: everything after the first difference differs as well.

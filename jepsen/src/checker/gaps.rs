@@ -1,6 +1,6 @@
 //! gaps: a reader is given a queue's offsets one after the other, without a hole or a step back.
 //!
-//! The workload's queues are not subject to retention, so they start at 0.
+//! A queue starts at 0, or, where messages may expire, at the first offset the broker still keeps.
 
 use super::Finding;
 use crate::reading::Reading;
@@ -9,7 +9,7 @@ pub(super) fn check(readings: &[&Reading]) -> Finding {
     let mut finding = Finding::fatal("gaps");
     for reading in readings {
         for (queue, found) in &reading.queues {
-            let mut expected = 0;
+            let mut expected = reading.start(*queue);
             for found in found {
                 if found.offset != expected {
                     finding.add(|| {

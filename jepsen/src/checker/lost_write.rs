@@ -1,10 +1,10 @@
-//! lost-write: every acknowledged send is found on every replica.
+//! lost-write: every acknowledged send is found on every replica, unless it has expired there.
 
 use std::collections::HashSet;
 
 use super::Finding;
 use crate::history::{History, Outcome};
-use crate::reading::Reading;
+use crate::reading::{QueueKey, Reading};
 
 /// Counts sends, not replicas: a send missing on two replicas is one loss.
 pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
@@ -15,10 +15,11 @@ pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
         .collect();
     for op in &history.ops {
         let Outcome::Ok { offset, .. } = op.outcome else { continue };
+        let place = QueueKey { topic: op.key.topic, queue: op.key.queue };
         let without: Vec<&str> = replicas
             .iter()
             .zip(&found)
-            .filter(|(_, found)| !found.contains(&op.key))
+            .filter(|(reading, found)| offset >= reading.start(place) && !found.contains(&op.key))
             .map(|(reading, _)| reading.reader.as_str())
             .collect();
         if !without.is_empty() {
@@ -37,7 +38,7 @@ pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{acked, found, history, reading, unknown};
+    use super::super::sample::{QUEUE, acked, found, history, reading, unknown};
     use super::*;
 
     #[test]
@@ -47,6 +48,16 @@ mod tests {
         let finding = check(&history, &replicas);
         assert_eq!(finding.count, 1);
         assert!(finding.fails());
+    }
+
+    #[test]
+    fn only_what_lies_before_the_first_kept_offset_has_expired() {
+        let history = history([acked(0, 0), acked(1, 1), acked(2, 2)]);
+        let mut replica = reading([found(2, 2)]);
+        replica.starts.insert(QUEUE, 2);
+        assert_eq!(check(&history, std::slice::from_ref(&replica)).count, 0);
+        replica.starts.insert(QUEUE, 1);
+        assert_eq!(check(&history, &[replica]).count, 1);
     }
 
     #[test]

@@ -118,6 +118,6 @@ mod sample {
 
     pub(crate) fn reading(found: impl IntoIterator<Item = Found>) -> Reading {
         let queues = [(QUEUE, found.into_iter().collect())].into();
-        Reading { reader: "node 1".to_owned(), queues }
+        Reading { reader: "node 1".to_owned(), queues, ..Reading::default() }
     }
 }

@@ -6,6 +6,7 @@ mod kill_leader;
 mod lose_disk;
 mod pause_leader;
 mod replace_node;
+mod retention;
 mod rot;
 mod stale_address;
 mod stop_leader;
@@ -69,6 +70,8 @@ pub enum Scenario {
         /// How often.
         rounds: u32,
     },
+    /// Old segments expire, then all nodes die.
+    Retention,
     /// A flipped bit in a follower's log.
     Rot,
     /// An empty node takes the place of a dead one.
@@ -88,6 +91,7 @@ impl Scenario {
             Self::StopLeader { .. } => "stop-leader",
             Self::Chaos { .. } => "chaos",
             Self::LoseDisk { .. } => "lose-disk",
+            Self::Retention => "retention",
             Self::Rot => "rot",
             Self::ReplaceNode => "replace-node",
             Self::StaleAddress => "stale-address",
@@ -124,7 +128,7 @@ struct Run {
 /// # Errors
 /// When the harness itself could not do its work: then nothing was proven either way.
 pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
-    let mut cluster = Cluster::start(&setup.dir, &setup.binary, setup.base_port, 3)?;
+    let mut cluster = Cluster::start(&setup.dir, &setup.binary, setup.base_port, 3, setup.shape.expire)?;
     create_topics(&mut cluster, &setup.shape).await.context("prepare the cluster")?;
     let recorder = Arc::new(Recorder::create(&setup.dir.join("history.jsonl"))?);
     let mut run =
@@ -174,6 +178,7 @@ impl Run {
             Scenario::KillAll { rounds, wipe_derived } => kill_all::run(self, *rounds, *wipe_derived).await,
             Scenario::Chaos { rounds } => chaos::run(self, *rounds).await,
             Scenario::LoseDisk { rounds } => lose_disk::run(self, *rounds).await,
+            Scenario::Retention => retention::run(self).await,
             Scenario::Rot => rot::run(self).await,
             Scenario::ReplaceNode => replace_node::run(self).await,
             Scenario::StaleAddress => stale_address::run(self).await,

@@ -148,7 +148,8 @@ impl State {
         let max = queue.next.to_string();
         let code = if found.is_empty() { PULL_NOT_FOUND } else { 0 };
         let body: Vec<u8> = found.iter().flat_map(|(_, message)| message.iter().copied()).collect();
-        request(code, [("nextBeginOffset", next.as_str()), ("maxOffset", max.as_str())]).with_body(body)
+        request(code, [("nextBeginOffset", next.as_str()), ("minOffset", "0"), ("maxOffset", max.as_str())])
+            .with_body(body)
     }
 }
 

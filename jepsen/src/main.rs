@@ -76,7 +76,11 @@ enum What {
     /// Old segments expire under load, then all nodes die and come back
     Retention,
     /// A flipped bit in a follower's log
-    Rot,
+    Rot {
+        /// Seconds the log grows before; checkpoints come every 15
+        #[arg(long, default_value_t = 5.0)]
+        seconds_before: f64,
+    },
     /// An empty fourth node takes the place of a dead one
     ReplaceNode,
     /// A client knows only the address of a former leader
@@ -127,7 +131,7 @@ impl From<What> for Scenario {
             What::Chaos { rounds } => Self::Chaos { rounds },
             What::LoseDisk { rounds } => Self::LoseDisk { rounds },
             What::Retention => Self::Retention,
-            What::Rot => Self::Rot,
+            What::Rot { seconds_before } => Self::Rot { seconds_before },
             What::ReplaceNode => Self::ReplaceNode,
             What::StaleAddress => Self::StaleAddress,
         }

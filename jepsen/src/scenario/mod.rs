@@ -73,7 +73,10 @@ pub enum Scenario {
     /// Old segments expire, then all nodes die.
     Retention,
     /// A flipped bit in a follower's log.
-    Rot,
+    Rot {
+        /// How long the log grows before.
+        seconds_before: f64,
+    },
     /// An empty node takes the place of a dead one.
     ReplaceNode,
     /// A client knows only the address of a leader that has become a follower.
@@ -92,7 +95,7 @@ impl Scenario {
             Self::Chaos { .. } => "chaos",
             Self::LoseDisk { .. } => "lose-disk",
             Self::Retention => "retention",
-            Self::Rot => "rot",
+            Self::Rot { .. } => "rot",
             Self::ReplaceNode => "replace-node",
             Self::StaleAddress => "stale-address",
         }
@@ -179,7 +182,7 @@ impl Run {
             Scenario::Chaos { rounds } => chaos::run(self, *rounds).await,
             Scenario::LoseDisk { rounds } => lose_disk::run(self, *rounds).await,
             Scenario::Retention => retention::run(self).await,
-            Scenario::Rot => rot::run(self).await,
+            Scenario::Rot { seconds_before } => rot::run(self, *seconds_before).await,
             Scenario::ReplaceNode => replace_node::run(self).await,
             Scenario::StaleAddress => stale_address::run(self).await,
         }

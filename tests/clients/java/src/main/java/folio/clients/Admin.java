@@ -40,6 +40,14 @@ final class Admin {
         MessageExt[] found = new MessageExt[1];
         Check.until(10, "view by offset id", () -> (found[0] = view(producer, topic, result.getOffsetMsgId())) != null);
         check(found[0], topic, result);
+    }
+
+    /** A message by the id its producer gave it: the client asks every broker of the topic. */
+    static void queryByUniqueId(Lab lab) throws Exception {
+        String topic = lab.topic("unique");
+        DefaultMQProducer producer = lab.producer();
+        SendResult result = Lab.ok(producer.send(Lab.message(topic, "TagV", "keyV", "view me")));
+        MessageExt[] found = new MessageExt[1];
         Check.until(10, "view by unique id", () -> (found[0] = view(producer, topic, result.getMsgId())) != null);
         check(found[0], topic, result);
     }

@@ -5,6 +5,9 @@ import java.util.Map;
 
 /** All scenarios by the name under which they are reported; slow ones first, so that they overlap the rest. */
 final class Scenarios {
+    /** These need QUERY_MESSAGE, which FolioMQ does not serve yet: they run when --only names them. */
+    static final java.util.Set<String> ONLY_WHEN_NAMED = java.util.Set.of("query-by-unique-id", "query-by-key");
+
     private Scenarios() {}
 
     static Map<String, Scenario> all() {
@@ -30,6 +33,7 @@ final class Scenarios {
         all.put("lite-assign", Pulls::liteAssign);
         all.put("create-topic", Admin::createTopic);
         all.put("view-message", Admin::viewMessage);
+        all.put("query-by-unique-id", Admin::queryByUniqueId);
         all.put("query-by-key", Admin::queryByKey);
         all.put("error-too-large", Refusals::tooLarge);
         all.put("error-topic-name", Refusals::topicName);

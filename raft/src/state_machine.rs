@@ -127,7 +127,11 @@ impl StateMachine {
     async fn apply_record(&mut self, record: &Record, entry: &LogEntry) -> io::Result<Applied> {
         self.shared.wait_durable(entry.index()).await?;
         let durable = self.shared.log.state().durable_position;
-        assert!(record.end() <= durable, "group.I2: applying up to {}, durable up to {durable}", record.end());
+        assert!(
+            record.end() <= durable,
+            "group.I2: applying up to {}, durable up to {durable}",
+            record.end()
+        );
         if record.position().is_multiple_of(self.shared.segment_bytes) && record.position() > 0 {
             self.save_boundary(record);
         }

@@ -155,10 +155,13 @@ impl<'a> Recovery<'a> {
             return Err(OpenError::BaseBelowStart { base: base.position, start: start.position });
         }
         let mut walk = Walk { end: start.position, prev_crc: start.prev_crc, last: start.id };
+        if self.is_at(&walk, base) {
+            return Ok(walk);
+        }
         if base.position > start.position {
             walk = self.skip_segments(walk, base.position)?;
         }
-        while walk.end < base.position {
+        while walk.end < base.position && !self.is_at(&walk, base) {
             match self.next(&walk) {
                 Ok(header) => {
                     self.note(&header);
@@ -171,12 +174,19 @@ impl<'a> Recovery<'a> {
                 }
             }
         }
-        let found = (walk.end, walk.last, walk.prev_crc);
-        if found != (base.position, base.id, base.prev_crc) {
+        if !self.is_at(&walk, base) {
             let reason = format!("the log has entry {:?} ending at {}", walk.last, walk.end);
             return Err(OpenError::BaseMismatch { file: self.path(walk.end), base: base.position, reason });
         }
         Ok(walk)
+    }
+
+    /// Whether `base` was taken right here: at the end of the last record, or, for a snapshot taken at the start of a
+    /// segment, behind the filler that follows that record.
+    fn is_at(&self, walk: &Walk, base: &StampBase) -> bool {
+        let here = base.position == walk.end
+            || base.position == walk.end.next_multiple_of(self.config.segment_bytes.max(1));
+        here && (walk.last, walk.prev_crc) == (base.id, base.prev_crc)
     }
 
     /// Goes from the start to the first record of the segment that ends at `position` or holds it, looking at first

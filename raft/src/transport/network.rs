@@ -28,6 +28,8 @@ use crate::state_machine::SnapshotOf;
 use crate::types::{NodeAddress, TypeConfig, Vote};
 use folio_engine::checkpoint::Checkpoint;
 
+/// Pause after a replication stream could not be opened.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a tiny snapshot may take to be sent and installed.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -143,8 +145,12 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        let (reader, writer) =
-            connect(&self.address, &self.hello).await.map_err(|error| unreachable(&error))?;
+        let connected = connect(&self.address, &self.hello).await;
+        if connected.is_err() {
+            // openraft opens the next stream at once, whatever its backoff says: a dead peer would cost a core.
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+        let (reader, writer) = connected.map_err(|error| unreachable(&error))?;
         let replication = Replication::start(reader, writer, input);
         let answers = stream::unfold(Some(replication), |replication| async move {
             let mut replication = replication?;

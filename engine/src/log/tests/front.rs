@@ -110,3 +110,46 @@ fn a_reset_starts_over_at_the_given_place() {
         assert_eq!(segment::base_of_path(&first), Some(segment::base_of(position, SEGMENT_BYTES)));
     }
 }
+
+/// What `raft` saves when it applies a segment's first record: the state before it, at the segment's start.
+#[test]
+fn t94_a_snapshot_of_a_segment_start_fits_a_log_whose_earlier_segment_ends_in_filler() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let records: Vec<Record> = (0..100).map(|index| log.append(id(index), command(300)).unwrap()).collect();
+    flush(&log);
+    drop(log);
+    let firsts = records
+        .windows(2)
+        .filter(|pair| pair[1].position() % SEGMENT_BYTES == 0 && pair[0].end() != pair[1].position());
+    let mut seen = 0;
+    for pair in firsts {
+        seen += 1;
+        let counters = QueueCounters::default();
+        let base = StampBase {
+            id: Some(pair[0].id()),
+            position: pair[1].position(),
+            prev_crc: pair[0].header.crc,
+            counters,
+        };
+        let with = |base| CommitLog::open(Arc::new(RealDisk), dir.path(), config(), base);
+        let log = with(base.clone()).unwrap();
+        assert_eq!(log.state().last, Some(id(99)));
+        drop(log);
+        assert!(matches!(with(StampBase { prev_crc: 1, ..base }), Err(OpenError::BaseMismatch { .. })));
+    }
+    assert!(seen > 3, "no segment ended in filler");
+    let middle = records.windows(2).filter(|pair| pair[1].position() % SEGMENT_BYTES == 0).nth(3).unwrap();
+    let log = open(dir.path());
+    wait(|done| log.purge(middle[0].id(), done)).unwrap();
+    drop(log);
+    let counters = QueueCounters::default();
+    let base = StampBase {
+        id: Some(middle[0].id()),
+        position: middle[1].position(),
+        prev_crc: middle[0].header.crc,
+        counters,
+    };
+    let log = CommitLog::open(Arc::new(RealDisk), dir.path(), config(), base).unwrap();
+    assert_eq!(log.state().last, Some(id(99)), "a purged log opens from the snapshot of its first segment");
+}

@@ -74,7 +74,7 @@ pub fn bare_matches(files: &[SourceFile]) -> Vec<String> {
 /// Complaints about absolute paths of one machine in any tracked text file.
 #[must_use]
 pub fn machine_paths(files: &[SourceFile]) -> Vec<String> {
-    let marks = ["/work/", "/tmp/wt", "/tmp/target", "/root/", "/home/"];
+    let marks = ["/root/", "/home/", "/Users/", "/mnt/"];
     let mut complaints = Vec::new();
     for file in files.iter().filter(|file| !file.path.starts_with(OWN_FOLDER)) {
         for (number, line) in file.text.lines().enumerate() {
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn a_path_of_one_machine_is_found_in_any_text_file() {
-        assert_eq!(machine_paths(&file("README.md", "see /work/x")).len(), 1);
-        assert_eq!(machine_paths(&file("a.rs", "\"/tmp/wt/a\"")).len(), 1);
-        assert_eq!(machine_paths(&file("a.rs", "target/work/x {d}/work/")).len(), 0);
+        assert_eq!(machine_paths(&file("README.md", "see /home/x")).len(), 1);
+        assert_eq!(machine_paths(&file("a.rs", "\"/root/a\"")).len(), 1);
+        assert_eq!(machine_paths(&file("a.rs", "target/home/x {d}/home/")).len(), 0);
     }
 
     #[test]

@@ -225,12 +225,20 @@ impl Cluster {
         self.nodes.iter_mut().filter(|node| !node.is_started()).try_for_each(Node::start)
     }
 
-    /// Fails if a process has ended though nobody killed it.
+    /// Starts every node whose process does not run, also those that ended and were excused.
+    ///
+    /// # Errors
+    /// When one ended without an excuse or cannot be started.
+    pub fn revive_all(&mut self) -> Result<()> {
+        self.nodes.iter_mut().try_for_each(Node::revive)
+    }
+
+    /// Fails if a process has ended though nobody killed or excused it.
     ///
     /// # Errors
     /// Names the first such node and its log.
     pub fn check_alive(&mut self) -> Result<()> {
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut().filter(|node| !node.is_excused()) {
             if let Some(status) = node.ended() {
                 bail!("node {} ended by itself: {status}; its log: {}", node.id, node.log_path().display());
             }
@@ -242,7 +250,7 @@ impl Cluster {
     pub fn health(&mut self) -> Finding {
         let mut finding = Finding::fatal("crashes");
         for node in &mut self.nodes {
-            if let Some(status) = node.ended() {
+            if let Some(status) = node.ended().filter(|_| !node.is_excused()) {
                 finding.add(|| format!("node {} ended by itself: {status}", node.id));
             }
             for line in node.panics() {

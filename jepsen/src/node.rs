@@ -44,6 +44,8 @@ pub struct Node {
     dir: PathBuf,
     binary: PathBuf,
     child: Option<Child>,
+    /// Its process may end by itself.
+    excused: bool,
 }
 
 impl Node {
@@ -64,8 +66,8 @@ impl Node {
     ) -> Result<Self> {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let node =
-            Self { id, addresses: Addresses::of(base_port, id), dir, binary: binary.to_owned(), child: None };
+        let addresses = Addresses::of(base_port, id);
+        let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false };
         let config = node.config(base_port, members, join, expire);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
@@ -143,6 +145,9 @@ impl Node {
     pub fn kill(&mut self) -> Result<()> {
         let mut child = self.child.take().with_context(|| format!("node {} does not run", self.id))?;
         if let Some(status) = child.try_wait().context("look after a child")? {
+            if self.excused {
+                return Ok(());
+            }
             bail!("node {} had ended by itself: {status}; its log: {}", self.id, self.log_path().display());
         }
         child.kill().with_context(|| format!("kill node {}", self.id))?;
@@ -160,6 +165,31 @@ impl Node {
         let status = Command::new("kill").args(["-s", name, &pid]).status().context("run kill")?;
         ensure!(status.success(), "kill -s {name} {pid} ended with {status}");
         Ok(())
+    }
+
+    /// From now on until it is revived its process may end by itself: what was done to it leaves it
+    /// no other choice, or a free one.
+    pub fn excuse(&mut self) {
+        self.excused = true;
+    }
+
+    /// Whether its process may end by itself.
+    #[must_use]
+    pub fn is_excused(&self) -> bool {
+        self.excused
+    }
+
+    /// Starts the process if it does not run, also if it ended and was excused; the excuse ends.
+    ///
+    /// # Errors
+    /// When it ended without an excuse, or cannot be started.
+    pub fn revive(&mut self) -> Result<()> {
+        if let Some(status) = self.ended() {
+            ensure!(self.excused, "node {} ended by itself: {status}", self.id);
+            self.child = None;
+        }
+        self.excused = false;
+        if self.child.is_none() { self.start() } else { Ok(()) }
     }
 
     /// How the process ended, if it was started and ended by itself.
@@ -281,6 +311,20 @@ mod tests {
         assert_eq!(node.wipe_derived().unwrap().len(), 3);
         assert!(group.join("vote").exists() && group.join("commitlog/00000000000000000000").exists());
         assert!(!group.join("checkpoint").exists() && !group.join("consumequeue").exists());
+    }
+
+    #[test]
+    fn only_an_excused_process_may_end_and_is_revived() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false, false).unwrap();
+        node.start().unwrap();
+        while node.ended().is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert!(node.revive().unwrap_err().to_string().contains("by itself"));
+        node.excuse();
+        node.revive().unwrap();
+        assert!(node.is_started() && !node.is_excused(), "the excuse is good for one time");
     }
 
     #[test]

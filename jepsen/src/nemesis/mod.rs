@@ -1,0 +1,134 @@
+//! What breaks a cluster: one nemesis a file, each named, each able to put back what it broke.
+//!
+//! A nemesis is handed a running [`Cluster`] and the nodes it is to act on; it knows nothing of
+//! workloads and judges nothing. Who calls it waits a while between [`Nemesis::inject`] and
+//! [`Nemesis::heal`]; after `heal` every process runs, every link passes bytes and every disk works,
+//! so the cluster has to serve again by itself.
+//!
+//! A process that may end by itself because of what was injected (a failed fdatasync must stop it)
+//! is excused first ([`crate::node::Node::excuse`]): [`Cluster::check_alive`] reports all others.
+
+mod dice;
+mod kill;
+mod pause;
+mod target;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use anyhow::Result;
+
+pub use dice::Dice;
+pub use target::Target;
+
+use crate::cluster::Cluster;
+
+/// Something under way that ends with a `T`.
+pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// What was done, for the history and the log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Ids of the nodes it was done to.
+    pub nodes: Vec<u64>,
+    /// What, in words.
+    pub what: String,
+}
+
+impl Fault {
+    /// `what` was done to `nodes`.
+    #[must_use]
+    pub fn new(nodes: &[u64], what: impl Into<String>) -> Self {
+        Self { nodes: nodes.to_vec(), what: what.into() }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at nodes {:?}", self.what, self.nodes)
+    }
+}
+
+/// What a cluster must be started with, for a nemesis to work on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Nodes reach each other through our relays.
+    pub links: bool,
+    /// Data directories lie on our lossy file system.
+    pub lossy: bool,
+    /// Each node has a clock of its own.
+    pub clock: bool,
+}
+
+impl Needs {
+    /// What both need: for nemeses that are mixed in one run.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            links: self.links || other.links,
+            lossy: self.lossy || other.lossy,
+            clock: self.clock || other.clock,
+        }
+    }
+}
+
+/// Why a nemesis cannot be used on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Skip {
+    /// The lossy file system cannot be mounted.
+    #[error("FUSE is missing: {0}")]
+    NoFuse(String),
+    /// The library that moves a process's clock cannot be found or built.
+    #[error("the clock shim is missing: {0}")]
+    NoClock(String),
+}
+
+/// One way to break a cluster.
+pub trait Nemesis: Send {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// What it does, in a line.
+    fn about(&self) -> &'static str;
+
+    /// On which nodes it makes sense.
+    fn targets(&self) -> &'static [Target];
+
+    /// What the cluster must be started with.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Breaks something at these nodes; `nodes` comes from [`Target::pick`].
+    ///
+    /// # Errors
+    /// When it could not be done: then nothing is proven.
+    fn inject<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+        nodes: &'a [u64],
+        dice: &'a mut Dice,
+    ) -> Doing<'a, Fault>;
+
+    /// Puts back whatever is broken: processes run, links are whole, disks work. Harmless when
+    /// nothing is.
+    ///
+    /// # Errors
+    /// When it could not be done, or a node ended that nothing excused.
+    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()>;
+}
+
+/// Every nemesis there is.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Nemesis>> {
+    vec![Box::new(kill::Kill), Box::new(pause::Pause::short()), Box::new(pause::Pause::long())]
+}
+
+/// Whether this machine has what the nemesis needs.
+///
+/// # Errors
+/// With the reason why not, by name.
+pub fn available(nemesis: &dyn Nemesis) -> Result<(), Skip> {
+    let _needs = nemesis.needs();
+    Ok(())
+}

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
+use crate::nemesis::Needs;
 use crate::node::{Addresses, Node};
 use crate::status::{self, Status};
 
@@ -16,6 +17,19 @@ use crate::status::{self, Status};
 pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often its state is asked for meanwhile.
 const POLL: Duration = Duration::from_millis(20);
+
+/// What a cluster is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// First port.
+    pub base_port: u16,
+    /// Founding nodes.
+    pub size: u64,
+    /// Whether nodes drop old segments.
+    pub expire: bool,
+    /// What the nemeses that will act on it need.
+    pub needs: Needs,
+}
 
 /// A group of nodes.
 pub struct Cluster {
@@ -36,12 +50,12 @@ pub fn ports_are_free(base_port: u16, size: u64) -> bool {
 }
 
 impl Cluster {
-    /// Writes the configuration of `size` founding nodes below `dir` and starts them; `expire` lets
-    /// them drop old segments.
+    /// Writes the configuration of the founding nodes below `dir` and starts them.
     ///
     /// # Errors
     /// When files cannot be written or a process cannot be started.
-    pub fn start(dir: &Path, binary: &Path, base_port: u16, size: u64, expire: bool) -> Result<Self> {
+    pub fn start(dir: &Path, binary: &Path, options: &Options) -> Result<Self> {
+        let Options { base_port, size, expire, needs: _ } = *options;
         let members: Vec<u64> = (1..=size).collect();
         ensure!(
             ports_are_free(base_port, size),

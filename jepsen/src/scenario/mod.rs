@@ -20,8 +20,9 @@ use tokio::time::sleep;
 
 use crate::checker::{self, Finding};
 use crate::client::Client;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Options};
 use crate::history::Recorder;
+use crate::nemesis::Needs;
 use crate::payload::mix;
 use crate::reader::{self, LiveReader};
 use crate::reading::Reading;
@@ -131,7 +132,9 @@ struct Run {
 /// # Errors
 /// When the harness itself could not do its work: then nothing was proven either way.
 pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
-    let mut cluster = Cluster::start(&setup.dir, &setup.binary, setup.base_port, 3, setup.shape.expire)?;
+    let options =
+        Options { base_port: setup.base_port, size: 3, expire: setup.shape.expire, needs: Needs::default() };
+    let mut cluster = Cluster::start(&setup.dir, &setup.binary, &options)?;
     create_topics(&mut cluster, &setup.shape).await.context("prepare the cluster")?;
     let recorder = Arc::new(Recorder::create(&setup.dir.join("history.jsonl"))?);
     let mut run =

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod counters;
 pub mod disk;
 pub mod log;
+pub mod planted;
 pub mod queues;
 pub mod record;
 mod stamp;

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use folio_engine::counters::topic_is_storable;
+use folio_engine::planted;
 use folio_engine::record::{Draft, HEADER_BYTES, RECORD_BYTES_MAX, Record, RecordKind};
 use folio_protocol::message;
 use openraft::errors::ClientWriteError;
 use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::proposal::{Proposal, ProposeError, Receipt, Reply};
@@ -114,9 +116,13 @@ impl Feeder {
                     None => return,
                 },
             };
-            let (draft, replies);
+            let (draft, mut replies);
             (draft, replies, carried) = self.fill(first, &mut waiting);
-            let body = Body::new(draft);
+            let mut body = Body::new(draft);
+            if planted::is("ack-before-majority") {
+                let replies = std::mem::take(&mut replies);
+                body.early = Some(Mutex::new(Box::new(move |record| answer(replies, record))));
+            }
             let batch = Batch { replies, taken: body.taken.clone() };
             let responder = Callback::new(move |result| {
                 batch.complete(result);

@@ -12,6 +12,7 @@ use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder as RaftResponder;
 use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
@@ -82,12 +83,18 @@ pub(crate) fn entry_id(id: &LogId) -> EntryId {
 pub struct Body {
     pub(crate) draft: Draft,
     /// Set once the leader's log has taken the draft: from then on a failure means "outcome unknown".
-    pub(crate) taken: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) taken: Taken,
+    /// Called when the record is durable on the leader alone: only the planted defect `ack-before-majority` asks for it.
+    pub(crate) early: Option<Mutex<Early>>,
 }
+
+/// Whether the leader's log has taken a draft.
+pub(crate) type Taken = std::sync::Arc<std::sync::atomic::AtomicBool>;
+pub(crate) type Early = Box<dyn FnOnce(&Record) + Send>;
 
 impl Body {
     pub(crate) fn new(draft: Draft) -> Body {
-        Body { draft, taken: std::sync::Arc::default() }
+        Body { draft, taken: Taken::default(), early: None }
     }
 }
 
@@ -190,13 +197,13 @@ impl RaftEntry for LogEntry {
     }
 }
 
-/// The draft of a payload that is not in the log yet.
-pub(crate) fn draft_of(payload: Payload) -> (Draft, Option<std::sync::Arc<std::sync::atomic::AtomicBool>>) {
+/// A payload that is not in the log yet, as what is to be written there.
+pub(crate) fn body_of(payload: Payload) -> Body {
     match payload {
-        EntryPayload::Blank => (Draft::with_payload(RecordKind::Blank, &[]), None),
-        EntryPayload::Normal(body) => (body.draft, Some(body.taken)),
+        EntryPayload::Blank => Body::new(Draft::with_payload(RecordKind::Blank, &[])),
+        EntryPayload::Normal(body) => body,
         EntryPayload::Membership(membership) => {
-            (Draft::with_payload(RecordKind::Membership, &codec::encode_membership(&membership)), None)
+            Body::new(Draft::with_payload(RecordKind::Membership, &codec::encode_membership(&membership)))
         }
     }
 }

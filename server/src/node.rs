@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use folio_engine::disk::{Disk, RealDisk};
+use folio_engine::planted;
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use tokio::net::{TcpListener, lookup_host};
@@ -29,6 +30,9 @@ const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
 /// Runs a node until it is told to stop; the process's exit code.
 pub async fn run(config: NodeConfig) -> Result<()> {
     let mut signals = Signals::new()?;
+    if let Some(defect) = planted::active() {
+        tracing::error!(defect, "this node breaks a promise on purpose: a build to test the harness with");
+    }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let _lock = identity::claim(&disk, &config)?;
     let store_host = store_host(&config).await?;

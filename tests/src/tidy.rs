@@ -5,10 +5,12 @@
 //! because a rule that cannot fail guards nothing.
 
 mod arrows;
+mod planted;
 mod source;
 mod tree;
 
 pub use arrows::arrows;
+pub use planted::planted;
 pub use source::{bare_matches, confined, headers, machine_paths, sizes};
 pub use tree::{SourceFile, TreeError, read_tree};
 

@@ -27,6 +27,11 @@ fn crates_depend_only_along_the_arrows() {
 }
 
 #[test]
+fn no_build_has_planted_defects_unasked() {
+    silent(&tidy::planted(&checkout()));
+}
+
+#[test]
 fn no_rust_file_is_longer_than_the_limit() {
     silent(&tidy::sizes(&checkout()));
 }

@@ -18,6 +18,7 @@ use super::segment::base_of;
 use super::slots::Slots;
 use super::{Completion, Shared};
 use crate::disk::DiskFile;
+use crate::planted;
 use crate::record::EntryId;
 
 /// How often a changed durable mark is made durable itself: what a crash loses of it only weakens the telling of rot
@@ -68,7 +69,12 @@ impl Writer {
     }
 
     /// Does one group; true when it closed the log.
-    fn step(&mut self, group: Group) -> bool {
+    fn step(&mut self, mut group: Group) -> bool {
+        if planted::is("vote-before-log")
+            && let Some((vote, done)) = group.change.take_if(|(change, _)| matches!(change, Change::Vote(_)))
+        {
+            self.change(vote, done);
+        }
         let written = self.guarded(|writer| writer.write(&group.appends));
         for (done, refused) in group.completions {
             let outcome = written.clone().and(refused.map_or(Ok(()), Err));
@@ -97,7 +103,7 @@ impl Writer {
         }
         (self.end, self.last) = (last.record.end(), Some(last.record.id()));
         self.shared.view.lock().written = last.sequence;
-        if self.shared.config.sync {
+        if self.shared.config.sync && !planted::is("ack-before-sync") {
             self.sync_data()?;
         }
         self.publish(last.epoch);

@@ -1,0 +1,83 @@
+//! Defects on purpose, so that the harness can show that it finds them: a checker that never failed proves nothing.
+//!
+//! With the cargo feature `planted` the environment variable [`VARIABLE`] names one of [`NAMES`], and that one promise is
+//! broken, each in one small place. Without the feature, which no crate has by default (a house rule watches that),
+//! [`is`] is a constant `false` and the code behind it is not compiled in.
+//!
+//! | name | the promise it breaks | where |
+//! |---|---|---|
+//! | `ack-before-sync` | an acknowledgement comes after fdatasync | `log/writer.rs` |
+//! | `vote-before-log` | a vote is durable after all that was appended before it (`log.I4`) | `log/writer.rs` |
+//! | `forget-undo` | a truncation gives the queue offsets back (`stamp.I2`) | `stamp.rs` |
+//! | `ack-before-majority` | an acknowledgement comes after a majority has the record | raft, `log_store.rs` |
+//! | `serve-unapplied` | readers see what is committed and applied, only | raft, `log_store.rs` |
+//! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
+//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer.rs` |
+
+/// Names the defect of a run.
+pub const VARIABLE: &str = "FOLIO_PLANTED";
+
+/// Every defect there is.
+pub const NAMES: [&str; 7] = [
+    "ack-before-sync",
+    "vote-before-log",
+    "forget-undo",
+    "ack-before-majority",
+    "serve-unapplied",
+    "skip-truncation",
+    "retry-stores-again",
+];
+
+/// Whether this process has the defect `name`.
+#[cfg(feature = "planted")]
+pub fn is(name: &str) -> bool {
+    assert!(NAMES.contains(&name), "{name} is none of {NAMES:?}");
+    active() == Some(name)
+}
+
+/// Whether this process has the defect `name`: never, in this build.
+#[cfg(not(feature = "planted"))]
+pub const fn is(_name: &str) -> bool {
+    false
+}
+
+/// The defect of this process, in a build that can have one.
+///
+/// # Panics
+/// When the variable names no defect: a run that tests nothing must not pass for one that does.
+#[cfg(feature = "planted")]
+pub fn active() -> Option<&'static str> {
+    static ACTIVE: std::sync::OnceLock<Option<&'static str>> = std::sync::OnceLock::new();
+    *ACTIVE.get_or_init(|| {
+        let name = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty())?;
+        let known = NAMES.into_iter().find(|known| *known == name);
+        assert!(known.is_some(), "{VARIABLE}={name} is none of {NAMES:?}");
+        known
+    })
+}
+
+/// The defect of this process: none, in this build.
+#[cfg(not(feature = "planted"))]
+pub const fn active() -> Option<&'static str> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "planted"))]
+    #[test]
+    fn a_build_without_the_feature_has_no_defect_at_compile_time() {
+        const NONE: bool = is("ack-before-sync") || active().is_some();
+        const { assert!(!NONE) };
+        assert!(NAMES.into_iter().all(|name| !is(name)));
+    }
+
+    #[cfg(feature = "planted")]
+    #[test]
+    fn without_the_variable_there_is_no_defect() {
+        assert_eq!(active(), None);
+        assert!(NAMES.into_iter().all(|name| !is(name)));
+    }
+}

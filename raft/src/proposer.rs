@@ -105,19 +105,26 @@ struct Feeder {
 }
 
 impl Feeder {
+    /// Feeds the group until it stops; what waits then was certainly not proposed.
     async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+        let carried = self.feed(&mut waiting).await;
+        waiting.close();
+        let left = carried.into_iter().chain(std::iter::from_fn(|| waiting.try_recv().ok()));
+        for Waiting { proposal, .. } in left {
+            (proposal.reply)(Err(ProposeError::Stopped("nothing is proposed any more".into())));
+        }
+    }
+
+    async fn feed(&self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
         let mut carried = None;
         loop {
-            let Ok(slot) = self.slots.clone().acquire_owned().await else { return };
+            let Ok(slot) = self.slots.clone().acquire_owned().await else { return carried };
             let first = match carried.take() {
                 Some(first) => first,
-                None => match waiting.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
+                None => waiting.recv().await?,
             };
             let (draft, mut replies);
-            (draft, replies, carried) = self.fill(first, &mut waiting);
+            (draft, replies, carried) = self.fill(first, waiting);
             let mut body = Body::new(draft);
             if planted::is("ack-before-majority") {
                 let replies = std::mem::take(&mut replies);
@@ -130,7 +137,7 @@ impl Feeder {
             });
             if self.raft.client_write_ff(body, Some(responder)).await.is_err() {
                 // The core has stopped; the responder was dropped and has answered.
-                return;
+                return carried;
             }
         }
     }

@@ -4,7 +4,7 @@
 //! - `group.I2`: the watermarks stand in one line, `retained <= applied <= committed <= durable <= written`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::log::CommitLog;
@@ -40,6 +40,24 @@ pub(crate) struct Shared {
     pub(crate) applied_index: AtomicU64,
     pub(crate) applied_position: AtomicU64,
     pub(crate) segment_bytes: u64,
+    /// Calls of other nodes that are not answered yet.
+    pub(crate) calls: AtomicUsize,
+}
+
+/// A call of another node, until its answer is written.
+pub(crate) struct UnansweredCall(Arc<Shared>);
+
+impl UnansweredCall {
+    pub(crate) fn new(shared: &Arc<Shared>) -> UnansweredCall {
+        shared.calls.fetch_add(1, Ordering::AcqRel);
+        UnansweredCall(shared.clone())
+    }
+}
+
+impl Drop for UnansweredCall {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Shared {

@@ -1,7 +1,7 @@
 //! openraft's own storage test suite, on our log, queues and metadata.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
 use folio_engine::disk::{Disk, RealDisk};
@@ -63,6 +63,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             applied_index: AtomicU64::new(0),
             applied_position: AtomicU64::new(0),
             segment_bytes: config.segment_bytes,
+            calls: AtomicUsize::new(0),
         });
         let machine = StateMachine::new(shared.clone(), opened.state.membership, &opened.base);
         Ok((dir, LogStore::new(shared), machine))

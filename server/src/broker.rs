@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
+use crate::error::ServerError;
 use crate::forward::Forwards;
 use crate::handlers::clients::tell;
 use crate::handlers::{HandlerState, Parked};
@@ -111,6 +112,10 @@ impl Service for Arc<Broker> {
     fn request(&self, channel: &Channel, frame: Frame) {
         let frame = Arc::new(frame);
         let reply = Reply::to_client(channel.clone(), &frame);
+        if !channel.takes_requests() {
+            channel.note_refused();
+            return reply.fail(ServerError::Stopping);
+        }
         let remote = channel.remote();
         dispatch::dispatch(self, Request { frame, remote, channel: Some(channel.clone()), reply });
     }

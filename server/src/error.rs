@@ -23,6 +23,9 @@ pub enum ServerError {
     /// No leader could be reached for a while; nothing was proposed.
     #[error("the group has no leader that can be reached right now: nothing was changed, try again")]
     NoLeader,
+    /// This node is on its way out; nothing was done.
+    #[error("this node is stopping: nothing was changed, ask another node")]
+    Stopping,
     /// Too much is being forwarded to the leader already.
     #[error("[FORWARD]system busy, too many requests wait for the leader, try again later")]
     ForwardBusy,
@@ -75,7 +78,7 @@ impl ServerError {
                 ResponseCode::InvalidParameter
             }
             Self::Propose(error) => propose_code(error),
-            Self::NoLeader | Self::OutcomeUnknown(_) => ResponseCode::ServiceNotAvailable,
+            Self::NoLeader | Self::Stopping | Self::OutcomeUnknown(_) => ResponseCode::ServiceNotAvailable,
             Self::ForwardBusy => ResponseCode::SystemBusy,
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,

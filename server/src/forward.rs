@@ -71,6 +71,8 @@ pub(crate) struct Retry {
     remote: SocketAddr,
     channel: Channel,
     deadline: Instant,
+    /// This node believed it leads, and was told better: it may believe so for another moment.
+    tried_here: bool,
 }
 
 /// What came of a forwarded request at the leader.
@@ -128,6 +130,7 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
             remote: request.remote,
             channel: channel.clone(),
             deadline: Instant::now() + LEADER_PATIENCE,
+            tried_here: true,
         };
         request.reply = request.reply.with_retry(retry);
     }
@@ -141,7 +144,7 @@ pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
     };
     let deadline = Instant::now() + LEADER_PATIENCE;
-    again(Retry { broker: broker.clone(), frame, remote, channel, deadline }, reply);
+    again(Retry { broker: broker.clone(), frame, remote, channel, deadline, tried_here: false }, reply);
 }
 
 /// Hands a request out that was certainly not proposed yet.
@@ -159,6 +162,9 @@ async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
     let request = encode_request(retry.remote, &retry.frame);
+    if retry.tried_here {
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
     loop {
         let (leads, leader) = {
             let status = status.borrow_and_update();
@@ -175,7 +181,8 @@ async fn bring(retry: Retry, reply: Reply) {
                 Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
             }
         }
-        if Instant::now() >= retry.deadline {
+        // A node that stops waits for no election.
+        if Instant::now() >= retry.deadline || !retry.channel.takes_requests() {
             return reply.fail(ServerError::NoLeader);
         }
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -186,7 +193,8 @@ async fn bring(retry: Retry, reply: Reply) {
 }
 
 /// This node became the leader while the request waited.
-fn serve_here(retry: Retry, reply: Reply) {
+fn serve_here(mut retry: Retry, reply: Reply) {
+    retry.tried_here = true;
     let broker = retry.broker.clone();
     let (frame, remote, channel) = (retry.frame.clone(), retry.remote, retry.channel.clone());
     let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };

@@ -20,8 +20,10 @@ use crate::net::Listener;
 use crate::peer::NodeHooks;
 use crate::{gossip, identity};
 
-/// What clients have been answered may take this long to leave.
+/// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// The answers to what could not be brought to an end may take this long to leave.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
 /// A stop takes no longer than this; then the process ends as if it had been killed.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between handing leadership over and closing connections: clients hear of the new leader.
@@ -59,7 +61,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         why = group_stopped(group.watch()) => Some(why),
     };
     gossip.abort();
-    stop(&listener, &group, &mut signals).await;
+    stop(&listener, &broker, &mut signals).await;
     match failure {
         Some(why) => bail!("the group stopped on this node: {why}"),
         None => Ok(()),
@@ -138,15 +140,22 @@ async fn group_stopped(mut status: watch::Receiver<Status>) -> String {
     }
 }
 
-/// Leadership first, so that the others serve on while this node says good-bye to its clients.
-async fn stop(listener: &Listener, group: &Group, signals: &mut Signals) {
+/// Leadership first: what was proposed here is committed by the next leader and answered here, what comes meanwhile
+/// is forwarded. Then no request is taken any more, what was taken is answered, and connections are closed (net.I4).
+async fn stop(listener: &Listener, broker: &Broker, signals: &mut Signals) {
+    let group = &broker.group;
     let orderly = async {
+        listener.stop_accepting();
         if let Err(error) = group.transfer_leadership(None).await {
             tracing::info!("leadership was not handed over: {error}");
         }
         tokio::time::sleep(HANDOVER_PAUSE).await;
-        listener.drain(DRAIN_PATIENCE).await;
+        listener.refuse();
+        broker.polls.release_all();
+        tokio::join!(listener.drain(DRAIN_PATIENCE), group.answer_calls(DRAIN_PATIENCE));
+        // Whatever is still under way learns here that its outcome is not known.
         group.shutdown().await;
+        listener.close(LAST_PATIENCE).await;
     };
     tokio::select! {
         () = orderly => tracing::info!("node stopped"),

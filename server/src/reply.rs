@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ServerError;
 use crate::forward::{self, Answer, Retry};
-use crate::net::Channel;
+use crate::net::{Channel, Unanswered};
 
 /// Where one answer goes.
 pub struct Reply {
@@ -26,7 +26,7 @@ pub struct Reply {
 
 enum To {
     /// A client connected to this node.
-    Client(Channel),
+    Client(Unanswered),
     /// Another node, which forwarded the request.
     Node(oneshot::Sender<Answer>),
 }
@@ -34,7 +34,7 @@ enum To {
 impl Reply {
     /// To a client of this node.
     pub fn to_client(channel: Channel, request: &Frame) -> Self {
-        Self::new(To::Client(channel), request)
+        Self::new(To::Client(channel.expect_answer()), request)
     }
 
     /// To the node that forwarded the request.

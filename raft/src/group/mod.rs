@@ -40,6 +40,9 @@ use crate::types::{Applied, Body, Callback, Raft};
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a stopping group looks whether calls of other nodes are answered.
+const CALLS_POLL: Duration = Duration::from_millis(5);
+
 /// What the server provides to its group.
 pub trait Hooks: Send + Sync + 'static {
     /// Answers a request that another node made with [`Group::call`].
@@ -239,6 +242,18 @@ impl Group {
             Err(_) => {
                 Err(AdminError::Refused(format!("node {to} did not take over within {TRANSFER_TIMEOUT:?}")))
             }
+        }
+    }
+
+    /// Waits until every call of another node that came here is answered, at most `limit`.
+    pub async fn answer_calls(&self, limit: Duration) {
+        let answered = async {
+            while self.0.shared.calls.load(Ordering::Acquire) > 0 {
+                tokio::time::sleep(CALLS_POLL).await;
+            }
+        };
+        if tokio::time::timeout(limit, answered).await.is_err() {
+            tracing::warn!("calls of other nodes go unanswered: they did not end within {limit:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use folio_engine::disk::Disk;
@@ -84,6 +84,7 @@ impl Group {
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
             segment_bytes: config.segment_bytes,
+            calls: AtomicUsize::new(0),
         });
         let machine = StateMachine::new(shared.clone(), recovered.state.membership, &recovered.base);
         let hello = Hello {

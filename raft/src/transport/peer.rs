@@ -27,7 +27,7 @@ use super::wire::{
 };
 use crate::codec::{self, WireLogId};
 use crate::group::founding::Founding;
-use crate::shared::Shared;
+use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::SnapshotMetaOf;
 use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig};
 
@@ -200,17 +200,19 @@ impl Peers {
         mut reader: FrameReader,
         mut writer: FrameWriter,
     ) -> io::Result<()> {
-        let (answers, mut waiting) = mpsc::channel::<(Kind, u64, Bytes)>(REQUESTS_AT_ONCE);
+        let (answers, mut waiting) =
+            mpsc::channel::<(Kind, u64, Bytes, Option<UnansweredCall>)>(REQUESTS_AT_ONCE);
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
         let read = async {
             while let Some(frame) = reader.next().await? {
                 let (peers, answers) = (self.clone(), answers.clone());
+                let call = (frame.kind == Kind::Call).then(|| UnansweredCall::new(&self.shared));
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
                     let id = frame.id;
                     let answer = match peers.answer(from, frame).await {
-                        Ok(body) => (Kind::Answer, id, body),
-                        Err(error) => (Kind::Failure, id, error.to_string().into()),
+                        Ok(body) => (Kind::Answer, id, body, call),
+                        Err(error) => (Kind::Failure, id, error.to_string().into(), call),
                     };
                     let _ = answers.send(answer).await;
                     drop(slot);
@@ -219,8 +221,9 @@ impl Peers {
             io::Result::Ok(())
         };
         let write = async {
-            while let Some((kind, id, body)) = waiting.recv().await {
+            while let Some((kind, id, body, call)) = waiting.recv().await {
                 writer.write(kind, id, vec![body]).await?;
+                drop(call);
             }
             io::Result::Ok(())
         };

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +32,12 @@ struct Inner {
     outgoing: Outgoing,
     reason: Mutex<Option<CloseReason>>,
     closing: Notify,
+    /// Requests of the peer that were taken and are not answered yet.
+    unanswered: AtomicUsize,
+    /// No request is taken any more: the node stops.
+    refuses: AtomicBool,
+    /// A request was refused since somebody last looked.
+    refused: AtomicBool,
     next_opaque: AtomicI32,
     calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
 }
@@ -59,6 +65,9 @@ impl Channel {
             outgoing: Outgoing::new(outgoing_bytes_max),
             reason: Mutex::new(None),
             closing: Notify::new(),
+            unanswered: AtomicUsize::new(0),
+            refuses: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             next_opaque: AtomicI32::new(0),
             calls: Mutex::default(),
         }))
@@ -83,6 +92,38 @@ impl Channel {
     /// Whether pushes still have a chance to arrive.
     pub fn is_open(&self) -> bool {
         self.0.outgoing.is_open()
+    }
+
+    /// Counts a request of the peer's as unanswered until the guard is dropped. Ask [`Channel::takes_requests`]
+    /// afterwards: in this order no request slips between the last look of a stopping node and the end (net.I4).
+    pub fn expect_answer(&self) -> Unanswered {
+        self.0.unanswered.fetch_add(1, Ordering::SeqCst);
+        Unanswered(self.clone())
+    }
+
+    /// Whether requests are still served; once they are not, each is refused.
+    pub fn takes_requests(&self) -> bool {
+        !self.0.refuses.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a request was refused: the peer still talks.
+    pub fn note_refused(&self) {
+        self.0.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on requests are refused.
+    pub(super) fn refuse(&self) {
+        self.0.refuses.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether every request that was taken is answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.0.unanswered.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether nothing was refused since the last look.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.0.refused.swap(false, Ordering::Relaxed)
     }
 
     /// Queues a frame. Fails only if the frame cannot be one; a closed connection swallows it.
@@ -181,6 +222,23 @@ impl Channel {
 
     pub(super) fn outgoing(&self) -> &Outgoing {
         &self.0.outgoing
+    }
+}
+
+/// A request of the peer's that has no answer yet.
+pub struct Unanswered(Channel);
+
+impl std::ops::Deref for Unanswered {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.0
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.0.unanswered.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -17,28 +17,32 @@ const READ_BYTES: usize = 32 * 1024;
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long what is still queued may take to leave once the connection ends.
 const LAST_WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the peer may take to close its side once ours is closed.
+const LAST_READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Serves one socket until it ends.
 pub(super) async fn serve(socket: TcpStream, channel: Channel, config: &NetConfig, service: &dyn Service) {
     let _farewell = Farewell { channel: &channel, service };
     let (mut reader, writer) = socket.into_split();
     let writing = channel.clone();
-    let mut writer = tokio::spawn(async move {
-        let reason = match writing.outgoing().write_all(writer).await {
-            Ok(()) => CloseReason::Stopping,
-            Err(error) => CloseReason::Io(error),
-        };
-        writing.close(reason);
-    });
-    let ended = tokio::select! {
-        reason = read_frames(&mut reader, &channel, config, service) => Some(reason),
+    let mut writer = tokio::spawn(async move { writing.outgoing().write_all(writer).await });
+    let mut reading = pin!(read_frames(&mut reader, &channel, config, service));
+    let written = tokio::select! {
+        reason = reading.as_mut() => { channel.close(reason); None }
         () = channel.closing() => None,
+        written = &mut writer => Some(written),
     };
-    if let Some(reason) = ended {
-        channel.close(reason);
-    }
-    if tokio::time::timeout(LAST_WRITE_TIMEOUT, &mut writer).await.is_err() {
-        writer.abort();
+    match written {
+        // Everything has left and our side is closed. What the peer has sent meanwhile is read, not left behind:
+        // closing over it would reset the connection, and take answers along that the peer has not read yet.
+        Some(Ok(Ok(()))) => {
+            let last = tokio::time::timeout(LAST_READ_TIMEOUT, reading).await;
+            channel.close(last.unwrap_or(CloseReason::Stopping));
+        }
+        Some(Ok(Err(error))) => channel.close(CloseReason::Io(error)),
+        Some(Err(_)) => channel.close(CloseReason::Stopping),
+        None if tokio::time::timeout(LAST_WRITE_TIMEOUT, &mut writer).await.is_err() => writer.abort(),
+        None => {}
     }
 }
 

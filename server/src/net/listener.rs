@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Channel, CloseReason, Service, connection};
 
@@ -21,8 +22,11 @@ const CONNECTIONS_MAX: usize = 10_000;
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How often a stopping listener looks whether its connections are gone.
+/// How often a stopping listener looks whether its connections are gone. A peer that sent nothing for this long
+/// after its last answer has heard the refusals before it.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// How long a peer that goes on sending is answered with refusals before its connection is closed all the same.
+const REFUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Limits of connections.
 #[derive(Debug, Clone)]
@@ -82,16 +86,33 @@ impl Listener {
         self.0.stop.send_replace(true);
     }
 
-    /// Lets every connection send what is queued for it, for at most `patience`, and closes it.
-    pub async fn drain(&self, patience: Duration) {
+    /// Accepts no connection and takes no request any more: each is refused. What was taken is still answered.
+    pub fn refuse(&self) {
         self.stop_accepting();
-        for channel in self.0.channels() {
-            channel.drain();
-        }
-        let deadline = tokio::time::Instant::now() + patience;
-        while self.open() > 0 && tokio::time::Instant::now() < deadline {
+        self.0.channels().iter().for_each(Channel::refuse);
+    }
+
+    /// Closes every connection once all its requests are answered and the answers have left (net.I4); waits for that
+    /// at most `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        let started = Instant::now();
+        self.refuse();
+        while self.open() > 0 && started.elapsed() < patience {
             tokio::time::sleep(DRAIN_POLL).await;
+            for channel in self.0.channels() {
+                // It may have been accepted in the last moment.
+                channel.refuse();
+                let heard = channel.is_quiet() || started.elapsed() >= REFUSE_MAX;
+                if channel.has_answered() && heard {
+                    channel.drain();
+                }
+            }
         }
+    }
+
+    /// Closes what is still open, after at most `patience` for the last answers to leave.
+    pub async fn close(&self, patience: Duration) {
+        self.drain(patience).await;
         for channel in self.0.channels() {
             channel.close(CloseReason::Stopping);
         }

@@ -6,6 +6,8 @@
 //! - net.I1: a connection is closed for exactly one reason, and that reason is logged at most once.
 //! - net.I2: what a peer sends can close its own connection and no other.
 //! - net.I3: no queue towards a peer holds more than [`NetConfig::outgoing_bytes_max`] bytes.
+//! - net.I4: a node that stops answers every request it has taken, and closes a connection only after the
+//!   answers have left; what it does not take any more it refuses.
 
 mod channel;
 mod close;
@@ -13,7 +15,7 @@ mod connection;
 mod listener;
 mod outgoing;
 
-pub use channel::{CallFailure, Channel};
+pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use listener::{Listener, NetConfig};
 

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::node::{PATIENCE, folio, free_ports, wait};
 
-struct Running {
+pub(crate) struct Running {
     dir: tempfile::TempDir,
     parent: Child,
     namesrv: String,
 }
 
 impl Running {
-    fn start() -> Running {
+    pub(crate) fn start() -> Running {
         let dir = tempfile::tempdir().unwrap();
         let base = free_ports(40);
         let out = File::create(dir.path().join("out")).unwrap();
@@ -27,11 +27,11 @@ impl Running {
         running
     }
 
-    fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         fs::read_to_string(self.dir.path().join("out")).unwrap()
     }
 
-    fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.out().contains(text) {
             assert!(Instant::now() < deadline, "no {text:?} in:\n{}", self.out());
@@ -40,12 +40,12 @@ impl Running {
     }
 
     /// What every node says of itself, by asking one.
-    fn status(&self) -> Vec<Value> {
+    pub(crate) fn status(&self) -> Vec<Value> {
         let output = folio().args(["cluster", "status", "--json", "-n", &self.namesrv]).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
-    fn children(&self) -> Vec<String> {
+    pub(crate) fn children(&self) -> Vec<String> {
         let pid = self.parent.id();
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         list.split_whitespace().map(str::to_owned).collect()
@@ -59,7 +59,7 @@ impl Drop for Running {
     }
 }
 
-fn send(signal: &str, pid: &str) {
+pub(crate) fn send(signal: &str, pid: &str) {
     assert!(Command::new("kill").args(["-s", signal, pid]).status().unwrap().success());
 }
 

@@ -4,5 +4,6 @@
 
 mod bad_input;
 mod cluster;
+mod drain;
 mod node;
 mod start_stop;

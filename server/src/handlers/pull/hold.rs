@@ -30,6 +30,7 @@ pub struct Parked {
 pub(super) fn park(broker: &Arc<Broker>, pull: Pull, request: Request, wait: Duration) {
     let (topic, queue): (Name, u32) = (pull.header.topic.clone(), pull.subject.queue);
     let offset = u64::try_from(pull.header.queue_offset).unwrap_or(0);
+    let channel = request.channel.clone();
     let poll = Poll {
         topic: topic.clone(),
         queue,
@@ -44,9 +45,10 @@ pub(super) fn park(broker: &Arc<Broker>, pull: Pull, request: Request, wait: Dur
         Ok(ticket) => ticket,
         Err(poll) => return release(poll),
     };
-    // polls.I1: what arrived before it was parked woke nobody.
+    let takes_requests = channel.is_none_or(|channel| channel.takes_requests());
+    // polls.I1: what arrived before it was parked woke nobody. A node that stops has answered all it held by now.
     let arrived = broker.group.queues().bounds(&topic, queue).is_some_and(|(_, max)| max > offset);
-    if arrived {
+    if arrived || !takes_requests {
         broker.polls.take(ticket).into_iter().for_each(release);
     }
 }
@@ -68,6 +70,11 @@ impl PollTable<Parked> {
         if !woken.is_empty() {
             drop(tokio::spawn(async move { woken.into_iter().for_each(release) }));
         }
+    }
+
+    /// Answers every pull that is held: the node stops.
+    pub fn release_all(&self) {
+        self.drain().into_iter().for_each(release);
     }
 
     /// Forgets the pulls of a connection that has closed.

@@ -1,0 +1,182 @@
+//! A planned stop under load: nobody is left without an answer, and no answer is lost.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{GetMaxOffsetHeader, SendMessageHeader};
+
+use super::cluster::{Running, send};
+use super::node::{PATIENCE, ask};
+
+/// Requests one connection has under way.
+const OUTSTANDING: usize = 64;
+const QUEUES: i32 = 4;
+
+/// What one connection saw until its end.
+#[derive(Debug, Default)]
+struct Seen {
+    stored: u64,
+    refused: u64,
+    other: Vec<(i32, Option<String>)>,
+    unanswered: usize,
+    /// The connection ended by a reset, not by the peer's orderly close.
+    reset: bool,
+}
+
+fn message(opaque: i32) -> Frame {
+    let header = SendMessageHeader {
+        producer_group: "p".into(),
+        topic: "orders".into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: QUEUES,
+        queue_id: opaque % QUEUES,
+        sys_flag: 0,
+        born_timestamp: 0,
+        flag: 0,
+        properties: None,
+        reconsume_times: None,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    };
+    let mut frame = Frame::request(RequestCode::SendMessageV2, &header, Bytes::from(vec![b'x'; 200]));
+    frame.opaque = opaque;
+    frame
+}
+
+/// Sends as fast as it is answered, until it is told to stop, is refused, or the connection ends.
+struct Sender {
+    socket: TcpStream,
+    received: BytesMut,
+    waiting: HashSet<i32>,
+    next: i32,
+    seen: Seen,
+}
+
+impl Sender {
+    fn start(address: &str, stop: Arc<AtomicBool>) -> JoinHandle<Seen> {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let sender = Sender {
+            socket,
+            received: BytesMut::new(),
+            waiting: HashSet::new(),
+            next: 0,
+            seen: Seen::default(),
+        };
+        std::thread::spawn(move || sender.run(&stop))
+    }
+
+    fn run(mut self, stop: &AtomicBool) -> Seen {
+        let mut goes_on = true;
+        loop {
+            goes_on &= !stop.load(Ordering::Relaxed) && self.seen.refused == 0;
+            while goes_on && self.waiting.len() < OUTSTANDING {
+                goes_on = self.send();
+            }
+            let told_to_stop = stop.load(Ordering::Relaxed) && self.waiting.is_empty();
+            if told_to_stop || !self.receive() {
+                self.seen.unanswered = self.waiting.len();
+                return self.seen;
+            }
+        }
+    }
+
+    fn send(&mut self) -> bool {
+        let mut out = BytesMut::new();
+        message(self.next).encode(&mut out).unwrap();
+        // What the peer closed its side on meanwhile is found out by reading.
+        let sent = self.socket.write_all(&out).is_ok();
+        if sent {
+            self.waiting.insert(self.next);
+            self.next += 1;
+        }
+        sent
+    }
+
+    /// Reads once; false when the connection has ended.
+    fn receive(&mut self) -> bool {
+        let mut chunk = [0; 64 << 10];
+        match self.socket.read(&mut chunk) {
+            Ok(0) => return false,
+            Ok(read) => self.received.extend_from_slice(&chunk[..read]),
+            Err(error) => {
+                assert!(
+                    error.kind() != ErrorKind::WouldBlock,
+                    "no answer within {PATIENCE:?}: {:?}",
+                    self.seen
+                );
+                self.seen.reset = true;
+                return false;
+            }
+        }
+        while let Some(answer) = Frame::decode(&mut self.received).unwrap() {
+            assert!(self.waiting.remove(&answer.opaque), "{answer:?} answers nothing");
+            let refused =
+                answer.remark.as_ref().is_some_and(|remark| remark.contains("this node is stopping"));
+            match answer.code {
+                code if code == ResponseCode::Success.code() => self.seen.stored += 1,
+                code if code == ResponseCode::ServiceNotAvailable.code() && refused => self.seen.refused += 1,
+                code => self.seen.other.push((code, answer.remark)),
+            }
+        }
+        true
+    }
+}
+
+/// How many messages the topic has.
+fn stored(address: &str) -> u64 {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let offset = |queue_id| {
+        let header = GetMaxOffsetHeader { topic: "orders".into(), queue_id, committed: false };
+        let request = Frame::request(RequestCode::GetMaxOffset, &header, Bytes::new());
+        let answer = ask(&mut socket, &request).unwrap();
+        assert_eq!(answer.code, ResponseCode::Success.code(), "{answer:?}");
+        answer.ext.get("offset").unwrap().parse::<u64>().unwrap()
+    };
+    (0..QUEUES).map(offset).sum()
+}
+
+#[test]
+fn a_leader_stopped_under_load_answers_all_it_took_and_no_client_sees_a_failure() {
+    let running = Running::start();
+    let status = running.status();
+    let (leader, followers): (Vec<_>, Vec<_>) = status.iter().partition(|node| node["role"] == "leader");
+    let leader_id = leader[0]["node_id"].as_u64().unwrap();
+    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
+    let at_follower = broker(followers[0]["node_id"].as_u64().unwrap());
+    let created = ask(&mut TcpStream::connect(broker(leader_id)).unwrap(), &message(0)).unwrap();
+    assert_eq!(created.code, ResponseCode::Success.code(), "{created:?}");
+
+    let (stays, goes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let here: Vec<_> = (0..4).map(|_| Sender::start(&broker(leader_id), goes.clone())).collect();
+    let there: Vec<_> = (0..2).map(|_| Sender::start(&at_follower, stays.clone())).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    send("TERM", &running.children()[leader_id as usize - 1]);
+    running.wait_for(&format!("node {leader_id} has ended"));
+    std::thread::sleep(Duration::from_millis(500));
+    stays.store(true, Ordering::Relaxed);
+
+    let here: Vec<Seen> = here.into_iter().map(|sender| sender.join().unwrap()).collect();
+    let there: Vec<Seen> = there.into_iter().map(|sender| sender.join().unwrap()).collect();
+    for seen in &here {
+        assert!(seen.stored > 0 && seen.other.is_empty(), "{here:?}\n{}", running.out());
+        assert!(seen.unanswered == 0 && !seen.reset, "{here:?}\n{}", running.out());
+    }
+    for seen in &there {
+        assert!(seen.stored > 0 && seen.other.is_empty(), "{there:?}\n{}", running.out());
+        assert!(seen.unanswered == 0 && seen.refused == 0 && !seen.reset, "{there:?}\n{}", running.out());
+    }
+    let answered: u64 = here.iter().chain(&there).map(|seen| seen.stored).sum();
+    assert_eq!(stored(&at_follower), answered + 1, "a message without its answer, or the reverse");
+}

@@ -17,6 +17,7 @@ pub mod node;
 pub mod payload;
 pub mod reader;
 pub mod reading;
+pub mod relay;
 pub mod report;
 pub mod scenario;
 pub mod status;

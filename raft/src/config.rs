@@ -76,6 +76,9 @@ pub struct GroupConfig {
     pub segment_bytes: u64,
     /// The members at the group's birth, this node included. Later changes come through the log.
     pub nodes: BTreeMap<u64, NodeAddress>,
+    /// Where this node connects to a peer instead of the peer's own address: a route that only this
+    /// node has, such as through a tunnel. It is told to nobody.
+    pub dial: BTreeMap<u64, String>,
     /// Wait to be added to a running group instead of founding one.
     pub join: bool,
     /// Where to listen for peers.

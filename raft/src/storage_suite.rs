@@ -42,6 +42,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             data_dir: dir.path().to_owned(),
             segment_bytes: 64 << 10,
             nodes: Default::default(),
+            dial: std::collections::BTreeMap::new(),
             join: false,
             listen: ([127, 0, 0, 1], 0).into(),
             flush: Flush::Sync,

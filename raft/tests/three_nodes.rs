@@ -69,6 +69,7 @@ impl Cluster {
             data_dir: self.dirs[&id].path().to_owned(),
             segment_bytes: SEGMENT_BYTES,
             nodes: self.nodes.clone(),
+            dial: BTreeMap::new(),
             join,
             listen,
             flush: Flush::Sync,

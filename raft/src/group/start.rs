@@ -95,7 +95,7 @@ impl Group {
             to: config.node_id,
             purpose: Purpose::Requests,
         };
-        let connections = Connections::new(hello.clone());
+        let connections = Connections::new(hello.clone(), config.dial.clone());
         let raft_config = Arc::new(raft_config(&config)?);
         let store = LogStore::new(shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)

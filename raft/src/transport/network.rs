@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::replication::{Replication, append_parts};
 use super::requests::{Requests, connect};
@@ -40,17 +40,25 @@ type Kept = (u64, String, &'static str);
 #[derive(Clone)]
 pub(crate) struct Connections {
     hello: Hello,
+    /// Ways to peers that only this node has.
+    dial: Arc<BTreeMap<u64, String>>,
     kept: Arc<Mutex<HashMap<Kept, Requests>>>,
 }
 
 impl Connections {
-    /// `hello` with `to` and `purpose` still open.
-    pub(crate) fn new(hello: Hello) -> Connections {
-        Connections { hello, kept: Arc::default() }
+    /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers.
+    pub(crate) fn new(hello: Hello, dial: BTreeMap<u64, String>) -> Connections {
+        Connections { hello, dial: Arc::new(dial), kept: Arc::default() }
+    }
+
+    /// Where this node reaches the peer that says it is at `address`.
+    fn way_to<'a>(&'a self, peer: u64, address: &'a str) -> &'a str {
+        self.dial.get(&peer).map_or(address, String::as_str)
     }
 
     /// The request connection to a peer for one purpose: votes, heartbeats and server calls do not share.
     pub(crate) fn requests(&self, to: u64, address: &str, purpose: &'static str) -> Requests {
+        let address = self.way_to(to, address);
         let mut kept = self.kept.lock();
         let key = (to, address.to_owned(), purpose);
         let hello = Hello { to, purpose: Purpose::Requests, ..self.hello.clone() };
@@ -59,7 +67,7 @@ impl Connections {
 
     fn network(&self, target: u64, node: &NodeAddress, purpose: &'static str) -> Network {
         Network {
-            address: node.raft.clone(),
+            address: self.way_to(target, &node.raft).to_owned(),
             hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
             requests: self.requests(target, &node.raft, purpose),
             pipelined: purpose == "replication",

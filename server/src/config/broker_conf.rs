@@ -48,6 +48,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         host: keys.take("brokerIP1").unwrap_or_else(|| own.host.clone()),
         listen,
         nodes: peers.iter().map(|peer| (peer.id, peer.address())).collect(),
+        dial: BTreeMap::new(),
         join: false,
         segment_bytes: keys.number("mappedFileSizeCommitLog")?.unwrap_or(super::SEGMENT_BYTES),
         flush: keys.flush()?,

@@ -30,6 +30,8 @@ pub(super) struct File {
     listen: ListenSection,
     nodes: Vec<Node>,
     #[serde(default)]
+    dial: BTreeMap<String, String>,
+    #[serde(default)]
     log: Log,
     #[serde(default)]
     raft: Raft,
@@ -107,6 +109,7 @@ impl File {
             (None, Some(own)) => host_of(&own.broker).unwrap_or_default().to_owned(),
             (None, None) => return Err(bad("host", "missing: the host clients reach this node at")),
         };
+        let dial = dial(&self.dial, self.node_id)?;
         Ok(NodeConfig {
             cluster: self.cluster.unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
             group: self.group.unwrap_or_else(|| super::DEFAULT_GROUP.to_owned()),
@@ -120,6 +123,7 @@ impl File {
                 namesrv_optional: false,
             },
             nodes,
+            dial,
             join: self.join,
             segment_bytes: self.log.segment_size.map_or(super::SEGMENT_BYTES, |size| size.0),
             flush: match self.log.flush {
@@ -154,6 +158,23 @@ fn nodes(written: &[Node]) -> Result<BTreeMap<u64, NodeAddress>, BadValue> {
         }
     }
     Ok(nodes)
+}
+
+/// Ways to peers, by their ids; a peer that is added later may have one already.
+fn dial(written: &BTreeMap<String, String>, own: u64) -> Result<BTreeMap<u64, String>, BadValue> {
+    let mut dial = BTreeMap::new();
+    for (id, address) in written {
+        let key = || format!("dial.{id}");
+        let peer: u64 = id.parse().map_err(|_| bad(key(), "the key must be a node's id, as in [[nodes]]"))?;
+        if peer == own {
+            return Err(bad(key(), "this node does not connect to itself; remove the line"));
+        }
+        if host_of(address).is_none() {
+            return Err(bad(key(), format!("{address:?} is not host:port")));
+        }
+        dial.insert(peer, address.clone());
+    }
+    Ok(dial)
 }
 
 /// The host of `host:port`, if it is that.

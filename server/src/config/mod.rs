@@ -53,6 +53,8 @@ pub struct NodeConfig {
     pub listen: Listen,
     /// The members at the group's birth.
     pub nodes: BTreeMap<u64, NodeAddress>,
+    /// Where this node connects to a peer instead of the peer's own address.
+    pub dial: BTreeMap<u64, String>,
     /// Wait to be added to a running group.
     pub join: bool,
     /// Size of a log segment.
@@ -186,6 +188,7 @@ impl NodeConfig {
             data_dir: self.data_dir.join(&self.group),
             segment_bytes: self.segment_bytes,
             nodes: self.nodes.clone(),
+            dial: self.dial.clone(),
             join: self.join,
             listen: self.listen.raft,
             flush: self.flush,
@@ -237,10 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn a_way_to_a_peer_may_be_this_nodes_own() {
+        let config = parse("n.toml", &format!("{EXAMPLE}\n[dial]\n2 = 'tunnel:15002'\n")).expect("right");
+        assert_eq!(config.group_config().dial, BTreeMap::from([(2, "tunnel:15002".to_owned())]));
+        assert_eq!(config.nodes[&2].raft, "10.0.0.2:10915", "what others are told stays");
+    }
+
+    #[test]
     fn impossible_values_are_named_with_key_and_remedy() {
         let error =
             parse("n.toml", &EXAMPLE.replace("node_id = 1", "node_id = 9")).expect_err("not a member");
         assert_eq!(error, "n.toml: nodes: this node, id 9, is not among them");
+        for (line, key) in
+            [("2 = '10.0.0.2'", "dial.2"), ("two = 'a:1'", "dial.two"), ("1 = 'a:1'", "dial.1")]
+        {
+            let error = parse("n.toml", &format!("{EXAMPLE}\n[dial]\n{line}\n")).expect_err(line);
+            assert!(error.starts_with(&format!("n.toml: {key}: ")), "{error}");
+        }
         let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1KiB\"")).expect_err("too small");
         assert_eq!(error, "n.toml: log.segment_size: must be between 16MiB and 4GiB");
         let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1 moose\"")).expect_err("no size");

@@ -85,6 +85,7 @@ impl Node {
             data_dir: PathBuf::from("/data"),
             segment_bytes: 32 << 20,
             nodes: members,
+            dial: BTreeMap::new(),
             join: false,
             listen: own.raft.parse().expect("an address"),
             flush: Flush::Sync,

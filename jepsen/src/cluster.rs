@@ -10,7 +10,8 @@ use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
 use crate::nemesis::Needs;
-use crate::node::{Addresses, Node};
+use crate::node::{Addresses, Node, Plan};
+use crate::relay::{Link, Links};
 use crate::status::{self, Status};
 
 /// How long the cluster may take to have a leader, or to have every node caught up.
@@ -36,7 +37,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     dir: PathBuf,
     binary: PathBuf,
-    base_port: u16,
+    options: Options,
+    links: Option<Links>,
     client: Client,
 }
 
@@ -46,24 +48,39 @@ pub fn ports_are_free(base_port: u16, size: u64) -> bool {
     (1..=size + 1)
         .map(|id| Addresses::of(base_port, id))
         .flat_map(|addresses| [addresses.namesrv, addresses.broker, addresses.raft])
+        .chain(links(base_port, size).into_iter().map(|link| link.listen))
         .all(|address| std::net::TcpListener::bind(address).is_ok())
 }
 
+/// The links among so many nodes and one more that may join.
+fn links(base_port: u16, size: u64) -> Vec<Link> {
+    let pairs = (1..=size + 1).flat_map(|from| (1..=size + 1).map(move |to| (from, to)));
+    let link = |(from, to)| Link {
+        from,
+        to,
+        listen: Addresses::relay(base_port, from, to),
+        target: Addresses::of(base_port, to).raft,
+    };
+    pairs.filter(|(from, to)| from != to).map(link).collect()
+}
+
 impl Cluster {
-    /// Writes the configuration of the founding nodes below `dir` and starts them.
+    /// Writes the configuration of the founding nodes below `dir` and starts them. Needs a tokio
+    /// runtime.
     ///
     /// # Errors
     /// When files cannot be written or a process cannot be started.
     pub fn start(dir: &Path, binary: &Path, options: &Options) -> Result<Self> {
-        let Options { base_port, size, expire, needs: _ } = *options;
+        let Options { base_port, size, expire, needs } = *options;
         let members: Vec<u64> = (1..=size).collect();
         ensure!(
             ports_are_free(base_port, size),
             "a port from {base_port} on is in use, perhaps by another cluster: it would be taken for ours; \
              give another --base-port"
         );
-        let created =
-            members.iter().map(|id| Node::create(dir, binary, base_port, *id, &members, false, expire));
+        let links = needs.links.then(|| Links::start(&links(base_port, size))).transpose()?;
+        let plan = Plan { base_port, members: &members, join: false, expire, needs };
+        let created = members.iter().map(|id| Node::create(dir, binary, *id, &plan));
         let mut nodes = created.collect::<Result<Vec<Node>>>()?;
         for node in &mut nodes {
             node.start()?;
@@ -72,7 +89,8 @@ impl Cluster {
             nodes,
             dir: dir.to_owned(),
             binary: binary.to_owned(),
-            base_port,
+            options: *options,
+            links,
             client: Client::new(Vec::new(), "jepsen-control"),
         })
     }
@@ -83,10 +101,20 @@ impl Cluster {
     /// When its files cannot be written or its process cannot be started.
     pub fn start_joining(&mut self, id: u64) -> Result<()> {
         let members: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
-        let mut node = Node::create(&self.dir, &self.binary, self.base_port, id, &members, true, false)?;
+        let Options { base_port, needs, .. } = self.options;
+        let plan = Plan { base_port, members: &members, join: true, expire: false, needs };
+        let mut node = Node::create(&self.dir, &self.binary, id, &plan)?;
         node.start()?;
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// The links between nodes.
+    ///
+    /// # Errors
+    /// When the cluster was started without them ([`Needs::links`]).
+    pub fn links(&self) -> Result<&Links> {
+        self.links.as_ref().context("the cluster was started without relays")
     }
 
     /// The nodes whose processes were started and not killed.

@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::nemesis::Needs;
+
 /// The group all nodes belong to.
 const GROUP: &str = "broker-a";
 /// Ports between two nodes' brokers: a broker's neighbours stay free for its other listeners.
@@ -33,6 +35,28 @@ impl Addresses {
         let broker = base_port + PORTS_PER_NODE * id;
         Self { namesrv: at(base_port + id - 1), broker: at(broker), raft: at(broker + 4) }
     }
+
+    /// Where node `from` dials node `to` when there are relays: among the ports of `from`, after
+    /// its own.
+    #[must_use]
+    pub fn relay(base_port: u16, from: u64, to: u64) -> String {
+        format!("127.0.0.1:{}", base_port + PORTS_PER_NODE * from as u16 + 4 + to as u16)
+    }
+}
+
+/// What a node is created as.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// First port of its cluster.
+    pub base_port: u16,
+    /// The group's founders.
+    pub members: &'a [u64],
+    /// It waits to be added instead of being a founder.
+    pub join: bool,
+    /// It drops old segments.
+    pub expire: bool,
+    /// What the nemeses that will act on it need.
+    pub needs: Needs,
 }
 
 /// A process that may run.
@@ -49,32 +73,23 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node below `dir`, not running yet. `members` are the group's founders, `join` says
-    /// whether this node waits to be added instead of being one, `expire` whether it drops old
-    /// segments.
+    /// A node below `dir`, not running yet.
     ///
     /// # Errors
     /// When its folder or its configuration cannot be written.
-    pub fn create(
-        dir: &Path,
-        binary: &Path,
-        base_port: u16,
-        id: u64,
-        members: &[u64],
-        join: bool,
-        expire: bool,
-    ) -> Result<Self> {
+    pub fn create(dir: &Path, binary: &Path, id: u64, plan: &Plan<'_>) -> Result<Self> {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let addresses = Addresses::of(base_port, id);
+        let addresses = Addresses::of(plan.base_port, id);
         let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false };
-        let config = node.config(base_port, members, join, expire);
+        let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
         Ok(node)
     }
 
-    fn config(&self, base_port: u16, members: &[u64], join: bool, expire: bool) -> String {
+    fn config(&self, plan: &Plan<'_>) -> String {
+        let Plan { base_port, members, join, expire, needs } = *plan;
         let Addresses { namesrv, broker, raft } = &self.addresses;
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
@@ -90,6 +105,12 @@ impl Node {
             text.push_str(&format!(
                 "\n[[nodes]]\nid = {id}\nraft = \"{raft}\"\nbroker = \"{broker}\"\nnamesrv = \"{namesrv}\"\n"
             ));
+        }
+        if needs.links {
+            text.push_str("\n[dial]\n");
+            for peer in (1..=members.len() as u64 + 1).filter(|peer| *peer != self.id) {
+                text.push_str(&format!("{peer} = \"{}\"\n", Addresses::relay(base_port, self.id, peer)));
+            }
         }
         if join {
             text = text.replacen("join = true\n", "join = true\nhost = \"127.0.0.1\"\n", 1);
@@ -287,11 +308,18 @@ impl Drop for Node {
 mod tests {
     use super::*;
 
+    fn create(dir: &Path, binary: &str) -> Node {
+        let plan =
+            Plan { base_port: 20_000, members: &[1], join: false, expire: false, needs: Needs::default() };
+        Node::create(dir, Path::new(binary), 1, &plan).unwrap()
+    }
+
     #[test]
     fn nodes_do_not_share_ports() {
         let all: Vec<String> = (1..=4)
             .map(|id| Addresses::of(20_000, id))
             .flat_map(|addresses| [addresses.namesrv, addresses.broker, addresses.raft])
+            .chain((1..=4).flat_map(|from| (1..=4).map(move |to| Addresses::relay(20_000, from, to))))
             .collect();
         let unique: std::collections::HashSet<&String> = all.iter().collect();
         assert_eq!(unique.len(), all.len(), "{all:?}");
@@ -300,7 +328,7 @@ mod tests {
     #[test]
     fn only_what_the_log_rebuilds_is_wiped() {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::create(dir.path(), Path::new("folio"), 20_000, 1, &[1], false, false).unwrap();
+        let node = create(dir.path(), "folio");
         let group = node.data_dir().join(GROUP);
         for folder in ["commitlog", "consumequeue", "snapshots"] {
             std::fs::create_dir_all(group.join(folder)).unwrap();
@@ -316,7 +344,7 @@ mod tests {
     #[test]
     fn only_an_excused_process_may_end_and_is_revived() {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false, false).unwrap();
+        let mut node = create(dir.path(), "false");
         node.start().unwrap();
         while node.ended().is_none() {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -330,7 +358,7 @@ mod tests {
     #[test]
     fn a_process_that_ended_by_itself_is_not_taken_for_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut node = Node::create(dir.path(), Path::new("false"), 20_000, 1, &[1], false, false).unwrap();
+        let mut node = create(dir.path(), "false");
         node.start().unwrap();
         while node.ended().is_none() {
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -10,8 +10,10 @@
 
 mod dice;
 mod kill;
+mod partition;
 mod pause;
 mod target;
+mod weather;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +22,9 @@ use anyhow::Result;
 
 pub use dice::Dice;
 pub use target::Target;
+
+use partition::Shape;
+use weather::Kind;
 
 use crate::cluster::Cluster;
 
@@ -121,7 +126,15 @@ pub trait Nemesis: Send {
 /// Every nemesis there is.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Nemesis>> {
-    vec![Box::new(kill::Kill), Box::new(pause::Pause::short()), Box::new(pause::Pause::long())]
+    let mut all: Vec<Box<dyn Nemesis>> =
+        vec![Box::new(kill::Kill), Box::new(pause::Pause::short()), Box::new(pause::Pause::long())];
+    for shape in [Shape::OneWay, Shape::Isolate, Shape::Ring, Shape::Bridge] {
+        all.push(Box::new(partition::Partition(shape)));
+    }
+    for kind in [Kind::Flapping, Kind::Slow, Kind::Lossy] {
+        all.push(Box::new(weather::Weather::new(kind)));
+    }
+    all
 }
 
 /// Whether this machine has what the nemesis needs.

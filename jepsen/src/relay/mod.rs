@@ -47,8 +47,20 @@ pub struct Link {
 
 /// All relays of a cluster; they end when this is dropped.
 pub struct Links {
-    directions: Arc<Directions>,
+    setter: Setter,
     _relays: JoinSet<()>,
+}
+
+/// Sets the state of links; outlives them harmlessly.
+#[derive(Clone)]
+pub struct Setter(Arc<Directions>);
+
+impl std::ops::Deref for Links {
+    type Target = Setter;
+
+    fn deref(&self) -> &Setter {
+        &self.setter
+    }
 }
 
 impl Links {
@@ -68,12 +80,27 @@ impl Links {
             let listener = TcpListener::from_std(listener).context("hand a listener to tokio")?;
             relays.spawn(relay(listener, link.clone(), Arc::clone(&directions)));
         }
-        Ok(Self { directions, _relays: relays })
+        Ok(Self { setter: Setter(directions), _relays: relays })
+    }
+
+    /// For whoever sets links while nobody else looks.
+    #[must_use]
+    pub fn setter(&self) -> Setter {
+        self.setter.clone()
+    }
+}
+
+impl Setter {
+    /// All directions `(from, to)`.
+    pub fn directions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let mut all: Vec<(u64, u64)> = self.0.keys().copied().collect();
+        all.sort_unstable();
+        all.into_iter()
     }
 
     /// Sets what happens to bytes from `from` to `to`, on all connections between the two.
     pub fn set(&self, from: u64, to: u64, flow: Flow) {
-        if let Some(direction) = self.directions.get(&(from, to)) {
+        if let Some(direction) = self.0.get(&(from, to)) {
             direction.send_if_modified(|now| std::mem::replace(now, flow) != flow);
         }
     }
@@ -86,7 +113,7 @@ impl Links {
 
     /// Every direction passes bytes at once again.
     pub fn heal(&self) {
-        for direction in self.directions.values() {
+        for direction in self.0.values() {
             direction.send_if_modified(|now| std::mem::take(now) != Flow::Pass);
         }
     }
@@ -94,7 +121,7 @@ impl Links {
     /// What happens to bytes from `from` to `to` now.
     #[must_use]
     pub fn get(&self, from: u64, to: u64) -> Flow {
-        self.directions.get(&(from, to)).map_or(Flow::Pass, |direction| *direction.borrow())
+        self.0.get(&(from, to)).map_or(Flow::Pass, |direction| *direction.borrow())
     }
 }
 

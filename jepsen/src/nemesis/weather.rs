@@ -1,0 +1,132 @@
+//! Bad links that are not cut: slow, lossy, flapping.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::partition::CUTS;
+use super::{Dice, Doing, Fault, Needs, Nemesis, Target};
+use crate::cluster::Cluster;
+use crate::relay::{Flow, Setter};
+
+/// What is wrong with the links of the chosen nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Late: 20 to 320 ms, around the lease.
+    Slow,
+    /// Stalls and resets.
+    Lossy,
+    /// Cut and whole again many times a minute, each link by itself.
+    Flapping,
+}
+
+/// Spoils links until healed.
+pub(super) struct Weather {
+    kind: Kind,
+    flapping: Option<JoinHandle<()>>,
+}
+
+impl Weather {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, flapping: None }
+    }
+
+    fn flow(&self, dice: &mut Dice) -> Flow {
+        match self.kind {
+            Kind::Slow => Flow::Slow { least: dice.millis(20, 250), jitter: dice.millis(1, 70) },
+            Kind::Lossy => {
+                Flow::Lossy { stalls: dice.between(5, 100) as u32, resets: dice.between(0, 20) as u32 }
+            }
+            Kind::Flapping => CUTS[dice.below(CUTS.len() as u64) as usize].0,
+        }
+    }
+
+    fn stop_flapping(&mut self) {
+        if let Some(task) = self.flapping.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Weather {
+    fn drop(&mut self) {
+        self.stop_flapping();
+    }
+}
+
+/// Cuts and mends one direction after the other, for ever.
+async fn flap(setter: Setter, directions: Vec<(u64, u64)>, flow: Flow, mut dice: Dice) {
+    while let Some((from, to)) = dice.one_of(&directions).copied() {
+        setter.set(from, to, flow);
+        sleep(dice.millis(10, 400)).await;
+        if dice.one_in(3) {
+            setter.heal();
+            sleep(dice.millis(1, 200)).await;
+        } else {
+            setter.set(from, to, Flow::Pass);
+        }
+    }
+}
+
+impl Nemesis for Weather {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Slow => "slow-link",
+            Kind::Lossy => "lossy-link",
+            Kind::Flapping => "flapping-link",
+        }
+    }
+
+    fn about(&self) -> &'static str {
+        match self.kind {
+            Kind::Slow => "links late by 20 to 320 ms, in order",
+            Kind::Lossy => {
+                "links that stall for 200 ms and break connections: what loss looks like above TCP"
+            }
+            Kind::Flapping => "links cut and whole again several times a second, each direction by itself",
+        }
+    }
+
+    fn targets(&self) -> &'static [Target] {
+        &[Target::Leader, Target::Follower, Target::All]
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { links: true, ..Needs::default() }
+    }
+
+    fn inject<'a>(
+        &'a mut self,
+        cluster: &'a mut Cluster,
+        nodes: &'a [u64],
+        dice: &'a mut Dice,
+    ) -> Doing<'a, Fault> {
+        Box::pin(async move {
+            let links = cluster.links()?;
+            let directions: Vec<(u64, u64)> =
+                links.directions().filter(|(from, to)| nodes.contains(from) || nodes.contains(to)).collect();
+            let flow = self.flow(dice);
+            if self.kind == Kind::Flapping {
+                self.stop_flapping();
+                let dice = Dice::new(dice.roll());
+                self.flapping = Some(tokio::spawn(flap(links.setter(), directions, flow, dice)));
+            } else {
+                for (from, to) in directions {
+                    links.set(from, to, flow);
+                }
+            }
+            // A fault is there before anybody waits for its effect.
+            sleep(Duration::from_millis(10)).await;
+            Ok(Fault::new(nodes, format!("{} {flow:?}", self.name())))
+        })
+    }
+
+    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
+        Box::pin(async move {
+            self.stop_flapping();
+            cluster.links()?.heal();
+            Ok(())
+        })
+    }
+}

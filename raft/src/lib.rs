@@ -5,12 +5,13 @@
 //!
 //! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
 //! `state_machine` (what a committed record does), `proposer` (many messages, one record), `transport`
-//! (peers), [`group`] (the handle everybody holds).
+//! (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
 pub mod codec;
 pub mod command;
 pub mod config;
 pub mod group;
+pub mod host;
 mod log_store;
 pub mod metadata;
 pub mod proposal;

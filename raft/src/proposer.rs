@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use folio_engine::counters::topic_is_storable;
 use folio_engine::planted;
@@ -17,6 +16,7 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError, Receipt, Reply};
 use crate::types::{Applied, Body, Callback, Raft, TypeConfig};
 
@@ -46,11 +46,12 @@ pub(crate) struct Proposer {
 
 impl Proposer {
     /// Starts the task that feeds `raft`.
-    pub(crate) fn start(raft: Raft) -> Proposer {
+    pub(crate) fn start(raft: Raft, host: Host) -> Proposer {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let feeder = Feeder {
             raft,
+            host,
             slots: Arc::new(Semaphore::new(RECORDS_IN_FLIGHT)),
             waiting_bytes: waiting_bytes.clone(),
         };
@@ -100,6 +101,7 @@ fn unstorable(proposal: &Proposal) -> Option<String> {
 
 struct Feeder {
     raft: Raft,
+    host: Host,
     slots: Arc<Semaphore>,
     waiting_bytes: Arc<AtomicUsize>,
 }
@@ -149,7 +151,7 @@ impl Feeder {
         first: Waiting,
         waiting: &mut mpsc::Receiver<Waiting>,
     ) -> (Draft, Replies, Option<Waiting>) {
-        let store_timestamp = now_ms();
+        let store_timestamp = self.host.now_ms();
         let mut draft = Draft::new(RecordKind::Messages, first.bytes.max(64 << 10));
         let mut replies = Replies::default();
         let (mut bytes, mut next) = (0, Some(first));
@@ -178,10 +180,6 @@ impl Feeder {
         }
         (draft, replies, None)
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Who waits for which messages of a record, in order.

@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoint;
@@ -22,9 +22,11 @@ use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
+use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::shared::Shared;
 use crate::types::{
@@ -80,6 +82,7 @@ impl State {
 
 /// openraft's state machine: applies to the consume queues and the metadata in [`Shared`].
 pub(crate) struct StateMachine {
+    host: Host,
     shared: Arc<Shared>,
     membership: StoredMembership,
     applied: Option<LogId>,
@@ -93,8 +96,14 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     /// The state machine as of `base`, whose effects `shared` already holds.
-    pub(crate) fn new(shared: Arc<Shared>, membership: StoredMembership, base: &StampBase) -> StateMachine {
+    pub(crate) fn new(
+        host: Host,
+        shared: Arc<Shared>,
+        membership: StoredMembership,
+        base: &StampBase,
+    ) -> StateMachine {
         StateMachine {
+            host,
             shared,
             membership,
             applied: base.id.map(log_id),
@@ -176,12 +185,12 @@ impl StateMachine {
         let mut snapshot = self.capture();
         snapshot.base.position = first.position();
         let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || {
+        self.host.system.block(Box::new(move || {
             if let Err(error) = shared.checkpoints.save_snapshot(&snapshot) {
                 // Not fatal: the segments before this one are kept until a later boundary can be saved.
                 tracing::warn!(position = snapshot.base.position, %error, "snapshot at a segment's start not saved");
             }
-        });
+        }));
     }
 
     fn checkpoint_if_due(&mut self) {
@@ -191,10 +200,10 @@ impl StateMachine {
         if due && !self.saving.swap(true, Ordering::AcqRel) {
             self.checkpointed = (self.position, Instant::now());
             let (checkpoint, shared, saving) = (self.capture(), self.shared.clone(), self.saving.clone());
-            tokio::task::spawn_blocking(move || {
+            self.host.system.block(Box::new(move || {
                 save_checkpoint(&shared, &checkpoint);
                 saving.store(false, Ordering::Release);
-            });
+            }));
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
-use folio_engine::disk::{Disk, RealDisk};
+use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use openraft::StorageError;
 use openraft::base::BoxFuture;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::config::{Flush, GroupConfig, Retention, Timing};
 use crate::group::{Hooks, recover};
+use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::shared::{Durable, Shared};
 use crate::state_machine::StateMachine;
@@ -49,9 +50,9 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             timing: Timing::default(),
             retention: Retention::default(),
         };
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let host = Host::new(Arc::new(RealDisk));
         let opened =
-            recover::open(&config, disk).map_err(|error| StorageError::write(openraft_error(error)))?;
+            recover::open(&config, &host).map_err(|error| StorageError::write(openraft_error(error)))?;
         let shared = Arc::new(Shared {
             log: opened.log,
             queues: opened.queues,
@@ -66,7 +67,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
         });
-        let machine = StateMachine::new(shared.clone(), opened.state.membership, &opened.base);
+        let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);
         Ok((dir, LogStore::new(shared), machine))
     }
 }

@@ -1,7 +1,7 @@
 //! The segmented commit log: the only copy of every message, and the Raft log at the same time.
 //!
 //! It is not a replicated log: it knows no peers, and what is committed is told to it. Raft's core task is the one
-//! appender; replication, apply and pulls read from any thread; one writer thread owns the files.
+//! appender; replication, apply and pulls read from any thread; one writer owns the files.
 //!
 //! ```text
 //!   start (purged)        durable        written        end (appended)
@@ -37,6 +37,7 @@ mod slots;
 mod tail;
 mod truncate;
 mod view;
+mod workers;
 mod writer;
 
 #[cfg(test)]
@@ -44,12 +45,12 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use error::{AppendError, OpenError, ReadError, WriteError};
+pub use workers::{Running, Stepped, Threads, Worker, Workers};
 
 use crate::counters::QueueCounters;
 use crate::disk::Disk;
@@ -97,7 +98,7 @@ impl StampBase {
     }
 }
 
-/// Called by the writer thread, in the order of submission.
+/// Called by the writer, in the order of submission.
 pub type Completion = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// Where the log stands.
@@ -121,7 +122,7 @@ pub struct LogState {
     pub poisoned: Option<String>,
 }
 
-/// What the threads of one log share.
+/// What the appender, the readers and the workers of one log share.
 struct Shared {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
@@ -160,7 +161,7 @@ struct Inner {
     shared: Arc<Shared>,
     preparer: Arc<Preparer>,
     tail: Mutex<Tail>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    running: Mutex<Vec<Box<dyn Running>>>,
 }
 
 /// A handle to an open commit log; cheap to clone. The log is closed when the last handle goes.
@@ -180,7 +181,18 @@ impl CommitLog {
         config: LogConfig,
         base: StampBase,
     ) -> Result<CommitLog, OpenError> {
-        open::open(disk, dir, config, base)
+        CommitLog::open_on(disk, Arc::new(Threads::default()), dir, config, base)
+    }
+
+    /// Like [`CommitLog::open`], with workers that a simulation may step.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        workers: Arc<dyn Workers>,
+        dir: &Path,
+        config: LogConfig,
+        base: StampBase,
+    ) -> Result<CommitLog, OpenError> {
+        open::open(disk, workers, dir, config, base)
     }
 
     /// Leader: makes `draft` the entry `id`: stamps its messages, seals it and hands it to the writer. Returns at once;
@@ -286,7 +298,7 @@ impl CommitLog {
         view.segments.iter().map(|live| (live.first.1, live.first.0)).collect()
     }
 
-    /// Writes and syncs what is queued and ends the threads. Later appends and completions get an error.
+    /// Writes and syncs what is queued and ends the workers. Later appends and completions get an error.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -306,12 +318,8 @@ impl Inner {
         self.tail.lock().closed = true;
         self.preparer.closing();
         self.shared.push(Job::Change(Change::Close, Box::new(|_| {})));
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-                tracing::error!("a thread of the commit log panicked");
-            }
-        }
+        let running = std::mem::take(&mut *self.running.lock());
+        running.into_iter().for_each(Running::join);
     }
 }
 

@@ -1,20 +1,19 @@
-//! Putting an open log together: the small files, recovery, the two threads.
+//! Putting an open log together: the small files, recovery, the two workers.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::error::{IoContext, OpenError};
 use super::mark::{Mark, Start};
-use super::prepare::Preparer;
+use super::prepare::{Preparer, Preparing};
 use super::queue::Queue;
 use super::recovery::{Recovered, Recovery};
 use super::slots::Slots;
 use super::tail::Tail;
 use super::view::View;
+use super::workers::{Running, Workers};
 use super::writer::Writer;
 use super::{CommitLog, Inner, LogConfig, Shared, StampBase, segment};
 use crate::disk::Disk;
@@ -23,9 +22,10 @@ use crate::disk::Disk;
 const SEGMENT_BYTES_MIN: u64 = 1024;
 const VOTE_MAGIC: [u8; 4] = *b"FoVo";
 
-/// See [`CommitLog::open`].
+/// See [`CommitLog::open_on`].
 pub(super) fn open(
     disk: Arc<dyn Disk>,
+    workers: Arc<dyn Workers>,
     dir: &Path,
     config: LogConfig,
     base: StampBase,
@@ -44,7 +44,8 @@ pub(super) fn open(
     let recovered = Recovery::new(&*disk, &directory, config, start, &mark)?.run(base)?;
     mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
 
-    let preparer = Arc::new(Preparer::new(disk.clone(), &directory, config.segment_bytes));
+    let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
+    let preparer = Arc::new(preparer);
     preparer.want(segment::base_of(recovered.walk.end, config.segment_bytes) + config.segment_bytes);
     let shared = Arc::new(Shared {
         disk,
@@ -57,7 +58,7 @@ pub(super) fn open(
         poison: OnceLock::new(),
     });
     let Recovered { files, stamper, walk, .. } = recovered;
-    let now = Instant::now();
+    let now = workers.now();
     let writer = Writer {
         shared: shared.clone(),
         preparer: preparer.clone(),
@@ -67,12 +68,14 @@ pub(super) fn open(
         last: walk.last,
         mark,
         votes,
+        workers: workers.clone(),
         mark_synced: now,
         data_synced: now,
+        pending: None,
     };
-    let threads = Mutex::new(start_threads(writer, &preparer, dir)?);
+    let running = Mutex::new(start_workers(&*workers, writer, &preparer).context("start a worker for", dir)?);
     let tail = Mutex::new(Tail::new(walk.end, walk.prev_crc, walk.last, stamper));
-    Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail, threads }) })
+    Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail, running }) })
 }
 
 fn view(start: Start, recovered: &Recovered) -> View {
@@ -91,17 +94,13 @@ fn view(start: Start, recovered: &Recovered) -> View {
     }
 }
 
-fn start_threads(
+fn start_workers(
+    workers: &dyn Workers,
     writer: Writer,
     preparer: &Arc<Preparer>,
-    dir: &Path,
-) -> Result<Vec<JoinHandle<()>>, OpenError> {
-    let preparer = preparer.clone();
-    let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        std::thread::Builder::new().name(name.into()).spawn(body).context("start a thread for", dir)
-    };
+) -> std::io::Result<Vec<Box<dyn Running>>> {
     Ok(vec![
-        spawn("folio-log", Box::new(move || writer.run()))?,
-        spawn("folio-segment", Box::new(move || preparer.run()))?,
+        workers.start("folio-log", Box::new(writer))?,
+        workers.start("folio-segment", Box::new(Preparing(preparer.clone())))?,
     ])
 }

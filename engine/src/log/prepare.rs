@@ -1,7 +1,8 @@
-//! The helper thread that has the next segment file ready before it is needed, so that going on to it costs nothing.
+//! The worker that has the next segment file ready before it is needed, so that going on to it costs nothing.
 //!
 //! A file is ready when its space is reserved and the file and its name are durable (`log.I2`). A full disk is not an
-//! error here: it is tried again each second, and [`Preparer::is_full`] says so meanwhile.
+//! error here: it is tried again each second (by a simulation, at each step), and [`Preparer::is_full`] says so
+//! meanwhile.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::segment;
+use super::workers::Worker;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -31,14 +33,16 @@ pub(super) struct Preparer {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     segment_bytes: u64,
+    /// Whether [`Preparer::take`] may wait for the worker.
+    may_wait: bool,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Preparer {
-    pub(super) fn new(disk: Arc<dyn Disk>, directory: &Path, segment_bytes: u64) -> Preparer {
+    pub(super) fn new(disk: Arc<dyn Disk>, directory: &Path, segment_bytes: u64, may_wait: bool) -> Preparer {
         let (state, changed) = Default::default();
-        Preparer { disk, directory: directory.to_owned(), segment_bytes, state, changed }
+        Preparer { disk, directory: directory.to_owned(), segment_bytes, may_wait, state, changed }
     }
 
     /// Asks for the segment at `base`.
@@ -51,13 +55,15 @@ impl Preparer {
         }
     }
 
-    /// Waits for the segment at `base`. Fails when it cannot be made, or the log is closed while the disk is full.
-    pub(super) fn take(&self, base: u64) -> io::Result<Arc<dyn DiskFile>> {
+    /// Waits for the segment at `base`; where it may not wait it makes it itself, and gives
+    /// `None` while the disk is full. Fails when it cannot be
+    /// made, or the log is closed while the disk is full.
+    pub(super) fn take(&self, base: u64) -> io::Result<Option<Arc<dyn DiskFile>>> {
         self.want(base);
         let mut state = self.state.lock();
         loop {
             match state.ready.take() {
-                Some((ready, file)) if ready == base => return Ok(file),
+                Some((ready, file)) if ready == base => return Ok(Some(file)),
                 // Of a place the log did not go to: the file is used when the log comes by, or removed at the next open.
                 other => drop(other),
             }
@@ -71,7 +77,15 @@ impl Preparer {
                 state.wanted = Some(base);
                 self.changed.notify_all();
             }
-            self.changed.wait(&mut state);
+            if self.may_wait {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            drop(state);
+            if !self.make() {
+                return Ok(None);
+            }
+            state = self.state.lock();
         }
     }
 
@@ -96,40 +110,64 @@ impl Preparer {
         self.changed.notify_all();
     }
 
-    /// Ends the thread.
+    /// Ends the worker.
     pub(super) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// The thread's body.
-    pub(super) fn run(&self) {
+    /// Makes the file that is wanted, if any; false when the disk was full.
+    fn make(&self) -> bool {
+        let Some(base) = self.state.lock().take_wanted() else { return true };
+        let made = create(&*self.disk, &self.directory, base, self.segment_bytes);
         let mut state = self.state.lock();
-        while !state.stopped {
-            let Some(base) = state.wanted.take() else {
-                self.changed.wait(&mut state);
-                continue;
-            };
-            state.making = Some(base);
-            drop(state);
-            let made = create(&*self.disk, &self.directory, base, self.segment_bytes);
-            state = self.state.lock();
-            state.making = None;
-            let full = made.as_ref().is_err_and(is_full);
-            if full != state.full {
-                tracing::warn!(full, base, directory = %self.directory.display(), "room for the next log segment");
-                state.full = full;
-            }
-            match made {
-                Ok(file) => state.ready = Some((base, file)),
-                Err(_) if full => {
-                    state.wanted = state.wanted.or(Some(base));
-                    self.changed.wait_for(&mut state, RETRY_AFTER);
-                }
-                Err(error) => state.failed = Some(format!("make segment {base}: {error}")),
-            }
-            self.changed.notify_all();
+        state.making = None;
+        let full = made.as_ref().is_err_and(is_full);
+        if full != state.full {
+            tracing::warn!(full, base, directory = %self.directory.display(), "room for the next log segment");
+            state.full = full;
         }
+        match made {
+            Ok(file) => state.ready = Some((base, file)),
+            Err(_) if full => state.wanted = state.wanted.or(Some(base)),
+            Err(error) => state.failed = Some(format!("make segment {base}: {error}")),
+        }
+        self.changed.notify_all();
+        !full
+    }
+}
+
+impl State {
+    fn take_wanted(&mut self) -> Option<u64> {
+        self.making = self.wanted.take();
+        self.making
+    }
+}
+
+/// The worker's handle of its [`Preparer`].
+pub(super) struct Preparing(pub(super) Arc<Preparer>);
+
+impl Worker for Preparing {
+    fn run(&mut self) {
+        let preparer = &*self.0;
+        loop {
+            let has_room = preparer.make();
+            let mut state = preparer.state.lock();
+            if !has_room && !state.stopped {
+                preparer.changed.wait_for(&mut state, RETRY_AFTER);
+            }
+            while !state.stopped && state.wanted.is_none() {
+                preparer.changed.wait(&mut state);
+            }
+            if state.stopped {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        self.0.make();
+        !self.0.state.lock().stopped
     }
 }
 

@@ -1,4 +1,4 @@
-//! What waits for the writer thread, in the order it was asked for.
+//! What waits for the writer, in the order it was asked for.
 //!
 //! It is not bounded by itself: its one caller, raft's core, has a bounded number of entries in flight. What is bounded
 //! is a group, the part taken for one write and one sync.
@@ -66,12 +66,6 @@ pub(super) struct Group {
     pub(super) change: Option<(Change, Completion)>,
 }
 
-impl Group {
-    pub(super) fn is_empty(&self) -> bool {
-        self.appends.is_empty() && self.completions.is_empty() && self.change.is_none()
-    }
-}
-
 #[derive(Default)]
 struct Jobs {
     jobs: VecDeque<Job>,
@@ -103,7 +97,7 @@ impl Queue {
     /// Takes the jobs of one group; empty when nothing came within `patience`.
     pub(super) fn take(&self, patience: Duration) -> Group {
         let mut jobs = self.jobs.lock();
-        if jobs.jobs.is_empty() {
+        if jobs.jobs.is_empty() && !patience.is_zero() {
             jobs.waiting = true;
             self.arrived.wait_for(&mut jobs, patience);
             jobs.waiting = false;

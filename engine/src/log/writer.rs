@@ -1,4 +1,4 @@
-//! The one thread that writes the log: it takes all that waits, writes each contiguous run with one `pwritev`, syncs
+//! The one worker that writes the log: it takes all that waits, writes each contiguous run with one `pwritev`, syncs
 //! once, moves the durable watermark and calls the completions in order. There is no artificial delay: a group is what
 //! came while the group before was being synced.
 //!
@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::WriteError;
 use super::mark::Mark;
@@ -16,6 +16,7 @@ use super::prepare::Preparer;
 use super::queue::{Append, Change, Group};
 use super::segment::base_of;
 use super::slots::Slots;
+use super::workers::{Worker, Workers};
 use super::{Completion, Shared};
 use crate::disk::DiskFile;
 use crate::planted;
@@ -40,27 +41,49 @@ pub(super) struct Writer {
     pub(super) last: Option<EntryId>,
     pub(super) mark: Mark,
     pub(super) votes: Slots,
-    pub(super) mark_synced: Instant,
-    pub(super) data_synced: Instant,
+    pub(super) workers: Arc<dyn Workers>,
+    /// By the clock of `workers`.
+    pub(super) mark_synced: Duration,
+    pub(super) data_synced: Duration,
+    /// A group that waits for a segment file, where the writer itself may not wait.
+    pub(super) pending: Option<Group>,
+}
+
+impl Worker for Writer {
+    fn run(&mut self) {
+        loop {
+            let group = self.shared.queue.take(self.patience());
+            if !self.work(group) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        let group = self.pending.take().unwrap_or_else(|| self.shared.queue.take(Duration::ZERO));
+        self.work(group)
+    }
 }
 
 impl Writer {
-    /// The thread's body; ends when the log is closed.
-    pub(super) fn run(mut self) {
-        loop {
-            let group = self.shared.queue.take(self.patience());
-            let idle = group.is_empty();
-            if self.step(group) {
-                self.preparer.stop();
-                return;
-            }
-            self.housekeeping(idle);
+    /// Does one group and what is due by time; false when it closed the log.
+    fn work(&mut self, group: Group) -> bool {
+        // A failure shows in the group's completions.
+        if let Ok(false) = self.guarded(|writer| writer.reserve(&group.appends)) {
+            self.pending = Some(group);
+            return true;
         }
+        if self.step_group(group) {
+            self.preparer.stop();
+            return false;
+        }
+        self.housekeeping();
+        true
     }
 
     fn patience(&self) -> Duration {
         if !self.dirty.is_empty() {
-            ASYNC_SYNC_EVERY.saturating_sub(self.data_synced.elapsed()).max(Duration::from_millis(1))
+            ASYNC_SYNC_EVERY.saturating_sub(self.since(self.data_synced)).max(Duration::from_millis(1))
         } else if self.mark.is_dirty() {
             MARK_SYNC_EVERY
         } else {
@@ -68,8 +91,12 @@ impl Writer {
         }
     }
 
-    /// Does one group; true when it closed the log.
-    fn step(&mut self, mut group: Group) -> bool {
+    fn since(&self, moment: Duration) -> Duration {
+        self.workers.now().saturating_sub(moment)
+    }
+
+    /// True when the group closed the log.
+    fn step_group(&mut self, mut group: Group) -> bool {
         if planted::is("vote-before-log")
             && let Some((vote, done)) = group.change.take_if(|(change, _)| matches!(change, Change::Vote(_)))
         {
@@ -87,7 +114,7 @@ impl Writer {
     }
 
     /// Runs a write unless the log is poisoned, and poisons it when the write fails.
-    fn guarded(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<()>) -> Result<(), WriteError> {
+    fn guarded<T>(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<T>) -> Result<T, WriteError> {
         if let Some(reason) = self.shared.poisoned() {
             return Err(WriteError::Poisoned(reason));
         }
@@ -113,10 +140,12 @@ impl Writer {
     fn write_run(&mut self, run: &[Append]) -> io::Result<()> {
         let Some(first) = run.first() else { return Ok(()) };
         let base = first.segment.base;
-        let file = self.file(base)?;
+        let Some(file) = self.files.get(&base).cloned() else {
+            return Err(io::Error::other(format!("segment {base} has no file")));
+        };
         let frames: Vec<IoSlice<'_>> = run.iter().map(|append| IoSlice::new(append.record.frame())).collect();
         if self.dirty.is_empty() {
-            self.data_synced = Instant::now();
+            self.data_synced = self.workers.now();
         }
         self.dirty.insert(base);
         file.write_all_at(&frames, first.record.position() - base)?;
@@ -126,16 +155,22 @@ impl Writer {
         Ok(())
     }
 
-    /// The file of a segment; going on to a new one asks for the one after it.
-    fn file(&mut self, base: u64) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.files.get(&base) {
-            return Ok(file.clone());
+    /// Has a file for every segment that the appends go to; false when one is not ready. Going on to a new one asks for
+    /// the one after it.
+    fn reserve(&mut self, appends: &[Append]) -> io::Result<bool> {
+        for append in
+            appends.chunk_by(|a, b| a.segment.base == b.segment.base).filter_map(|same| same.first())
+        {
+            let base = append.segment.base;
+            if self.files.contains_key(&base) {
+                continue;
+            }
+            let Some(file) = self.preparer.take(base)? else { return Ok(false) };
+            self.files.insert(base, file);
+            self.preparer.want(base + self.shared.config.segment_bytes);
+            self.mark.sync()?;
         }
-        let file = self.preparer.take(base)?;
-        self.files.insert(base, file.clone());
-        self.preparer.want(base + self.shared.config.segment_bytes);
-        self.mark.sync()?;
-        Ok(file)
+        Ok(true)
     }
 
     /// Makes everything written durable, and notes it in the mark.
@@ -145,7 +180,7 @@ impl Writer {
                 file.sync_data()?;
             }
         }
-        self.data_synced = Instant::now();
+        self.data_synced = self.workers.now();
         self.mark.raise(self.end)
     }
 
@@ -192,9 +227,9 @@ impl Writer {
     }
 
     /// What is due by time.
-    fn housekeeping(&mut self, idle: bool) {
-        let data_due = !self.dirty.is_empty() && self.data_synced.elapsed() >= ASYNC_SYNC_EVERY;
-        let mark_due = self.mark.is_dirty() && (idle || self.mark_synced.elapsed() >= MARK_SYNC_EVERY);
+    fn housekeeping(&mut self) {
+        let data_due = !self.dirty.is_empty() && self.since(self.data_synced) >= ASYNC_SYNC_EVERY;
+        let mark_due = self.mark.is_dirty() && self.since(self.mark_synced) >= MARK_SYNC_EVERY;
         if !data_due && !mark_due {
             return;
         }
@@ -204,7 +239,7 @@ impl Writer {
                 writer.sync_data()?;
             }
             if mark_due {
-                writer.mark_synced = Instant::now();
+                writer.mark_synced = writer.workers.now();
                 writer.mark.sync()?;
             }
             Ok(())

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use crate::codec;
 use crate::command::{Command, Outcome};
 use crate::config::Flush;
+use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, rejected};
@@ -107,6 +108,7 @@ pub enum AdminError {
 struct Inner {
     node_id: u64,
     flush: Flush,
+    host: Host,
     raft: Raft,
     shared: Arc<Shared>,
     founding: Arc<founding::Founding>,
@@ -276,7 +278,7 @@ impl Group {
             tracing::warn!(%error, "replication did not stop cleanly");
         }
         let log = self.0.shared.log.clone();
-        if tokio::task::spawn_blocking(move || log.close()).await.is_err() {
+        if self.0.host.blocking(move || log.close()).await.is_err() {
             tracing::warn!("the log was not closed cleanly");
         } else if self.0.shared.log.state().poisoned.is_none()
             && let Err(error) = self.0.founding.note_synced()

@@ -15,6 +15,7 @@ use folio_engine::log::{CommitLog, LogConfig, OpenError};
 use folio_engine::queues::ConsumeQueues;
 
 use crate::config::{Flush, GroupConfig};
+use crate::host::Host;
 use crate::state_machine::State;
 
 /// Bytes of recent records kept in memory for replication and apply.
@@ -30,8 +31,8 @@ pub(crate) struct Recovered {
 }
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
-pub(crate) fn open(config: &GroupConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Recovered> {
-    let dir = &config.data_dir;
+pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
+    let (dir, disk) = (&config.data_dir, &host.disk);
     disk.create_dir_all(dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
     let mut refused = None;
@@ -43,7 +44,7 @@ pub(crate) fn open(config: &GroupConfig, disk: Arc<dyn Disk>) -> anyhow::Result<
                 continue;
             }
         };
-        let log = match open_log(config, &disk, checkpoint.base.clone()) {
+        let log = match open_log(config, host, checkpoint.base.clone()) {
             Ok(log) => log,
             Err(error) if is_mismatch(&error) => {
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint does not fit the log, trying an older one");
@@ -52,12 +53,12 @@ pub(crate) fn open(config: &GroupConfig, disk: Arc<dyn Disk>) -> anyhow::Result<
             }
             Err(error) => return Err(error.into()),
         };
-        match open_queues(&log, &checkpoints, &disk, dir, &checkpoint) {
+        match open_queues(&log, &checkpoints, disk, dir, &checkpoint) {
             Ok(queues) => return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state }),
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
                 log.close();
-                return rebuild(config, disk, checkpoints);
+                return rebuild(config, host, checkpoints);
             }
         }
     }
@@ -94,10 +95,10 @@ fn beginning() -> Checkpoint {
     Checkpoint { base: StampBase::default(), state: bytes::Bytes::new() }
 }
 
-fn open_log(config: &GroupConfig, disk: &Arc<dyn Disk>, base: StampBase) -> Result<CommitLog, OpenError> {
+fn open_log(config: &GroupConfig, host: &Host, base: StampBase) -> Result<CommitLog, OpenError> {
     let sync = config.flush == Flush::Sync;
     let log = LogConfig { segment_bytes: config.segment_bytes, cache_bytes: CACHE_BYTES, sync };
-    CommitLog::open(disk.clone(), &config.data_dir, log, base)
+    CommitLog::open_on(host.disk.clone(), host.workers.clone(), &config.data_dir, log, base)
 }
 
 fn open_queues(
@@ -134,18 +135,18 @@ fn is_mismatch(error: &OpenError) -> bool {
 }
 
 /// Drops everything derived and starts from the first retained record.
-fn rebuild(config: &GroupConfig, disk: Arc<dyn Disk>, checkpoints: Checkpoints) -> anyhow::Result<Recovered> {
+fn rebuild(config: &GroupConfig, host: &Host, checkpoints: Checkpoints) -> anyhow::Result<Recovered> {
     let mut oldest: Vec<Checkpoint> = snapshots_newest_first(&checkpoints)?;
     oldest.push(beginning());
     for checkpoint in oldest.into_iter().rev() {
-        let log = match open_log(config, &disk, checkpoint.base.clone()) {
+        let log = match open_log(config, host, checkpoint.base.clone()) {
             Ok(log) => log,
             Err(error) if is_mismatch(&error) => continue,
             Err(error) => return Err(error.into()),
         };
         // With both counters alike nothing is needed of the files: the queues open empty.
         let at = &checkpoint.base.counters;
-        let queues = ConsumeQueues::open(disk.clone(), &config.data_dir, at, at)?;
+        let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
         let state = State::decode(&checkpoint.state)?;
         return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state });
     }

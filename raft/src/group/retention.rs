@@ -1,12 +1,13 @@
 //! Drops old segments: whole ones, oldest first, once a snapshot of the state at the next one's start exists.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use folio_engine::record::RecordKind;
 use folio_protocol::message;
 
 use crate::config::Retention;
+use crate::host::Host;
 use crate::shared::Shared;
 use crate::state_machine::load_snapshot;
 use crate::types::Raft;
@@ -15,11 +16,11 @@ use crate::types::Raft;
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Looks every `retention.interval` until its task is aborted.
-pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, retention: Retention) {
+pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: Retention) {
     loop {
         tokio::time::sleep(retention.interval).await;
-        if let Some(boundary) = droppable(&shared, &retention)
-            && let Err(error) = drop_before(&raft, &shared, boundary).await
+        if let Some(boundary) = droppable(&host, &shared, &retention)
+            && let Err(error) = drop_before(&raft, &host, &shared, boundary).await
         {
             tracing::warn!(boundary, %error, "old segments not dropped, trying again later");
         }
@@ -27,7 +28,7 @@ pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, retention: Retention) {
 }
 
 /// The latest segment start before which everything may go.
-fn droppable(shared: &Shared, retention: &Retention) -> Option<u64> {
+fn droppable(host: &Host, shared: &Shared, retention: &Retention) -> Option<u64> {
     let log = shared.log.state();
     let applied = shared.applied_position.load(std::sync::atomic::Ordering::Acquire);
     let starts = shared.log.segment_starts();
@@ -38,27 +39,26 @@ fn droppable(shared: &Shared, retention: &Retention) -> Option<u64> {
     candidates
         .filter(|(position, first)| {
             let too_many = retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
-            too_many || retention.age.is_some_and(|age| is_older(shared, *first, age))
+            too_many || retention.age.is_some_and(|age| is_older(host, shared, *first, age))
         })
         .map(|(position, _)| position)
         .max()
 }
 
 /// Whether the segment that begins with entry `first` begins after `age` ago: then all before it is older.
-fn is_older(shared: &Shared, first: u64, age: Duration) -> bool {
-    let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) else { return false };
+fn is_older(host: &Host, shared: &Shared, first: u64, age: Duration) -> bool {
     let Ok(records) = shared.log.read(first, first + 1, 1) else { return false };
     let Some(record) = records.first().filter(|record| record.header.kind == RecordKind::Messages) else {
         return false;
     };
     let payload = record.payload();
     let Ok(message) = message::MessageView::parse(&payload) else { return false };
-    let limit = now.saturating_sub(age).as_millis() as i64;
+    let limit = host.system.wall_clock().saturating_sub(age).as_millis() as i64;
     message.store_timestamp() < limit
 }
 
 /// Has openraft take the boundary's snapshot and purge the log below it, then trims what was derived.
-async fn drop_before(raft: &Raft, shared: &Arc<Shared>, boundary: u64) -> anyhow::Result<()> {
+async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, boundary: u64) -> anyhow::Result<()> {
     let snapshot = load_snapshot(shared, boundary)?;
     let Some(id) = snapshot.base.id else { return Ok(()) };
     *shared.retain_from.lock() = Some(boundary);
@@ -73,12 +73,12 @@ async fn drop_before(raft: &Raft, shared: &Arc<Shared>, boundary: u64) -> anyhow
         .metrics(|m| m.purged.is_some_and(|purged| purged.index >= id.index), "purge for retention")
         .await?;
     let shared = shared.clone();
-    tokio::task::spawn_blocking(move || {
+    let trimming = host.blocking(move || {
         shared.queues.trim(&snapshot.base.counters)?;
         shared.checkpoints.remove_snapshots_below(boundary)?;
         anyhow::Ok(())
-    })
-    .await??;
+    });
+    trimming.await??;
     tracing::info!(boundary, "old segments dropped");
     Ok(())
 }

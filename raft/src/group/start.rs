@@ -9,13 +9,13 @@ use folio_engine::disk::Disk;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::founding::{self, Founding, LogSummary, Step};
 use super::{Group, Hooks, Inner, StartError, recover, retention, watch as status};
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
+use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
@@ -60,16 +60,24 @@ impl Group {
         disk: Arc<dyn Disk>,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Group, StartError> {
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        Group::start_on(Host::new(disk), config, hooks).await
+    }
+
+    /// Like [`Group::start`], on a machine that may be simulated.
+    pub async fn start_on(
+        host: Host,
+        config: GroupConfig,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Group, StartError> {
+        let listening = host.net.listen(config.listen).await;
+        let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
         let data =
             |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
-        let (opening, on) = (config.clone(), disk.clone());
-        let opened = tokio::task::spawn_blocking(move || recover::open(&opening, on)).await;
+        let (opening, on) = (config.clone(), host.clone());
+        let opened = host.blocking(move || recover::open(&opening, &on)).await;
         let recovered = opened.map_err(|error| data(error.into()))?.map_err(data)?;
         let log = recovered.log.state();
-        let founding = Founding::open(disk, &config.data_dir, log.last.is_none());
+        let founding = Founding::open(host.disk.clone(), &config.data_dir, log.last.is_none());
         let founding = Arc::new(founding.map_err(|error| data(error.into()))?);
         let durable = Durable { index: log.last.map(|id| id.index), failed: None };
         let shared = Arc::new(Shared {
@@ -86,7 +94,8 @@ impl Group {
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
         });
-        let machine = StateMachine::new(shared.clone(), recovered.state.membership, &recovered.base);
+        let machine =
+            StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
         let hello = Hello {
             cluster: config.cluster.clone(),
             group: config.group.clone(),
@@ -95,7 +104,7 @@ impl Group {
             to: config.node_id,
             purpose: Purpose::Requests,
         };
-        let connections = Connections::new(hello.clone(), config.dial.clone());
+        let connections = Connections::new(host.net.clone(), hello.clone(), config.dial.clone());
         let raft_config = Arc::new(raft_config(&config)?);
         let store = LogStore::new(shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
@@ -104,7 +113,7 @@ impl Group {
 
         if config.flush == Flush::Async {
             let rebooted =
-                founding.note_unsynced(&founding::boot_id()).map_err(|error| data(error.into()))?;
+                founding.note_unsynced(&host.system.boot_id()).map_err(|error| data(error.into()))?;
             if rebooted && !founding.is_catching_up() {
                 note_catch_up(&raft, &founding);
             }
@@ -112,14 +121,24 @@ impl Group {
         if founding.is_catching_up() {
             raft.runtime_config().elect(false);
         }
-        let peers =
-            Peers { raft: raft.clone(), shared: shared.clone(), founding: founding.clone(), expect: hello };
+        let peers = Peers {
+            raft: raft.clone(),
+            host: host.clone(),
+            shared: shared.clone(),
+            founding: founding.clone(),
+            expect: hello,
+        };
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
         let (publish, status) = watch::channel(first);
         let tasks = vec![
             tokio::spawn(Arc::new(peers).listen(listener)),
             tokio::spawn(status::follow(raft.clone(), shared.clone(), founding.clone(), publish)),
-            tokio::spawn(retention::run(raft.clone(), shared.clone(), config.retention.clone())),
+            tokio::spawn(retention::run(
+                raft.clone(),
+                host.clone(),
+                shared.clone(),
+                config.retention.clone(),
+            )),
             tokio::spawn(begin(
                 raft.clone(),
                 shared.clone(),
@@ -128,10 +147,11 @@ impl Group {
                 config.clone(),
             )),
         ];
-        let proposer = Proposer::start(raft.clone());
+        let proposer = Proposer::start(raft.clone(), host.clone());
         let inner = Inner {
             node_id: config.node_id,
             flush: config.flush,
+            host,
             raft,
             shared,
             founding,

@@ -24,6 +24,7 @@ use super::wire::{
     AppendAnswer, Hello, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
 use crate::codec::{self, WireLogId};
+use crate::host::Net;
 use crate::state_machine::SnapshotOf;
 use crate::types::{NodeAddress, TypeConfig, Vote};
 use folio_engine::checkpoint::Checkpoint;
@@ -39,6 +40,7 @@ type Kept = (u64, String, &'static str);
 /// Makes the connections to peers and keeps those that are shared.
 #[derive(Clone)]
 pub(crate) struct Connections {
+    net: Arc<dyn Net>,
     hello: Hello,
     /// Ways to peers that only this node has.
     dial: Arc<BTreeMap<u64, String>>,
@@ -47,8 +49,8 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers.
-    pub(crate) fn new(hello: Hello, dial: BTreeMap<u64, String>) -> Connections {
-        Connections { hello, dial: Arc::new(dial), kept: Arc::default() }
+    pub(crate) fn new(net: Arc<dyn Net>, hello: Hello, dial: BTreeMap<u64, String>) -> Connections {
+        Connections { net, hello, dial: Arc::new(dial), kept: Arc::default() }
     }
 
     /// Where this node reaches the peer that says it is at `address`.
@@ -62,11 +64,12 @@ impl Connections {
         let mut kept = self.kept.lock();
         let key = (to, address.to_owned(), purpose);
         let hello = Hello { to, purpose: Purpose::Requests, ..self.hello.clone() };
-        kept.entry(key).or_insert_with(|| Requests::new(address.to_owned(), hello)).clone()
+        kept.entry(key).or_insert_with(|| Requests::new(self.net.clone(), address.to_owned(), hello)).clone()
     }
 
     fn network(&self, target: u64, node: &NodeAddress, purpose: &'static str) -> Network {
         Network {
+            net: self.net.clone(),
             address: self.way_to(target, &node.raft).to_owned(),
             hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
             requests: self.requests(target, &node.raft, purpose),
@@ -93,6 +96,7 @@ impl RaftNetworkFactory<TypeConfig> for Connections {
 
 /// One peer, for one purpose.
 pub(crate) struct Network {
+    net: Arc<dyn Net>,
     address: String,
     hello: Hello,
     requests: Requests,
@@ -153,7 +157,7 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        let connected = connect(&self.address, &self.hello).await;
+        let connected = connect(&*self.net, &self.address, &self.hello).await;
         if connected.is_err() {
             // openraft opens the next stream at once, whatever its backoff says: a dead peer would cost a core.
             tokio::time::sleep(RECONNECT_PAUSE).await;

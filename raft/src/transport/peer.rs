@@ -16,7 +16,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
 };
 use openraft::storage::Snapshot;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -27,6 +26,7 @@ use super::wire::{
 };
 use crate::codec::{self, WireLogId};
 use crate::group::founding::Founding;
+use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::SnapshotMetaOf;
 use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig};
@@ -39,6 +39,7 @@ const REQUESTS_AT_ONCE: usize = 256;
 /// Everything a peer connection needs of this node.
 pub(crate) struct Peers {
     pub(crate) raft: Raft,
+    pub(crate) host: Host,
     pub(crate) shared: Arc<Shared>,
     pub(crate) founding: Arc<Founding>,
     /// What a peer must say to be let in, `from` and `purpose` aside.
@@ -47,11 +48,11 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Accepts peers until the listener's task is aborted.
-    pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn listen(self: Arc<Self>, mut listener: Box<dyn Listener>) {
         loop {
             match listener.accept().await {
-                Ok((socket, from)) => {
-                    let peers = self.clone();
+                Ok(socket) => {
+                    let (peers, from) = (self.clone(), socket.peer.clone());
                     tokio::spawn(async move {
                         if let Err(error) = peers.serve(socket).await {
                             tracing::debug!(%from, %error, "peer connection ended");
@@ -66,11 +67,9 @@ impl Peers {
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: TcpStream) -> io::Result<()> {
-        socket.set_nodelay(true)?;
-        let from = socket.peer_addr()?;
-        let (read, write) = socket.into_split();
-        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    async fn serve(self: Arc<Self>, socket: Socket) -> io::Result<()> {
+        let from = socket.peer;
+        let (mut reader, mut writer) = (FrameReader::new(socket.reader), FrameWriter::new(socket.writer));
         let first = timeout(CONNECT_TIMEOUT, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let Some(Frame { kind: Kind::Hello, body, .. }) = first else { return Err(invalid("no hello")) };
         let hello: Hello = codec::decode(&body).map_err(|error| invalid(error.to_string()))?;
@@ -314,10 +313,8 @@ impl Peers {
             return Err(invalid("a snapshot whose checkpoint is of another entry"));
         }
         let (shared, saved) = (self.shared.clone(), checkpoint.clone());
-        tokio::task::spawn_blocking(move || shared.checkpoints.save_snapshot(&saved))
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        let saving = self.host.blocking(move || shared.checkpoints.save_snapshot(&saved));
+        saving.await?.map_err(io::Error::other)?;
         *self.shared.pending_reset.lock() = Some(checkpoint.base.clone());
         let snapshot = Snapshot { meta, snapshot: checkpoint };
         let response =

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::wire::{Frame, FrameReader, FrameWriter, Hello, Kind, invalid};
 use crate::codec;
+use crate::host::Net;
 
 /// Requests that may wait to be written to one peer.
 const WAITING_MAX: usize = 1024;
@@ -34,18 +34,21 @@ struct Link {
 /// Requests to one peer.
 #[derive(Clone)]
 pub(crate) struct Requests {
+    net: Arc<dyn Net>,
     address: String,
     hello: Hello,
     link: Arc<tokio::sync::Mutex<Option<Link>>>,
 }
 
 /// Connects and introduces itself; a refusal is an error with the peer's reason.
-pub(crate) async fn connect(address: &str, hello: &Hello) -> io::Result<(FrameReader, FrameWriter)> {
+pub(crate) async fn connect(
+    net: &dyn Net,
+    address: &str,
+    hello: &Hello,
+) -> io::Result<(FrameReader, FrameWriter)> {
     let dial = async {
-        let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
-        let (read, write) = socket.into_split();
-        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        let socket = net.dial(address).await?;
+        let (mut reader, mut writer) = (FrameReader::new(socket.reader), FrameWriter::new(socket.writer));
         writer.write(Kind::Hello, 0, vec![codec::encode(hello).into()]).await?;
         match reader.next().await? {
             Some(Frame { kind: Kind::Answer, .. }) => Ok((reader, writer)),
@@ -63,8 +66,8 @@ pub(crate) async fn connect(address: &str, hello: &Hello) -> io::Result<(FrameRe
 }
 
 impl Requests {
-    pub(crate) fn new(address: String, hello: Hello) -> Requests {
-        Requests { address, hello, link: Arc::default() }
+    pub(crate) fn new(net: Arc<dyn Net>, address: String, hello: Hello) -> Requests {
+        Requests { net, address, hello, link: Arc::default() }
     }
 
     /// Sends one request and waits for its answer, at most `limit`.
@@ -84,7 +87,7 @@ impl Requests {
     async fn send(&self, kind: Kind, parts: Vec<Bytes>) -> io::Result<oneshot::Receiver<io::Result<Frame>>> {
         let mut slot = self.link.lock().await;
         if slot.as_ref().is_none_or(|link| link.outgoing.is_closed()) {
-            *slot = Some(Link::open(&self.address, &self.hello).await?);
+            *slot = Some(Link::open(&*self.net, &self.address, &self.hello).await?);
         }
         let Some(link) = slot.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
         link.next_id += 1;
@@ -99,8 +102,8 @@ impl Requests {
 }
 
 impl Link {
-    async fn open(address: &str, hello: &Hello) -> io::Result<Link> {
-        let (mut reader, mut writer) = connect(address, hello).await?;
+    async fn open(net: &dyn Net, address: &str, hello: &Hello) -> io::Result<Link> {
+        let (mut reader, mut writer) = connect(net, address, hello).await?;
         let (outgoing, mut waiting) = mpsc::channel::<(Kind, u64, Vec<Bytes>)>(WAITING_MAX);
         let answers = Answers::default();
         let inbox = answers.clone();

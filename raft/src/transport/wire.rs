@@ -15,8 +15,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::codec::{WireLogId, WireMembership, WireVote};
 
@@ -140,12 +139,12 @@ pub(crate) struct Frame {
 
 /// Reads frames; bodies are slices of the read buffer.
 pub(crate) struct FrameReader {
-    socket: OwnedReadHalf,
+    socket: Box<dyn AsyncRead + Send + Unpin>,
     buffer: BytesMut,
 }
 
 impl FrameReader {
-    pub(crate) fn new(socket: OwnedReadHalf) -> FrameReader {
+    pub(crate) fn new(socket: Box<dyn AsyncRead + Send + Unpin>) -> FrameReader {
         FrameReader { socket, buffer: BytesMut::new() }
     }
 
@@ -186,11 +185,11 @@ impl FrameReader {
 
 /// Writes frames whose bodies are several pieces, without joining them.
 pub(crate) struct FrameWriter {
-    socket: OwnedWriteHalf,
+    socket: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
 impl FrameWriter {
-    pub(crate) fn new(socket: OwnedWriteHalf) -> FrameWriter {
+    pub(crate) fn new(socket: Box<dyn AsyncWrite + Send + Unpin>) -> FrameWriter {
         FrameWriter { socket }
     }
 

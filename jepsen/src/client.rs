@@ -32,9 +32,9 @@ mod code {
     pub(super) const SEND_MESSAGE_V2: i32 = 310;
 }
 
-/// Answers to a send after which it certainly is not stored: SYSTEM_BUSY, MESSAGE_ILLEGAL,
+/// Answers to a send after which it certainly is not stored: SYSTEM_BUSY, MESSAGE_ILLEGAL, SERVICE_NOT_AVAILABLE,
 /// NO_PERMISSION, TOPIC_NOT_EXIST, INVALID_PARAMETER, FLOW_CONTROL. All others leave it open.
-const REFUSALS: [i32; 6] = [2, 13, 16, 17, 29, 215];
+const REFUSALS: [i32; 7] = [2, 13, 14, 16, 17, 29, 215];
 /// Answers to a pull at the end of a queue: PULL_NOT_FOUND, PULL_RETRY_IMMEDIATELY.
 const PULL_NOT_FOUND: i32 = 19;
 const PULL_RETRY: i32 = 20;
@@ -327,8 +327,10 @@ mod tests {
 
     #[test]
     fn only_a_clear_refusal_is_a_failure() {
-        assert!(matches!(answer(2, &[]), Outcome::Fail { .. }));
-        for open in [1, 10, 11, 12, 14] {
+        for refusal in [2, 14] {
+            assert!(matches!(answer(refusal, &[]), Outcome::Fail { .. }), "{refusal}");
+        }
+        for open in [1, 10, 11, 12] {
             assert!(matches!(answer(open, &[]), Outcome::Unknown { .. }), "{open}");
         }
         assert!(matches!(answer(0, &[]), Outcome::Unknown { .. }), "success without an offset");

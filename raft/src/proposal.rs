@@ -49,7 +49,7 @@ pub enum ProposeError {
     #[error("{0}")]
     Refused(String),
     /// It was proposed and this node cannot tell what became of it: stored, or not, or not yet.
-    #[error("outcome unknown: {0}")]
+    #[error("[OUTCOME_UNKNOWN] stored or not, this node cannot tell: {0}")]
     Unknown(String),
     /// The group on this node has stopped.
     #[error("the group has stopped on this node: {0}")]

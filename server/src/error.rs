@@ -1,4 +1,17 @@
 //! Every error of this server as a response code and a text for people: one exhaustive match.
+//!
+//! What a send's code says of the message, and what RocketMQ's producers do on it:
+//!
+//! | code | stored? | Java 4.9 and 5 | Go |
+//! |---|---|---|---|
+//! | 0 SUCCESS | on disk on a majority | | |
+//! | 1 SYSTEM_ERROR, remark `[OUTCOME_UNKNOWN]` | perhaps | sends it again | error to the caller |
+//! | 2 SYSTEM_BUSY | no | 5.x sends it again | error to the caller |
+//! | 14 SERVICE_NOT_AVAILABLE | no | sends it again | error to the caller |
+//! | 13, 16, 17, 29 | no, and never will be as it is | 16 and 17: sends it again | error to the caller |
+//!
+//! RocketMQ says "perhaps" with FLUSH_SLAVE_TIMEOUT (12), which its clients return without raising an error: callers
+//! that do not look at the status take it for success. That is why it is not used here.
 
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
@@ -30,7 +43,7 @@ pub enum ServerError {
     #[error("[FORWARD]system busy, too many requests wait for the leader, try again later")]
     ForwardBusy,
     /// The leader was asked and did not answer.
-    #[error("outcome unknown: the request was sent to the leader and its answer did not come: {0}")]
+    #[error("[OUTCOME_UNKNOWN] the request was sent to the leader and its answer did not come: {0}")]
     OutcomeUnknown(String),
     /// No such topic.
     #[error("topic[{0}] not exist, apply first please!")]
@@ -78,7 +91,7 @@ impl ServerError {
                 ResponseCode::InvalidParameter
             }
             Self::Propose(error) => propose_code(error),
-            Self::NoLeader | Self::Stopping | Self::OutcomeUnknown(_) => ResponseCode::ServiceNotAvailable,
+            Self::NoLeader | Self::Stopping => ResponseCode::ServiceNotAvailable,
             Self::ForwardBusy => ResponseCode::SystemBusy,
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
@@ -88,7 +101,9 @@ impl ServerError {
             Self::SubscriptionParse => ResponseCode::SubscriptionParseFailed,
             Self::SubscriptionNotExist => ResponseCode::SubscriptionNotExist,
             Self::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
-            Self::Internal(_) | Self::FilterNotSupported(_) => ResponseCode::SystemError,
+            Self::OutcomeUnknown(_) | Self::Internal(_) | Self::FilterNotSupported(_) => {
+                ResponseCode::SystemError
+            }
         }
     }
 }
@@ -97,9 +112,33 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
     match error {
         ProposeError::Busy => ResponseCode::SystemBusy,
         ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
-        ProposeError::NotLeader { .. }
-        | ProposeError::DiskFull
-        | ProposeError::Unknown(_)
-        | ProposeError::Stopped(_) => ResponseCode::ServiceNotAvailable,
+        ProposeError::Unknown(_) => ResponseCode::SystemError,
+        ProposeError::NotLeader { .. } | ProposeError::DiskFull | ProposeError::Stopped(_) => {
+            ResponseCode::ServiceNotAvailable
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_available_means_nothing_was_stored_and_an_unknown_outcome_says_so() {
+        let refused = [
+            ServerError::NoLeader,
+            ServerError::Stopping,
+            ServerError::Propose(ProposeError::NotLeader { leader: Some(2) }),
+            ServerError::Propose(ProposeError::DiskFull),
+            ServerError::Propose(ProposeError::Stopped("why".to_owned())),
+        ];
+        assert!(refused.iter().all(|error| error.code() == ResponseCode::ServiceNotAvailable));
+        for error in [
+            ServerError::OutcomeUnknown("why".to_owned()),
+            ServerError::Propose(ProposeError::Unknown("why".to_owned())),
+        ] {
+            assert_eq!(error.code(), ResponseCode::SystemError);
+            assert!(error.to_string().starts_with("[OUTCOME_UNKNOWN] "), "{error}");
+        }
     }
 }

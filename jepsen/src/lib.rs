@@ -12,6 +12,7 @@ pub mod client;
 pub mod cluster;
 pub mod connection;
 pub mod history;
+pub mod lossy;
 pub mod nemesis;
 pub mod node;
 pub mod payload;

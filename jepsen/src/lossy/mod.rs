@@ -1,0 +1,128 @@
+//! A file system that forgets: a disk of ours under a node's data directory, to cut its power, fill
+//! it, break it and slow it down without a machine to unplug.
+//!
+//! It is mounted by FUSE from inside this process (root and `/dev/fuse` are needed, no library and
+//! no helper program). Bytes are on the disk once they were fsync'ed or fdatasync'ed, names once
+//! their directory was fsync'ed; [`Disk::cut`] loses the rest, in whole or in parts. The promise is
+//! POSIX's and no file system's: most real ones keep more, and one must not count on it.
+//!
+//! What it is not: fast, or a place for links, devices or extended attributes.
+//!
+//! Invariants: lossy.I1: what was synced survives every power cut. lossy.I2: after a power cut
+//! nothing comes out of a cache, because every file has a new inode. lossy.I3: the same seed and the
+//! same operations lose the same bytes.
+
+mod content;
+mod faults;
+mod fuse;
+mod loss;
+mod names;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+pub use faults::{Class, Failing, Faults, Hits};
+pub use loss::{Loss, Losses};
+
+use crate::nemesis::Dice;
+use fuse::Mounted;
+use store::Store;
+
+type Result<T> = std::result::Result<T, Errno>;
+
+fn io(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
+/// A mounted disk; unmounted when dropped, its files are in the mount point's place then.
+pub struct Disk {
+    store: Arc<Mutex<Store>>,
+    at: PathBuf,
+    session: Option<BackgroundSession>,
+}
+
+/// Whether such a file system can be mounted here.
+///
+/// # Errors
+/// With the reason why not.
+pub fn check() -> std::result::Result<(), String> {
+    let dir = tempfile::tempdir().map_err(|error| format!("no temporary folder: {error}"))?;
+    let disk = Disk::mount(&dir.path().join("disk"), &dir.path().join("at"), 0);
+    disk.map(drop).map_err(|error| format!("{error:#}"))
+}
+
+impl Disk {
+    /// Mounts an empty disk at `at`, its synced bytes in files below `backing`.
+    ///
+    /// # Errors
+    /// When this process may not mount, or there is no FUSE.
+    pub fn mount(backing: &Path, at: &Path, seed: u64) -> anyhow::Result<Self> {
+        for dir in [backing, at] {
+            std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        ensure!(Path::new("/dev/fuse").exists(), "there is no /dev/fuse");
+        let store = Arc::new(Mutex::new(Store::new(backing)));
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("folio-lossy".to_owned()), MountOption::NoDev];
+        config.acl = SessionACL::Owner;
+        let mounted = Mounted::new(Arc::clone(&store), Dice::new(seed));
+        let session = Session::new(mounted, at, &config)
+            .with_context(|| format!("mount a FUSE file system at {}; it takes root", at.display()))?;
+        let session = session.spawn().context("start the file system's thread")?;
+        Ok(Self { store, at: at.to_owned(), session: Some(session) })
+    }
+
+    /// The power went. The processes that used the disk must be dead: what they wrote and did not
+    /// sync is gone as far as `loss` says, and what they still hold open is stale.
+    ///
+    /// # Errors
+    /// When the backing files cannot be written.
+    pub fn cut(&self, loss: Loss, dice: &mut Dice) -> anyhow::Result<Losses> {
+        Ok(self.store.lock().cut(loss, dice)?)
+    }
+
+    /// Sets what is wrong with the disk from now on; with the default, nothing.
+    pub fn set_faults(&self, faults: Faults) {
+        self.store.lock().trouble.faults = faults;
+    }
+
+    /// How often its faults were met since it was mounted.
+    #[must_use]
+    pub fn hits(&self) -> Hits {
+        self.store.lock().trouble.hits
+    }
+
+    /// Bytes of its files.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.store.lock().used()
+    }
+
+    fn unmount(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        // Also while somebody still holds a file: the mount point must be free at once.
+        let detached = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+        if let Err(error) = detached {
+            tracing::warn!(at = %self.at.display(), %error, "cannot unmount");
+        }
+        drop(session);
+        if let Err(error) = self.store.lock().move_to(&self.at) {
+            tracing::warn!(at = %self.at.display(), %error, "the disk's files are not kept");
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::lossy::Disk;
 use crate::nemesis::Needs;
 
 /// The group all nodes belong to.
 const GROUP: &str = "broker-a";
+/// Its data folder, below its own one.
+const DATA: &str = "data";
 /// Ports between two nodes' brokers: a broker's neighbours stay free for its other listeners.
 const PORTS_PER_NODE: u16 = 10;
 
@@ -70,6 +73,8 @@ pub struct Node {
     child: Option<Child>,
     /// Its process may end by itself.
     excused: bool,
+    /// The lossy disk that is its data folder; goes after the process.
+    disk: Option<Disk>,
 }
 
 impl Node {
@@ -81,7 +86,9 @@ impl Node {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let addresses = Addresses::of(plan.base_port, id);
-        let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false };
+        let disk =
+            plan.needs.lossy.then(|| Disk::mount(&dir.join("disk"), &dir.join(DATA), id)).transpose()?;
+        let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false, disk };
         let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
@@ -120,10 +127,6 @@ impl Node {
 
     fn config_path(&self) -> PathBuf {
         self.dir.join("node.toml")
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
     }
 
     /// What it prints goes here, one file over all its lives.
@@ -227,6 +230,18 @@ impl Node {
         child.wait().with_context(|| format!("wait for node {}", self.id))
     }
 
+    /// Waits for a process that was killed by a signal of ours; one that had ended before and was
+    /// excused counts as well.
+    ///
+    /// # Errors
+    /// When it did not run, or had ended by itself.
+    pub fn buried(&mut self) -> Result<()> {
+        let status = self.wait()?;
+        let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
+        ensure!(killed || self.excused, "node {} had ended by itself: {status}", self.id);
+        Ok(())
+    }
+
     /// The folder with the log's segment files, wherever the node put it below its data folder.
     ///
     /// # Errors
@@ -245,6 +260,20 @@ impl Node {
             }
         }
         bail!("no folder commitlog below {}", self.data_dir().display())
+    }
+
+    /// Its lossy disk.
+    ///
+    /// # Errors
+    /// When the cluster was started without ([`Needs::lossy`]).
+    pub fn disk(&self) -> Result<&Disk> {
+        self.disk.as_ref().with_context(|| format!("node {} has an ordinary disk", self.id))
+    }
+
+    /// Where it keeps everything.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join(DATA)
     }
 
     /// Deletes what the log can rebuild: consume queues, checkpoint, snapshots.
@@ -279,8 +308,21 @@ impl Node {
     /// When the node runs, or something cannot be deleted.
     pub fn wipe_everything(&self) -> Result<()> {
         ensure!(self.child.is_none(), "node {} runs: its files are not ours", self.id);
-        std::fs::remove_dir_all(self.data_dir())
-            .with_context(|| format!("delete {}", self.data_dir().display()))
+        let data = self.data_dir();
+        // Only what is inside: the folder itself may be a mount point.
+        let inside = std::fs::read_dir(&data).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                let is_dir = entry.file_type()?.is_dir();
+                if is_dir {
+                    std::fs::remove_dir_all(entry.path())?;
+                } else {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        });
+        inside.with_context(|| format!("delete what is in {}", data.display()))
     }
 
     /// Lines of its log that say a thread panicked.

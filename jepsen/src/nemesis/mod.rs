@@ -9,14 +9,17 @@
 //! is excused first ([`crate::node::Node::excuse`]): [`Cluster::check_alive`] reports all others.
 
 mod dice;
+mod disk;
 mod kill;
 mod partition;
 mod pause;
+mod power_cut;
 mod target;
 mod weather;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 
@@ -27,6 +30,7 @@ use partition::Shape;
 use weather::Kind;
 
 use crate::cluster::Cluster;
+use crate::lossy;
 
 /// Something under way that ends with a `T`.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -128,6 +132,10 @@ pub trait Nemesis: Send {
 pub fn all() -> Vec<Box<dyn Nemesis>> {
     let mut all: Vec<Box<dyn Nemesis>> =
         vec![Box::new(kill::Kill), Box::new(pause::Pause::short()), Box::new(pause::Pause::long())];
+    all.push(Box::new(power_cut::PowerCut));
+    for kind in [disk::Kind::Full, disk::Kind::Slow, disk::Kind::WriteError, disk::Kind::SyncError] {
+        all.push(Box::new(disk::DiskFault(kind)));
+    }
     for shape in [Shape::OneWay, Shape::Isolate, Shape::Ring, Shape::Bridge] {
         all.push(Box::new(partition::Partition(shape)));
     }
@@ -141,7 +149,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
 ///
 /// # Errors
 /// With the reason why not, by name.
-pub fn available(nemesis: &dyn Nemesis) -> Result<(), Skip> {
-    let _needs = nemesis.needs();
+pub fn available(nemesis: &dyn Nemesis) -> std::result::Result<(), Skip> {
+    static FUSE: LazyLock<std::result::Result<(), String>> = LazyLock::new(lossy::check);
+    if nemesis.needs().lossy {
+        (*FUSE).clone().map_err(Skip::NoFuse)?;
+    }
     Ok(())
 }

@@ -8,12 +8,16 @@
 //! A process that may end by itself because of what was injected (a failed fdatasync must stop it)
 //! is excused first ([`crate::node::Node::excuse`]): [`Cluster::check_alive`] reports all others.
 
+mod damage;
 mod dice;
 mod disk;
 mod kill;
 mod partition;
 mod pause;
 mod power_cut;
+mod restart;
+mod rot;
+mod swap;
 mod target;
 mod weather;
 
@@ -24,9 +28,11 @@ use std::sync::LazyLock;
 use anyhow::Result;
 
 pub use dice::Dice;
+pub use rot::SELF_REPAIR;
 pub use target::Target;
 
 use partition::Shape;
+use rot::Place;
 use weather::Kind;
 
 use crate::cluster::Cluster;
@@ -130,8 +136,25 @@ pub trait Nemesis: Send {
 /// Every nemesis there is.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Nemesis>> {
-    let mut all: Vec<Box<dyn Nemesis>> =
-        vec![Box::new(kill::Kill), Box::new(pause::Pause::short()), Box::new(pause::Pause::long())];
+    let mut all: Vec<Box<dyn Nemesis>> = vec![
+        Box::new(kill::Kill),
+        Box::new(pause::Pause::short()),
+        Box::new(pause::Pause::long()),
+        Box::new(restart::Storm),
+        Box::new(restart::Rolling),
+        Box::new(restart::HandOver),
+        Box::new(swap::Swap(swap::Disk::Empty)),
+        Box::new(swap::Swap(swap::Disk::Old)),
+    ];
+    for (place, live) in [
+        (Place::Log, false),
+        (Place::Log, true),
+        (Place::Derived, false),
+        (Place::Derived, true),
+        (Place::Vote, false),
+    ] {
+        all.push(Box::new(rot::Rot::new(place, live)));
+    }
     all.push(Box::new(power_cut::PowerCut));
     for kind in [disk::Kind::Full, disk::Kind::Slow, disk::Kind::WriteError, disk::Kind::SyncError] {
         all.push(Box::new(disk::DiskFault(kind)));

@@ -16,13 +16,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use folio_engine::disk::{Disk, OpenMode, write_atomically};
+use folio_engine::record::EntryId;
 use serde::{Deserialize, Serialize};
 
 /// What a member says of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogSummary {
+    /// Term of the last entry; 0 when there is none.
+    pub(crate) last_term: u64,
     /// Index of the last entry; the founding membership alone is 0.
     pub(crate) last_index: Option<u64>,
+    /// Whether the member itself may lack what it once acknowledged.
+    pub(crate) lost: bool,
+}
+
+impl LogSummary {
+    /// The last entry.
+    pub(crate) fn last(&self) -> Option<EntryId> {
+        self.last_index.map(|index| EntryId { term: self.last_term, index })
+    }
 }
 
 /// What to do, seen from one look at all members.
@@ -42,7 +54,7 @@ pub(crate) fn decide(is_lowest: bool, others: &[Option<LogSummary>]) -> Step {
     if others.iter().flatten().any(|log| log.last_index >= Some(1)) {
         return Step::CatchUp;
     }
-    let all_empty = others.iter().all(|log| matches!(log, Some(LogSummary { last_index: None })));
+    let all_empty = others.iter().all(|log| log.is_some_and(|log| log.last_index.is_none()));
     if is_lowest && all_empty { Step::Found } else { Step::Wait }
 }
 
@@ -154,9 +166,9 @@ mod tests {
         assert!(!open().note_unsynced("boot 3").unwrap(), "all was on disk");
     }
 
-    const EMPTY: Option<LogSummary> = Some(LogSummary { last_index: None });
-    const FOUNDED: Option<LogSummary> = Some(LogSummary { last_index: Some(0) });
-    const RUNNING: Option<LogSummary> = Some(LogSummary { last_index: Some(1) });
+    const EMPTY: Option<LogSummary> = Some(LogSummary { last_term: 0, last_index: None, lost: false });
+    const FOUNDED: Option<LogSummary> = Some(LogSummary { last_term: 0, last_index: Some(0), lost: false });
+    const RUNNING: Option<LogSummary> = Some(LogSummary { last_term: 1, last_index: Some(1), lost: false });
 
     #[test]
     fn only_the_lowest_founds_and_only_when_every_log_is_empty() {

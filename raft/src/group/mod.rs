@@ -3,6 +3,7 @@
 //! Cheap to clone; all clones are the same group. Nothing here is process-wide: a process may host several
 //! groups.
 
+mod catch_up;
 pub(crate) mod founding;
 mod members;
 pub(crate) mod recover;

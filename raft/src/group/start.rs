@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::founding::{self, Founding, LogSummary, Step};
-use super::{Group, Hooks, Inner, StartError, recover, retention, watch as status};
+use super::{Group, Hooks, Inner, StartError, catch_up, recover, retention, watch as status};
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
 use crate::host::Host;
@@ -132,7 +132,7 @@ impl Group {
         let (publish, status) = watch::channel(first);
         let tasks = vec![
             tokio::spawn(Arc::new(peers).listen(listener)),
-            tokio::spawn(status::follow(raft.clone(), shared.clone(), founding.clone(), publish)),
+            tokio::spawn(status::follow(raft.clone(), shared.clone(), publish)),
             tokio::spawn(retention::run(
                 raft.clone(),
                 host.clone(),
@@ -165,11 +165,17 @@ impl Group {
 }
 
 /// What this node's log holds, for a founder that asks.
-pub(crate) fn summary(shared: &Shared) -> LogSummary {
-    LogSummary { last_index: shared.log.state().last.map(|id| id.index) }
+pub(crate) fn summary(shared: &Shared, founding: &Founding) -> LogSummary {
+    let last = shared.log.state().last;
+    LogSummary {
+        last_term: last.map_or(0, |id| id.term),
+        last_index: last.map(|id| id.index),
+        lost: founding.is_catching_up(),
+    }
 }
 
-/// Founds the group, or waits for it, or notes that this node has to catch up; only with an empty log.
+/// With an empty log: founds the group, or waits for it, or notes that this node has to catch up. Then sees to it
+/// that a node which has to catch up votes again once it has.
 async fn begin(
     raft: Raft,
     shared: Arc<Shared>,
@@ -184,7 +190,7 @@ async fn begin(
         .map(|(id, node)| (*id, node.clone()))
         .collect();
     let is_lowest = others.keys().all(|id| config.node_id < *id);
-    let empty = || summary(&shared).last_index.is_none();
+    let empty = || shared.log.state().last.is_none();
     if config.join && empty() {
         note_catch_up(&raft, &founding);
     }
@@ -209,6 +215,7 @@ async fn begin(
         }
         tokio::time::sleep(founding::ASK_INTERVAL).await;
     }
+    catch_up::run(raft, shared, founding, connections, config).await;
 }
 
 /// From now on, through any restart, this node neither votes nor campaigns until it has caught up.

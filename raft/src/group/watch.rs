@@ -8,7 +8,6 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 
-use super::founding::Founding;
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::types::{Raft, TypeConfig};
@@ -71,25 +70,10 @@ fn differs(a: &Status, b: &Status) -> bool {
 
 /// Follows the metrics until the group stops. Watchers are woken by changes that matter to them only, not by
 /// every record.
-pub(crate) async fn follow(
-    raft: Raft,
-    shared: Arc<Shared>,
-    founding: Arc<Founding>,
-    status: watch::Sender<Status>,
-) {
+pub(crate) async fn follow(raft: Raft, shared: Arc<Shared>, status: watch::Sender<Status>) {
     let mut metrics = raft.metrics();
     loop {
         let new = status_of(&metrics.borrow_and_update(), &shared);
-        let caught_up = new.committed > 0 && new.leader.is_some() && new.applied >= new.committed;
-        if founding.is_catching_up() && caught_up {
-            match founding.caught_up() {
-                Ok(()) => {
-                    raft.runtime_config().elect(true);
-                    tracing::info!(applied = new.applied, "caught up: this node votes again");
-                }
-                Err(error) => tracing::warn!(%error, "caught up, but the marker cannot be removed"),
-            }
-        }
         let old = status.borrow().clone();
         if (&old.role, old.leader, old.term) != (&new.role, new.leader, new.term) {
             tracing::info!(role = new.role.name(), leader = new.leader, term = new.term, "role");

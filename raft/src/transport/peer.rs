@@ -238,7 +238,7 @@ impl Peers {
             Kind::Transfer => self.transfer(&frame.body).await,
             Kind::Snapshot => self.snapshot(&frame.body).await,
             Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
-            Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared)).into()),
+            Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding)).into()),
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
         }
     }

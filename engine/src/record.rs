@@ -35,7 +35,7 @@ pub const HEADER_BYTES: usize = 64;
 /// `maxMessageSize` is 4 MiB), so that one such message always fits.
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
 
-const MAGIC: [u8; 4] = *b"FoLR";
+pub(crate) const MAGIC: [u8; 4] = *b"FoLR";
 const VERSION: u8 = 1;
 const CRC_AT: usize = 60;
 

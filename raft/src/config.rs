@@ -38,6 +38,22 @@ impl Default for Retention {
     }
 }
 
+/// How old records are read and checked in the background, so that rot is found while a peer can mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scrub {
+    /// Bytes read from the disk a second; 0 turns it off.
+    pub bytes_per_second: u64,
+    /// A pass over the whole log begins this long after the one before began, or when that is done.
+    pub interval: Duration,
+}
+
+impl Default for Scrub {
+    /// Slow enough not to be felt: 100 GB in half a day.
+    fn default() -> Self {
+        Scrub { bytes_per_second: 4 << 20, interval: Duration::from_secs(24 * 3600) }
+    }
+}
+
 /// Election timing. A follower campaigns after `election_max` plus a random time between the two bounds
 /// without hearing from the leader (openraft's lease plus its timeout).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,4 +105,6 @@ pub struct GroupConfig {
     pub timing: Timing,
     /// When old segments go.
     pub retention: Retention,
+    /// How old records are checked.
+    pub scrub: Scrub,
 }

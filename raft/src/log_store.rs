@@ -9,8 +9,9 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use folio_engine::log::{Completion, WriteError};
+use folio_engine::log::{Completion, ReadError, WriteError};
 use folio_engine::planted;
 use folio_engine::record::Record;
 use futures_util::{Stream, StreamExt, stream};
@@ -24,6 +25,11 @@ use crate::types::{Content, LogEntry, LogId, TypeConfig, Vote, body_of, entry_id
 
 /// Bytes that one read for replication or apply returns at most (one record is always returned).
 const READ_BYTES_MAX: usize = 2 << 20;
+
+/// How long to wait before reading a damaged record again.
+const MEND_WAIT: Duration = Duration::from_millis(50);
+/// Waits after which the log says what is waited for, again and again.
+const WARN_EVERY: u32 = 200;
 
 /// openraft's view of the commit log.
 #[derive(Clone)]
@@ -54,9 +60,24 @@ impl LogStore {
         (start < end).then_some((start, end))
     }
 
-    fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        let records = self.shared.log.read(start, end, READ_BYTES_MAX).map_err(io::Error::other)?;
-        Ok(records.into_iter().map(LogEntry::stored).collect())
+    /// Where a record is damaged, waits until it was mended: openraft takes a failed read for the end of this node.
+    async fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        let mut waits = 0u32;
+        loop {
+            match self.shared.log.read(start, end, READ_BYTES_MAX) {
+                Ok(records) => return Ok(records.into_iter().map(LogEntry::stored).collect()),
+                Err(ReadError::Rot { position, index, .. } | ReadError::Misplaced { position, index })
+                    if self.shared.log.is_damaged(position) =>
+                {
+                    if waits.is_multiple_of(WARN_EVERY) {
+                        tracing::warn!(position, index, "waiting for a damaged record to be mended");
+                    }
+                    waits = waits.wrapping_add(1);
+                    tokio::time::sleep(MEND_WAIT).await;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
     }
 
     fn has(&self, index: u64) -> bool {
@@ -93,7 +114,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let Some((mut start, end)) = self.clamp(&range) else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         while start < end {
-            let more = self.read(start, end)?;
+            let more = self.read(start, end).await?;
             start += more.len() as u64;
             entries.extend(more);
         }
@@ -111,7 +132,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             if start >= end {
                 return None;
             }
-            match store.read(start, end) {
+            match store.read(start, end).await {
                 Ok(entries) => {
                     let next = start + entries.len() as u64;
                     let entries: Vec<_> = entries.into_iter().map(Ok).collect();
@@ -124,7 +145,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(start, end)
+        self.read(start, end).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -209,7 +230,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 self.shared.note_truncated(None);
                 Ok(())
             }
-            _ => self.durably(|done| self.shared.log.purge(id, done)).await,
+            _ => loop {
+                let damages = self.shared.log.damages();
+                match self.durably(|done| self.shared.log.purge(id, done)).await {
+                    // Finding the place needs the records around it.
+                    Err(_) if damages != self.shared.log.damages() || !damages.is_empty() => {
+                        tokio::time::sleep(MEND_WAIT).await;
+                    }
+                    purged => return purged,
+                }
+            },
         }
     }
 }

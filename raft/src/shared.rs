@@ -42,6 +42,15 @@ pub(crate) struct Shared {
     pub(crate) segment_bytes: u64,
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
+    pub(crate) rot: Rot,
+}
+
+/// What became of damaged records since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Rot {
+    pub(crate) mended: AtomicU64,
+    /// Bytes the scrub has read.
+    pub(crate) scrubbed_bytes: AtomicU64,
 }
 
 /// A call of another node, until its answer is written.

@@ -63,4 +63,8 @@ pub struct Status {
     pub lag: BTreeMap<u64, u64>,
     /// Whether the disk has no room for another segment.
     pub disk_full: bool,
+    /// Records found damaged on this node's disk and not mended yet.
+    pub damaged: u64,
+    /// Damaged records that were mended with a peer's copy since the start.
+    pub mended: u64,
 }

@@ -49,6 +49,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             flush: Flush::Sync,
             timing: Timing::default(),
             retention: Retention::default(),
+            scrub: Default::default(),
         };
         let host = Host::new(Arc::new(RealDisk));
         let opened =
@@ -66,6 +67,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             applied_position: AtomicU64::new(0),
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
+            rot: Default::default(),
         });
         let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);
         Ok((dir, LogStore::new(shared), machine))

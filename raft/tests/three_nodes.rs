@@ -12,7 +12,7 @@ use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_raft::command::{Command, Outcome, Topic};
-use folio_raft::config::{Flush, GroupConfig, Retention, Timing};
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt};
 use folio_raft::status::Role;
@@ -75,6 +75,7 @@ impl Cluster {
             flush: Flush::Sync,
             timing: Timing::default(),
             retention: self.retention.clone(),
+            scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
         };
         let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
         self.groups.insert(id, group);
@@ -266,6 +267,82 @@ async fn a_member_that_lost_its_disk_does_not_vote_until_it_has_caught_up() {
         assert!(Instant::now() < deadline, "the node never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Flips a bit in the stored log of a node.
+fn rot(dir: &std::path::Path, position: u64) {
+    use std::os::unix::fs::FileExt;
+    let base = position - position % SEGMENT_BYTES;
+    let path = dir.join("commitlog").join(format!("{base:020}"));
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, position - base).unwrap();
+    file.write_all_at(&[byte[0] ^ 8], position - base).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rot_found_by_the_scrub_is_mended_from_a_peer_on_every_node() {
+    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    cluster.send_all(0..400).await;
+    cluster.assert_identical().await;
+    // The log's cache would hide it.
+    let ids: Vec<u64> = cluster.groups.keys().copied().collect();
+    for id in &ids {
+        cluster.stop(*id).await;
+    }
+    for (id, position) in ids.iter().zip([3_000, 70_000, 100]) {
+        rot(cluster.dirs[id].path(), position);
+    }
+    for id in &ids {
+        cluster.boot(*id, false).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while cluster.groups.values().any(|group| group.status().mended == 0) {
+        assert!(Instant::now() < deadline, "not mended");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.send_all(400..410).await;
+    cluster.assert_identical().await;
+    assert!(cluster.groups.values().all(|group| group.status().damaged == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_before() {
+    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    cluster.send_all(0..100).await;
+    cluster.assert_identical().await;
+    let leader = cluster.leader().await.node_id();
+    let others: Vec<u64> = cluster.groups.keys().copied().filter(|id| *id != leader).collect();
+    let (rotten, stale) = (others[0], others[1]);
+    cluster.stop(stale).await;
+    // Acknowledged by the leader and the node that will rot, unknown to the third.
+    cluster.send_all(100..200).await;
+    cluster.assert_identical().await;
+    cluster.stop(rotten).await;
+    cluster.stop(leader).await;
+    let dir = cluster.dirs[&rotten].path().to_owned();
+    std::fs::remove_file(dir.join("checkpoint")).unwrap();
+    rot(&dir, 20_000);
+    cluster.boot(rotten, false).await;
+    assert!(dir.join("catching-up").exists());
+    assert!(cluster.groups[&rotten].log().state().next_position <= 20_000, "cut before the damage");
+    cluster.boot(stale, false).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let leads = |group: &Group| group.status().role == Role::Leader;
+    assert!(
+        !cluster.groups.values().any(leads),
+        "catch_up.I1: the two do not know what the leader acknowledged"
+    );
+    cluster.boot(leader, false).await;
+    cluster.send_all(200..210).await;
+    cluster.assert_identical().await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while dir.join("catching-up").exists() {
+        assert!(Instant::now() < deadline, "the node never votes again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let bounds = cluster.leader().await.queues().bounds("orders", 0);
+    assert_eq!(bounds, Some((0, 53)), "210 messages in 4 queues, none lost");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

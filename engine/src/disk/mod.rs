@@ -81,6 +81,12 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Reads at `offset` until `buf` is full or the file ends; returns how many bytes were read.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// As [`DiskFile::read_at`], but from the device where the file system allows it, not from memory: memory may hold
+    /// what the device has lost.
+    fn read_stored_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.read_at(buf, offset)
+    }
+
     /// Writes all of `bufs`, one after the other, from `offset` on.
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
 

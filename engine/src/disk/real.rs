@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
 use rustix::io::{Errno, pwritev};
 
 use super::{Disk, DiskFile, DiskLock, OpenMode, map};
@@ -40,7 +41,7 @@ impl Disk for RealDisk {
             }
         }
         let file = options.open(path)?;
-        Ok(Arc::new(RealFile { file, map: RwLock::new(Bytes::new()) }))
+        Ok(Arc::new(RealFile { file, map: RwLock::new(Bytes::new()), direct: OnceLock::new() }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -86,7 +87,12 @@ struct RealFile {
     file: File,
     /// Empty until the first slice is asked for.
     map: RwLock<Bytes>,
+    /// The file once more, to be read past the page cache; `None` where the file system does not offer that.
+    direct: OnceLock<Option<File>>,
 }
+
+/// What direct reads are aligned to: the largest logical block in use.
+const DIRECT_BYTES: usize = 4096;
 
 impl RealFile {
     /// A map that holds at least `end` bytes.
@@ -104,6 +110,38 @@ impl RealFile {
             *map = map::map(&self.file, len)?;
         }
         Ok(map.clone())
+    }
+
+    /// Reads whole blocks around the range past the page cache; `None` where that is not possible.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
+        let direct = self.direct.get_or_init(|| {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
+        });
+        let file = direct.as_ref()?;
+        let skip = (offset % DIRECT_BYTES as u64) as usize;
+        let wanted = (skip + buf.len()).next_multiple_of(DIRECT_BYTES);
+        let mut space = vec![0; wanted + DIRECT_BYTES];
+        let aligned = space.as_ptr().align_offset(DIRECT_BYTES);
+        let blocks = space.get_mut(aligned..aligned + wanted)?;
+        let mut done = 0;
+        while done < wanted {
+            match file.read_at(&mut blocks[done..], offset - skip as u64 + done as u64) {
+                Ok(0) => break,
+                // A direct read ends early only at the end of the file.
+                Ok(count) if !count.is_multiple_of(DIRECT_BYTES) => {
+                    done += count;
+                    break;
+                }
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+        let count = done.saturating_sub(skip).min(buf.len());
+        buf[..count].copy_from_slice(&blocks[skip..skip + count]);
+        Some(count)
     }
 
     fn fill_with_zeroes(&self, bytes: u64) -> io::Result<()> {
@@ -134,6 +172,13 @@ impl DiskFile for RealFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_stored_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.read_direct(buf, offset) {
+            Some(count) => Ok(count),
+            None => self.read_at(buf, offset),
+        }
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
@@ -215,6 +260,23 @@ mod tests {
         let mut read = vec![0; 7 + parts.concat().len()];
         assert_eq!(file.read_at(&mut read, 0).unwrap(), read.len());
         assert_eq!(read[7..], parts.concat());
+    }
+
+    #[test]
+    fn what_is_stored_is_read_at_any_offset() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("f"));
+        let bytes: Vec<u8> = (0..20_000u32).map(|i| (i / 7) as u8).collect();
+        file.write_all_at(&[IoSlice::new(&bytes)], 0).unwrap();
+        for (offset, len) in
+            [(0, 10), (4095, 2), (4096, 4096), (8191, 9000), (19_990, 100), (20_000, 5), (90_000, 5)]
+        {
+            let mut read = vec![0; len];
+            let count = file.read_stored_at(&mut read, offset as u64).unwrap();
+            let from = offset.min(bytes.len());
+            let expected = &bytes[from..(offset + len).clamp(from, bytes.len())];
+            assert_eq!(&read[..count], expected, "{len} bytes from {offset}");
+        }
     }
 
     #[test]

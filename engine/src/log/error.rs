@@ -170,6 +170,14 @@ pub enum ReadError {
         /// The end.
         end: u64,
     },
+    /// Refused: the bytes do not lie inside one record.
+    #[error("the bytes asked for at position {position} go beyond the end of their record at {end}")]
+    Crossing {
+        /// What was asked for.
+        position: u64,
+        /// Where the record ends.
+        end: u64,
+    },
     /// Transient: the range was truncated or purged while it was read.
     #[error("the range changed while it was read")]
     Changed,
@@ -178,6 +186,8 @@ pub enum ReadError {
     Rot {
         /// Where in the log.
         position: u64,
+        /// The entry that should be there.
+        index: u64,
         /// What is wrong.
         reason: RecordError,
     },

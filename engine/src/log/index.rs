@@ -26,6 +26,12 @@ impl Index {
         at.checked_sub(1).map(|at| self.points[at])
     }
 
+    /// The last known entry that does not start after `position`.
+    pub(super) fn before_position(&self, position: u64) -> Option<(u64, u64)> {
+        let at = self.points.partition_point(|point| point.1 <= position);
+        at.checked_sub(1).map(|at| self.points[at])
+    }
+
     /// Forgets the entries above `keep`.
     pub(super) fn forget_after(&mut self, keep: u64) {
         self.points.retain(|point| point.0 <= keep);

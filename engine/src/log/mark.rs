@@ -162,11 +162,7 @@ impl Mark {
     /// Starts over after a reset, durable in both slots.
     pub(super) fn put(&mut self, epoch: u64, position: u64) -> io::Result<()> {
         (self.epoch, self.position, self.dirty) = (epoch, position, false);
-        for _ in 0..2 {
-            self.slots.write(&self.encode())?;
-            self.slots.sync()?;
-        }
-        Ok(())
+        self.slots.write_both(&self.encode())
     }
 
     fn encode(&self) -> [u8; 16] {

@@ -17,7 +17,8 @@
 //! - `log.I2`: a segment file and its name are durable before a record in it is acknowledged.
 //! - `log.I3`: after a failed write or sync nothing is written or acknowledged any more.
 //! - `log.I4`: a vote is durable only after all that was appended before it.
-//! - `log.I5`: a damaged record below the durable mark is rot: opening refuses and changes nothing.
+//! - `log.I5`: a damaged record below the durable mark is rot: opening refuses and changes nothing, unless told to cut
+//!   there ([`OnRot::Cut`]).
 //! - `log.I6`: a truncation is durable before a later append is acknowledged; a crash inside it leaves the old tail, the
 //!   new one, or one in between.
 //! - `log.I7`: bytes of a cut or truncated tail never become part of the log again: they are zeroed, and the chain
@@ -25,6 +26,8 @@
 //! - `log.I8`: positions and stamps are a function of the records before and the segment size alone.
 
 mod cache;
+mod cut;
+mod damage;
 mod error;
 mod index;
 mod mark;
@@ -32,10 +35,12 @@ mod open;
 mod prepare;
 mod queue;
 mod recovery;
+mod scrub;
 mod segment;
 mod slots;
 mod tail;
 mod truncate;
+mod verified;
 mod view;
 mod workers;
 mod writer;
@@ -49,8 +54,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use damage::{Damage, Watcher};
 pub use error::{AppendError, OpenError, ReadError, WriteError};
 pub use workers::{Running, Stepped, Threads, Worker, Workers};
+pub use scrub::Scrubbed;
 
 use crate::counters::QueueCounters;
 use crate::disk::Disk;
@@ -77,6 +84,17 @@ impl Default for LogConfig {
     fn default() -> LogConfig {
         LogConfig { segment_bytes: 1 << 30, cache_bytes: 32 << 20, sync: true }
     }
+}
+
+/// What opening does about damage below the durable mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRot {
+    /// Refuses, and changes nothing.
+    #[default]
+    Refuse,
+    /// Ends the log before the first damaged record. The caller has noted durably that this replica lost what it had
+    /// acknowledged, and must not vote before it has caught up.
+    Cut,
 }
 
 /// The state of the log after some record, from which stamping can go on.
@@ -132,6 +150,8 @@ struct Shared {
     queue: Queue,
     vote: Mutex<Option<Bytes>>,
     poison: OnceLock<String>,
+    verified: verified::Verified,
+    damages: damage::Damages,
 }
 
 impl Shared {
@@ -181,18 +201,21 @@ impl CommitLog {
         config: LogConfig,
         base: StampBase,
     ) -> Result<CommitLog, OpenError> {
-        CommitLog::open_on(disk, Arc::new(Threads::default()), dir, config, base)
+        let workers = Arc::new(Threads::default());
+        open::open(disk, workers, dir, config, base, OnRot::Refuse)
     }
 
-    /// Like [`CommitLog::open`], with workers that a simulation may step.
+    /// Like [`CommitLog::open`], with workers that a simulation may step, and a say in what happens when acknowledged
+    /// records are damaged.
     pub fn open_on(
         disk: Arc<dyn Disk>,
         workers: Arc<dyn Workers>,
         dir: &Path,
         config: LogConfig,
         base: StampBase,
+        on_rot: OnRot,
     ) -> Result<CommitLog, OpenError> {
-        open::open(disk, workers, dir, config, base)
+        open::open(disk, workers, dir, config, base, on_rot)
     }
 
     /// Leader: makes `draft` the entry `id`: stamps its messages, seals it and hands it to the writer. Returns at once;
@@ -253,12 +276,12 @@ impl CommitLog {
     /// Entries `start` to before `end`, consecutive, at least one if `start` is there, no more once `max_bytes` are
     /// reached. Nothing if `start` is beyond the last entry.
     pub fn read(&self, start: u64, end: u64, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
-        view::read(&self.inner.shared.view, start, end, max_bytes)
+        view::read(&self.inner.shared, start, end, max_bytes)
     }
 
-    /// Stored bytes, shared with the log's memory. They lie inside one record.
+    /// Stored bytes, shared with the log's memory. They lie inside one record, which is whole (`damage.I1`).
     pub fn bytes(&self, position: u64, len: usize) -> Result<Bytes, ReadError> {
-        view::bytes(&self.inner.shared.view, self.inner.shared.config.segment_bytes, position, len)
+        view::bytes(&self.inner.shared, position, len)
     }
 
     /// Where the log stands.

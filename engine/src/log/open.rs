@@ -15,7 +15,7 @@ use super::tail::Tail;
 use super::view::View;
 use super::workers::{Running, Workers};
 use super::writer::Writer;
-use super::{CommitLog, Inner, LogConfig, Shared, StampBase, segment};
+use super::{CommitLog, Inner, LogConfig, OnRot, Shared, StampBase, segment};
 use crate::disk::Disk;
 
 /// The smallest segment: some records must fit.
@@ -29,6 +29,7 @@ pub(super) fn open(
     dir: &Path,
     config: LogConfig,
     base: StampBase,
+    on_rot: OnRot,
 ) -> Result<CommitLog, OpenError> {
     if config.segment_bytes < SEGMENT_BYTES_MIN {
         return Err(OpenError::Config(config.segment_bytes));
@@ -41,7 +42,8 @@ pub(super) fn open(
     let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC)?;
     let durable_path = dir.join("durable");
     let mut mark = Mark::open(&*disk, &durable_path, &start)?;
-    let recovered = Recovery::new(&*disk, &directory, config, start, &mark)?.run(base)?;
+    let recovered = Recovery::new(&*disk, &directory, config, start, &mark, on_rot)?;
+    let recovered = recovered.run(base, &mut mark)?;
     mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
 
     let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
@@ -56,6 +58,8 @@ pub(super) fn open(
         queue: Queue::default(),
         vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
         poison: OnceLock::new(),
+        verified: Default::default(),
+        damages: Default::default(),
     });
     let Recovered { files, stamper, walk, .. } = recovered;
     let now = workers.now();

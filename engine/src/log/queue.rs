@@ -48,6 +48,8 @@ pub(super) enum Change {
         start: Start,
         epoch: u64,
     },
+    /// A damaged record is replaced.
+    Mend(Record),
     Close,
 }
 

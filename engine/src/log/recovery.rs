@@ -9,24 +9,18 @@
 //! rest of the segment is zeroed and later segments are removed, durably, before anything is appended (`log.I7`).
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{IoContext, OpenError};
 use super::mark::{Mark, Start};
 use super::segment::{Segment, base_of, base_of_path, path_of};
-use super::truncate::zero;
 use super::view::Live;
-use super::{LogConfig, StampBase, prepare};
+use super::{LogConfig, OnRot, StampBase};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::record::{EntryId, HEADER_BYTES, Record, RecordError, RecordHeader, RecordKind};
 use crate::stamp::Stamper;
-
-/// Bytes looked at together when searching the rest of a segment for what is not zero.
-const SEARCH_BYTES: usize = 1 << 20;
-/// Bytes behind the end that are zeroed whether or not they read as zero; more than a header.
-const END_BYTES: u64 = 4096;
 
 pub(super) type Files = BTreeMap<u64, Arc<dyn DiskFile>>;
 
@@ -79,8 +73,9 @@ pub(super) struct Recovery<'a> {
     pub(super) config: LogConfig,
     pub(super) start: Start,
     pub(super) durable: u64,
-    files: Files,
-    segments: Vec<Live>,
+    pub(super) files: Files,
+    pub(super) segments: Vec<Live>,
+    on_rot: OnRot,
 }
 
 impl<'a> Recovery<'a> {
@@ -91,10 +86,11 @@ impl<'a> Recovery<'a> {
         config: LogConfig,
         start: Start,
         mark: &Mark,
+        on_rot: OnRot,
     ) -> Result<Recovery<'a>, OpenError> {
         let durable = mark.position();
-        let mut recovery =
-            Recovery { disk, directory, config, start, durable, files: Files::new(), segments: Vec::new() };
+        let (files, segments) = (Files::new(), Vec::new());
+        let mut recovery = Recovery { disk, directory, config, start, durable, files, segments, on_rot };
         for path in disk.list(directory).context("list", directory)? {
             let Some(base) = base_of_path(&path) else { continue };
             let file = disk.open(&path, OpenMode::ReadWrite).context("open", &path)?;
@@ -109,7 +105,7 @@ impl<'a> Recovery<'a> {
     }
 
     /// Reads the log from `base` to its tail and repairs the tail.
-    pub(super) fn run(mut self, base: StampBase) -> Result<Recovered, OpenError> {
+    pub(super) fn run(mut self, base: StampBase, mark: &mut Mark) -> Result<Recovered, OpenError> {
         let mut walk = self.reach(&base)?;
         let mut stamper = Stamper::new(base.counters, base.id.map(|id| id.index));
         let (scanned_from, mut records) = (walk.end, 0u64);
@@ -125,6 +121,8 @@ impl<'a> Recovery<'a> {
             }
         };
         self.refuse_rot(&walk, stop)?;
+        // Before anything goes: a crash in between must leave a torn tail, not rot once more.
+        mark.lower(walk.end).context("lower the durable mark of", self.directory)?;
         let cut_bytes = self.cut(walk.end)?;
         tracing::info!(
             directory = %self.directory.display(),
@@ -140,7 +138,7 @@ impl<'a> Recovery<'a> {
         Ok(Recovered { files: self.files, segments: self.segments, stamper, walk })
     }
 
-    fn base_of(&self, position: u64) -> u64 {
+    pub(super) fn base_of(&self, position: u64) -> u64 {
         base_of(position, self.config.segment_bytes)
     }
 
@@ -207,22 +205,58 @@ impl<'a> Recovery<'a> {
         self.note(&first);
         loop {
             base += self.config.segment_bytes;
-            let header = match self.header(base) {
+            let header = match self.first_header(base) {
                 Ok(header) => header,
                 Err(Stop { failure: None, .. }) if self.durable <= base => {
                     return Err(OpenError::BaseBeyondTail { base: position, tail: base });
                 }
-                Err(stop) => return Err(self.refusal(stop)),
+                Err(stop) => {
+                    // What it should be follows from the segment before; whoever reads it finds the damage again.
+                    let walk = self.end_of_segment(base - self.config.segment_bytes, stop)?;
+                    if base == target {
+                        return Ok(walk);
+                    }
+                    let first = walk.last.map_or(0, |last| last.index + 1);
+                    self.note_at(first, base);
+                    continue;
+                }
             };
-            if header.position != base {
-                return Err(self.rot(base, "it is not the segment's first record".into()));
-            }
             if base == target {
                 let last = header.index.checked_sub(1).map(|index| EntryId { term: 0, index });
                 return Ok(Walk { end: base, prev_crc: header.prev_crc, last });
             }
             self.note(&header);
         }
+    }
+
+    /// The header of the first record of the segment at `base`.
+    fn first_header(&self, base: u64) -> Result<RecordHeader, Stop> {
+        let header = self.header(base)?;
+        if header.position == base {
+            Ok(header)
+        } else {
+            Err(Stop::new(base, "it is not the segment's first record"))
+        }
+    }
+
+    /// Where the records of the segment at `base` end, by their headers alone; `damaged` is why somebody wants to know.
+    fn end_of_segment(&self, base: u64, damaged: Stop) -> Result<Walk, OpenError> {
+        let first = self.segments.last().filter(|live| live.segment.base == base).map(|live| live.first);
+        let Some((_, mut position)) = first else { return Err(self.refusal(damaged)) };
+        let mut walk: Option<Walk> = None;
+        loop {
+            let header = match (&walk, self.header(position)) {
+                (Some(walk), Ok(header)) if self.continues(walk, position).is_ok() => header,
+                (None, Ok(header)) if header.position == position => header,
+                _ => break,
+            };
+            walk.get_or_insert(Walk { end: 0, prev_crc: 0, last: None }).past(&header);
+            position = header.end();
+            if base_of(position, self.config.segment_bytes) != base {
+                break;
+            }
+        }
+        walk.ok_or_else(|| self.refusal(damaged))
     }
 
     fn header(&self, position: u64) -> Result<RecordHeader, Stop> {
@@ -298,16 +332,20 @@ impl<'a> Recovery<'a> {
     }
 
     fn note(&mut self, header: &RecordHeader) {
-        let base = self.base_of(header.position);
+        self.note_at(header.index, header.position);
+    }
+
+    fn note_at(&mut self, index: u64, position: u64) {
+        let base = self.base_of(position);
         if self.segments.last().is_none_or(|live| live.segment.base != base) {
             let segment = Segment::new(base);
             if let Some(file) = self.files.get(&base) {
                 segment.set_file(file);
             }
-            self.segments.push(Live { segment: Arc::new(segment), first: (header.index, header.position) });
+            self.segments.push(Live { segment: Arc::new(segment), first: (index, position) });
         }
         if let Some(live) = self.segments.last() {
-            live.segment.note(header.index, header.position);
+            live.segment.note(index, position);
         }
     }
 
@@ -324,79 +362,19 @@ impl<'a> Recovery<'a> {
     }
 
     fn refuse_rot(&self, walk: &Walk, stop: Stop) -> Result<(), OpenError> {
-        let refused = self.durable > walk.end || stop.failure.is_some();
-        if refused { Err(self.refusal(stop)) } else { Ok(()) }
-    }
-
-    /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero.
-    fn cut(&mut self, end: u64) -> Result<u64, OpenError> {
-        let base = self.base_of(end);
-        // A segment below the start that still stands is left over from a purge that a crash cut short.
-        let first = self.segments.first().map_or(base, |live| live.segment.base);
-        let gone: Vec<u64> =
-            self.files.keys().copied().filter(|&other| other < first || other > base).collect();
-        for other in gone {
-            self.files.remove(&other);
-            let path = path_of(self.directory, other);
-            self.disk.remove(&path).context("remove", &path)?;
+        let is_rot = self.durable > walk.end;
+        if stop.failure.is_some() || (is_rot && self.on_rot == OnRot::Refuse) {
+            return Err(self.refusal(stop));
         }
-        let path = path_of(self.directory, base);
-        let made = prepare::create(self.disk, self.directory, base, self.config.segment_bytes);
-        let file = self.files.entry(base).or_insert(made.context("make", &path)?);
-        let cut =
-            blank(&**file, end - base, self.config.segment_bytes).context("cut the torn tail of", &path)?;
-        self.settle(end)?;
-        Ok(cut)
-    }
-
-    /// Makes what was found durable: it counts as the log from now on. Up to the durable mark it is; behind it, it may be
-    /// in the page cache only, where a killed process left it. If that process was stopped by a failed sync, those pages
-    /// pass for clean and another sync would leave them out: they are written again.
-    fn settle(&self, end: u64) -> Result<(), OpenError> {
-        for (&base, file) in &self.files {
-            let path = path_of(self.directory, base);
-            let segment_end = base + self.config.segment_bytes;
-            let (from, to) = (self.durable.max(base), end.min(segment_end));
-            rewrite(&**file, from - base, to.saturating_sub(base)).context("write again", &path)?;
-            if (base..segment_end).contains(&end) {
-                // The zeroes of a truncation likewise: without its first bytes no old record continues the log.
-                let to = segment_end.min(end + END_BYTES);
-                zero(&**file, end - base, to - base).context("write again", &path)?;
-            }
-            file.sync_data().context("sync", &path)?;
+        if is_rot {
+            let (position, reason, durable) = (stop.position, stop.reason, self.durable);
+            tracing::error!(
+                position,
+                reason,
+                durable,
+                "log.I5: acknowledged records are damaged, the log is cut there"
+            );
         }
         Ok(())
     }
-}
-
-/// Writes the bytes from `from` to `end` of a file once more.
-fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
-    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
-    let mut at = from;
-    while at < end {
-        let count = bytes.len().min((end - at) as usize);
-        let read = file.read_at(&mut bytes[..count], at)?;
-        if read == 0 {
-            return Ok(());
-        }
-        file.write_all_at(&[IoSlice::new(&bytes[..read])], at)?;
-        at += read as u64;
-    }
-    Ok(())
-}
-
-/// Zeroes what is not zero from `from` to `end`; returns how many bytes were looked at again for it.
-fn blank(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
-    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
-    let (mut at, mut cut) = (from, 0);
-    while at < end {
-        let count = bytes.len().min((end - at) as usize);
-        let read = file.read_at(&mut bytes[..count], at)?;
-        if bytes[..read].iter().any(|&byte| byte != 0) {
-            zero(file, at, at + read as u64)?;
-            cut += read as u64;
-        }
-        at += count as u64;
-    }
-    Ok(cut)
 }

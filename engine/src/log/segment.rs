@@ -13,7 +13,10 @@ use parking_lot::Mutex;
 use super::error::ReadError;
 use super::index::Index;
 use crate::disk::DiskFile;
-use crate::record::{HEADER_BYTES, Record, RecordHeader};
+use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordHeader};
+
+/// How far a record is looked for from a known one before it, header by header.
+const HOP_BYTES_MAX: u64 = 256 << 10;
 
 /// Where a record of `length` bytes goes when the log ends at `end`.
 pub(super) fn place(end: u64, length: u64, segment_bytes: u64) -> u64 {
@@ -72,10 +75,50 @@ impl Segment {
         file.slice(position - self.base, length).map_err(|error| io(error.to_string()))
     }
 
+    /// Fills `bytes` with what the disk holds from `position` on.
+    pub(super) fn read_stored(&self, position: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
+        let io = |reason: String| ReadError::Io { position, reason };
+        let file = self.file.get().ok_or_else(|| io("the segment has no file yet".into()))?;
+        let read = file.read_stored_at(bytes, position - self.base).map_err(|error| io(error.to_string()))?;
+        // What a file too short should hold reads as no record.
+        bytes[read..].fill(0);
+        Ok(())
+    }
+
+    /// The whole record around `position`, payload checked; `first` is the segment's first entry.
+    pub(super) fn around(&self, position: u64, first: (u64, u64)) -> Result<Record, ReadError> {
+        let mut header = match self.header_before(position, first.1) {
+            Some(header) => header,
+            None => self.header(first.1, first.0)?,
+        };
+        while header.end() <= position {
+            header = self.header(header.end(), header.index + 1)?;
+        }
+        self.note(header.index, header.position);
+        self.record(header.position, header.index)
+    }
+
+    /// The last record header that starts at or before `position` and at or after `first`, looked for backwards.
+    fn header_before(&self, position: u64, first: u64) -> Option<RecordHeader> {
+        let known = self.index.lock().before_position(position).filter(|known| known.1 >= first);
+        if let Some((index, at)) = known.filter(|known| position - known.1 <= HOP_BYTES_MAX) {
+            return self.header(at, index).ok();
+        }
+        let from = first.max(position.saturating_sub(RECORD_BYTES_MAX as u64));
+        let stretch = self.bytes(from, (position - from) as usize + HEADER_BYTES).ok()?;
+        let candidates = memchr::memmem::rfind_iter(&stretch, &MAGIC);
+        let mut headers = candidates.filter_map(|at| {
+            let header = RecordHeader::parse(&stretch[at..]).ok()?;
+            (header.position == from + at as u64 && header.position <= position).then_some(header)
+        });
+        headers.next()
+    }
+
     /// The header at `position`, which must be that of entry `index`.
     pub(super) fn header(&self, position: u64, index: u64) -> Result<RecordHeader, ReadError> {
         let bytes = self.bytes(position, HEADER_BYTES)?;
-        let header = RecordHeader::parse(&bytes).map_err(|reason| ReadError::Rot { position, reason })?;
+        let header =
+            RecordHeader::parse(&bytes).map_err(|reason| ReadError::Rot { position, index, reason })?;
         if (header.position, header.index) != (position, index) {
             return Err(ReadError::Misplaced { position, index });
         }
@@ -86,7 +129,7 @@ impl Segment {
     pub(super) fn record(&self, position: u64, index: u64) -> Result<Record, ReadError> {
         let header = self.header(position, index)?;
         let frame = self.bytes(position, header.length as usize)?;
-        Record::parse(frame).map_err(|reason| ReadError::Rot { position, reason })
+        Record::parse(frame).map_err(|reason| ReadError::Rot { position, index, reason })
     }
 
     /// The header of entry `index`, found from the nearest entry known before it; `first` is the segment's first.

@@ -15,6 +15,7 @@
 //!
 //! Invariants
 //! - `slots.I1` Between two syncs only one slot is written, the other one holds what was synced last.
+//! - `slots.I2` A value that must never be forgotten (the vote) stands in both slots before anybody relies on it.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -68,7 +69,10 @@ impl Slots {
         let again = encode(magic, sequence, &value);
         file.write_all_at(&[IoSlice::new(&again)], slot * SLOT_BYTES as u64).context("write", path)?;
         file.sync_data().context("sync", path)?;
-        Ok((Slots { file, magic, sequence, active: 1 - slot }, value))
+        let mut slots = Slots { file, magic, sequence, active: 1 - slot };
+        // The other slot, torn, rotten or older: it must not come back if this one is damaged.
+        slots.write(&value).and_then(|()| slots.sync()).context("write", path)?;
+        Ok((slots, value))
     }
 
     /// Writes a value over the slot that is not the last synced one; not durable yet.
@@ -79,6 +83,16 @@ impl Slots {
         self.sequence += 1;
         let bytes = encode(self.magic, self.sequence, value);
         self.file.write_all_at(&[IoSlice::new(&bytes)], self.active * SLOT_BYTES as u64)
+    }
+
+    /// Writes a value into both slots, one after the other, each durable before the next step: from then on the file
+    /// survives damage to either slot without an older value coming back (`slots.I2`).
+    pub(super) fn write_both(&mut self, value: &[u8]) -> io::Result<()> {
+        for _ in 0..2 {
+            self.write(value)?;
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// Makes the last written value durable.
@@ -161,5 +175,27 @@ mod tests {
             refused.contains("both copies are bad") && refused.contains(path.to_str().unwrap()),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn a_value_in_both_slots_survives_damage_to_either_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let (mut slots, _) = open(&path).unwrap();
+        slots.write_both(b"first vote").unwrap();
+        slots.write_both(b"second vote").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for slot in [0, SLOT_BYTES] {
+            for damage in [HEAD_BYTES + 3, 5] {
+                let mut bytes = whole.clone();
+                bytes[slot + damage] ^= 0x40;
+                std::fs::write(&path, &bytes).unwrap();
+                assert_eq!(open(&path).unwrap().1[..], *b"second vote", "slots.I2");
+            }
+            let mut bytes = whole.clone();
+            bytes[slot..slot + SLOT_BYTES].fill(0);
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(open(&path).unwrap().1[..], *b"second vote", "slots.I2: a page of zeroes");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::Shared;
 use super::cache::Cache;
 use super::error::ReadError;
 use super::mark::Start;
@@ -67,6 +68,23 @@ impl View {
         let segment = Arc::new(Segment::new(base));
         self.segments.push(Live { segment: segment.clone(), first: (header.index, header.position) });
         segment
+    }
+
+    /// The segment that holds `position`.
+    pub(super) fn live_at(&self, position: u64, segment_bytes: u64) -> Option<Live> {
+        let base = base_of(position, segment_bytes);
+        let at = self.segments.binary_search_by_key(&base, |live| live.segment.base);
+        at.ok().map(|at| self.segments[at].clone())
+    }
+
+    /// Whether entry `index` is in the log, and in the segment that holds `position`.
+    pub(super) fn holds(&self, index: u64, position: u64, segment_bytes: u64) -> bool {
+        let base = base_of(position, segment_bytes);
+        let Ok(at) = self.segments.binary_search_by_key(&base, |live| live.segment.base) else {
+            return false;
+        };
+        let before_next = self.segments.get(at + 1).is_none_or(|next| index < next.first.0);
+        before_next && index >= self.segments[at].first.0 && self.last.is_some_and(|last| index <= last.index)
     }
 
     /// Adds a record at the end; the sequence number of the append is returned with its segment.
@@ -144,14 +162,14 @@ pub(super) fn header_of(view: &Mutex<View>, index: u64) -> Result<RecordHeader, 
 
 /// Records `start` to before `end`: see `CommitLog::read`.
 pub(super) fn read(
-    view: &Mutex<View>,
+    shared: &Shared,
     start: u64,
     end: u64,
     bytes_max: usize,
 ) -> Result<Vec<Record>, ReadError> {
     let (mut out, mut bytes) = (Vec::new(), 0);
     let (segments, end, cached, epoch) = {
-        let view = view.lock();
+        let view = shared.view.lock();
         let first = view.first_index();
         if start < first {
             return Err(ReadError::Purged { asked: start, first });
@@ -167,12 +185,10 @@ pub(super) fn read(
         }
         (view.segments_from(start).to_vec(), end, cached, view.epoch)
     };
-    if let Err(error) = read_segments(&segments, start, cached, bytes_max, &mut out, &mut bytes) {
-        let view = view.lock();
-        return Err(if view.epoch == epoch { error } else { ReadError::Changed });
-    }
+    read_segments(&segments, start, cached, bytes_max, &mut out, &mut bytes)
+        .map_err(|error| shared.noted(epoch, error))?;
     if bytes < bytes_max && out.last().is_some_and(|last| last.header.index + 1 == cached) {
-        let view = view.lock();
+        let view = shared.view.lock();
         if view.epoch == epoch {
             view.cache.read(cached, end, bytes_max, &mut out, &mut bytes);
         }
@@ -209,14 +225,9 @@ fn read_segments(
 }
 
 /// Stored bytes: see `CommitLog::bytes`.
-pub(super) fn bytes(
-    view: &Mutex<View>,
-    segment_bytes: u64,
-    position: u64,
-    length: usize,
-) -> Result<Bytes, ReadError> {
-    let live = {
-        let view = view.lock();
+pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Bytes, ReadError> {
+    let (live, epoch) = {
+        let view = shared.view.lock();
         if position < view.start.position {
             return Err(ReadError::Purged { asked: position, first: view.start.position });
         }
@@ -231,9 +242,15 @@ pub(super) fn bytes(
             // More than one record, and not all of it in the files yet.
             return Err(beyond);
         }
-        let base = base_of(position, segment_bytes);
-        let at = view.segments.binary_search_by_key(&base, |live| live.segment.base);
-        at.map(|at| view.segments[at].clone()).map_err(|_| beyond)?
+        (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch)
     };
+    // damage.I1
+    if !shared.verified.covers(position, length) {
+        let record = live.segment.around(position, live.first).map_err(|error| shared.noted(epoch, error))?;
+        if position < record.position() || position + length as u64 > record.end() {
+            return Err(ReadError::Crossing { position, end: record.end() });
+        }
+        shared.verified.note(record.position(), record.end());
+    }
     live.segment.bytes(position, length)
 }

@@ -20,7 +20,7 @@ use super::workers::{Worker, Workers};
 use super::{Completion, Shared};
 use crate::disk::DiskFile;
 use crate::planted;
-use crate::record::EntryId;
+use crate::record::{EntryId, Record};
 
 /// How often a changed durable mark is made durable itself: what a crash loses of it only weakens the telling of rot
 /// from a torn tail, for that long.
@@ -205,8 +205,8 @@ impl Writer {
     fn apply(&mut self, change: Change) -> io::Result<()> {
         match change {
             Change::Vote(vote) => {
-                self.votes.write(&vote)?;
-                self.votes.sync()?;
+                // slots.I2: a forgotten vote could be given twice in one term.
+                self.votes.write_both(&vote)?;
                 *self.shared.vote.lock() = Some(vote);
             }
             Change::Truncate { end, last, epoch } => {
@@ -221,8 +221,21 @@ impl Writer {
                 self.reset(start)?;
                 self.publish(epoch);
             }
+            Change::Mend(record) => self.mend(&record)?,
             Change::Close => self.mark.sync()?,
         }
+        Ok(())
+    }
+
+    /// Replaces a damaged record. Torn by a crash it is damaged again, and found again.
+    fn mend(&mut self, record: &Record) -> io::Result<()> {
+        let base = self.base_of(record.position());
+        // Purged or truncated meanwhile: nothing to mend any more.
+        if let Some(file) = self.files.get(&base).filter(|_| record.end() <= self.end) {
+            file.write_all_at(&[IoSlice::new(record.frame())], record.position() - base)?;
+            file.sync_data()?;
+        }
+        self.shared.damages.forget(record.position());
         Ok(())
     }
 

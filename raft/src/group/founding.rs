@@ -10,7 +10,7 @@
 //!   restart in between.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -63,6 +63,17 @@ const NOTE_BYTES_MAX: u64 = 256;
 /// How often members are asked while the group is not founded.
 pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
+const MARKER_TEXT: &[u8] = b"this node lost part of its log and does not vote until it has caught up\n";
+
+fn marker(data_dir: &Path) -> PathBuf {
+    data_dir.join("catching-up")
+}
+
+/// Durably notes, before a group is there, that this node does not vote until it has caught up.
+pub(crate) fn note_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+    write_atomically(disk, &marker(data_dir), MARKER_TEXT)
+}
+
 /// Whether this node is catching up after its log was lost.
 pub(crate) struct Founding {
     disk: Arc<dyn Disk>,
@@ -73,12 +84,8 @@ pub(crate) struct Founding {
 }
 
 impl Founding {
-    pub(crate) fn open(
-        disk: Arc<dyn Disk>,
-        data_dir: &std::path::Path,
-        log_is_empty: bool,
-    ) -> io::Result<Founding> {
-        let marker = data_dir.join("catching-up");
+    pub(crate) fn open(disk: Arc<dyn Disk>, data_dir: &Path, log_is_empty: bool) -> io::Result<Founding> {
+        let marker = marker(data_dir);
         let catching_up = AtomicBool::new(disk.exists(&marker)?);
         Ok(Founding { disk, marker, catching_up, undecided: AtomicBool::new(log_is_empty) })
     }
@@ -123,11 +130,7 @@ impl Founding {
     pub(crate) fn begin_catch_up(&self) -> io::Result<()> {
         self.catching_up.store(true, Ordering::Release);
         self.undecided.store(false, Ordering::Release);
-        write_atomically(
-            &*self.disk,
-            &self.marker,
-            b"this node lost its log and does not vote until it has caught up\n",
-        )
+        write_atomically(&*self.disk, &self.marker, MARKER_TEXT)
     }
 
     /// Durably notes that this node holds all that is committed and votes again.
@@ -142,7 +145,7 @@ impl Founding {
     }
 }
 
-fn read(disk: &dyn Disk, path: &std::path::Path) -> io::Result<Vec<u8>> {
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let mut bytes = vec![0; file.len()?.min(NOTE_BYTES_MAX) as usize];
     let read = file.read_at(&mut bytes, 0)?;

@@ -6,8 +6,10 @@
 mod catch_up;
 pub(crate) mod founding;
 mod members;
+mod mend;
 pub(crate) mod recover;
 mod retention;
+mod scrub;
 mod start;
 mod watch;
 

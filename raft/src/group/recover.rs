@@ -11,9 +11,10 @@ use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 use folio_engine::counters::QueueCounters;
 use folio_engine::disk::Disk;
 use folio_engine::log::StampBase;
-use folio_engine::log::{CommitLog, LogConfig, OpenError};
+use folio_engine::log::{CommitLog, LogConfig, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
 
+use super::founding;
 use crate::config::{Flush, GroupConfig};
 use crate::host::Host;
 use crate::state_machine::State;
@@ -31,7 +32,25 @@ pub(crate) struct Recovered {
 }
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
+///
+/// Where records are damaged that this node has acknowledged, it is noted that it must not vote before it has caught
+/// up; then the log is cut there, and replication brings back what is missing.
 pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
+    let refused = match open_on_rot(config, host, OnRot::Refuse) {
+        Ok(recovered) => return Ok(recovered),
+        Err(error) => error,
+    };
+    match refused.downcast_ref::<OpenError>() {
+        Some(rot @ OpenError::Rot { .. }) => {
+            tracing::error!(error = %rot, "acknowledged records are damaged: no vote until they are back from the other nodes");
+            founding::note_loss(&*host.disk, &config.data_dir)?;
+            open_on_rot(config, host, OnRot::Cut)
+        }
+        _ => Err(refused),
+    }
+}
+
+fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Result<Recovered> {
     let (dir, disk) = (&config.data_dir, &host.disk);
     disk.create_dir_all(dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
@@ -44,7 +63,7 @@ pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovere
                 continue;
             }
         };
-        let log = match open_log(config, host, checkpoint.base.clone()) {
+        let log = match open_log(config, host, checkpoint.base.clone(), on_rot) {
             Ok(log) => log,
             Err(error) if is_mismatch(&error) => {
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint does not fit the log, trying an older one");
@@ -58,7 +77,7 @@ pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovere
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
                 log.close();
-                return rebuild(config, host, checkpoints);
+                return rebuild(config, host, checkpoints, on_rot);
             }
         }
     }
@@ -95,10 +114,15 @@ fn beginning() -> Checkpoint {
     Checkpoint { base: StampBase::default(), state: bytes::Bytes::new() }
 }
 
-fn open_log(config: &GroupConfig, host: &Host, base: StampBase) -> Result<CommitLog, OpenError> {
+fn open_log(
+    config: &GroupConfig,
+    host: &Host,
+    base: StampBase,
+    on_rot: OnRot,
+) -> Result<CommitLog, OpenError> {
     let sync = config.flush == Flush::Sync;
     let log = LogConfig { segment_bytes: config.segment_bytes, cache_bytes: CACHE_BYTES, sync };
-    CommitLog::open_on(host.disk.clone(), host.workers.clone(), &config.data_dir, log, base)
+    CommitLog::open_on(host.disk.clone(), host.workers.clone(), &config.data_dir, log, base, on_rot)
 }
 
 fn open_queues(
@@ -135,11 +159,16 @@ fn is_mismatch(error: &OpenError) -> bool {
 }
 
 /// Drops everything derived and starts from the first retained record.
-fn rebuild(config: &GroupConfig, host: &Host, checkpoints: Checkpoints) -> anyhow::Result<Recovered> {
+fn rebuild(
+    config: &GroupConfig,
+    host: &Host,
+    checkpoints: Checkpoints,
+    on_rot: OnRot,
+) -> anyhow::Result<Recovered> {
     let mut oldest: Vec<Checkpoint> = snapshots_newest_first(&checkpoints)?;
     oldest.push(beginning());
     for checkpoint in oldest.into_iter().rev() {
-        let log = match open_log(config, host, checkpoint.base.clone()) {
+        let log = match open_log(config, host, checkpoint.base.clone(), on_rot) {
             Ok(log) => log,
             Err(error) if is_mismatch(&error) => continue,
             Err(error) => return Err(error.into()),

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::founding::{self, Founding, LogSummary, Step};
-use super::{Group, Hooks, Inner, StartError, catch_up, recover, retention, watch as status};
+use super::{Group, Hooks, Inner, StartError, catch_up, mend, recover, retention, scrub, watch as status};
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
 use crate::host::Host;
@@ -93,6 +93,7 @@ impl Group {
             applied_position: AtomicU64::new(recovered.base.position),
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
+            rot: Default::default(),
         });
         let machine =
             StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
@@ -139,6 +140,8 @@ impl Group {
                 shared.clone(),
                 config.retention.clone(),
             )),
+            tokio::spawn(mend::run(raft.clone(), shared.clone(), connections.clone())),
+            tokio::spawn(scrub::run(shared.clone(), config.scrub.clone())),
             tokio::spawn(begin(
                 raft.clone(),
                 shared.clone(),

@@ -21,6 +21,8 @@ pub(crate) fn refresh(status: &mut Status, shared: &Shared) {
     status.applied_position = shared.applied_position.load(Ordering::Acquire);
     status.committed = status.committed.max(status.applied);
     status.disk_full = !shared.log.has_room(1);
+    status.damaged = shared.log.damages().len() as u64;
+    status.mended = shared.rot.mended.load(Ordering::Relaxed);
 }
 
 /// The status that openraft's metrics show.
@@ -45,6 +47,8 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         voters: membership.voter_ids().collect::<BTreeSet<_>>(),
         lag: lag.collect(),
         disk_full: false,
+        damaged: 0,
+        mended: 0,
     };
     refresh(&mut status, shared);
     status

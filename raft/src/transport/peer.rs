@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 use folio_engine::checkpoint::Checkpoint;
@@ -21,8 +22,8 @@ use tokio::time::timeout;
 
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{
-    AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, SnapshotBody,
-    TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
+    AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody,
+    SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
 };
 use crate::codec::{self, WireLogId};
 use crate::group::founding::Founding;
@@ -239,6 +240,7 @@ impl Peers {
             Kind::Snapshot => self.snapshot(&frame.body).await,
             Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
             Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding)).into()),
+            Kind::Record => self.record(&frame.body),
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
         }
     }
@@ -259,6 +261,23 @@ impl Peers {
             },
         };
         Ok(codec::encode(&answer).into())
+    }
+
+    /// A record for a peer whose own copy is damaged. Only what is applied here, and hence committed: there is no other
+    /// record that could ever stand at its position.
+    fn record(&self, body: &[u8]) -> io::Result<Bytes> {
+        let asked: RecordBody = codec::decode(body).map_err(io::Error::other)?;
+        if asked.index > self.shared.applied_index.load(Ordering::Acquire) {
+            return Err(io::Error::other(format!("entry {} is not applied here yet", asked.index)));
+        }
+        let read = self.shared.log.read(asked.index, asked.index + 1, 1).map_err(io::Error::other)?;
+        match read.first() {
+            Some(record) if record.position() == asked.position => Ok(record.frame().clone()),
+            _ => Err(io::Error::other(format!(
+                "no record of entry {} at position {}",
+                asked.index, asked.position
+            ))),
+        }
     }
 
     async fn vote(&self, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {

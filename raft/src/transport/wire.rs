@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Call = 7,
     /// Asks what the node's log holds, before the group is founded.
     Summary = 8,
+    /// Asks for one committed record, as it is stored.
+    Record = 9,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -48,7 +50,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Answer, Failure]
+        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Answer, Failure]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -127,6 +129,13 @@ pub(crate) struct SnapshotBody {
     pub(crate) membership: WireMembership,
     /// The checkpoint in its file format.
     pub(crate) checkpoint: Vec<u8>,
+}
+
+/// Which record is asked for; the answer's body is the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RecordBody {
+    pub(crate) index: u64,
+    pub(crate) position: u64,
 }
 
 /// One frame, its body not looked at.

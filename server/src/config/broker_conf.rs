@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use folio_raft::config::{Flush, Retention, Timing};
+use folio_raft::config::{Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use super::file::host_of;
@@ -53,6 +53,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         segment_bytes: keys.number("mappedFileSizeCommitLog")?.unwrap_or(super::SEGMENT_BYTES),
         flush: keys.flush()?,
         retention,
+        scrub: Scrub::default(),
         timing: Timing::default(),
         net: NetConfig::default(),
         workers: super::default_workers(),

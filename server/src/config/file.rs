@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use folio_raft::config::{Flush, Retention, Timing};
+use folio_raft::config::{Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
@@ -74,6 +74,8 @@ struct Log {
     flush: FlushKey,
     keep_hours: Option<u64>,
     keep_size: Option<ByteSize>,
+    scrub_rate: Option<ByteSize>,
+    scrub_hours: Option<u64>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -131,6 +133,7 @@ impl File {
                 FlushKey::Async => Flush::Async,
             },
             retention: self.log.retention(),
+            scrub: self.log.scrub(),
             timing: self.raft.timing(),
             net: self.limits.net(),
             workers: self.workers.unwrap_or_else(super::default_workers).max(1),
@@ -196,6 +199,15 @@ impl Log {
             },
             bytes: self.keep_size.map(|size| size.0),
             interval: usual.interval,
+        }
+    }
+
+    fn scrub(&self) -> Scrub {
+        let usual = Scrub::default();
+        let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
+        Scrub {
+            bytes_per_second: self.scrub_rate.map_or(usual.bytes_per_second, |rate| rate.0),
+            interval: self.scrub_hours.map_or(usual.interval, hours),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use folio_raft::config::{Flush, GroupConfig, Retention, Timing};
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use crate::net::NetConfig;
@@ -63,6 +63,8 @@ pub struct NodeConfig {
     pub flush: Flush,
     /// When old segments go.
     pub retention: Retention,
+    /// How old records are checked.
+    pub scrub: Scrub,
     /// Election timing.
     pub timing: Timing,
     /// Limits of connections.
@@ -194,6 +196,7 @@ impl NodeConfig {
             flush: self.flush,
             timing: self.timing.clone(),
             retention: self.retention.clone(),
+            scrub: self.scrub.clone(),
         }
     }
 

@@ -47,6 +47,12 @@ pub struct NodeStatus {
     pub applied_position: u64,
     /// Whether its disk is full.
     pub disk_full: bool,
+    /// Damaged records on its disk that are not mended yet.
+    #[serde(default)]
+    pub damaged: u64,
+    /// Damaged records it has mended with another node's copy since it started.
+    #[serde(default)]
+    pub mended: u64,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -107,6 +113,8 @@ fn status(broker: &Broker) -> NodeStatus {
         durable_position: status.durable_position,
         applied_position: status.applied_position,
         disk_full: status.disk_full,
+        damaged: status.damaged,
+        mended: status.mended,
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",

@@ -15,7 +15,7 @@ use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{Header, PullMessageHeader, SendMessageHeader};
 use folio_protocol::message::{MessageView, Messages};
-use folio_raft::config::{Flush, GroupConfig, Retention, Timing};
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
 use folio_raft::types::NodeAddress;
 use folio_server::broker::{Broker, Identity};
@@ -91,6 +91,7 @@ impl Node {
             flush: Flush::Sync,
             timing: Timing::default(),
             retention: Retention::default(),
+            scrub: Scrub::default(),
         };
         let hooks = Arc::new(NodeHooks::default());
         let group = Group::start(config, Arc::new(SimDisk::new()), hooks.clone()).await.expect("a group");

@@ -138,3 +138,54 @@ fn other_segment_sizes_are_refused_by_name() {
         assert!(matches!(refused, Err(OpenError::SegmentSize { .. })), "{segment_bytes}");
     }
 }
+
+fn open_cutting(dir: &Path) -> CommitLog {
+    CommitLog::open_on_rot(Arc::new(RealDisk), dir, config(), StampBase::default(), OnRot::Cut).unwrap()
+}
+
+#[test]
+fn rot_is_cut_when_told_to_and_the_cut_is_no_rot_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let positions = fill(dir.path(), 120);
+    let file = segment_file(dir.path(), 0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[positions[9] as usize + 70] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    assert!(matches!(try_open(dir.path()), Err(OpenError::Rot { position, .. }) if position == positions[9]));
+    let log = open_cutting(dir.path());
+    assert_eq!(log.state().last, Some(id(9)));
+    assert_eq!(log.state().durable_position, positions[9]);
+    drop(log);
+    let log = open(dir.path());
+    assert_eq!(log.state().last, Some(id(9)), "log.I7");
+    log.append(id(10), command(33)).unwrap();
+    flush(&log);
+    drop(log);
+    assert_eq!(open(dir.path()).state().last, Some(id(10)));
+}
+
+#[test]
+fn a_damaged_first_record_of_an_old_segment_does_not_stop_a_start_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let records: Vec<Record> = (1..=200).map(|index| log.append(id(index), command(20)).unwrap()).collect();
+    flush(&log);
+    drop(log);
+    let last = records.last().unwrap();
+    let base = StampBase {
+        id: Some(last.id()),
+        position: last.end(),
+        prev_crc: last.header.crc,
+        counters: QueueCounters::new(),
+    };
+    let first = records.iter().find(|record| record.position() == 2 * SEGMENT_BYTES).unwrap();
+    let file = segment_file(dir.path(), 2 * SEGMENT_BYTES);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[30] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let log = CommitLog::open(Arc::new(RealDisk), dir.path(), config(), base).unwrap();
+    assert!(log.segment_starts().contains(&(first.position(), first.header.index)));
+    let read = log.read(first.header.index, first.header.index + 1, 1);
+    assert!(matches!(read, Err(ReadError::Rot { position, .. }) if position == first.position()), "{read:?}");
+    assert_eq!(log.read(200, 201, 1).unwrap()[0].id(), last.id());
+}

@@ -6,6 +6,7 @@ mod damage;
 mod fault;
 mod front;
 mod model;
+mod rot;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};

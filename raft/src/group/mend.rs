@@ -1,0 +1,118 @@
+//! Mends damaged records of this node's log with the copies of its peers.
+//!
+//! The log notes damage when a record is read (for a follower, a consumer, the scrub) and hands nothing of it out. Here
+//! the record is asked of the other members until one has it. Only entries that are applied on this node are mended in
+//! place: they are committed, so every member's copy is the same.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use folio_engine::log::{Damage, WriteError};
+use folio_engine::record::Record;
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::{Notify, oneshot};
+
+use crate::codec;
+use crate::shared::Shared;
+use crate::transport::network::Connections;
+use crate::transport::wire::{Kind, RecordBody};
+use crate::types::Raft;
+
+/// How long to wait before asking again for a record that no peer could give.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a peer may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Mends what is found damaged, until its task is aborted.
+pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, connections: Connections) {
+    let found = Arc::new(Notify::new());
+    let notify = found.clone();
+    shared.log.on_damage(Box::new(move || notify.notify_one()));
+    loop {
+        let damages = shared.log.damages();
+        if damages.is_empty() {
+            found.notified().await;
+            continue;
+        }
+        let mut left = 0;
+        for damage in damages {
+            match mend(&raft, &shared, &connections, &damage).await {
+                Ok(from) => {
+                    shared.rot.mended.fetch_add(1, Ordering::Relaxed);
+                    let (position, index) = (damage.position, damage.index);
+                    tracing::warn!(position, index, from, "damaged record mended");
+                }
+                Err(reason) => {
+                    left += 1;
+                    tracing::warn!(
+                        position = damage.position,
+                        index = damage.index,
+                        reason,
+                        "damaged record not mended yet"
+                    );
+                }
+            }
+        }
+        if left > 0 {
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+}
+
+/// Returns whose copy it was.
+async fn mend(
+    raft: &Raft,
+    shared: &Shared,
+    connections: &Connections,
+    damage: &Damage,
+) -> Result<String, String> {
+    if damage.index > shared.applied_index.load(Ordering::Acquire) {
+        return Err("it is not applied here yet".into());
+    }
+    // Where only the disk is damaged, the page cache still has it.
+    if let Some(record) = shared.log.cached_copy(damage) {
+        store(shared, record).await?;
+        return Ok("memory".into());
+    }
+    let (own, members) = {
+        let metrics = raft.metrics().borrow_watched().clone();
+        let nodes = metrics.membership_config.membership().nodes();
+        let members: Vec<(u64, String)> = nodes.map(|(id, node)| (*id, node.raft.clone())).collect();
+        (metrics.id, members)
+    };
+    let body = codec::encode(&RecordBody { index: damage.index, position: damage.position });
+    let mut reasons = Vec::new();
+    for (id, address) in members.into_iter().filter(|(id, _)| *id != own) {
+        let requests = connections.requests(id, &address, "mend");
+        let answer = requests.request(Kind::Record, vec![Bytes::from(body.clone())], ANSWER_TIMEOUT).await;
+        match answer.map_err(|error| error.to_string()).and_then(parse) {
+            Ok(record) if record.position() == damage.position => match store(shared, record).await {
+                Ok(()) => return Ok(format!("node {id}")),
+                Err(reason) => reasons.push(format!("node {id}: {reason}")),
+            },
+            Ok(_) => reasons.push(format!("node {id} gave another record")),
+            Err(reason) => reasons.push(format!("node {id}: {reason}")),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
+fn parse(frame: Bytes) -> Result<Record, String> {
+    Record::parse(frame).map_err(|error| error.to_string())
+}
+
+async fn store(shared: &Shared, record: Record) -> Result<(), String> {
+    let (done, stored) = oneshot::channel::<Result<(), WriteError>>();
+    shared.log.mend(
+        record,
+        Box::new(move |result| {
+            let _ = done.send(result);
+        }),
+    );
+    match stored.await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the log was closed".into()),
+    }
+}

@@ -1,0 +1,65 @@
+//! Reads old records from the disk now and then, slowly, so that rot is found while peers can still mend it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use folio_engine::log::{ReadError, Scrubbed};
+
+use crate::config::Scrub;
+use crate::shared::Shared;
+
+/// How often a part is read.
+const STEP: Duration = Duration::from_millis(250);
+/// How long to wait for a damaged record to be mended before looking again.
+const MEND_WAIT: Duration = Duration::from_millis(500);
+
+/// Scrubs until its task is aborted.
+pub(crate) async fn run(shared: Arc<Shared>, config: Scrub) {
+    if config.bytes_per_second == 0 {
+        return;
+    }
+    let step_bytes = (config.bytes_per_second / 4).max(1);
+    loop {
+        let began = Instant::now();
+        // What is appended during the pass is for the next one.
+        let upto = shared.applied_index.load(Ordering::Acquire);
+        let (mut next, mut bytes) = (None, 0);
+        loop {
+            tokio::time::sleep(STEP).await;
+            match step(&shared, next, upto, step_bytes).await {
+                Ok(done) => {
+                    bytes += done.bytes;
+                    shared.rot.scrubbed_bytes.fetch_add(done.bytes, Ordering::Relaxed);
+                    next = done.next;
+                    if let Some((_, position)) = next.filter(|_| done.damaged) {
+                        while shared.log.is_damaged(position) {
+                            tokio::time::sleep(MEND_WAIT).await;
+                        }
+                    }
+                    if next.is_none() {
+                        break;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "scrub interrupted"),
+            }
+        }
+        if bytes > 0 {
+            tracing::info!(bytes, seconds = began.elapsed().as_secs(), "the whole log was read and checked");
+        }
+        tokio::time::sleep(config.interval.saturating_sub(began.elapsed())).await;
+    }
+}
+
+async fn step(
+    shared: &Arc<Shared>,
+    next: Option<(u64, u64)>,
+    upto: u64,
+    bytes: u64,
+) -> Result<Scrubbed, ReadError> {
+    let log = shared.log.clone();
+    let read = tokio::task::spawn_blocking(move || log.scrub(next, upto, bytes)).await;
+    read.unwrap_or_else(|stopped| {
+        Err(ReadError::Io { position: next.map_or(0, |next| next.1), reason: stopped.to_string() })
+    })
+}

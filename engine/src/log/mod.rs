@@ -56,8 +56,8 @@ use parking_lot::Mutex;
 
 pub use damage::{Damage, Watcher};
 pub use error::{AppendError, OpenError, ReadError, WriteError};
-pub use workers::{Running, Stepped, Threads, Worker, Workers};
 pub use scrub::Scrubbed;
+pub use workers::{Running, Stepped, Threads, Worker, Workers};
 
 use crate::counters::QueueCounters;
 use crate::disk::Disk;

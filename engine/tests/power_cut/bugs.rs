@@ -112,6 +112,9 @@ fn t94_a_torn_vote_still_falls_back() {
     let at = (0..after.len()).find(|&at| before[at] != after[at]).expect("they differ");
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let file = shared.open(Path::new("/vote"), OpenMode::ReadWrite).expect("it opens");
-    file.write_all_at(&[IoSlice::new(&[after[at] ^ 1])], at as u64).expect("it is written");
+    // The moment of the crash: one slot torn, the other one not written yet.
+    let mut torn = before;
+    torn[at] = after[at] ^ 1;
+    file.write_all_at(&[IoSlice::new(&torn)], 0).expect("it is written");
     assert_eq!(open(&disk).vote().as_deref(), Some(b"one".as_slice()));
 }

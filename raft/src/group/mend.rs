@@ -4,8 +4,8 @@
 //! the record is asked of the other members until one has it. Only entries that are applied on this node are mended in
 //! place: they are committed, so every member's copy is the same.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{Notify, oneshot};
 
 use crate::codec;
+use crate::config::GroupConfig;
 use crate::shared::Shared;
 use crate::transport::network::Connections;
 use crate::transport::wire::{Kind, RecordBody};
@@ -26,7 +27,14 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Mends what is found damaged, until its task is aborted.
-pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, connections: Connections) {
+///
+/// `raft` is set once openraft runs; it may need a record mended to get there.
+pub(crate) async fn run(
+    raft: Arc<OnceLock<Raft>>,
+    config: GroupConfig,
+    shared: Arc<Shared>,
+    connections: Connections,
+) {
     let found = Arc::new(Notify::new());
     let notify = found.clone();
     shared.log.on_damage(Box::new(move || notify.notify_one()));
@@ -38,7 +46,8 @@ pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, connections: Connection
         }
         let mut left = 0;
         for damage in damages {
-            match mend(&raft, &shared, &connections, &damage).await {
+            let peers = peers(&raft, &config);
+            match mend(&peers, &shared, &connections, &damage).await {
                 Ok(from) => {
                     shared.rot.mended.fetch_add(1, Ordering::Relaxed);
                     let (position, index) = (damage.position, damage.index);
@@ -61,9 +70,23 @@ pub(crate) async fn run(raft: Raft, shared: Arc<Shared>, connections: Connection
     }
 }
 
+/// Ids and addresses of the other members; before openraft runs, those of the group's birth.
+fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, String)> {
+    let mut members: Vec<(u64, String)> = match raft.get() {
+        Some(raft) => {
+            let metrics = raft.metrics().borrow_watched().clone();
+            let nodes = metrics.membership_config.membership().nodes();
+            nodes.map(|(id, node)| (*id, node.raft.clone())).collect()
+        }
+        None => config.nodes.iter().map(|(id, node)| (*id, node.raft.clone())).collect(),
+    };
+    members.retain(|(id, _)| *id != config.node_id);
+    members
+}
+
 /// Returns whose copy it was.
 async fn mend(
-    raft: &Raft,
+    peers: &[(u64, String)],
     shared: &Shared,
     connections: &Connections,
     damage: &Damage,
@@ -76,16 +99,10 @@ async fn mend(
         store(shared, record).await?;
         return Ok("memory".into());
     }
-    let (own, members) = {
-        let metrics = raft.metrics().borrow_watched().clone();
-        let nodes = metrics.membership_config.membership().nodes();
-        let members: Vec<(u64, String)> = nodes.map(|(id, node)| (*id, node.raft.clone())).collect();
-        (metrics.id, members)
-    };
     let body = codec::encode(&RecordBody { index: damage.index, position: damage.position });
     let mut reasons = Vec::new();
-    for (id, address) in members.into_iter().filter(|(id, _)| *id != own) {
-        let requests = connections.requests(id, &address, "mend");
+    for (id, address) in peers {
+        let requests = connections.requests(*id, address, "mend");
         let answer = requests.request(Kind::Record, vec![Bytes::from(body.clone())], ANSWER_TIMEOUT).await;
         match answer.map_err(|error| error.to_string()).and_then(parse) {
             Ok(record) if record.position() == damage.position => match store(shared, record).await {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use folio_engine::log::{ReadError, Scrubbed};
+use tokio::time::Instant;
 
 use crate::config::Scrub;
+use crate::host::Host;
 use crate::shared::Shared;
 
 /// How often a part is read.
@@ -15,7 +17,7 @@ const STEP: Duration = Duration::from_millis(250);
 const MEND_WAIT: Duration = Duration::from_millis(500);
 
 /// Scrubs until its task is aborted.
-pub(crate) async fn run(shared: Arc<Shared>, config: Scrub) {
+pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
     if config.bytes_per_second == 0 {
         return;
     }
@@ -27,7 +29,7 @@ pub(crate) async fn run(shared: Arc<Shared>, config: Scrub) {
         let (mut next, mut bytes) = (None, 0);
         loop {
             tokio::time::sleep(STEP).await;
-            match step(&shared, next, upto, step_bytes).await {
+            match step(&host, &shared, next, upto, step_bytes).await {
                 Ok(done) => {
                     bytes += done.bytes;
                     shared.rot.scrubbed_bytes.fetch_add(done.bytes, Ordering::Relaxed);
@@ -52,13 +54,14 @@ pub(crate) async fn run(shared: Arc<Shared>, config: Scrub) {
 }
 
 async fn step(
+    host: &Host,
     shared: &Arc<Shared>,
     next: Option<(u64, u64)>,
     upto: u64,
     bytes: u64,
 ) -> Result<Scrubbed, ReadError> {
     let log = shared.log.clone();
-    let read = tokio::task::spawn_blocking(move || log.scrub(next, upto, bytes)).await;
+    let read = host.blocking(move || log.scrub(next, upto, bytes)).await;
     read.unwrap_or_else(|stopped| {
         Err(ReadError::Io { position: next.map_or(0, |next| next.1), reason: stopped.to_string() })
     })

@@ -1,8 +1,8 @@
 //! Brings a group up on this node: files, openraft, peers, the tasks around them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use folio_engine::disk::Disk;
@@ -31,7 +31,7 @@ const BACKOFF: &str = "50ms 100ms 200ms 200ms 200ms";
 /// Records that one append carries at most; bytes are limited by the reader.
 const APPEND_RECORDS_MAX: u64 = 64;
 
-fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
+fn raft_config(config: &GroupConfig, catching_up: bool) -> Result<Config, StartError> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let raft = Config {
         cluster_name: config.group.clone(),
@@ -41,6 +41,7 @@ fn raft_config(config: &GroupConfig) -> Result<Config, StartError> {
         max_payload_entries: APPEND_RECORDS_MAX,
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
+        enable_elect: !catching_up,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         // A member that lost its disk starts over and does not vote until it has caught up (founding.I2).
@@ -106,11 +107,25 @@ impl Group {
             purpose: Purpose::Requests,
         };
         let connections = Connections::new(host.net.clone(), hello.clone(), config.dial.clone());
-        let raft_config = Arc::new(raft_config(&config)?);
+        let started = Arc::new(OnceLock::new());
+        let peers = Peers {
+            raft: started.clone(),
+            host: host.clone(),
+            shared: shared.clone(),
+            founding: founding.clone(),
+            expect: hello,
+        };
+        // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
+        let mut tasks = vec![
+            tokio::spawn(Arc::new(peers).listen(listener)),
+            tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
+        ];
+        let raft_config = Arc::new(raft_config(&config, founding.is_catching_up())?);
         let store = LogStore::new(shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
+        let _ = started.set(raft.clone());
 
         if config.flush == Flush::Async {
             let rebooted =
@@ -119,20 +134,9 @@ impl Group {
                 note_catch_up(&raft, &founding);
             }
         }
-        if founding.is_catching_up() {
-            raft.runtime_config().elect(false);
-        }
-        let peers = Peers {
-            raft: raft.clone(),
-            host: host.clone(),
-            shared: shared.clone(),
-            founding: founding.clone(),
-            expect: hello,
-        };
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
         let (publish, status) = watch::channel(first);
-        let tasks = vec![
-            tokio::spawn(Arc::new(peers).listen(listener)),
+        tasks.extend([
             tokio::spawn(status::follow(raft.clone(), shared.clone(), publish)),
             tokio::spawn(retention::run(
                 raft.clone(),
@@ -140,8 +144,7 @@ impl Group {
                 shared.clone(),
                 config.retention.clone(),
             )),
-            tokio::spawn(mend::run(raft.clone(), shared.clone(), connections.clone())),
-            tokio::spawn(scrub::run(shared.clone(), config.scrub.clone())),
+            tokio::spawn(scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             tokio::spawn(begin(
                 raft.clone(),
                 shared.clone(),
@@ -149,7 +152,7 @@ impl Group {
                 connections.clone(),
                 config.clone(),
             )),
-        ];
+        ]);
         let proposer = Proposer::start(raft.clone(), host.clone());
         let inner = Inner {
             node_id: config.node_id,

@@ -5,8 +5,8 @@
 //! - `peer.I3`: records are taken only while the disk has room for them; the leader retries later.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use folio_engine::checkpoint::Checkpoint;
@@ -39,7 +39,8 @@ const REQUESTS_AT_ONCE: usize = 256;
 
 /// Everything a peer connection needs of this node.
 pub(crate) struct Peers {
-    pub(crate) raft: Raft,
+    /// Set once the log is read: until then only what needs the files alone is answered.
+    pub(crate) raft: Arc<OnceLock<Raft>>,
     pub(crate) host: Host,
     pub(crate) shared: Arc<Shared>,
     pub(crate) founding: Arc<Founding>,
@@ -66,6 +67,10 @@ impl Peers {
                 }
             }
         }
+    }
+
+    fn raft(&self) -> io::Result<&Raft> {
+        self.raft.get().ok_or_else(|| io::Error::other("this node is still starting"))
     }
 
     async fn serve(self: Arc<Self>, socket: Socket) -> io::Result<()> {
@@ -112,7 +117,7 @@ impl Peers {
         let waiting = futures_util::stream::unfold(waiting, |mut waiting| async {
             waiting.recv().await.map(|request| (request, waiting))
         });
-        let mut answers = Box::pin(self.raft.stream_append(waiting));
+        let mut answers = Box::pin(self.raft()?.stream_append(waiting));
         let (failures, mut failed) = mpsc::channel::<String>(1);
         // Owns `appends`: when the peer has sent its last append, the stream of answers ends after the last
         // answer.
@@ -249,7 +254,7 @@ impl Peers {
         let request = self.parse_append(frame)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
-        let answer = match self.raft.append_entries(request).await.map_err(io::Error::other)? {
+        let answer = match self.raft()?.append_entries(request).await.map_err(io::Error::other)? {
             AppendEntriesResponse::Success => AppendAnswer::Matching(last.as_ref().map(Into::into)),
             AppendEntriesResponse::PartialSuccess(last) => {
                 AppendAnswer::Matching(last.as_ref().map(Into::into))
@@ -291,7 +296,7 @@ impl Peers {
         let mut request = VoteRequest::new(wire.vote.vote(), wire.last.map(WireLogId::log_id));
         request.leadership_transfer = wire.transfer;
         let answered =
-            if pre_vote { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
+            if pre_vote { self.raft()?.pre_vote(request).await } else { self.raft()?.vote(request).await };
         let response = answered.map_err(io::Error::other)?;
         let answer = VoteAnswer {
             vote: (&response.vote).into(),
@@ -305,7 +310,7 @@ impl Peers {
         use openraft::raft::TransferLeaderError as Refused;
         let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
         let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
-        let answer = match self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)? {
+        let answer = match self.raft()?.handle_transfer_leader(request).await.map_err(io::Error::other)? {
             Ok(()) => TransferAnswer::Done,
             Err(Refused::VoteChanged { expected, actual }) => {
                 TransferAnswer::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
@@ -337,7 +342,7 @@ impl Peers {
         *self.shared.pending_reset.lock() = Some(checkpoint.base.clone());
         let snapshot = Snapshot { meta, snapshot: checkpoint };
         let response =
-            self.raft.install_full_snapshot(wire.vote.vote(), snapshot).await.map_err(io::Error::other)?;
+            self.raft()?.install_full_snapshot(wire.vote.vote(), snapshot).await.map_err(io::Error::other)?;
         Ok(codec::encode(&codec::WireVote::from(&response.vote)).into())
     }
 }

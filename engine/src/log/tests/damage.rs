@@ -140,7 +140,8 @@ fn other_segment_sizes_are_refused_by_name() {
 }
 
 fn open_cutting(dir: &Path) -> CommitLog {
-    CommitLog::open_on_rot(Arc::new(RealDisk), dir, config(), StampBase::default(), OnRot::Cut).unwrap()
+    let workers = Arc::new(Threads::default());
+    CommitLog::open_on(Arc::new(RealDisk), workers, dir, config(), StampBase::default(), OnRot::Cut).unwrap()
 }
 
 #[test]

@@ -79,8 +79,10 @@ impl Cluster {
              give another --base-port"
         );
         let links = needs.links.then(|| Links::start(&links(base_port, size))).transpose()?;
-        let plan = Plan { base_port, members: &members, join: false, expire, needs };
-        let created = members.iter().map(|id| Node::create(dir, binary, *id, &plan));
+        let created = members.iter().map(|id| {
+            let plan = Plan { base_port, place: *id, members: &members, join: false, expire, needs };
+            Node::create(dir, binary, *id, &plan)
+        });
         let mut nodes = created.collect::<Result<Vec<Node>>>()?;
         for node in &mut nodes {
             node.start()?;
@@ -95,17 +97,30 @@ impl Cluster {
         })
     }
 
-    /// Adds an empty node that waits to be made a member.
+    /// Adds an empty node that waits to be made a member. It takes the place after the founders'
+    /// among the ports: there is one such node at a time.
     ///
     /// # Errors
     /// When its files cannot be written or its process cannot be started.
     pub fn start_joining(&mut self, id: u64) -> Result<()> {
-        let members: Vec<u64> = self.nodes.iter().map(|node| node.id).collect();
-        let Options { base_port, needs, .. } = self.options;
-        let plan = Plan { base_port, members: &members, join: true, expire: false, needs };
+        let Options { base_port, size, needs, .. } = self.options;
+        let members: Vec<u64> = (1..=size).collect();
+        let place = size + 1;
+        let plan = Plan { base_port, place, members: &members, join: true, expire: false, needs };
         let mut node = Node::create(&self.dir, &self.binary, id, &plan)?;
         node.start()?;
         self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Forgets a node that is no member any more: its process is killed.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub fn retire(&mut self, id: u64) -> Result<()> {
+        self.node(id)?;
+        // Its process may have ended when it was taken out; dropping it kills one that did not.
+        self.nodes.retain(|node| node.id != id);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 //! checkers compare. It is not a benchmark, and a run that finds nothing proves nothing; it only
 //! looked hard.
 
+pub mod admin;
 pub mod binary;
 pub mod checker;
 pub mod client;

@@ -14,6 +14,8 @@ use crate::nemesis::Needs;
 const GROUP: &str = "broker-a";
 /// Its data folder, below its own one.
 const DATA: &str = "data";
+/// Nodes that may join in the life of a cluster, one after the other.
+const GUESTS_MAX: u64 = 100;
 /// Ports between two nodes' brokers: a broker's neighbours stay free for its other listeners.
 const PORTS_PER_NODE: u16 = 10;
 
@@ -52,6 +54,8 @@ impl Addresses {
 pub struct Plan<'a> {
     /// First port of its cluster.
     pub base_port: u16,
+    /// Its place among the ports, from 1: a founder's is its id.
+    pub place: u64,
     /// The group's founders.
     pub members: &'a [u64],
     /// It waits to be added instead of being a founder.
@@ -85,7 +89,7 @@ impl Node {
     pub fn create(dir: &Path, binary: &Path, id: u64, plan: &Plan<'_>) -> Result<Self> {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let addresses = Addresses::of(plan.base_port, id);
+        let addresses = Addresses::of(plan.base_port, plan.place);
         let disk =
             plan.needs.lossy.then(|| Disk::mount(&dir.join("disk"), &dir.join(DATA), id)).transpose()?;
         let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false, disk };
@@ -96,7 +100,7 @@ impl Node {
     }
 
     fn config(&self, plan: &Plan<'_>) -> String {
-        let Plan { base_port, members, join, expire, needs } = *plan;
+        let Plan { base_port, place, members, join, expire, needs } = *plan;
         let Addresses { namesrv, broker, raft } = &self.addresses;
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
@@ -115,8 +119,11 @@ impl Node {
         }
         if needs.links {
             text.push_str("\n[dial]\n");
-            for peer in (1..=members.len() as u64 + 1).filter(|peer| *peer != self.id) {
-                text.push_str(&format!("{peer} = \"{}\"\n", Addresses::relay(base_port, self.id, peer)));
+            // Whoever joins later has the place after the founders', one at a time.
+            let founders = members.len() as u64;
+            for peer in (1..=founders + GUESTS_MAX).filter(|peer| *peer != self.id) {
+                let relay = Addresses::relay(base_port, place, peer.min(founders + 1));
+                text.push_str(&format!("{peer} = \"{relay}\"\n"));
             }
         }
         if join {
@@ -351,8 +358,14 @@ mod tests {
     use super::*;
 
     fn create(dir: &Path, binary: &str) -> Node {
-        let plan =
-            Plan { base_port: 20_000, members: &[1], join: false, expire: false, needs: Needs::default() };
+        let plan = Plan {
+            base_port: 20_000,
+            place: 1,
+            members: &[1],
+            join: false,
+            expire: false,
+            needs: Needs::default(),
+        };
         Node::create(dir, Path::new(binary), 1, &plan).unwrap()
     }
 

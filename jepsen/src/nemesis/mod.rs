@@ -12,6 +12,7 @@ mod damage;
 mod dice;
 mod disk;
 mod kill;
+mod membership;
 mod partition;
 mod pause;
 mod power_cut;
@@ -143,6 +144,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(restart::Storm),
         Box::new(restart::Rolling),
         Box::new(restart::HandOver),
+        Box::new(membership::Membership::new()),
         Box::new(swap::Swap(swap::Disk::Empty)),
         Box::new(swap::Swap(swap::Disk::Old)),
     ];

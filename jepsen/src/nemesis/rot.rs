@@ -177,7 +177,9 @@ impl Nemesis for Rot {
                     self.mend(node)?;
                 }
             }
-            cluster.revive_all()
+            cluster.revive_all()?;
+            // The next damage must not meet a node that has nothing yet: that would be a majority's.
+            cluster.caught_up().await
         })
     }
 }

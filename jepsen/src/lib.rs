@@ -10,6 +10,7 @@ pub mod admin;
 pub mod binary;
 pub mod checker;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod connection;
 pub mod history;

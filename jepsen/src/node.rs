@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::clock::Clock;
 use crate::lossy::Disk;
 use crate::nemesis::Needs;
 
@@ -77,6 +78,8 @@ pub struct Node {
     child: Option<Child>,
     /// Its process may end by itself.
     excused: bool,
+    /// Its own clock.
+    clock: Option<Clock>,
     /// The lossy disk that is its data folder; goes after the process.
     disk: Option<Disk>,
 }
@@ -92,7 +95,9 @@ impl Node {
         let addresses = Addresses::of(plan.base_port, plan.place);
         let disk =
             plan.needs.lossy.then(|| Disk::mount(&dir.join("disk"), &dir.join(DATA), id)).transpose()?;
-        let node = Self { id, addresses, dir, binary: binary.to_owned(), child: None, excused: false, disk };
+        let clock = plan.needs.clock.then(|| Clock::create(dir.join("clock"))).transpose()?;
+        let node =
+            Self { id, addresses, clock, dir, binary: binary.to_owned(), child: None, excused: false, disk };
         let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
@@ -158,6 +163,9 @@ impl Node {
         let mut command = Command::new(&self.binary);
         command.arg("node").arg("--config").arg(self.config_path());
         command.stdin(Stdio::null()).stdout(out).stderr(err).env("RUST_BACKTRACE", "1");
+        if let Some(clock) = &self.clock {
+            command.envs(clock.environment());
+        }
         let child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
         self.child = Some(child);
         Ok(())
@@ -275,6 +283,15 @@ impl Node {
     /// When the cluster was started without ([`Needs::lossy`]).
     pub fn disk(&self) -> Result<&Disk> {
         self.disk.as_ref().with_context(|| format!("node {} has an ordinary disk", self.id))
+    }
+
+    /// Moves its process's system clock so far from the right time.
+    ///
+    /// # Errors
+    /// When the cluster was started without ([`Needs::clock`]).
+    pub fn set_clock(&self, by_ms: i64) -> Result<()> {
+        let clock = self.clock.as_ref();
+        clock.with_context(|| format!("node {} has the machine's clock", self.id))?.set(by_ms)
     }
 
     /// Where it keeps everything.

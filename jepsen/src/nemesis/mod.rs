@@ -8,6 +8,7 @@
 //! A process that may end by itself because of what was injected (a failed fdatasync must stop it)
 //! is excused first ([`crate::node::Node::excuse`]): [`Cluster::check_alive`] reports all others.
 
+mod clock;
 mod damage;
 mod dice;
 mod disk;
@@ -157,6 +158,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
     ] {
         all.push(Box::new(rot::Rot::new(place, live)));
     }
+    all.push(Box::new(clock::Clock));
     all.push(Box::new(power_cut::PowerCut));
     for kind in [disk::Kind::Full, disk::Kind::Slow, disk::Kind::WriteError, disk::Kind::SyncError] {
         all.push(Box::new(disk::DiskFault(kind)));
@@ -178,6 +180,9 @@ pub fn available(nemesis: &dyn Nemesis) -> std::result::Result<(), Skip> {
     static FUSE: LazyLock<std::result::Result<(), String>> = LazyLock::new(lossy::check);
     if nemesis.needs().lossy {
         (*FUSE).clone().map_err(Skip::NoFuse)?;
+    }
+    if nemesis.needs().clock {
+        crate::clock::library().map_err(Skip::NoClock)?;
     }
     Ok(())
 }

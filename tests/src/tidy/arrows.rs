@@ -13,6 +13,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("raft", &["protocol", "engine"], &[]),
     ("server", &["protocol", "engine", "raft"], &["openraft", "bincode"]),
     ("jepsen", &["protocol"], &["openraft", "bincode"]),
+    ("jepsen/clock", &[], &["tokio", "openraft", "bincode"]),
     ("tests", &["protocol", "jepsen"], &["openraft", "bincode"]),
     ("benches", &["protocol", "engine"], &["openraft", "bincode"]),
 ];

@@ -1,10 +1,12 @@
 //! openraft's own storage test suite, on our log, queues and metadata.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use bytes::Bytes;
-use folio_engine::disk::RealDisk;
+use folio_engine::disk::sim::{LoseAll, SimDisk};
+use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::queues::Arrival;
 use openraft::StorageError;
 use openraft::base::BoxFuture;
@@ -33,24 +35,28 @@ impl Hooks for NoHooks {
 
 struct Builder;
 
+fn config(dir: &Path) -> GroupConfig {
+    GroupConfig {
+        node_id: 0,
+        cluster: "test".into(),
+        group: "test".into(),
+        data_dir: dir.to_owned(),
+        segment_bytes: 64 << 10,
+        nodes: Default::default(),
+        dial: Default::default(),
+        join: false,
+        listen: ([127, 0, 0, 1], 0).into(),
+        flush: Flush::Sync,
+        timing: Timing::default(),
+        retention: Retention::default(),
+        scrub: Default::default(),
+    }
+}
+
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = TempDir::new().map_err(|error| StorageError::write(openraft_error(error)))?;
-        let config = GroupConfig {
-            node_id: 0,
-            cluster: "test".into(),
-            group: "test".into(),
-            data_dir: dir.path().to_owned(),
-            segment_bytes: 64 << 10,
-            nodes: Default::default(),
-            dial: std::collections::BTreeMap::new(),
-            join: false,
-            listen: ([127, 0, 0, 1], 0).into(),
-            flush: Flush::Sync,
-            timing: Timing::default(),
-            retention: Retention::default(),
-            scrub: Default::default(),
-        };
+        let config = config(dir.path());
         let host = Host::new(Arc::new(RealDisk));
         let opened =
             recover::open(&config, &host).map_err(|error| StorageError::write(openraft_error(error)))?;
@@ -77,6 +83,18 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
 fn openraft_error(error: impl ToString) -> openraft::impls::BoxedErrorSource {
     use openraft::errors::ErrorSource;
     openraft::impls::BoxedErrorSource::from_string(error.to_string())
+}
+
+#[test]
+fn a_group_folder_that_was_just_made_is_there_after_a_power_cut() {
+    let disk = SimDisk::new();
+    let config = config(Path::new("/data/broker-a"));
+    recover::open(&config, &Host::new(Arc::new(disk.clone()))).unwrap().log.close();
+    let after = disk.crash(&mut LoseAll);
+    assert!(
+        after.exists(&config.data_dir.join("vote")).unwrap(),
+        "all a node ever acknowledged went with its folder"
+    );
 }
 
 #[test]

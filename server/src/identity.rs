@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use folio_engine::disk::{Disk, DiskLock, OpenMode, write_atomically};
+use folio_engine::disk::{Disk, DiskLock, OpenMode, create_dir, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByteSize, NodeConfig};
@@ -71,7 +71,7 @@ pub enum IdentityError {
 pub fn claim(disk: &Arc<dyn Disk>, config: &NodeConfig) -> Result<DiskLock, IdentityError> {
     let dir = &config.data_dir;
     let fail = |source| IdentityError::Io { dir: dir.clone(), source };
-    disk.create_dir_all(dir).map_err(fail)?;
+    create_dir(&**disk, dir).map_err(fail)?;
     let lock = disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => IdentityError::InUse(dir.clone()),
         _ => fail(error),

@@ -1,4 +1,4 @@
-//! Replacing a small file so that a crash leaves the old one or the new one, never a mixture.
+//! Steps a crash cannot leave half done: replacing a small file, creating a directory.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
@@ -22,6 +22,36 @@ pub fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Resul
     disk.sync_dir(directory)
 }
 
+/// Creates a directory and its parents; its name, and that of every parent this made, is durable when this returns.
+/// Whatever is synced below a directory whose own name is not durable is lost with it.
+pub fn create_dir(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let mut unsynced = vec![dir];
+    for above in dir.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        if disk.exists(above)? {
+            break;
+        }
+        unsynced.push(above);
+    }
+    let existed = disk.exists(dir)?;
+    disk.create_dir_all(dir)?;
+    for made in unsynced.into_iter().rev() {
+        match sync_parent(disk, made) {
+            // Not ours, and not made by this: whoever made it could read it.
+            Err(error) if existed && error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
+fn sync_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => disk.sync_dir(Path::new(".")),
+        Some(parent) => disk.sync_dir(parent),
+        None => Ok(()),
+    }
+}
+
 fn temporary_beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path.as_os_str());
     name.push(".tmp");
@@ -31,7 +61,19 @@ fn temporary_beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::super::RealDisk;
+    use super::super::sim::{LoseAll, SimDisk};
     use super::*;
+
+    #[test]
+    fn a_directory_and_its_parents_survive_a_power_cut() {
+        let disk = SimDisk::new();
+        create_dir(&disk, Path::new("/data/group")).unwrap();
+        assert!(disk.crash(&mut LoseAll).exists(Path::new("/data/group")).unwrap());
+        // Made by somebody who was killed before the sync.
+        disk.create_dir_all(Path::new("/data/other")).unwrap();
+        create_dir(&disk, Path::new("/data/other")).unwrap();
+        assert!(disk.crash(&mut LoseAll).exists(Path::new("/data/other")).unwrap());
+    }
 
     #[test]
     fn the_new_bytes_replace_longer_old_ones_and_no_temporary_file_stays() {

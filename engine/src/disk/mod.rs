@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use crashsafe::write_atomically;
+pub use crashsafe::{create_dir, write_atomically};
 pub use real::RealDisk;
 
 /// What an open file may be used for.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 use folio_engine::counters::QueueCounters;
-use folio_engine::disk::Disk;
+use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
@@ -52,7 +52,7 @@ pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovere
 
 fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Result<Recovered> {
     let (dir, disk) = (&config.data_dir, &host.disk);
-    disk.create_dir_all(dir)?;
+    create_dir(&**disk, dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
     let mut refused = None;
     for checkpoint in candidates(&checkpoints)? {

@@ -1,7 +1,17 @@
-//! What was done and what came back: one line per send, one per fault.
+//! What was done and what came back: one line of JSON for each operation and each fault.
 //!
-//! Times are microseconds since the run began, from one monotonic clock.
+//! | line | what |
+//! |---|---|
+//! | `{"topic":..,"seq":..,"outcome":..}` | a send, once its client knows how it ended ([`Op`]) |
+//! | `{"poll":{..}}` | a pull that gave messages ([`Poll`]); empty ones are not kept |
+//! | `{"end":{..}}` | a queue's length, as a node was sure of it ([`End`]) |
+//! | `{"commit":{..}}`, `{"committed":{..}}` | a group's offset, written and read ([`Commit`], [`Committed`]) |
+//! | `{"at_us":..,"fault":..}` | what was done to the cluster ([`Fault`]) |
+//!
+//! Times are microseconds since the run began, from one monotonic clock. The workloads of one run
+//! have a recorder each and share the clock.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -12,6 +22,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::payload::OpKey;
+use crate::reading::{Found, QueueKey, Reading};
 
 /// How a send ended, as far as its client can know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,9 +57,81 @@ pub struct Op {
     pub invoked_us: u64,
     /// When the client said how it ended.
     pub completed_us: u64,
+    /// How often it was sent again after an unknown outcome, under the same unique key.
+    #[serde(default)]
+    pub resent: u32,
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
+}
+
+/// One pull that gave messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poll {
+    /// Who consumed: a reader by name, or a group, whose members share the work.
+    pub consumer: String,
+    /// Polls of one session and queue go on where the one before ended; with a new session a
+    /// consumer may start over.
+    pub session: u64,
+    /// The broker that was asked.
+    pub broker: String,
+    /// Where.
+    #[serde(flatten)]
+    pub queue: QueueKey,
+    /// The offset that was asked for.
+    pub from: u64,
+    /// Where the broker said to go on.
+    pub next: u64,
+    /// When it was asked.
+    pub invoked_us: u64,
+    /// When it answered.
+    pub completed_us: u64,
+    /// What it gave, in order.
+    pub found: Vec<Found>,
+}
+
+/// A queue's length, from an answer that only a node which proved its leadership may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Where.
+    #[serde(flatten)]
+    pub queue: QueueKey,
+    /// When it was asked.
+    pub invoked_us: u64,
+    /// When it was answered.
+    pub completed_us: u64,
+    /// The offset after the last message.
+    pub end: u64,
+}
+
+/// A group's offset, written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Where.
+    #[serde(flatten)]
+    pub queue: QueueKey,
+    /// When it was asked.
+    pub invoked_us: u64,
+    /// When it was acknowledged; `None` when nobody knows whether it took effect, or will.
+    pub acked_us: Option<u64>,
+    /// The offset.
+    pub offset: u64,
+}
+
+/// A group's offset, read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// Where.
+    #[serde(flatten)]
+    pub queue: QueueKey,
+    /// The broker that was asked.
+    pub broker: String,
+    /// When it was asked.
+    pub invoked_us: u64,
+    /// When it was answered.
+    pub completed_us: u64,
+    /// The offset; 0 when the group had none yet.
+    pub offset: u64,
 }
 
 /// Something the harness did to the cluster.
@@ -69,6 +152,23 @@ pub struct History {
     pub ops: Vec<Op>,
     /// Every fault in order.
     pub faults: Vec<Fault>,
+    /// Every pull that gave messages, in order of completion.
+    pub polls: Vec<Poll>,
+    /// Every sure answer about a queue's length.
+    pub ends: Vec<End>,
+    /// Every commit of a group's offset, as far as it may have been taken.
+    pub commits: Vec<Commit>,
+    /// Every answer about a group's offset.
+    pub committed: Vec<Committed>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line<'a> {
+    Poll(&'a Poll),
+    End(&'a End),
+    Commit(&'a Commit),
+    Committed(&'a Committed),
 }
 
 /// Records a run while it happens, in memory and in a file of JSON lines.
@@ -83,15 +183,38 @@ struct Inner {
     failed: Option<std::io::Error>,
 }
 
+impl History {
+    /// What every consumer was given, in the order it came, all sessions together.
+    #[must_use]
+    pub fn consumed(&self) -> Vec<Reading> {
+        let mut readings: BTreeMap<&str, Reading> = BTreeMap::new();
+        for poll in &self.polls {
+            let reading = readings
+                .entry(&poll.consumer)
+                .or_insert_with(|| Reading { reader: poll.consumer.clone(), ..Reading::default() });
+            reading.queues.entry(poll.queue).or_default().extend_from_slice(&poll.found);
+        }
+        readings.into_values().collect()
+    }
+}
+
 impl Recorder {
     /// Starts the run's clock and its file.
     ///
     /// # Errors
     /// When the file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
+        Self::create_at(path, Instant::now())
+    }
+
+    /// The same, on the clock of a run that began then.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create_at(path: &Path, start: Instant) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("create history {}", path.display()))?;
         let inner = Inner { history: History::default(), file: BufWriter::new(file), failed: None };
-        Ok(Self { start: Instant::now(), inner: Mutex::new(inner) })
+        Ok(Self { start, inner: Mutex::new(inner) })
     }
 
     /// Microseconds since the run began.
@@ -105,6 +228,34 @@ impl Recorder {
         let mut inner = self.inner.lock();
         inner.write(&op);
         inner.history.ops.push(op);
+    }
+
+    /// Records a pull that gave messages.
+    pub fn poll(&self, poll: Poll) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::Poll(&poll));
+        inner.history.polls.push(poll);
+    }
+
+    /// Records a queue's length.
+    pub fn end(&self, end: End) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::End(&end));
+        inner.history.ends.push(end);
+    }
+
+    /// Records a commit of a group's offset.
+    pub fn commit(&self, commit: Commit) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::Commit(&commit));
+        inner.history.commits.push(commit);
+    }
+
+    /// Records what a group's offset was said to be.
+    pub fn committed(&self, committed: Committed) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::Committed(&committed));
+        inner.history.committed.push(committed);
     }
 
     /// Records a fault at this moment.
@@ -168,7 +319,7 @@ mod tests {
         let recorder = Recorder::create(&path).unwrap();
         let key = OpKey { topic: 0, queue: 1, producer: 2, seq: 3 };
         let outcome = Outcome::Ok { offset: 9, position: Some(64) };
-        let op = Op { key, invoked_us: 1, completed_us: 2, outcome };
+        let op = Op { key, invoked_us: 1, completed_us: 2, resent: 0, outcome };
         recorder.op(op.clone());
         recorder.fault("kill node 1", true);
         let history = recorder.finish().unwrap();
@@ -188,6 +339,7 @@ mod tests {
             key: OpKey { topic: 0, queue: 0, producer: 0, seq },
             invoked_us,
             completed_us,
+            resent: 0,
             outcome: Outcome::Ok { offset: seq, position: None },
         };
         recorder.op(send(0, 90, 110));

@@ -201,6 +201,8 @@ fn setup(options: &Options, folder: &Folder) -> Result<Setup> {
         base_port: options.base_port.map_or_else(free_ports, Ok)?,
         seed,
         shape: Shape {
+            name: "jepsen".to_owned(),
+            resend: false,
             run: mix(seed ^ clock.as_nanos() as u64),
             topics: options.topics.max(1),
             queues: options.queues.max(1),

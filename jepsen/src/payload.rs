@@ -45,6 +45,14 @@ pub fn encode(run: u64, key: OpKey) -> Vec<u8> {
     body
 }
 
+/// What RocketMQ's clients name this message by, on every try: 32 hex digits.
+#[must_use]
+pub fn unique_key(run: u64, key: OpKey) -> String {
+    let OpKey { topic, queue, producer, seq } = key;
+    let place = u64::from(topic) << 44 | u64::from(queue) << 24 | u64::from(producer);
+    format!("{:016X}{:016X}", mix(run ^ mix(place)), mix(run.rotate_left(32) ^ mix(place ^ mix(seq))))
+}
+
 /// Which send this body belongs to; `None` when it is no body of this run, or not every byte of it.
 #[must_use]
 pub fn decode(run: u64, body: &[u8]) -> Option<OpKey> {

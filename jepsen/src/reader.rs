@@ -1,14 +1,16 @@
 //! Reads queues through one node's own port: to the end when all is over, or all the time.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::{Client, Pulled};
+use crate::history::{Poll, Recorder};
 use crate::reading::{Found, QueueKey, Reading};
 use crate::workload::Shape;
 
@@ -81,74 +83,155 @@ async fn pull_patiently(client: &Client, broker: &str, topic: &str, queue: u32, 
     }
 }
 
-/// A reader that follows every queue at one node while the cluster breaks.
+/// Readers' sessions are told apart by number: a reader that is started again starts over.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
+/// The number of a new session.
+pub(crate) fn new_session() -> u64 {
+    SESSIONS.fetch_add(1, Ordering::Relaxed)
+}
+
+const RUN: u8 = 0;
+const TO_THE_END: u8 = 1;
+const STOP: u8 = 2;
+
+/// A reader that follows every queue while the cluster breaks, from where each answer tells it to.
+///
+/// With one broker it reads there and nowhere else; with several it asks another one each time, as
+/// a client does that finds its broker gone.
 pub struct LiveReader {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Reading>,
+    until: Arc<AtomicU8>,
+    task: JoinHandle<()>,
 }
 
 impl LiveReader {
-    /// Starts reading at this broker, and at no other.
+    /// Starts reading at these brokers.
     #[must_use]
-    pub fn start(broker: String, reader: String, shape: Shape) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(follow(broker, reader, shape, Arc::clone(&stop)));
-        Self { stop, task }
+    pub fn start(brokers: Vec<String>, consumer: String, shape: Shape, recorder: Arc<Recorder>) -> Self {
+        let until = Arc::new(AtomicU8::new(RUN));
+        let group = format!("{}-{}", shape.name, consumer.replace(' ', "-"));
+        let follower = Follower {
+            client: Client::new(Vec::new(), group),
+            brokers,
+            turn: 0,
+            subscribed: HashSet::new(),
+            poll: PollOf { consumer, session: new_session(), shape, recorder },
+            next: BTreeMap::new(),
+        };
+        let task = tokio::spawn(follower.follow(Arc::clone(&until)));
+        Self { until, task }
     }
 
-    /// Stops and says what was read.
+    /// Stops where it is.
     ///
     /// # Errors
     /// When the reader panicked.
-    pub async fn stop(self) -> Result<Reading> {
-        self.stop.store(true, Ordering::Relaxed);
+    pub async fn stop(self) -> Result<()> {
+        self.until.store(STOP, Ordering::Relaxed);
         self.task.await.context("a live reader ended badly")
     }
-}
 
-async fn follow(broker: String, reader: String, shape: Shape, stop: Arc<AtomicBool>) -> Reading {
-    let client = Client::new(Vec::new(), format!("{}-reader", broker.replace(['.', ':'], "-")));
-    let mut reading = Reading { reader, ..Reading::default() };
-    let mut subscribed = false;
-    while !stop.load(Ordering::Relaxed) {
-        if !subscribed {
-            subscribed = client.subscribe(&broker, &shape.topic_names()).await.is_ok();
-        }
-        let before = reading.len();
-        for topic in 0..shape.topics {
-            for queue in 0..shape.queues {
-                let place = QueueKey { topic, queue };
-                subscribed &= follow_queue(&client, &broker, &shape, place, &mut reading).await;
-            }
-        }
-        if reading.len() == before {
-            sleep(IDLE).await;
+    /// Stops once it has reached the end of every queue, or after `limit`.
+    ///
+    /// # Errors
+    /// When the reader panicked.
+    pub async fn drain(mut self, limit: Duration) -> Result<()> {
+        self.until.store(TO_THE_END, Ordering::Relaxed);
+        match timeout(limit, &mut self.task).await {
+            Ok(ended) => ended.context("a live reader ended badly"),
+            // What it did not see by now is for a checker to name.
+            Err(_) => self.stop().await,
         }
     }
-    reading
 }
 
-/// One pull; `false` when the node did not answer it well and may have forgotten this reader.
-async fn follow_queue(
-    client: &Client,
-    broker: &str,
-    shape: &Shape,
-    place: QueueKey,
-    into: &mut Reading,
-) -> bool {
-    let topic = shape.topic(place.topic);
-    let found = into.queues.entry(place).or_default();
-    let at = found.last().map_or(0, |last| last.offset + 1);
-    match client.pull(broker, &topic, place.queue, at).await {
-        Ok(pulled) => {
-            found.extend(
-                pulled.messages.iter().map(|message| Found::judge(shape.run, place, &topic, message)),
-            );
-            true
+/// Pulls of one consumer in one session, recorded.
+pub(crate) struct PollOf {
+    pub(crate) consumer: String,
+    pub(crate) session: u64,
+    pub(crate) shape: Shape,
+    pub(crate) recorder: Arc<Recorder>,
+}
+
+impl PollOf {
+    /// One pull; recorded if it gave messages.
+    pub(crate) async fn poll(
+        &self,
+        client: &Client,
+        broker: &str,
+        queue: QueueKey,
+        from: u64,
+    ) -> Result<Pulled> {
+        let topic = self.shape.topic(queue.topic);
+        let invoked_us = self.recorder.now_us();
+        let pulled = client.pull(broker, &topic, queue.queue, from).await?;
+        if !pulled.messages.is_empty() {
+            let judge = |message| Found::judge(self.shape.run, queue, &topic, message);
+            self.recorder.poll(Poll {
+                consumer: self.consumer.clone(),
+                session: self.session,
+                broker: broker.to_owned(),
+                queue,
+                from,
+                next: pulled.next,
+                invoked_us,
+                completed_us: self.recorder.now_us(),
+                found: pulled.messages.iter().map(judge).collect(),
+            });
         }
-        Err(error) => {
-            tracing::trace!(%error, "live pull failed");
-            false
+        Ok(pulled)
+    }
+}
+
+struct Follower {
+    client: Client,
+    brokers: Vec<String>,
+    turn: usize,
+    subscribed: HashSet<String>,
+    poll: PollOf,
+    next: BTreeMap<QueueKey, u64>,
+}
+
+impl Follower {
+    async fn follow(mut self, until: Arc<AtomicU8>) {
+        let places = self.poll.shape.places();
+        loop {
+            let (mut ended, mut news) = (true, false);
+            for place in &places {
+                match self.one(*place).await {
+                    Ok(pulled) => {
+                        ended &= pulled.next >= pulled.max;
+                        news |= !pulled.messages.is_empty();
+                    }
+                    Err(error) => {
+                        tracing::trace!(%error, "live pull failed");
+                        ended = false;
+                    }
+                }
+            }
+            match until.load(Ordering::Relaxed) {
+                STOP => return,
+                TO_THE_END if ended && !news => return,
+                _ if !news => sleep(IDLE).await,
+                _ => {}
+            }
         }
+    }
+
+    async fn one(&mut self, place: QueueKey) -> Result<Pulled> {
+        self.turn += 1;
+        let broker = self.brokers.get(self.turn % self.brokers.len().max(1)).context("no broker")?.clone();
+        if !self.subscribed.contains(&broker) {
+            self.client.subscribe(&broker, &self.poll.shape.topic_names()).await?;
+            self.subscribed.insert(broker.clone());
+        }
+        let from = self.next.get(&place).copied().unwrap_or(0);
+        let pulled = self.poll.poll(&self.client, &broker, place, from).await;
+        match &pulled {
+            Ok(pulled) => self.next.insert(place, pulled.next),
+            // It may have forgotten this reader.
+            Err(_) => self.subscribed.remove(&broker).then_some(0),
+        };
+        pulled
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::payload::{self, OpKey};
 use crate::stored::StoredMessage;
 
 /// A queue of the workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QueueKey {
     /// Topic number.
     pub topic: u32,
@@ -21,7 +23,7 @@ impl std::fmt::Display for QueueKey {
 }
 
 /// One message a reader was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// Offset in the queue.
     pub offset: u64,
@@ -36,7 +38,7 @@ pub struct Found {
 /// Everything one reader was given, each queue in the order it came.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
-    /// Who was read, for messages: `node 2`, `live reader at node 1`.
+    /// Who was read, for messages: `node 2`, `reader at node 1`.
     pub reader: String,
     /// Per queue.
     pub queues: BTreeMap<QueueKey, Vec<Found>>,

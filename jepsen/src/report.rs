@@ -69,6 +69,10 @@ impl Report {
         let count = |name: &str| {
             findings.iter().filter(|finding| finding.name == name).map(|finding| finding.count).sum()
         };
+        let duplicates = |fatal: bool| {
+            let found = findings.iter().filter(|found| found.name == "duplicate" && found.fatal == fatal);
+            found.map(|found| found.count).sum()
+        };
         let (gaps, never_recovered) = failover_gaps_ms(history);
         Self {
             scenario: scenario.to_owned(),
@@ -77,16 +81,16 @@ impl Report {
             acked: outcomes(|outcome| matches!(outcome, Outcome::Ok { .. })),
             unknown: outcomes(|outcome| matches!(outcome, Outcome::Unknown { .. })),
             failed: outcomes(|outcome| matches!(outcome, Outcome::Fail { .. })),
-            missing: count("missing"),
+            missing: count("lost-write"),
             invented: count("invented"),
             resurrected: count("resurrected"),
-            out_of_order: count("out_of_order"),
-            offset_conflicts: count("offset_conflicts"),
-            duplicates: count("duplicates"),
-            duplicates_of_unknown: count("duplicates_of_unknown"),
-            gaps: count("gaps"),
-            disagreements: count("disagreements"),
-            replicas_identical: count("replica_differences") == 0,
+            out_of_order: count("out-of-order"),
+            offset_conflicts: count("inconsistent-offsets"),
+            duplicates: duplicates(true),
+            duplicates_of_unknown: duplicates(false),
+            gaps: count("offset-gap"),
+            disagreements: count("agreement"),
+            replicas_identical: count("replicas") == 0,
             replica_bytes: 0,
             gap_ms_median: median(&gaps),
             gap_ms_max: gaps.iter().max().copied(),
@@ -121,7 +125,7 @@ fn failover_gaps_ms(history: &History) -> (Vec<u64>, u64) {
     (gaps, never)
 }
 
-fn longest_silence_ms(history: &History) -> u64 {
+pub(crate) fn longest_silence_ms(history: &History) -> u64 {
     let acked = history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok { .. }));
     let mut times: Vec<u64> = acked.map(|op| op.completed_us).collect();
     times.sort_unstable();
@@ -190,7 +194,7 @@ mod tests {
 
     fn acked(seq: u64, invoked_us: u64, completed_us: u64) -> Op {
         let key = OpKey { topic: 0, queue: 0, producer: 0, seq };
-        Op { key, invoked_us, completed_us, outcome: Outcome::Ok { offset: seq, position: None } }
+        Op { key, invoked_us, completed_us, resent: 0, outcome: Outcome::Ok { offset: seq, position: None } }
     }
 
     fn kill(at_us: u64) -> Fault {
@@ -200,7 +204,7 @@ mod tests {
     #[test]
     fn the_gap_runs_from_the_kill_to_a_send_begun_after_it() {
         let ops = vec![acked(0, 0, 1_000), acked(1, 9_000, 12_000), acked(2, 11_000, 260_000)];
-        let history = History { ops, faults: vec![kill(10_000)] };
+        let history = History { ops, faults: vec![kill(10_000)], ..History::default() };
         let report = Report::new("kill-leader", 1, &history, Vec::new());
         assert_eq!(report.gap_ms_max, Some(250));
         assert_eq!(report.silence_ms_max, 248);
@@ -209,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_kill_without_any_later_acknowledgement_fails_the_run() {
-        let history = History { ops: vec![acked(0, 0, 1_000)], faults: vec![kill(10_000)] };
+        let history =
+            History { ops: vec![acked(0, 0, 1_000)], faults: vec![kill(10_000)], ..History::default() };
         let report = Report::new("kill-leader", 1, &history, Vec::new());
         assert_eq!(report.never_recovered, 1);
         assert!(!report.ok);
@@ -217,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_fatal_finding_fails_the_run_and_a_counted_one_does_not() {
-        let mut finding = Finding::counted("duplicates_of_unknown");
+        let mut finding = Finding::counted("duplicate");
         finding.add(|| "one".to_owned());
         let report = Report::new("x", 1, &History::default(), vec![finding.clone()]);
         assert!(report.ok);

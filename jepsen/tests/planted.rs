@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, Flaw};
-use folio_jepsen::checker::{Finding, check_all};
+use folio_jepsen::checker::{Finding, Rules, check_all};
 use folio_jepsen::client::Client;
 use folio_jepsen::history::Recorder;
 use folio_jepsen::reader::{LiveReader, read_to_end};
-use folio_jepsen::workload::{Shape, Target, Workload};
+use folio_jepsen::workload::{Shape, Target, Writers};
 
 /// Runs a short workload and says which fatal properties were found broken.
 async fn broken_by(flaw: Flaw) -> Vec<Finding> {
@@ -22,20 +22,30 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
     let address = broker.address();
     let dir = tempfile::tempdir().unwrap();
     let recorder = Arc::new(Recorder::create(&dir.path().join("history.jsonl")).unwrap());
-    let shape =
-        Shape { run: 7, topics: 2, queues: 2, producers: 2, expire: false, think: Duration::from_millis(1) };
-    let live = LiveReader::start(address.clone(), "live reader".to_owned(), shape.clone());
-    let workload = Workload::start(std::slice::from_ref(&address), &shape, &Target::Route, &recorder);
+    let shape = Shape {
+        name: "planted".to_owned(),
+        run: 7,
+        topics: 2,
+        queues: 2,
+        producers: 2,
+        expire: false,
+        think: Duration::from_millis(1),
+        resend: flaw == Flaw::ForgetsKeys,
+    };
+    let reader = "live reader".to_owned();
+    let live = LiveReader::start(vec![address.clone()], reader, shape.clone(), Arc::clone(&recorder));
+    let writers = Writers::start(std::slice::from_ref(&address), &shape, &Target::Route, &recorder);
     while recorder.recorded() < 400 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    workload.stop().await;
-    let live = live.stop().await.unwrap();
-    assert!(!live.is_empty(), "the live reader read nothing");
+    writers.stop().await;
+    live.drain(Duration::from_secs(2)).await.unwrap();
     let history = recorder.finish().unwrap();
+    assert!(!history.polls.is_empty(), "the live reader read nothing");
     let client = Arc::new(Client::new(Vec::new(), "checker"));
     let replica = read_to_end(&client, &address, "node 1", &shape).await.unwrap();
-    check_all(&history, &[replica], &[live]).into_iter().filter(Finding::fails).collect()
+    let rules = Rules { retried: shape.resend, drained: true };
+    check_all(&history, &[replica], rules).into_iter().filter(Finding::fails).collect()
 }
 
 fn names(findings: &[Finding]) -> Vec<&'static str> {
@@ -49,17 +59,17 @@ async fn a_broker_that_keeps_its_promises_passes() {
 
 #[tokio::test]
 async fn an_acknowledged_message_that_is_forgotten_is_missing() {
-    assert!(names(&broken_by(Flaw::ForgetsAcknowledged).await).contains(&"missing"));
+    assert!(names(&broken_by(Flaw::ForgetsAcknowledged).await).contains(&"lost-write"));
 }
 
 #[tokio::test]
 async fn a_message_stored_twice_is_a_duplicate() {
-    assert_eq!(names(&broken_by(Flaw::StoresTwice).await), ["duplicates"]);
+    assert_eq!(names(&broken_by(Flaw::StoresTwice).await), ["duplicate"]);
 }
 
 #[tokio::test]
 async fn a_wrong_offset_in_an_acknowledgement_is_a_conflict() {
-    assert!(names(&broken_by(Flaw::TellsWrongOffset).await).contains(&"offset_conflicts"));
+    assert!(names(&broken_by(Flaw::TellsWrongOffset).await).contains(&"inconsistent-offsets"));
 }
 
 #[tokio::test]
@@ -70,15 +80,31 @@ async fn a_refused_message_that_is_stored_is_resurrected() {
 #[tokio::test]
 async fn a_changed_byte_is_an_invented_message_and_a_missing_one() {
     let found = broken_by(Flaw::ChangesByte).await;
-    assert!(names(&found).contains(&"invented") && names(&found).contains(&"missing"), "{found:?}");
+    assert!(names(&found).contains(&"invented") && names(&found).contains(&"lost-write"), "{found:?}");
 }
 
 #[tokio::test]
 async fn a_queue_with_a_hole_has_a_gap() {
-    assert!(names(&broken_by(Flaw::SkipsOffset).await).contains(&"gaps"));
+    assert!(names(&broken_by(Flaw::SkipsOffset).await).contains(&"offset-gap"));
 }
 
 #[tokio::test]
 async fn an_answer_that_never_comes_is_an_unknown_outcome_and_no_fault() {
     assert_eq!(broken_by(Flaw::ClosesConnections).await, []);
+}
+
+#[tokio::test]
+async fn a_message_sent_again_and_stored_again_is_a_duplicate() {
+    assert_eq!(names(&broken_by(Flaw::ForgetsKeys).await), ["duplicate"]);
+}
+
+#[tokio::test]
+async fn a_pull_that_leads_past_a_message_is_a_poll_skip() {
+    let found = broken_by(Flaw::LeadsOnTooFar).await;
+    assert!(names(&found).contains(&"poll-skip") && names(&found).contains(&"unseen"), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_pull_that_leads_back_is_a_nonmonotonic_poll() {
+    assert_eq!(names(&broken_by(Flaw::LeadsBack).await), ["nonmonotonic-poll"]);
 }

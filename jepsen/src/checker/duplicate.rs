@@ -1,8 +1,9 @@
 //! duplicate: a send is stored at most once.
 //!
-//! The workload never sends the same body twice, so a second copy was made inside the cluster
-//! (a forwarded request tried again, a record proposed again). For an acknowledged send that is
-//! an error; for one of unknown outcome it is only counted.
+//! Where clients never send the same body twice, a second copy was made inside the cluster (a
+//! forwarded request tried again, a record proposed again). For an acknowledged send that is an
+//! error; for one of unknown outcome it is only counted. Where clients send again after an unknown
+//! outcome, under the same unique key, any second copy is an error: the leader knows the key.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,12 +14,13 @@ use crate::reading::Reading;
 
 /// Acknowledged sends that are stored more than once.
 pub(super) fn acknowledged(history: &History, replicas: &[Reading]) -> Finding {
-    count(Finding::fatal("duplicates"), &keys(history, true), replicas)
+    count(Finding::fatal("duplicate"), &keys(history, true), replicas)
 }
 
-/// Sends of unknown outcome that are stored more than once.
-pub(super) fn unknown(history: &History, replicas: &[Reading]) -> Finding {
-    count(Finding::counted("duplicates_of_unknown"), &keys(history, false), replicas)
+/// Sends of unknown outcome that are stored more than once; an error if they were `retried`.
+pub(super) fn unknown(history: &History, replicas: &[Reading], retried: bool) -> Finding {
+    let finding = if retried { Finding::fatal("duplicate") } else { Finding::counted("duplicate") };
+    count(finding, &keys(history, false), replicas)
 }
 
 fn keys(history: &History, acked: bool) -> HashSet<OpKey> {
@@ -62,9 +64,18 @@ mod tests {
         let replicas = [reading([found(0, 0), found(1, 0)])];
         let history = history([unclear(0)]);
         assert_eq!(acknowledged(&history, &replicas).count, 0);
-        let finding = unknown(&history, &replicas);
+        let finding = unknown(&history, &replicas, false);
         assert_eq!(finding.count, 1);
         assert!(!finding.fails());
+    }
+
+    #[test]
+    fn where_sends_are_retried_no_second_copy_is_right() {
+        let replicas = [reading([found(0, 0), found(1, 0)])];
+        assert!(unknown(&history([unclear(0)]), &replicas, true).fails());
+        assert!(acknowledged(&history([acked(0, 0)]), &replicas).fails());
+        let once = [reading([found(0, 0)])];
+        assert_eq!(unknown(&history([unclear(0)]), &once, true).count, 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::reading::{Found, QueueKey, Reading};
 /// Compares acknowledgements with readings, and readings with each other; a live reader's are
 /// among them, so an offset that once showed an uncommitted message is caught.
 pub(super) fn check(history: &History, readings: &[&Reading]) -> Finding {
-    let mut finding = Finding::fatal("offset_conflicts");
+    let mut finding = Finding::fatal("inconsistent-offsets");
     let mut holders: HashMap<(QueueKey, u64), (&Found, &str)> = HashMap::new();
     for reading in readings {
         for (queue, found) in reading.messages() {

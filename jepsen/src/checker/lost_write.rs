@@ -8,7 +8,7 @@ use crate::reading::{QueueKey, Reading};
 
 /// Counts sends, not replicas: a send missing on two replicas is one loss.
 pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
-    let mut finding = Finding::fatal("missing");
+    let mut finding = Finding::fatal("lost-write");
     let found: Vec<HashSet<_>> = replicas
         .iter()
         .map(|reading| reading.messages().filter_map(|(_, found)| found.key).collect())

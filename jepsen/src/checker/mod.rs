@@ -5,16 +5,53 @@
 
 mod agreement;
 mod duplicate;
-mod gaps;
 mod inconsistent_offsets;
 mod invented;
+mod linearizable;
 mod lost_write;
+mod nonmonotonic_poll;
+mod offset_gap;
+mod offset_went_back;
 mod out_of_order;
+mod poll_skip;
 pub mod replicas;
+mod reread;
 mod resurrected;
+mod unseen;
 
 use crate::history::History;
 use crate::reading::Reading;
+
+/// Every checker: its name in reports and what it looks for.
+pub const ALL: [(&str, &str); 18] = [
+    ("lost-write", "an acknowledged message is missing on a replica"),
+    ("invented", "a message nobody sent, or with a changed byte"),
+    ("resurrected", "a refused message is there all the same"),
+    ("inconsistent-offsets", "one offset held two messages, for whoever asked whenever"),
+    ("out-of-order", "a producer's acknowledged messages changed their order within a queue"),
+    ("duplicate", "an acknowledged message is stored twice; with retries, any message"),
+    ("offset-gap", "a queue's offsets have a hole"),
+    ("agreement", "two replicas hold different queues"),
+    ("poll-skip", "a consumer was led past a message"),
+    ("nonmonotonic-poll", "a consumer was led back"),
+    ("unseen", "an acknowledged message never reached a consumer that stayed until the end"),
+    ("reread", "what a consumer was given once is not given again"),
+    ("offset-went-back", "a group's offset is older than one that was acknowledged or told"),
+    ("linearizable", "no order of appends and reads explains what clients of a queue saw"),
+    ("replicas", "the replicas' log files differ below the committed position"),
+    ("crashes", "a node ended by itself, or a thread panicked"),
+    ("stuck", "the cluster did not serve again in time, or a fault could not be healed"),
+    ("unreadable", "a replica's queues could not be read to their end"),
+];
+
+/// What a workload may hold the cluster to, beyond what holds always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Sends of unknown outcome were sent again under the same unique key: there is one copy.
+    pub retried: bool,
+    /// Consumers stayed until they had reached the end: they were given everything.
+    pub drained: bool,
+}
 
 /// Examples a finding carries; the count says how many there are.
 const EXAMPLES_MAX: usize = 10;
@@ -60,29 +97,40 @@ impl Finding {
     }
 }
 
-/// Runs every checker. `replicas` are readings of each replica to the end, `live` are those of
-/// readers that ran during the faults and may have stopped anywhere.
+/// Runs every checker on what one workload did and saw. `replicas` are readings of each replica to
+/// the end; what consumers were given meanwhile is in the history.
 #[must_use]
-pub fn check_all(history: &History, replicas: &[Reading], live: &[Reading]) -> Vec<Finding> {
-    let all: Vec<&Reading> = replicas.iter().chain(live).collect();
-    vec![
+pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<Finding> {
+    let consumed = history.consumed();
+    let all: Vec<&Reading> = replicas.iter().chain(&consumed).collect();
+    let mut findings = vec![
         lost_write::check(history, replicas),
         invented::check(history, &all),
         resurrected::check(history, &all),
         inconsistent_offsets::check(history, &all),
         out_of_order::check(history, replicas),
         duplicate::acknowledged(history, replicas),
-        duplicate::unknown(history, replicas),
-        gaps::check(&all),
-        agreement::check(replicas, live),
-    ]
+        duplicate::unknown(history, replicas, rules.retried),
+        offset_gap::check(replicas),
+        agreement::check(replicas),
+        poll_skip::check(&history.polls, replicas),
+        nonmonotonic_poll::check(&history.polls),
+        reread::check(replicas, &consumed),
+        offset_went_back::check(history),
+        offset_went_back::late(history),
+        linearizable::check(history, replicas),
+    ];
+    if rules.drained {
+        findings.push(unseen::check(history, &consumed));
+    }
+    findings
 }
 
 #[cfg(test)]
 mod sample {
     //! Small histories for the checkers' tests.
 
-    use crate::history::{History, Op, Outcome};
+    use crate::history::{History, Op, Outcome, Poll};
     use crate::payload::OpKey;
     use crate::reading::{Found, QueueKey, Reading};
 
@@ -93,7 +141,7 @@ mod sample {
     }
 
     pub(crate) fn op(seq: u64, outcome: Outcome) -> Op {
-        Op { key: key(seq), invoked_us: seq * 10, completed_us: seq * 10 + 5, outcome }
+        Op { key: key(seq), invoked_us: seq * 10, completed_us: seq * 10 + 5, resent: 0, outcome }
     }
 
     pub(crate) fn acked(seq: u64, offset: u64) -> Op {
@@ -109,15 +157,47 @@ mod sample {
     }
 
     pub(crate) fn history(ops: impl IntoIterator<Item = Op>) -> History {
-        History { ops: ops.into_iter().collect(), faults: Vec::new() }
+        History { ops: ops.into_iter().collect(), ..History::default() }
     }
 
     pub(crate) fn found(offset: u64, seq: u64) -> Found {
         Found { offset, position: offset * 100, size: 100, key: Some(key(seq)) }
     }
 
+    pub(crate) fn poll<const N: usize>(from: u64, found: [Found; N], next: u64) -> Poll {
+        Poll {
+            consumer: "reader".to_owned(),
+            session: 0,
+            broker: "a".to_owned(),
+            queue: QUEUE,
+            from,
+            next,
+            invoked_us: 0,
+            completed_us: 1,
+            found: found.to_vec(),
+        }
+    }
+
     pub(crate) fn reading(found: impl IntoIterator<Item = Found>) -> Reading {
         let queues = [(QUEUE, found.into_iter().collect())].into();
         Reading { reader: "node 1".to_owned(), queues, ..Reading::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finding_has_its_line_in_the_list() {
+        let rules = Rules { retried: true, drained: true };
+        let mut names: Vec<&str> =
+            check_all(&History::default(), &[], rules).iter().map(|finding| finding.name).collect();
+        names.extend(["replicas", "crashes", "stuck", "unreadable"]);
+        names.retain(|name| *name != "offset-went-back-late");
+        names.dedup();
+        let listed: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names.len(), listed.len());
+        assert!(names.iter().all(|name| listed.contains(name)), "{names:?} {listed:?}");
     }
 }

@@ -11,7 +11,7 @@ use crate::reading::{QueueKey, Reading};
 pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
     let acked: HashSet<_> =
         history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok { .. })).map(|op| op.key).collect();
-    let mut finding = Finding::fatal("out_of_order");
+    let mut finding = Finding::fatal("out-of-order");
     for reading in replicas {
         let mut last: HashMap<(QueueKey, u32), u64> = HashMap::new();
         for (queue, found) in reading.messages() {

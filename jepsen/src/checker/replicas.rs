@@ -1,4 +1,4 @@
-//! replicas-identical: the replicas' log files hold the same bytes, at the same positions, up to
+//! replicas: the replicas' log files hold the same bytes, at the same positions, up to
 //! the committed position.
 //!
 //! The files are named by the 20-digit position of their first byte. They are compared as raw
@@ -76,7 +76,7 @@ impl LogFiles {
 /// # Errors
 /// When a file cannot be read.
 pub fn check(replicas: &[LogFiles], end: u64) -> Result<Finding> {
-    let mut finding = Finding::fatal("replica_differences");
+    let mut finding = Finding::fatal("replicas");
     let Some((first, others)) = replicas.split_first() else { return Ok(finding) };
     let start = replicas.iter().map(LogFiles::start).max().unwrap_or(0);
     for other in others {

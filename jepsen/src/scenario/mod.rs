@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use crate::checker::{self, Finding};
+use crate::checker::{self, Finding, Rules};
 use crate::client::Client;
 use crate::cluster::{Cluster, Options};
 use crate::history::Recorder;
@@ -27,7 +27,7 @@ use crate::payload::mix;
 use crate::reader::{self, LiveReader};
 use crate::reading::Reading;
 use crate::report::Report;
-use crate::workload::{Shape, Target, Workload};
+use crate::workload::{Shape, Target, Writers};
 
 /// How long a topic may take to be creatable after the start: elections, first commit.
 const CREATE_TRIES: u32 = 100;
@@ -140,12 +140,11 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
     let mut run =
         Run { cluster, recorder, shape: setup.shape.clone(), random: mix(setup.seed), extra: Vec::new() };
     let live = run.live_readers();
-    let workload = Workload::start(&run.cluster.name_servers(), &run.shape, &Target::Route, &run.recorder);
+    let writers = Writers::start(&run.cluster.name_servers(), &run.shape, &Target::Route, &run.recorder);
     let broken = run.break_it(scenario).await;
-    workload.stop().await;
-    let mut seen = Vec::new();
+    writers.stop().await;
     for reader in live {
-        seen.push(reader.stop().await?);
+        reader.stop().await?;
     }
     // A scenario that could not go on is a finding: the checks below still say what was lost.
     if let Err(error) = broken {
@@ -153,7 +152,7 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
         stuck.add(|| format!("{error:#}"));
         run.extra.push(stuck);
     }
-    run.judge(setup, scenario, &seen).await
+    run.judge(setup, scenario).await
 }
 
 async fn create_topics(cluster: &mut Cluster, shape: &Shape) -> Result<()> {
@@ -193,8 +192,9 @@ impl Run {
 
     fn live_readers(&self) -> Vec<LiveReader> {
         let start = |node: &crate::node::Node| {
-            let reader = format!("live reader at node {}", node.id);
-            LiveReader::start(node.addresses.broker.clone(), reader, self.shape.clone())
+            let consumer = format!("reader at node {}", node.id);
+            let brokers = vec![node.addresses.broker.clone()];
+            LiveReader::start(brokers, consumer, self.shape.clone(), Arc::clone(&self.recorder))
         };
         self.cluster.running().map(start).collect()
     }
@@ -228,7 +228,7 @@ impl Run {
         }
     }
 
-    async fn judge(mut self, setup: &Setup, scenario: &Scenario, live: &[Reading]) -> Result<Report> {
+    async fn judge(mut self, setup: &Setup, scenario: &Scenario) -> Result<Report> {
         let history = self.recorder.finish()?;
         let replicas = match self.read_replicas().await {
             Ok(replicas) => replicas,
@@ -239,7 +239,7 @@ impl Run {
                 Vec::new()
             }
         };
-        let mut findings = checker::check_all(&history, &replicas, live);
+        let mut findings = checker::check_all(&history, &replicas, Rules::default());
         let read_end = replicas.iter().map(Reading::log_end).max().unwrap_or(0);
         let mut compared = 0;
         if !replicas.is_empty() {

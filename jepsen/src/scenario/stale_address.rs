@@ -30,11 +30,13 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
         // A producer number of its own: these sends are checked like all others.
         let key = OpKey { topic: 0, queue: 0, producer: run.shape.producers, seq };
         let invoked_us = run.recorder.now_us();
-        let outcome = client.send(&broker, &run.shape.topic(0), 0, payload::encode(run.shape.run, key)).await;
+        let (unique_key, body) =
+            (payload::unique_key(run.shape.run, key), payload::encode(run.shape.run, key));
+        let outcome = client.send(&broker, &run.shape.topic(0), 0, &unique_key, body).await;
         if !matches!(outcome, Outcome::Ok { .. }) {
             refused.add(|| format!("{key} to node {old}: {outcome:?}"));
         }
-        run.recorder.op(Op { key, invoked_us, completed_us: run.recorder.now_us(), outcome });
+        run.recorder.op(Op { key, invoked_us, completed_us: run.recorder.now_us(), resent: 0, outcome });
     }
     run.extra.push(refused);
     let leader = run.cluster.leader().await?;

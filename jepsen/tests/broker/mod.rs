@@ -29,6 +29,12 @@ pub(crate) enum Flaw {
     SkipsOffset,
     /// Stores and closes the connection without an answer: a crash, no flaw at all.
     ClosesConnections,
+    /// The same, where clients send again.
+    ForgetsKeys,
+    /// Tells a reader to go on one message too far.
+    LeadsOnTooFar,
+    /// Tells a reader to go on one message too early.
+    LeadsBack,
 }
 
 const EVERY: u64 = 50;
@@ -43,6 +49,7 @@ pub(crate) struct Broker {
 #[derive(Default)]
 struct State {
     sends: u64,
+    pulls: u64,
     position: u64,
     queues: HashMap<(String, u32), Queue>,
 }
@@ -96,7 +103,7 @@ impl State {
                 Some(request(0, []).with_body(body.to_string().into_bytes()))
             }
             310 => self.send(frame, flaw),
-            11 => Some(self.pull(frame)),
+            11 => Some(self.pull(frame, flaw)),
             _ => Some(request(0, [])),
         }
     }
@@ -127,7 +134,7 @@ impl State {
             state.next += 1;
         }
         match flaw {
-            Flaw::ClosesConnections => None,
+            Flaw::ClosesConnections | Flaw::ForgetsKeys => None,
             Flaw::StoresRefused => Some(request(SYSTEM_BUSY, [])),
             _ => {
                 let told = if flaw == Flaw::TellsWrongOffset { offset.saturating_sub(1) } else { offset };
@@ -137,14 +144,22 @@ impl State {
         }
     }
 
-    fn pull(&self, frame: &Frame) -> Frame {
+    fn pull(&mut self, frame: &Frame, flaw: Flaw) -> Frame {
+        self.pulls += 1;
+        let flaw = if self.pulls.is_multiple_of(EVERY) { flaw } else { Flaw::None };
         let number = |key| frame.ext.get(key).unwrap().parse::<u64>().unwrap();
         let place = (frame.ext.get("topic").unwrap().to_owned(), number("queueId") as u32);
         let from = number("queueOffset");
         let empty = Queue::default();
         let queue = self.queues.get(&place).unwrap_or(&empty);
         let found: Vec<_> = queue.messages.iter().filter(|(offset, _)| *offset >= from).take(32).collect();
-        let next = found.last().map_or(from, |(offset, _)| offset + 1).to_string();
+        let next = found.last().map_or(from, |(offset, _)| offset + 1);
+        let next = match flaw {
+            Flaw::LeadsOnTooFar => next + 1,
+            Flaw::LeadsBack => next.saturating_sub(1),
+            _ => next,
+        };
+        let next = next.to_string();
         let max = queue.next.to_string();
         let code = if found.is_empty() { PULL_NOT_FOUND } else { 0 };
         let body: Vec<u8> = found.iter().flat_map(|(_, message)| message.iter().copied()).collect();

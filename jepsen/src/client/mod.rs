@@ -4,6 +4,8 @@
 //! another broker when one is gone. It does **not** try a send again: whether that duplicates a
 //! message is for the history to show, not for the client to paper over.
 
+mod group;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +29,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 mod code {
     pub(super) const PULL_MESSAGE: i32 = 11;
     pub(super) const UPDATE_AND_CREATE_TOPIC: i32 = 17;
-    pub(super) const HEART_BEAT: i32 = 34;
     pub(super) const GET_ROUTE: i32 = 105;
     pub(super) const SEND_MESSAGE_V2: i32 = 310;
 }
@@ -44,6 +45,8 @@ pub type Route = BTreeMap<u64, String>;
 
 /// PULL_OFFSET_MOVED: the offset has expired, or is not there yet.
 const PULL_OFFSET_MOVED: i32 = 21;
+/// An offset no queue reaches: a pull there is answered with the queue's end by a node that is sure.
+const FAR_OFFSET: u64 = 1 << 60;
 
 /// What a pull gave.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ pub struct Client {
     next_server: AtomicUsize,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
     group: String,
+    member: String,
     patience: Duration,
 }
 
@@ -71,11 +75,13 @@ impl Client {
     /// A client of these NameServers; connects when it has to.
     #[must_use]
     pub fn new(name_servers: Vec<String>, group: impl Into<String>) -> Self {
+        let group = group.into();
         Self {
+            member: format!("{group}@jepsen"),
             name_servers,
             next_server: AtomicUsize::new(0),
             connections: Mutex::new(HashMap::new()),
-            group: group.into(),
+            group,
             patience: PATIENCE,
         }
     }
@@ -84,6 +90,13 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// This client, as the member of its group with that id.
+    #[must_use]
+    pub fn with_member(mut self, member: impl Into<String>) -> Self {
+        self.member = member.into();
         self
     }
 
@@ -138,41 +151,22 @@ impl Client {
         self.ask(broker, request(code::UPDATE_AND_CREATE_TOPIC, fields)).await.map(drop)
     }
 
-    /// Makes this client's group a consumer of the topics, at that broker.
-    ///
-    /// # Errors
-    /// When the broker does not answer with success.
-    pub async fn subscribe(&self, broker: &str, topics: &[String]) -> Result<()> {
-        let subscriptions: Vec<_> = topics
-            .iter()
-            .map(|topic| {
-                serde_json::json!({
-                    "classFilterMode": false, "topic": topic, "subString": "*", "tagsSet": [], "codeSet": [],
-                    "subVersion": 1, "expressionType": "TAG",
-                })
-            })
-            .collect();
-        let body = serde_json::json!({
-            "clientID": format!("{}@jepsen", self.group),
-            "producerDataSet": [],
-            "consumerDataSet": [{
-                "groupName": self.group, "consumeType": "CONSUME_ACTIVELY", "messageModel": "CLUSTERING",
-                "consumeFromWhere": "CONSUME_FROM_FIRST_OFFSET", "subscriptionDataSet": subscriptions,
-                "unitMode": false,
-            }],
-        });
-        let mut frame = request(code::HEART_BEAT, []);
-        frame.body = Bytes::from(serde_json::to_vec(&body)?);
-        self.ask(broker, frame).await.map(drop)
-    }
-
-    /// Sends one message once.
-    pub async fn send(&self, broker: &str, topic: &str, queue: u32, body: Vec<u8>) -> Outcome {
+    /// Sends one message once. `unique_key` is what RocketMQ's clients name a message by: the same
+    /// one on a second try says that it is the same message.
+    pub async fn send(
+        &self,
+        broker: &str,
+        topic: &str,
+        queue: u32,
+        unique_key: &str,
+        body: Vec<u8>,
+    ) -> Outcome {
         let connection = match self.connection(broker).await {
             Ok(connection) => connection,
             Err(error) => return outcome_of(error),
         };
         let queue = queue.to_string();
+        let properties = format!("UNIQ_KEY\u{1}{unique_key}\u{2}WAIT\u{1}true");
         let fields = [
             ("a", self.group.as_str()),
             ("b", topic),
@@ -182,7 +176,7 @@ impl Client {
             ("f", "0"),
             ("g", "0"),
             ("h", "0"),
-            ("i", ""),
+            ("i", &properties),
             ("j", "0"),
             ("k", "false"),
             ("m", "false"),
@@ -234,6 +228,18 @@ impl Client {
                 answer.remark.as_deref().unwrap_or("no remark")
             ),
         }
+    }
+
+    /// The queue's end, as only a node that has proved its leadership may tell it.
+    ///
+    /// # Errors
+    /// When it does not answer, or could not be sure.
+    pub async fn sure_end(&self, broker: &str, topic: &str, queue: u32) -> Result<u64> {
+        let pulled = self.pull(broker, topic, queue, FAR_OFFSET).await?;
+        if pulled.next == FAR_OFFSET {
+            bail!("{broker} is not sure where {topic} queue {queue} ends")
+        }
+        Ok(pulled.next)
     }
 
     /// Asks one address and takes any answer but success for an error.

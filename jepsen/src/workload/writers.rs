@@ -2,11 +2,14 @@
 //!
 //! A producer is one client with one connection; it has a lane per queue and each lane has one
 //! send in flight, numbered from 0. So a connection carries as many sends as there are queues,
-//! and the order within a lane is defined. A lane never sends the same body twice: after a send
-//! that failed it goes on with the next number, at another broker if it has to.
+//! and the order within a lane is defined. After a send that was not acknowledged a lane goes on
+//! with the next number, at another broker if it has to; it never sends the same body twice. Only
+//! where the shape says `resend` it does: then it sends a message of unknown outcome again, under
+//! the same unique key, until it knows.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +19,7 @@ use tokio::time::sleep;
 use crate::client::{Client, PATIENCE, Route};
 use crate::history::{Op, Outcome, Recorder};
 use crate::payload::{self, OpKey};
+use crate::reading::QueueKey;
 
 /// First pause after a send that was not acknowledged; doubles up to the last one.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -24,12 +28,16 @@ const PAUSE_MAX: Duration = Duration::from_millis(40);
 /// Producer 0 gives up so soon. Only so does it notice a leader that is paused and keeps its
 /// connections, and late effects of sends nobody waits for any more get tested all the time.
 const IMPATIENCE: Duration = Duration::from_millis(400);
+/// How often a message is sent again before its outcome stays unknown: longer than any fault lasts.
+const RESENDS_MAX: u32 = 100;
 /// How often a producer asks for the route though nothing failed.
 const ROUTE_EVERY: Duration = Duration::from_secs(1);
 
 /// How big the workload is and what its messages are called.
 #[derive(Debug, Clone)]
 pub struct Shape {
+    /// What its topics are called, before their number.
+    pub name: String,
     /// Number of this run: part of every body.
     pub run: u64,
     /// Topics.
@@ -42,13 +50,22 @@ pub struct Shape {
     pub expire: bool,
     /// Pause of a lane after each acknowledged send, to bound the load.
     pub think: Duration,
+    /// Whether a message of unknown outcome is sent again, with the same unique key.
+    pub resend: bool,
 }
 
 impl Shape {
     /// Name of a topic.
     #[must_use]
     pub fn topic(&self, number: u32) -> String {
-        format!("jepsen-{number}")
+        format!("{}-{number}", self.name)
+    }
+
+    /// Every queue.
+    #[must_use]
+    pub fn places(&self) -> Vec<QueueKey> {
+        let queues = |topic| (0..self.queues).map(move |queue| QueueKey { topic, queue });
+        (0..self.topics).flat_map(queues).collect()
     }
 
     /// Names of all topics.
@@ -67,23 +84,38 @@ pub enum Target {
     Fixed(String),
 }
 
-/// A running workload.
-pub struct Workload {
+/// Running writers.
+pub struct Writers {
     stop: Arc<AtomicBool>,
+    lanes: Arc<AtomicUsize>,
     tasks: JoinSet<()>,
 }
 
-impl Workload {
+impl Writers {
     /// Starts every lane of every producer, against these NameServers.
     #[must_use]
     pub fn start(name_servers: &[String], shape: &Shape, target: &Target, recorder: &Arc<Recorder>) -> Self {
+        Self::start_on(name_servers, shape, target, recorder, 0..shape.queues, u64::MAX)
+    }
+
+    /// Starts the lanes of these queues, each for so many messages.
+    #[must_use]
+    pub fn start_on(
+        name_servers: &[String],
+        shape: &Shape,
+        target: &Target,
+        recorder: &Arc<Recorder>,
+        queues: Range<u32>,
+        messages_max: u64,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let lanes = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for number in 0..shape.producers {
             let producer = Arc::new(Producer {
                 number,
-                client: Client::new(name_servers.to_vec(), format!("jepsen-producer-{number}"))
-                    .with_patience(patience(number)),
+                client: Client::new(name_servers.to_vec(), format!("{}-producer-{number}", shape.name))
+                    .with_patience(patience(number, shape.resend)),
                 shape: shape.clone(),
                 brokers: Mutex::new(Brokers::new(target)),
                 moves: matches!(target, Target::Route),
@@ -95,12 +127,24 @@ impl Workload {
                 tasks.spawn(Arc::clone(&producer).keep_route());
             }
             for topic in 0..shape.topics {
-                for queue in 0..shape.queues {
-                    tasks.spawn(Arc::clone(&producer).lane(topic, queue));
+                for queue in queues.clone() {
+                    lanes.fetch_add(1, Ordering::Relaxed);
+                    let (lane, open) =
+                        (Arc::clone(&producer).lane(topic, queue, messages_max), Arc::clone(&lanes));
+                    tasks.spawn(async move {
+                        lane.await;
+                        open.fetch_sub(1, Ordering::Relaxed);
+                    });
                 }
             }
         }
-        Self { stop, tasks }
+        Self { stop, lanes, tasks }
+    }
+
+    /// Whether every lane has sent all its messages.
+    #[must_use]
+    pub fn are_done(&self) -> bool {
+        self.lanes.load(Ordering::Relaxed) == 0
     }
 
     /// Stops after the sends in flight, which are all waited for.
@@ -114,8 +158,9 @@ impl Workload {
     }
 }
 
-fn patience(producer: u32) -> Duration {
-    if producer == 0 { IMPATIENCE } else { PATIENCE }
+/// Whoever sends again may as well do so soon.
+fn patience(producer: u32, resend: bool) -> Duration {
+    if producer == 0 || resend { IMPATIENCE } else { PATIENCE }
 }
 
 struct Producer {
@@ -163,11 +208,10 @@ impl Brokers {
 }
 
 impl Producer {
-    async fn lane(self: Arc<Self>, topic: u32, queue: u32) {
-        let name = self.shape.topic(topic);
+    async fn lane(self: Arc<Self>, topic: u32, queue: u32, messages_max: u64) {
         let mut pause = PAUSE_MIN;
         let mut seq = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.stop.load(Ordering::Relaxed) && seq < messages_max {
             let Some(broker) = self.current() else {
                 self.refresh(None).await;
                 sleep(PAUSE_MIN).await;
@@ -176,19 +220,44 @@ impl Producer {
             let key = OpKey { topic, queue, producer: self.number, seq };
             seq += 1;
             let invoked_us = self.recorder.now_us();
-            let outcome = self.client.send(&broker, &name, queue, payload::encode(self.shape.run, key)).await;
+            let (outcome, resent) = self.send(broker, key).await;
             let acked = matches!(outcome, Outcome::Ok { .. });
-            self.recorder.op(Op { key, invoked_us, completed_us: self.recorder.now_us(), outcome });
+            self.recorder.op(Op { key, invoked_us, completed_us: self.recorder.now_us(), resent, outcome });
             if acked {
                 pause = PAUSE_MIN;
                 if !self.shape.think.is_zero() {
                     sleep(self.shape.think).await;
                 }
             } else {
-                self.refresh(Some(&broker)).await;
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
+        }
+    }
+
+    /// Sends a message until its outcome is known, or once; says how often it was sent again.
+    async fn send(&self, mut broker: String, key: OpKey) -> (Outcome, u32) {
+        let (name, unique_key) = (self.shape.topic(key.topic), payload::unique_key(self.shape.run, key));
+        let mut resent = 0;
+        let mut may_be_there = false;
+        loop {
+            let body = payload::encode(self.shape.run, key);
+            let outcome = self.client.send(&broker, &name, key.queue, &unique_key, body).await;
+            if !matches!(outcome, Outcome::Ok { .. }) {
+                self.refresh(Some(&broker)).await;
+            }
+            may_be_there |= matches!(outcome, Outcome::Unknown { .. });
+            let known = matches!(outcome, Outcome::Ok { .. }) || !may_be_there;
+            if known || !self.shape.resend {
+                return (outcome, resent);
+            }
+            if resent == RESENDS_MAX {
+                let error = "unknown, and so after every further try".to_owned();
+                return (Outcome::Unknown { error }, resent);
+            }
+            resent += 1;
+            sleep(PAUSE_MAX).await;
+            broker = self.current().unwrap_or(broker);
         }
     }
 

@@ -149,6 +149,12 @@ impl Cluster {
         self.nodes.iter().map(|node| node.addresses.namesrv.clone()).collect()
     }
 
+    /// The broker address of every node.
+    #[must_use]
+    pub fn brokers(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.addresses.broker.clone()).collect()
+    }
+
     /// The binary the nodes run.
     #[must_use]
     pub fn binary(&self) -> &Path {

@@ -1,4 +1,5 @@
-//! `folio-jepsen`: the command line of the black-box harness.
+//! `folio-jepsen`: the command line of the black-box harness: `run` hunts with every nemesis under
+//! every workload, `list` names them, the other commands do one thing each, as often as told.
 //!
 //! Exit code 0: nothing was found. 1: a promise was broken; data, logs and history are kept and
 //! named. 2: the harness could not do its work, which says nothing about the cluster.
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use folio_jepsen::cluster::ports_are_free;
+use folio_jepsen::hunt::{self, Listing, Plan};
 use folio_jepsen::payload::mix;
 use folio_jepsen::report::Report;
 use folio_jepsen::scenario::{self, Scenario, Setup};
@@ -28,6 +30,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum What {
+    /// Name every workload, checker and nemesis, and what cannot be used here
+    List,
+    /// Every chosen nemesis under every chosen workload
+    Run {
+        /// Workloads: all, or names with commas between them
+        #[arg(long, default_value = "all")]
+        workload: String,
+        /// Nemeses: all, or names with commas between them
+        #[arg(long, default_value = "all")]
+        nemesis: String,
+        /// How long, shared out among the nemeses; starting and checking come on top
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
     /// kill -9 the leader again and again
     KillLeader {
         /// How often
@@ -121,29 +137,35 @@ struct Options {
     think_ms: u64,
 }
 
-impl From<What> for Scenario {
-    fn from(what: What) -> Self {
-        match what {
-            What::KillLeader { kills, seconds_between } => Self::KillLeader { kills, seconds_between },
-            What::PauseLeader { pauses, seconds } => Self::PauseLeader { pauses, seconds },
-            What::KillAll { rounds, wipe_derived } => Self::KillAll { rounds, wipe_derived },
-            What::StopLeader { stops } => Self::StopLeader { stops },
-            What::Chaos { rounds } => Self::Chaos { rounds },
-            What::LoseDisk { rounds } => Self::LoseDisk { rounds },
-            What::Retention => Self::Retention,
-            What::Rot { seconds_before } => Self::Rot { seconds_before },
-            What::ReplaceNode => Self::ReplaceNode,
-            What::StaleAddress => Self::StaleAddress,
-        }
+impl What {
+    /// The scenario, if it is one.
+    fn scenario(&self) -> Option<Scenario> {
+        Some(match *self {
+            What::List | What::Run { .. } => return None,
+            What::KillLeader { kills, seconds_between } => Scenario::KillLeader { kills, seconds_between },
+            What::PauseLeader { pauses, seconds } => Scenario::PauseLeader { pauses, seconds },
+            What::KillAll { rounds, wipe_derived } => Scenario::KillAll { rounds, wipe_derived },
+            What::StopLeader { stops } => Scenario::StopLeader { stops },
+            What::Chaos { rounds } => Scenario::Chaos { rounds },
+            What::LoseDisk { rounds } => Scenario::LoseDisk { rounds },
+            What::Retention => Scenario::Retention,
+            What::Rot { seconds_before } => Scenario::Rot { seconds_before },
+            What::ReplaceNode => Scenario::ReplaceNode,
+            What::StaleAddress => Scenario::StaleAddress,
+        })
     }
 }
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match start(Cli::parse()) {
-        Ok(report) if report.ok => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+    let Cli { what, options } = Cli::parse();
+    let ended = match what.scenario() {
+        Some(scenario) => start(&options, &scenario).map(|report| u8::from(!report.ok)),
+        None => other(&what, &options),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("the harness failed: {error:#}");
             ExitCode::from(2)
@@ -151,10 +173,66 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(cli: Cli) -> Result<Report> {
-    let Cli { what, options } = cli;
+/// What is no scenario; the exit code.
+fn other(what: &What, options: &Options) -> Result<u8> {
+    if let What::Run { workload, nemesis, minutes } = what {
+        return hunt_with(options, workload, nemesis, *minutes);
+    }
+    print(options, &Listing::here())?;
+    Ok(0)
+}
+
+fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> Result<u8> {
+    let length = Duration::try_from_secs_f64(minutes * 60.0).context("--minutes")?;
+    let (workloads, nemeses) = (hunt::workloads(workload)?, hunt::nemeses(nemesis)?);
     let folder = Folder::create(options.dir.clone())?;
-    let result = drive(&options, &what.into(), &folder);
+    let setup = setup(options, &folder)?;
+    let plan = Plan {
+        binary: setup.binary,
+        dir: setup.dir,
+        base_port: setup.base_port,
+        seed: setup.seed,
+        workloads,
+        nemeses,
+        length,
+        keep: options.keep,
+    };
+    let report = block_on(async { Ok(hunt::run(&plan).await) })?;
+    let json = serde_json::to_string(&report).context("write the report")?;
+    std::fs::write(folder.path.join("report.json"), json).context("write the report")?;
+    print(options, &report)?;
+    match report.ok && !options.keep {
+        true => folder.remove(),
+        false => eprintln!("kept: {}", folder.path.display()),
+    }
+    Ok(report.exit_code())
+}
+
+/// For people, or as one line of JSON.
+fn print(options: &Options, what: &(impl std::fmt::Display + serde::Serialize)) -> Result<()> {
+    if options.json {
+        println!("{}", serde_json::to_string(what).context("write the report")?);
+    } else {
+        println!("{what}");
+    }
+    Ok(())
+}
+
+/// Runs to the end, or to Ctrl-C: dropping what runs drops the cluster, which kills its processes.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => done,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    })
+}
+
+fn start(options: &Options, scenario: &Scenario) -> Result<Report> {
+    let folder = Folder::create(options.dir.clone())?;
+    let result = drive(options, scenario, &folder);
     match &result {
         Ok(report) if report.ok && !options.keep => folder.remove(),
         Ok(report) if report.ok => eprintln!("kept: {}", folder.path.display()),
@@ -173,22 +251,10 @@ fn start(cli: Cli) -> Result<Report> {
 fn drive(options: &Options, scenario: &Scenario, folder: &Folder) -> Result<Report> {
     let mut setup = setup(options, folder)?;
     setup.shape.expire = matches!(scenario, Scenario::Retention);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let report = runtime.block_on(async {
-        tokio::select! {
-            report = scenario::run(&setup, scenario) => report,
-            // Returning drops the cluster, which kills its processes.
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        }
-    })?;
+    let report = block_on(scenario::run(&setup, scenario))?;
     let json = serde_json::to_string(&report).context("write the report")?;
-    std::fs::write(folder.path.join("report.json"), &json).context("write the report")?;
-    if options.json {
-        println!("{json}")
-    } else {
-        println!("{report}")
-    }
+    std::fs::write(folder.path.join("report.json"), json).context("write the report")?;
+    print(options, &report)?;
     Ok(report)
 }
 

@@ -125,7 +125,7 @@ fn failover_gaps_ms(history: &History) -> (Vec<u64>, u64) {
     (gaps, never)
 }
 
-pub(crate) fn longest_silence_ms(history: &History) -> u64 {
+fn longest_silence_ms(history: &History) -> u64 {
     let acked = history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok { .. }));
     let mut times: Vec<u64> = acked.map(|op| op.completed_us).collect();
     times.sort_unstable();

@@ -1,0 +1,225 @@
+//! One nemesis, one cluster, all workloads: break, wait, heal, wait for an acknowledgement, again;
+//! then read everything everywhere and judge.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tokio::time::sleep;
+
+use super::{NemesisReport, Plan};
+use crate::checker::{self, Finding};
+use crate::client::Client;
+use crate::cluster::{Cluster, Options, READY_TIMEOUT};
+use crate::edn;
+use crate::history::Recorder;
+use crate::nemesis::{Dice, Nemesis};
+use crate::payload::mix;
+use crate::reader;
+use crate::reading::Reading;
+use crate::workload::{Kind, Shape, Site, Workload};
+
+/// Nodes of the cluster.
+const NODES: u64 = 3;
+/// How long a topic may take to be creatable after the start.
+const CREATE_TRIES: u32 = 100;
+/// How long a fault lasts, ms.
+const FAULT_MS: std::ops::Range<u64> = 1_000..6_000;
+/// How long the cluster is left alone after it, ms.
+const QUIET_MS: std::ops::Range<u64> = 1_000..3_000;
+
+/// Runs it from an empty folder to its report.
+///
+/// # Errors
+/// When the cluster cannot even be started: then nothing was proven either way.
+pub(super) async fn run(
+    plan: &Plan,
+    nemesis: &mut dyn Nemesis,
+    length: Duration,
+    dir: &Path,
+) -> Result<NemesisReport> {
+    let seed = nemesis.name().bytes().fold(plan.seed, |seed, byte| mix(seed ^ u64::from(byte)));
+    let options = Options { base_port: plan.base_port, size: NODES, expire: false, needs: nemesis.needs() };
+    let mut cluster = Cluster::start(dir, &plan.binary, &options)?;
+    // Nobody else's message is ever taken for one of this run's.
+    let run = mix(seed ^ std::process::id() as u64);
+    let shapes: Vec<(Kind, Shape)> =
+        plan.workloads.iter().map(|kind| (*kind, kind.shape(run, length))).collect();
+    create_topics(&mut cluster, &shapes).await.context("prepare the cluster")?;
+    let site = Site { name_servers: cluster.name_servers(), brokers: cluster.brokers(), seed };
+    let clock = Instant::now();
+    let mut workloads = Vec::new();
+    for (kind, shape) in shapes {
+        let path = dir.join(format!("{}.jsonl", kind.name()));
+        let recorder = Arc::new(Recorder::create_at(&path, clock)?);
+        workloads.push(Workload::start(kind, shape, &site, recorder));
+    }
+    let mut hunt = Hunt { cluster, workloads, dice: Dice::new(seed), recoveries_ms: Vec::new(), faults: 0 };
+    let broken = hunt.break_it(nemesis, length).await;
+    let mut findings = Vec::new();
+    if let Err(error) = broken {
+        findings.push(stuck(&error));
+        // What is still broken would hide what was lost.
+        if let Err(error) = nemesis.heal(&mut hunt.cluster).await {
+            findings.push(stuck(&error));
+        }
+    }
+    hunt.judge(plan, nemesis.name(), dir, findings).await
+}
+
+fn stuck(error: &anyhow::Error) -> Finding {
+    let mut stuck = Finding::fatal("stuck");
+    stuck.add(|| format!("{error:#}"));
+    stuck
+}
+
+fn unreadable(error: &anyhow::Error) -> Finding {
+    let mut unreadable = Finding::fatal("unreadable");
+    unreadable.add(|| format!("{error:#}"));
+    unreadable
+}
+
+async fn create_topics(cluster: &mut Cluster, shapes: &[(Kind, Shape)]) -> Result<()> {
+    let client = Client::new(cluster.name_servers(), "jepsen-setup");
+    let leader = cluster.leader().await?;
+    let broker = cluster.node(leader)?.addresses.broker.clone();
+    for (shape, topic) in
+        shapes.iter().flat_map(|(_, shape)| shape.topic_names().into_iter().map(move |topic| (shape, topic)))
+    {
+        let mut tries = 0;
+        while let Err(error) = client.create_topic(&broker, &topic, shape.queues).await {
+            tries += 1;
+            if tries > CREATE_TRIES {
+                return Err(error);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    cluster.caught_up().await
+}
+
+/// A cluster with workloads on it, while a nemesis breaks it.
+struct Hunt {
+    cluster: Cluster,
+    workloads: Vec<Workload>,
+    dice: Dice,
+    recoveries_ms: Vec<u64>,
+    faults: u64,
+}
+
+impl Hunt {
+    async fn break_it(&mut self, nemesis: &mut dyn Nemesis, length: Duration) -> Result<()> {
+        let started = Instant::now();
+        self.acknowledged_since(0).await.context("before any fault")?;
+        loop {
+            let target = *self.dice.one_of(nemesis.targets()).context("a nemesis without targets")?;
+            let nodes = target.pick(&mut self.cluster, &mut self.dice).await?;
+            self.note(&format!("{} at {} {nodes:?} begins", nemesis.name(), target.name()), true);
+            let fault = nemesis.inject(&mut self.cluster, &nodes, &mut self.dice).await;
+            let fault = fault.with_context(|| format!("{} at {nodes:?}", nemesis.name()))?;
+            self.faults += 1;
+            self.note(&fault.to_string(), false);
+            tracing::info!(nemesis = nemesis.name(), target = target.name(), %fault, "injected");
+            sleep(self.dice.millis(FAULT_MS.start, FAULT_MS.end)).await;
+            let healed_us = self.now_us();
+            self.note("heal", false);
+            nemesis.heal(&mut self.cluster).await.context("heal")?;
+            let acked_us = self.acknowledged_since(healed_us).await.with_context(|| fault.to_string())?;
+            self.recoveries_ms.push(acked_us.saturating_sub(healed_us) / 1000);
+            if started.elapsed() >= length {
+                return Ok(());
+            }
+            sleep(self.dice.millis(QUIET_MS.start, QUIET_MS.end)).await;
+        }
+    }
+
+    fn note(&self, fault: &str, stops_writes: bool) {
+        self.workloads.iter().for_each(|workload| workload.recorder.fault(fault, stops_writes));
+    }
+
+    fn now_us(&self) -> u64 {
+        self.workloads.first().map_or(0, |workload| workload.recorder.now_us())
+    }
+
+    /// Waits for an acknowledged send that began after this moment; says when it was.
+    async fn acknowledged_since(&mut self, at_us: u64) -> Result<u64> {
+        loop {
+            let acked =
+                self.workloads.iter().filter_map(|workload| workload.recorder.acked_after(at_us)).min();
+            if let Some(acked) = acked {
+                return Ok(acked);
+            }
+            self.cluster.check_alive()?;
+            let waited = Duration::from_micros(self.now_us().saturating_sub(at_us));
+            ensure!(
+                waited < READY_TIMEOUT,
+                "no write was acknowledged for {waited:?}; statuses: {:?}",
+                self.cluster.statuses().await
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn judge(
+        mut self,
+        plan: &Plan,
+        nemesis: &str,
+        dir: &Path,
+        mut findings: Vec<Finding>,
+    ) -> Result<NemesisReport> {
+        let lasted = Duration::from_micros(self.now_us());
+        for workload in &mut self.workloads {
+            workload.quiet().await;
+        }
+        if let Err(error) = self.cluster.settled().await {
+            findings.push(stuck(&error));
+        }
+        for workload in &mut self.workloads {
+            workload.drain().await?;
+        }
+        let mut report = NemesisReport::new(nemesis, plan.seed, lasted, self.faults, &self.recoveries_ms);
+        let mut read_end = Some(0);
+        for workload in &self.workloads {
+            let history = workload.recorder.finish()?;
+            let replicas = match read_replicas(&mut self.cluster, &workload.shape).await {
+                Ok(replicas) => replicas,
+                Err(error) => {
+                    findings.push(unreadable(&error.context(workload.kind.name())));
+                    Vec::new()
+                }
+            };
+            let end = replicas.iter().map(Reading::log_end).max();
+            read_end = read_end.zip(end).map(|(a, b): (u64, u64)| a.max(b));
+            let found = checker::check_all(&history, &replicas, workload.kind.rules());
+            if plan.keep || found.iter().any(Finding::fails) {
+                edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history)?;
+            }
+            report.add_workload(workload.kind, &history, found);
+        }
+        if let Some(read_end) = read_end {
+            match self.cluster.compare_logs(read_end).await {
+                Ok((finding, end)) => {
+                    findings.push(finding);
+                    report.replica_bytes = end;
+                }
+                Err(error) => findings.push(unreadable(&error.context("compare the log files"))),
+            }
+        }
+        findings.push(self.cluster.health());
+        report.finish(findings);
+        Ok(report)
+    }
+}
+
+/// Reads every queue on every running node, once all of them rest.
+async fn read_replicas(cluster: &mut Cluster, shape: &Shape) -> Result<Vec<Reading>> {
+    cluster.settled().await?;
+    let client = Arc::new(Client::new(Vec::new(), format!("{}-checker", shape.name)));
+    let mut readings = Vec::new();
+    for node in cluster.running() {
+        let reader = format!("node {}", node.id);
+        readings.push(reader::read_to_end(&client, &node.addresses.broker, &reader, shape).await?);
+    }
+    Ok(readings)
+}

@@ -148,6 +148,8 @@ pub struct Fault {
 /// A finished run, as the checkers see it.
 #[derive(Debug, Clone, Default)]
 pub struct History {
+    /// Everyone who set out to consume all there is, also those who were given nothing.
+    pub consumers: Vec<String>,
     /// Every send that was begun, in order of completion.
     pub ops: Vec<Op>,
     /// Every fault in order.
@@ -228,6 +230,11 @@ impl Recorder {
         let mut inner = self.inner.lock();
         inner.write(&op);
         inner.history.ops.push(op);
+    }
+
+    /// Records who sets out to consume all there is.
+    pub fn consumer(&self, name: &str) {
+        self.inner.lock().history.consumers.push(name.to_owned());
     }
 
     /// Records a pull that gave messages.

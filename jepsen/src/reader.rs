@@ -109,7 +109,9 @@ impl LiveReader {
     #[must_use]
     pub fn start(brokers: Vec<String>, consumer: String, shape: Shape, recorder: Arc<Recorder>) -> Self {
         let until = Arc::new(AtomicU8::new(RUN));
-        let group = format!("{}-{}", shape.name, consumer.replace(' ', "-"));
+        recorder.consumer(&consumer);
+        // What a group's name may consist of.
+        let group = format!("{}-{consumer}", shape.name).replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let follower = Follower {
             client: Client::new(Vec::new(), group),
             brokers,

@@ -10,20 +10,19 @@ use crate::history::{History, Outcome};
 use crate::payload::OpKey;
 use crate::reading::Reading;
 
-/// Counts a message once for each consumer that missed it.
+/// Counts a message once for each consumer that missed it; one that was given nothing missed all.
 pub(super) fn check(history: &History, consumed: &[Reading]) -> Finding {
     let mut finding = Finding::fatal("unseen");
-    for reading in consumed {
-        let seen: HashSet<OpKey> = reading.messages().filter_map(|(_, found)| found.key).collect();
+    for consumer in &history.consumers {
+        let given = consumed.iter().filter(|reading| reading.reader == *consumer);
+        let given = given.flat_map(Reading::messages).filter_map(|(_, found)| found.key);
+        let seen: HashSet<OpKey> = given.collect();
         for op in &history.ops {
             let Outcome::Ok { offset, .. } = op.outcome else { continue };
             if !seen.contains(&op.key) {
                 finding.add(|| {
                     let (key, at) = (op.key, op.completed_us);
-                    format!(
-                        "{}: never given {key}, acknowledged at offset {offset} ({at} us)",
-                        reading.reader
-                    )
+                    format!("{}: never given {key}, acknowledged at offset {offset} ({at} us)", consumer)
                 });
             }
         }
@@ -38,17 +37,20 @@ mod tests {
 
     #[test]
     fn an_acknowledged_message_that_one_consumer_never_got_is_unseen() {
-        let history = history([acked(0, 0), acked(1, 1)]);
+        let mut history = history([acked(0, 0), acked(1, 1)]);
+        history.consumers.push("node 1".to_owned());
         let whole = reading([found(0, 0), found(1, 1)]);
-        let finding = check(&history, &[whole.clone(), reading([found(0, 0)])]);
+        let finding = check(&history, &[reading([found(0, 0)])]);
         assert_eq!(finding.count, 1);
         assert!(finding.fails());
         assert_eq!(check(&history, &[whole]).count, 0);
+        assert_eq!(check(&history, &[]).count, 2, "a consumer that was given nothing at all");
     }
 
     #[test]
     fn seeing_a_message_twice_or_missing_one_of_unknown_outcome_is_right() {
-        let history = history([acked(0, 0), unknown(1)]);
+        let mut history = history([acked(0, 0), unknown(1)]);
+        history.consumers.push("node 1".to_owned());
         assert_eq!(check(&history, &[reading([found(0, 0), found(0, 0)])]).count, 0);
     }
 }

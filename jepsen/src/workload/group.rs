@@ -45,6 +45,7 @@ pub(super) struct Members {
 impl Members {
     pub(super) fn start(site: &Site, shape: &Shape, recorder: &Arc<Recorder>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        recorder.consumer("group");
         let group = Group {
             site: site.clone(),
             shape: shape.clone(),
@@ -80,7 +81,7 @@ struct Group {
 
 impl Group {
     fn client(&self) -> Client {
-        Client::new(Vec::new(), format!("{}-group", self.shape.name))
+        Client::new(self.site.name_servers.clone(), format!("{}-group", self.shape.name))
     }
 
     async fn committed(&self, client: &Client, broker: &str, queue: QueueKey) -> Result<u64> {
@@ -93,7 +94,9 @@ impl Group {
 
     /// Whether the group has committed the end of every queue.
     async fn is_done(&self, client: &Client) -> Result<bool> {
-        let broker = self.site.brokers.first().context("no broker")?;
+        // A follower takes its time to be sure.
+        let route = client.route(&self.shape.topic(0)).await?;
+        let broker = route.get(&0).context("no leader")?;
         for queue in self.shape.places() {
             let end = client.sure_end(broker, &self.shape.topic(queue.topic), queue.queue).await?;
             if self.committed(client, broker, queue).await? < end {

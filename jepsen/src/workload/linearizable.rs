@@ -77,7 +77,7 @@ async fn generations(site: Site, shape: Shape, recorder: Arc<Recorder>, stop: Ar
         let mut readers = JoinSet::new();
         for number in 0..READERS {
             let reader = Reader {
-                client: Client::new(Vec::new(), format!("{}-reader-{number}", shape.name)),
+                client: Client::new(site.name_servers.clone(), format!("{}-reader-{number}", shape.name)),
                 brokers: site.brokers.clone(),
                 dice: Dice::new(site.seed ^ u64::from(first) << 8 ^ number),
                 shape: shape.clone(),
@@ -115,7 +115,7 @@ impl Reader {
             let at = self.dice.below(queues.len() as u64) as usize;
             let (Some(queue), Some(end)) = (queues.get(at), known.get_mut(at)) else { return };
             let queue = QueueKey { topic: 0, queue: *queue };
-            let Some(broker) = self.dice.one_of(&self.brokers).cloned() else { return };
+            let Some(broker) = self.broker().await else { return };
             let from = end.saturating_sub(self.dice.below(BACK_MAX));
             let asked = if self.dice.one_in(2) {
                 self.length(&broker, queue).await
@@ -128,6 +128,17 @@ impl Reader {
             }
             sleep(READ_PAUSE).await;
         }
+    }
+
+    /// Any node, or the one that is said to lead: it answers sooner.
+    async fn broker(&mut self) -> Option<String> {
+        if self.dice.one_in(2)
+            && let Ok(route) = self.client.route(&self.shape.topic(0)).await
+            && let Some(leader) = route.get(&0)
+        {
+            return Some(leader.clone());
+        }
+        self.dice.one_of(&self.brokers).cloned()
     }
 
     async fn length(&self, broker: &str, queue: QueueKey) -> anyhow::Result<u64> {

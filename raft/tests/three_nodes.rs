@@ -61,8 +61,14 @@ impl Cluster {
     }
 
     async fn boot(&mut self, id: u64, join: bool) {
+        let config = self.config(id, join);
+        let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
+        self.groups.insert(id, group);
+    }
+
+    fn config(&self, id: u64, join: bool) -> GroupConfig {
         let listen: SocketAddr = self.nodes[&id].raft.parse().unwrap();
-        let config = GroupConfig {
+        GroupConfig {
             node_id: id,
             cluster: "c".into(),
             group: "g".into(),
@@ -76,9 +82,7 @@ impl Cluster {
             timing: Timing::default(),
             retention: self.retention.clone(),
             scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
-        };
-        let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
-        self.groups.insert(id, group);
+        }
     }
 
     async fn stop(&mut self, id: u64) {
@@ -346,6 +350,50 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
     }
     let bounds = cluster.leader().await.queues().bounds("orders", 0);
     assert_eq!(bounds, Some((0, 53)), "210 messages in 4 queues, none lost");
+}
+
+/// Each node in a runtime of its own, which can be taken away like a process, sockets and all.
+#[test]
+fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
+    let nodes: BTreeMap<u64, NodeAddress> = (1..=3).map(|id| (id, address())).collect();
+    let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
+    let cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention: no_retention() };
+    let slow = Timing {
+        election_min: Duration::from_secs(4),
+        election_max: Duration::from_secs(5),
+        heartbeat: Duration::from_millis(100),
+    };
+    let mut machines = BTreeMap::new();
+    for id in nodes.keys() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let config = GroupConfig { timing: slow.clone(), ..cluster.config(*id, false) };
+        let group = runtime.block_on(Group::start(config, Arc::new(RealDisk), Arc::new(Echo))).unwrap();
+        machines.insert(*id, (runtime, group));
+    }
+    let leader = |machines: &BTreeMap<u64, (tokio::runtime::Runtime, Group)>| {
+        let leads = |(_, group): &&(tokio::runtime::Runtime, Group)| group.status().role == Role::Leader;
+        machines.values().find(leads).map(|(_, group)| group.node_id())
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let first = loop {
+        let known = machines.values().all(|(_, group)| group.status().leader.is_some());
+        match leader(&machines) {
+            Some(first) if known => break first,
+            _ => assert!(Instant::now() < deadline, "no leader at all"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let (runtime, group) = machines.remove(&first).unwrap();
+    drop(group);
+    runtime.shutdown_background();
+    let died = Instant::now();
+    while leader(&machines).is_none() {
+        assert!(died.elapsed() < Duration::from_secs(4), "its lease alone lasts longer than that");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    for (runtime, _) in machines.into_values() {
+        runtime.shutdown_background();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

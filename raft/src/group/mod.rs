@@ -11,6 +11,7 @@ pub(crate) mod recover;
 mod retention;
 mod scrub;
 mod start;
+mod vigil;
 mod watch;
 
 pub(crate) use start::summary;

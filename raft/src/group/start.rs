@@ -9,9 +9,10 @@ use folio_engine::disk::Disk;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::founding::{self, Founding, LogSummary, Step};
+use super::vigil::Vigil;
 use super::{Group, Hooks, Inner, StartError, catch_up, mend, recover, retention, scrub, watch as status};
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
@@ -28,6 +29,8 @@ use crate::types::{NodeAddress, Raft};
 /// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is
 /// back at all.
 const BACKOFF: &str = "50ms 100ms 200ms 200ms 200ms";
+/// Ended connections that wait to be looked at; more of them at once tell nothing new.
+const CONNECTIONS_ENDED_MAX: usize = 16;
 /// Records that one append carries at most; bytes are limited by the reader.
 const APPEND_RECORDS_MAX: u64 = 64;
 
@@ -108,12 +111,14 @@ impl Group {
         };
         let connections = Connections::new(host.net.clone(), hello.clone(), config.dial.clone());
         let started = Arc::new(OnceLock::new());
+        let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
         let peers = Peers {
             raft: started.clone(),
             host: host.clone(),
             shared: shared.clone(),
             founding: founding.clone(),
             expect: hello,
+            ended,
         };
         // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
         let mut tasks = vec![
@@ -136,7 +141,14 @@ impl Group {
         }
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
         let (publish, status) = watch::channel(first);
+        let vigil = Vigil {
+            raft: raft.clone(),
+            shared: shared.clone(),
+            founding: founding.clone(),
+            connections: connections.clone(),
+        };
         tasks.extend([
+            tokio::spawn(vigil.run(connections_ended)),
             tokio::spawn(status::follow(raft.clone(), shared.clone(), publish)),
             tokio::spawn(retention::run(
                 raft.clone(),

@@ -67,6 +67,11 @@ impl Connections {
         kept.entry(key).or_insert_with(|| Requests::new(self.net.clone(), address.to_owned(), hello)).clone()
     }
 
+    /// Opens a bare connection to a peer, to see whether anybody listens there.
+    pub(crate) async fn dial(&self, peer: u64, address: &str) -> io::Result<()> {
+        self.net.dial(self.way_to(peer, address)).await.map(drop)
+    }
+
     fn network(&self, target: u64, node: &NodeAddress, purpose: &'static str) -> Network {
         Network {
             net: self.net.clone(),

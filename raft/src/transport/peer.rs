@@ -46,6 +46,8 @@ pub(crate) struct Peers {
     pub(crate) founding: Arc<Founding>,
     /// What a peer must say to be let in, `from` and `purpose` aside.
     pub(crate) expect: Hello,
+    /// Hears from whom a connection came that has ended.
+    pub(crate) ended: mpsc::Sender<u64>,
 }
 
 impl Peers {
@@ -84,10 +86,13 @@ impl Peers {
             return writer.write(Kind::Failure, 0, vec![reason.into()]).await;
         }
         writer.write(Kind::Answer, 0, Vec::new()).await?;
-        match hello.purpose {
+        let ended = self.ended.clone();
+        let served = match hello.purpose {
             Purpose::Replication => self.serve_replication(reader, writer).await,
             Purpose::Requests => self.serve_requests(hello.from, reader, writer).await,
-        }
+        };
+        let _ = ended.try_send(hello.from);
+        served
     }
 
     /// `peer.I1`

@@ -4,157 +4,23 @@
 //! Exit code 0: nothing was found. 1: a promise was broken; data, logs and history are kept and
 //! named. 2: the harness could not do its work, which says nothing about the cluster.
 
+mod cli;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use folio_jepsen::cluster::ports_are_free;
-use folio_jepsen::hunt::{self, Listing, Plan};
+use folio_jepsen::hunt::{self, Listing, Plan, PlantedPlan};
 use folio_jepsen::payload::mix;
 use folio_jepsen::report::Report;
 use folio_jepsen::scenario::{self, Scenario, Setup};
 use folio_jepsen::{binary, workload::Shape};
 use tracing_subscriber::EnvFilter;
 
-/// Breaks a three-node cluster under load and checks what it promised.
-#[derive(Parser)]
-#[command(name = "folio-jepsen", version)]
-struct Cli {
-    #[command(subcommand)]
-    what: What,
-    #[command(flatten)]
-    options: Options,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// Name every workload, checker and nemesis, and what cannot be used here
-    List,
-    /// Every chosen nemesis under every chosen workload
-    Run {
-        /// Workloads: all, or names with commas between them
-        #[arg(long, default_value = "all")]
-        workload: String,
-        /// Nemeses: all, or names with commas between them
-        #[arg(long, default_value = "all")]
-        nemesis: String,
-        /// How long, shared out among the nemeses; starting and checking come on top
-        #[arg(long, default_value_t = 10.0)]
-        minutes: f64,
-    },
-    /// kill -9 the leader again and again
-    KillLeader {
-        /// How often
-        #[arg(long, default_value_t = 20)]
-        kills: u32,
-        /// Mean seconds between two kills
-        #[arg(long, default_value_t = 2.0)]
-        seconds_between: f64,
-    },
-    /// SIGSTOP the leader again and again
-    PauseLeader {
-        /// How often
-        #[arg(long, default_value_t = 5)]
-        pauses: u32,
-        /// How long each lasts
-        #[arg(long, default_value_t = 3.0)]
-        seconds: f64,
-    },
-    /// kill -9 all three nodes at once
-    KillAll {
-        /// How often
-        #[arg(long, default_value_t = 3)]
-        rounds: u32,
-        /// Delete consume queues, checkpoint and snapshots before each restart
-        #[arg(long)]
-        wipe_derived: bool,
-    },
-    /// SIGTERM to the leader again and again
-    StopLeader {
-        /// How often
-        #[arg(long, default_value_t = 5)]
-        stops: u32,
-    },
-    /// Random faults at random nodes
-    Chaos {
-        /// How many
-        #[arg(long, default_value_t = 20)]
-        rounds: u32,
-    },
-    /// A follower comes back with an empty disk, then the leader dies
-    LoseDisk {
-        /// How often
-        #[arg(long, default_value_t = 4)]
-        rounds: u32,
-    },
-    /// Old segments expire under load, then all nodes die and come back
-    Retention,
-    /// A flipped bit in a follower's log
-    Rot {
-        /// Seconds the log grows before; checkpoints come every 15
-        #[arg(long, default_value_t = 5.0)]
-        seconds_before: f64,
-    },
-    /// An empty fourth node takes the place of a dead one
-    ReplaceNode,
-    /// A client knows only the address of a former leader
-    StaleAddress,
-}
-
-#[derive(Args)]
-struct Options {
-    /// Print the report as one line of JSON
-    #[arg(long, global = true)]
-    json: bool,
-    /// First port of the cluster; default: the first free block from 21876 on
-    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1024..32_000))]
-    base_port: Option<u16>,
-    /// The binary under test; default: FOLIO_BIN, folio beside this executable, or built by cargo
-    #[arg(long, global = true)]
-    folio: Option<PathBuf>,
-    /// Seed of every random choice; default: the clock
-    #[arg(long, global = true)]
-    seed: Option<u64>,
-    /// Keep data, logs and history even if nothing was found
-    #[arg(long, global = true)]
-    keep: bool,
-    /// Folder for data, logs and history; default: a new one in the temporary folder
-    #[arg(long, global = true)]
-    dir: Option<PathBuf>,
-    /// Producers; each has one send in flight per queue
-    #[arg(long, global = true, default_value_t = 4)]
-    producers: u32,
-    /// Topics
-    #[arg(long, global = true, default_value_t = 4)]
-    topics: u32,
-    /// Queues of each topic
-    #[arg(long, global = true, default_value_t = 4)]
-    queues: u32,
-    /// Pause after each acknowledged send, to bound the load
-    #[arg(long, global = true, default_value_t = 5)]
-    think_ms: u64,
-}
-
-impl What {
-    /// The scenario, if it is one.
-    fn scenario(&self) -> Option<Scenario> {
-        Some(match *self {
-            What::List | What::Run { .. } => return None,
-            What::KillLeader { kills, seconds_between } => Scenario::KillLeader { kills, seconds_between },
-            What::PauseLeader { pauses, seconds } => Scenario::PauseLeader { pauses, seconds },
-            What::KillAll { rounds, wipe_derived } => Scenario::KillAll { rounds, wipe_derived },
-            What::StopLeader { stops } => Scenario::StopLeader { stops },
-            What::Chaos { rounds } => Scenario::Chaos { rounds },
-            What::LoseDisk { rounds } => Scenario::LoseDisk { rounds },
-            What::Retention => Scenario::Retention,
-            What::Rot { seconds_before } => Scenario::Rot { seconds_before },
-            What::ReplaceNode => Scenario::ReplaceNode,
-            What::StaleAddress => Scenario::StaleAddress,
-        })
-    }
-}
+use cli::{Cli, Options, What};
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -175,11 +41,11 @@ fn main() -> ExitCode {
 
 /// What is no scenario; the exit code.
 fn other(what: &What, options: &Options) -> Result<u8> {
-    if let What::Run { workload, nemesis, minutes } = what {
-        return hunt_with(options, workload, nemesis, *minutes);
+    match what {
+        What::Run { workload, nemesis, minutes } => hunt_with(options, workload, nemesis, *minutes),
+        What::Planted { minutes, tries, defect } => plant(options, *minutes, *tries, defect),
+        _ => print(options, &Listing::here()).map(|()| 0),
     }
-    print(options, &Listing::here())?;
-    Ok(0)
 }
 
 fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> Result<u8> {
@@ -206,6 +72,19 @@ fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> 
         false => eprintln!("kept: {}", folder.path.display()),
     }
     Ok(report.exit_code())
+}
+
+fn plant(options: &Options, minutes: f64, tries: u64, only: &[String]) -> Result<u8> {
+    let folder = Folder::create(options.dir.clone())?;
+    let Setup { binary, dir, base_port, seed, .. } = setup(options, &folder)?;
+    let plan = PlantedPlan { binary, dir, base_port, seed, minutes, tries, only: only.to_vec() };
+    let report = block_on(hunt::run_planted(&plan))?;
+    print(options, &report)?;
+    match report.is_good() && !options.keep {
+        true => folder.remove(),
+        false => eprintln!("kept: {}", folder.path.display()),
+    }
+    Ok(u8::from(!report.is_good()))
 }
 
 /// For people, or as one line of JSON.

@@ -5,6 +5,7 @@
 
 mod list;
 mod one;
+mod planted;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 pub use list::Listing;
+pub use planted::{PlantedPlan, PlantedReport, run as run_planted};
 pub use report::{HuntReport, NemesisReport, Skipped};
 
 use crate::nemesis::{self, Nemesis};

@@ -1,0 +1,156 @@
+//! The command line's words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use folio_jepsen::scenario::Scenario;
+
+/// Breaks a three-node cluster under load and checks what it promised.
+#[derive(Parser)]
+#[command(name = "folio-jepsen", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum What {
+    /// Name every workload, checker and nemesis, and what cannot be used here
+    List,
+    /// Every chosen nemesis under every chosen workload
+    Run {
+        /// Workloads: all, or names with commas between them
+        #[arg(long, default_value = "all")]
+        workload: String,
+        /// Nemeses: all, or names with commas between them
+        #[arg(long, default_value = "all")]
+        nemesis: String,
+        /// How long, shared out among the nemeses; starting and checking come on top
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+    },
+    /// Defects on purpose, one at a time: which checker finds which. Needs --folio built with the feature planted
+    Planted {
+        /// Minutes of one run
+        #[arg(long, default_value_t = 0.5)]
+        minutes: f64,
+        /// Runs before a defect counts as not caught
+        #[arg(long, default_value_t = 6)]
+        tries: u64,
+        /// Defects, with commas between them; default: all
+        #[arg(long, value_delimiter = ',')]
+        defect: Vec<String>,
+    },
+    /// kill -9 the leader again and again
+    KillLeader {
+        /// How often
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+        /// Mean seconds between two kills
+        #[arg(long, default_value_t = 2.0)]
+        seconds_between: f64,
+    },
+    /// SIGSTOP the leader again and again
+    PauseLeader {
+        /// How often
+        #[arg(long, default_value_t = 5)]
+        pauses: u32,
+        /// How long each lasts
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// kill -9 all three nodes at once
+    KillAll {
+        /// How often
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Delete consume queues, checkpoint and snapshots before each restart
+        #[arg(long)]
+        wipe_derived: bool,
+    },
+    /// SIGTERM to the leader again and again
+    StopLeader {
+        /// How often
+        #[arg(long, default_value_t = 5)]
+        stops: u32,
+    },
+    /// Random faults at random nodes
+    Chaos {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        rounds: u32,
+    },
+    /// A follower comes back with an empty disk, then the leader dies
+    LoseDisk {
+        /// How often
+        #[arg(long, default_value_t = 4)]
+        rounds: u32,
+    },
+    /// Old segments expire under load, then all nodes die and come back
+    Retention,
+    /// A flipped bit in a follower's log
+    Rot {
+        /// Seconds the log grows before; checkpoints come every 15
+        #[arg(long, default_value_t = 5.0)]
+        seconds_before: f64,
+    },
+    /// An empty fourth node takes the place of a dead one
+    ReplaceNode,
+    /// A client knows only the address of a former leader
+    StaleAddress,
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Print the report as one line of JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// First port of the cluster; default: the first free block from 21876 on
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1024..32_000))]
+    pub(crate) base_port: Option<u16>,
+    /// The binary under test; default: FOLIO_BIN, folio beside this executable, or built by cargo
+    #[arg(long, global = true)]
+    pub(crate) folio: Option<PathBuf>,
+    /// Seed of every random choice; default: the clock
+    #[arg(long, global = true)]
+    pub(crate) seed: Option<u64>,
+    /// Keep data, logs and history even if nothing was found
+    #[arg(long, global = true)]
+    pub(crate) keep: bool,
+    /// Folder for data, logs and history; default: a new one in the temporary folder
+    #[arg(long, global = true)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Producers; each has one send in flight per queue
+    #[arg(long, global = true, default_value_t = 4)]
+    pub(crate) producers: u32,
+    /// Topics
+    #[arg(long, global = true, default_value_t = 4)]
+    pub(crate) topics: u32,
+    /// Queues of each topic
+    #[arg(long, global = true, default_value_t = 4)]
+    pub(crate) queues: u32,
+    /// Pause after each acknowledged send, to bound the load
+    #[arg(long, global = true, default_value_t = 5)]
+    pub(crate) think_ms: u64,
+}
+
+impl What {
+    /// The scenario, if it is one.
+    pub(crate) fn scenario(&self) -> Option<Scenario> {
+        Some(match *self {
+            What::List | What::Run { .. } | What::Planted { .. } => return None,
+            What::KillLeader { kills, seconds_between } => Scenario::KillLeader { kills, seconds_between },
+            What::PauseLeader { pauses, seconds } => Scenario::PauseLeader { pauses, seconds },
+            What::KillAll { rounds, wipe_derived } => Scenario::KillAll { rounds, wipe_derived },
+            What::StopLeader { stops } => Scenario::StopLeader { stops },
+            What::Chaos { rounds } => Scenario::Chaos { rounds },
+            What::LoseDisk { rounds } => Scenario::LoseDisk { rounds },
+            What::Retention => Scenario::Retention,
+            What::Rot { seconds_before } => Scenario::Rot { seconds_before },
+            What::ReplaceNode => Scenario::ReplaceNode,
+            What::StaleAddress => Scenario::StaleAddress,
+        })
+    }
+}

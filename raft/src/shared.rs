@@ -25,6 +25,23 @@ pub(crate) struct Durable {
     pub(crate) failed: Option<String>,
 }
 
+impl Durable {
+    /// Whether anything is new.
+    fn note(&mut self, index: Option<u64>, failed: Option<String>) -> bool {
+        if self.failed.is_some() {
+            return false;
+        }
+        if failed.is_some() {
+            // What was to become durable with it did not.
+            self.failed = failed;
+            return true;
+        }
+        let newer = index > self.index;
+        self.index = self.index.max(index);
+        newer
+    }
+}
+
 /// State of one group on one node.
 pub(crate) struct Shared {
     pub(crate) log: CommitLog,
@@ -70,19 +87,9 @@ impl Drop for UnansweredCall {
 }
 
 impl Shared {
-    /// Notes that the log is durable up to `index`, or that it failed.
+    /// Notes that the log is durable up to `index`, or that making it so failed.
     pub(crate) fn note_durable(&self, index: Option<u64>, failed: Option<String>) {
-        self.durable.send_if_modified(|durable| {
-            if durable.failed.is_some() {
-                return false;
-            }
-            let newer = index > durable.index;
-            if newer {
-                durable.index = index;
-            }
-            durable.failed = failed;
-            newer || durable.failed.is_some()
-        });
+        self.durable.send_if_modified(|durable| durable.note(index, failed));
     }
 
     /// Notes that entries after `keep` are gone: an index written again is durable only when it is again.
@@ -110,5 +117,21 @@ impl Shared {
         self.applied_index.store(index, Ordering::Release);
         // What is applied is committed: it will never be truncated.
         self.log.forget_undo(index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Durable;
+
+    #[test]
+    fn a_failed_sync_makes_nothing_durable() {
+        let mut durable = Durable::default();
+        assert!(durable.note(Some(3), None));
+        assert!(!durable.note(Some(2), None), "it never goes back");
+        assert!(durable.note(Some(9), Some("EIO".into())));
+        assert_eq!(durable, Durable { index: Some(3), failed: Some("EIO".into()) });
+        assert!(!durable.note(Some(9), None), "a sync that seems to work after a failed one is not believed");
+        assert_eq!(durable.index, Some(3));
     }
 }

@@ -5,6 +5,7 @@
 
 mod catch_up;
 pub(crate) mod founding;
+mod health;
 mod members;
 mod mend;
 pub(crate) mod recover;

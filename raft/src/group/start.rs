@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::founding::{self, Founding, LogSummary, Step};
 use super::vigil::Vigil;
-use super::{Group, Hooks, Inner, StartError, catch_up, mend, recover, retention, scrub, watch as status};
+use super::{
+    Group, Hooks, Inner, StartError, catch_up, health, mend, recover, retention, scrub, watch as status,
+};
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
 use crate::host::Host;
@@ -178,7 +180,10 @@ impl Group {
             status,
             tasks: Mutex::new(tasks),
         };
-        Ok(Group(Arc::new(inner)))
+        let group = Group(Arc::new(inner));
+        let watch_disk = tokio::spawn(health::run(Arc::downgrade(&group.0)));
+        group.0.tasks.lock().push(watch_disk);
+        Ok(group)
     }
 }
 

@@ -7,13 +7,16 @@
 //!
 //! - `catch_up.I1`: so many others have answered, none of which lost anything itself, that every quorum this
 //!   node was ever part of has one of them in it. The committed entries this node forgot are in that one's log,
-//!   and hence in a log that ends no earlier (Raft's log order, term before index).
+//!   and hence in a log that ends no earlier (Raft's log order, term before index). While members are being changed, this
+//!   holds for the old and the new set.
+//! - `catch_up.I2`: the voters it asked are still the voters once it has reached that end; its log may have told it of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use folio_engine::record::EntryId;
+use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 
 use super::founding::{Founding, LogSummary};
@@ -22,7 +25,7 @@ use crate::config::GroupConfig;
 use crate::shared::Shared;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::Raft;
+use crate::types::{NodeAddress, Raft, TypeConfig};
 
 /// How often the others are asked, and this node's log is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -39,7 +42,7 @@ pub(crate) async fn run(
     connections: Connections,
     config: GroupConfig,
 ) {
-    let mut target = None;
+    let mut target: Option<Target> = None;
     let mut looks = 0u32;
     while founding.is_catching_up() {
         if target.is_none() {
@@ -49,56 +52,86 @@ pub(crate) async fn run(
         if target.is_none() && looks.is_multiple_of(WARN_EVERY) {
             tracing::warn!("no vote yet: too few other nodes with a whole log answer to catch up with them");
         }
-        let leader = raft.metrics().borrow_watched().current_leader;
-        if let Some(end) = target
-            && leader.is_some()
-            && shared.log.state().durable >= end
+        let metrics = raft.metrics().borrow_watched().clone();
+        let durable = shared.log.state().durable;
+        if let Some(reached) =
+            target.take_if(|target| metrics.current_leader.is_some() && durable >= target.end)
         {
-            match founding.caught_up() {
-                Ok(()) => {
-                    raft.runtime_config().elect(true);
-                    tracing::info!(?end, "caught up: this node votes again");
-                }
-                Err(error) => tracing::warn!(%error, "caught up, but the marker cannot be removed"),
+            // catch_up.I2
+            if reached.members == Members::of(&metrics, &config) {
+                finish(&raft, &founding, reached.end);
             }
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
-/// Where this node's log has to reach; `None` while too few others answer.
-async fn ask(raft: &Raft, connections: &Connections, config: &GroupConfig) -> Option<Option<EntryId>> {
-    let known: BTreeMap<u64, String> = {
-        let metrics = raft.metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: BTreeSet<u64> = membership.voter_ids().collect();
-        membership
-            .nodes()
-            .filter(|(id, _)| voters.contains(id))
-            .map(|(id, node)| (*id, node.raft.clone()))
-            .collect()
-    };
-    let voters = if known.is_empty() {
-        config.nodes.iter().map(|(id, node)| (*id, node.raft.clone())).collect()
-    } else {
-        known
-    };
-    let mut answers = Vec::new();
-    for (id, address) in voters.iter().filter(|(id, _)| **id != config.node_id) {
-        let requests = connections.requests(*id, address, "catch-up");
-        let asked = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await;
-        answers.extend(asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()));
+fn finish(raft: &Raft, founding: &Founding, end: Option<EntryId>) {
+    match founding.caught_up() {
+        Ok(()) => {
+            raft.runtime_config().elect(true);
+            tracing::info!(?end, "caught up: this node votes again");
+        }
+        Err(error) => tracing::warn!(%error, "caught up, but the marker cannot be removed"),
     }
-    furthest(voters.len(), voters.contains_key(&config.node_id), &answers)
 }
 
-/// The furthest end among the answers, if there are enough of them (`catch_up.I1`).
-fn furthest(voters: usize, is_voter: bool, answers: &[LogSummary]) -> Option<Option<EntryId>> {
-    let quorum = voters / 2 + 1;
-    let needed = if is_voter { voters - quorum + 1 } else { quorum };
-    let whole: Vec<Option<EntryId>> =
-        answers.iter().filter(|answer| !answer.lost).map(LogSummary::last).collect();
-    if whole.len() >= needed { whole.into_iter().max() } else { None }
+/// Where this node's log has to reach, and who said so.
+struct Target {
+    end: Option<EntryId>,
+    members: Members,
+}
+
+/// The voters, as this node's log has them: two sets while they are being changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Members {
+    voters: Vec<BTreeSet<u64>>,
+    addresses: BTreeMap<u64, String>,
+}
+
+impl Members {
+    /// Those of the group's birth while the log has none.
+    fn of(metrics: &RaftMetrics<TypeConfig>, config: &GroupConfig) -> Members {
+        let membership = metrics.membership_config.membership();
+        let mut voters = membership.get_joint_config().clone();
+        let mut nodes: BTreeMap<u64, NodeAddress> =
+            membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        if voters.is_empty() {
+            voters = vec![config.nodes.keys().copied().collect()];
+            nodes = config.nodes.clone();
+        }
+        Members { voters, addresses: nodes.into_iter().map(|(id, node)| (id, node.raft)).collect() }
+    }
+}
+
+/// Where this node's log has to reach; `None` while too few others answer.
+async fn ask(raft: &Raft, connections: &Connections, config: &GroupConfig) -> Option<Target> {
+    let members = Members::of(&raft.metrics().borrow_watched().clone(), config);
+    let mut answers = BTreeMap::new();
+    for (id, address) in members.addresses.iter().filter(|(id, _)| **id != config.node_id) {
+        let requests = connections.requests(*id, address, "catch-up");
+        let asked = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await;
+        if let Some(summary) = asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()) {
+            answers.insert(*id, summary);
+        }
+    }
+    let ends = members.voters.iter().map(|voters| furthest(voters, config.node_id, &answers));
+    let ends: Option<Vec<Option<EntryId>>> = ends.collect();
+    let end = ends?.into_iter().max()?;
+    Some(Target { end, members })
+}
+
+/// The furthest end that voters of one set name, if enough of them do (`catch_up.I1`).
+fn furthest(
+    voters: &BTreeSet<u64>,
+    own: u64,
+    answers: &BTreeMap<u64, LogSummary>,
+) -> Option<Option<EntryId>> {
+    let quorum = voters.len() / 2 + 1;
+    let needed = if voters.contains(&own) { voters.len() - quorum + 1 } else { quorum };
+    let whole = answers.iter().filter(|(id, answer)| voters.contains(id) && !answer.lost);
+    let ends: Vec<Option<EntryId>> = whole.map(|(_, answer)| answer.last()).collect();
+    if ends.len() >= needed { ends.into_iter().max() } else { None }
 }
 
 #[cfg(test)]
@@ -109,6 +142,11 @@ mod tests {
         LogSummary { last_term: term, last_index: Some(index), lost: false }
     }
 
+    /// What node 1 of `voters` has to reach when these others answer.
+    fn asked(voters: u64, answers: &[(u64, LogSummary)]) -> Option<Option<EntryId>> {
+        furthest(&(1..=voters).collect(), 1, &answers.iter().copied().collect())
+    }
+
     const fn id(term: u64, index: u64) -> Option<Option<EntryId>> {
         Some(Some(EntryId { term, index }))
     }
@@ -116,24 +154,30 @@ mod tests {
     #[test]
     fn every_quorum_with_the_forgetful_node_has_one_that_answered() {
         // Quorums of 2 of 3 with node 1: {1, 2} and {1, 3}. Only both answers meet both.
-        assert_eq!(furthest(3, true, &[at(1, 9)]), None);
-        assert_eq!(furthest(3, true, &[at(1, 9), at(1, 7)]), id(1, 9));
+        assert_eq!(asked(3, &[(2, at(1, 9))]), None);
+        assert_eq!(asked(3, &[(2, at(1, 9)), (3, at(1, 7))]), id(1, 9));
         // Of 5: three of the other four.
-        assert_eq!(furthest(5, true, &[at(1, 9), at(1, 7)]), None);
-        assert_eq!(furthest(5, true, &[at(1, 9), at(1, 7), at(2, 3)]), id(2, 3), "term before index");
-        assert_eq!(furthest(2, true, &[at(1, 9)]), id(1, 9));
-        assert_eq!(furthest(3, false, &[at(1, 9), at(1, 8)]), id(1, 9), "a newcomer was in no quorum");
+        assert_eq!(asked(5, &[(2, at(1, 9)), (4, at(1, 7))]), None);
+        assert_eq!(asked(5, &[(2, at(1, 9)), (4, at(1, 7)), (5, at(2, 3))]), id(2, 3), "term before index");
+        assert_eq!(asked(2, &[(2, at(1, 9))]), id(1, 9));
+        let others: BTreeMap<u64, LogSummary> = [(2, at(1, 9)), (3, at(1, 8))].into();
+        assert_eq!(furthest(&[2, 3, 4].into(), 1, &others), id(1, 9), "a newcomer was in no quorum");
+    }
+
+    #[test]
+    fn members_that_were_removed_are_no_witnesses() {
+        assert_eq!(asked(3, &[(2, at(1, 9)), (7, at(3, 30))]), None);
     }
 
     #[test]
     fn a_node_that_lost_something_itself_is_no_witness() {
         let forgetful = LogSummary { lost: true, ..at(9, 9) };
-        assert_eq!(furthest(3, true, &[at(1, 9), forgetful]), None);
+        assert_eq!(asked(3, &[(2, at(1, 9)), (3, forgetful)]), None);
     }
 
     #[test]
     fn nothing_is_awaited_where_nothing_was_written() {
         let empty = LogSummary { last_term: 0, last_index: None, lost: false };
-        assert_eq!(furthest(3, true, &[empty, empty]), Some(None));
+        assert_eq!(asked(3, &[(2, empty), (3, empty)]), Some(None));
     }
 }

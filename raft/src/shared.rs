@@ -66,6 +66,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Rot {
     pub(crate) mended: AtomicU64,
+    /// Units of consume queues.
+    pub(crate) mended_units: AtomicU64,
     /// Bytes the scrub has read.
     pub(crate) scrubbed_bytes: AtomicU64,
 }

@@ -310,6 +310,67 @@ async fn rot_found_by_the_scrub_is_mended_from_a_peer_on_every_node() {
     assert!(cluster.groups.values().all(|group| group.status().damaged == 0));
 }
 
+/// Where the units of a queue of this test's topic are.
+fn unit_file(dir: &std::path::Path, queue: u32) -> std::path::PathBuf {
+    dir.join(format!("consumequeue/orders/{queue}/00000000000000000000"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rotten_units_are_never_read_and_mended_while_the_nodes_run() {
+    use std::os::unix::fs::FileExt;
+    let cluster = Cluster::start(1..=3, no_retention()).await;
+    cluster.send_all(0..1000).await;
+    cluster.assert_identical().await;
+    let read = |group: &Group, queue, offset| group.queues().units("orders", queue, offset, 1000);
+    let leader = cluster.leader().await.node_id();
+    let follower = *cluster.groups.keys().find(|id| **id != leader).unwrap();
+    let expected: Vec<_> = (0..4).map(|queue| read(&cluster.groups[&leader], queue, 0).unwrap()).collect();
+    assert!(expected.iter().all(|units| units.len() == 250));
+    for group in cluster.groups.values() {
+        group.queues().sync().unwrap();
+    }
+    let path = |id: u64, queue| unit_file(cluster.dirs[&id].path(), queue);
+    let write = |id, queue, bytes: &[u8], at| {
+        let file = std::fs::OpenOptions::new().write(true).open(path(id, queue)).unwrap();
+        file.write_all_at(bytes, at).unwrap();
+    };
+    let whole: Vec<Vec<u8>> = (0..4).map(|queue| std::fs::read(path(leader, queue)).unwrap()).collect();
+    for id in [leader, follower] {
+        write(id, 0, &[whole[0][777] ^ 8], 777);
+        write(id, 1, &[0; 4096], 0);
+        write(id, 2, &whole[3][..2000], 0);
+    }
+    std::fs::remove_file(path(follower, 3)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mended = |id: &u64| {
+        let status = cluster.groups[id].status();
+        // The bit, the page, and 100 units of another queue; on the follower a file as well, which the scrub misses.
+        let all = if *id == follower { 1 + 204 + 100 + 250 } else { 1 + 204 + 100 };
+        status.damaged_units == 0 && status.mended_units >= all
+    };
+    while ![leader, follower].iter().all(mended) {
+        let status = |id| cluster.groups[id].status();
+        assert!(Instant::now() < deadline, "not mended: {:?}", [status(&leader), status(&follower)]);
+        for (group, queue) in
+            cluster.groups.values().flat_map(|group| (0..4).map(move |queue| (group, queue)))
+        {
+            for offset in (0..250).step_by(7) {
+                if let Ok(units) = read(group, queue, offset as u64) {
+                    let right = &expected[queue as usize][offset..offset + units.len()];
+                    assert_eq!(units, right, "queues.I5: node {}", group.node_id());
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for id in [leader, follower] {
+        for queue in 0..4 {
+            assert_eq!(read(&cluster.groups[&id], queue, 0).unwrap(), expected[queue as usize], "node {id}");
+            assert!(std::fs::read(path(id, queue)).unwrap() == whole[queue as usize], "node {id} {queue}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_before() {
     let mut cluster = Cluster::start(1..=3, no_retention()).await;

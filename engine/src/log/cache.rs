@@ -76,6 +76,13 @@ impl Cache {
         Some(record.frame().slice(from..end))
     }
 
+    /// The entry whose record holds a position of the log.
+    pub(super) fn index_at(&self, position: u64) -> Option<u64> {
+        let at = self.records.partition_point(|(_, record)| record.end() <= position);
+        let (_, record) = self.records.get(at)?;
+        (record.position() <= position).then_some(record.header.index)
+    }
+
     /// Drops the records above `keep` (`None`: all).
     pub(super) fn truncate_after(&mut self, keep: Option<u64>) {
         while let Some((_, record)) = self.records.pop_back_if(|(_, record)| Some(record.header.index) > keep)
@@ -122,6 +129,10 @@ mod tests {
     #[test]
     fn reads_by_index_and_by_position() {
         let cache = filled();
+        assert_eq!(
+            [499, 500, 599, 600, 1000].map(|at| cache.index_at(at)),
+            [None, Some(5), Some(5), Some(6), None]
+        );
         let (mut out, mut bytes) = (Vec::new(), 0);
         cache.read(6, 20, 150, &mut out, &mut bytes);
         assert_eq!(out.iter().map(|record| record.header.index).collect::<Vec<_>>(), [6, 7]);

@@ -284,6 +284,11 @@ impl CommitLog {
         view::bytes(&self.inner.shared, position, len)
     }
 
+    /// The entry whose record holds the byte at `position`.
+    pub fn index_at(&self, position: u64) -> Result<u64, ReadError> {
+        view::index_at(&self.inner.shared, position)
+    }
+
     /// Where the log stands.
     pub fn state(&self) -> LogState {
         let view = self.inner.shared.view.lock();

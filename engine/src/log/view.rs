@@ -254,3 +254,23 @@ pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Byt
     }
     live.segment.bytes(position, length)
 }
+
+/// The entry around a position: see `CommitLog::index_at`.
+pub(super) fn index_at(shared: &Shared, position: u64) -> Result<u64, ReadError> {
+    let (live, epoch) = {
+        let view = shared.view.lock();
+        if position < view.start.position {
+            return Err(ReadError::Purged { asked: position, first: view.start.position });
+        }
+        let beyond = ReadError::Beyond { asked: position, end: view.end };
+        if position >= view.end {
+            return Err(beyond);
+        }
+        if let Some(index) = view.cache.index_at(position) {
+            return Ok(index);
+        }
+        (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch)
+    };
+    let record = live.segment.around(position, live.first).map_err(|error| shared.noted(epoch, error))?;
+    Ok(record.header.index)
+}

@@ -50,6 +50,10 @@ impl Applier {
             self.write(queue, files)?;
             pushed = queue.push(offset, unit, files)?;
         }
+        if pushed == Pushed::Damaged {
+            // Here is what it must be.
+            self.rewrite(queue, offset, &[unit], files)?;
+        }
         let Pushed::Added { flush } = pushed else { return Ok(false) };
         if !queue.listed.swap(true, Ordering::Relaxed) {
             self.unwritten.push(queue.clone());
@@ -62,6 +66,20 @@ impl Applier {
             }
         }
         Ok(true)
+    }
+
+    /// Overwrites damaged units from `offset` on with what they must be.
+    pub(super) fn rewrite(
+        &mut self,
+        queue: &Arc<Queue>,
+        offset: u64,
+        units: &[Unit],
+        files: &Files,
+    ) -> Result<(), QueuesError> {
+        queue.rewrite(offset, units, |base| {
+            self.unsynced.close_if_lost(queue, base, files)?;
+            self.unsynced.file(queue, base, files)
+        })
     }
 
     /// Writes what is unwritten and hands out what is to be synced.
@@ -109,6 +127,17 @@ impl Unsynced {
         };
         self.files.insert(key, (path, file.clone()));
         Ok(file)
+    }
+
+    /// Closes a file that somebody has removed, so that it is made again.
+    fn close_if_lost(&mut self, queue: &Queue, base: u64, files: &Files) -> Result<(), QueuesError> {
+        let path = file_path(&queue.dir, base);
+        if !files.disk().exists(&path).map_err(QueuesError::io(&path, "look for"))? {
+            self.files.remove(&(queue.serial, base));
+            files.close((queue.serial, base));
+            queue.placed.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Makes a queue's directory; its name and its topic's are to be synced, whoever made them.

@@ -64,9 +64,9 @@ pub enum QueuesError {
         /// The offset.
         offset: u64,
     },
-    /// Fatal: a unit in a file cannot be one.
+    /// Transient (`queues.I5`): a unit on disk is damaged. It is noted, and about to be mended.
     #[error(
-        "topic {topic} queue {queue} offset {offset}: the unit on disk is damaged; rebuild the consume queues"
+        "topic {topic} queue {queue} offset {offset}: the unit on disk is damaged, and about to be mended"
     )]
     Damaged {
         /// The topic.
@@ -84,7 +84,8 @@ pub enum QueuesError {
         /// What is wrong with it.
         source: MessageError,
     },
-    /// Fatal: a committed message has a topic no directory can have, or a message's stamp is not its position.
+    /// Fatal: a committed message has a topic no directory can have, or a place no unit can hold, or its stamp is not its
+    /// position.
     #[error("the message at {position} cannot be queued: {reason}")]
     Unfit {
         /// Where the message lies.

@@ -4,7 +4,8 @@
 //! they are lost or damaged. They hold no message, know no consumer, and decide nothing. One thread applies; any
 //! number read meanwhile. A clone is another handle to the same queues.
 //!
-//! Files: `<dir>/consumequeue/<topic>/<queue>/<20 digits>`, 300,000 units of 20 bytes each; see [`Unit`].
+//! Files: `<dir>/consumequeue/<topic>/<queue>/<20 digits>`, 300,000 units of 20 bytes each, every unit with a check of
+//! its own; see [`Unit`].
 //!
 //! Invariants
 //! - `queues.I1` A message's stamped queue offset is the next offset of its queue: the queues and the log's stamps
@@ -13,12 +14,16 @@
 //! - `queues.I3` Offsets from `min` to `next` can all be read, at any time, from memory or a file.
 //! - `queues.I4` After a sync everything applied before it survives a power cut; so a checkpoint is published only
 //!   after one.
+//! - `queues.I5` A unit that is not the one of its message is never handed out; it is found again in the log.
 
 mod applier;
+mod damage;
 mod error;
 mod files;
+mod mend;
 mod queue;
 mod recover;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -37,11 +42,14 @@ use crate::disk::Disk;
 use crate::record::{HEADER_BYTES, Record, RecordKind};
 use applier::Applier;
 use files::Files;
-use queue::Queue;
+use queue::{Found, Queue};
 
+pub use damage::UnitPlace;
 pub use error::QueuesError;
 pub use files::UNITS_PER_FILE;
+pub use mend::{MendError, Mending};
 pub use queue::UNITS_PER_READ_MAX;
+pub use scrub::UnitsScrubbed;
 pub use unit::{UNIT_BYTES, Unit};
 
 /// A message that has become visible to consumers.
@@ -73,6 +81,7 @@ struct Inner {
     syncing: Mutex<()>,
     poisoned: RwLock<Option<Arc<str>>>,
     serials: AtomicU64,
+    damages: damage::Damages,
 }
 
 /// The queues of each topic, by number ascending.
@@ -98,6 +107,7 @@ impl ConsumeQueues {
             syncing: Mutex::default(),
             poisoned: RwLock::default(),
             serials: AtomicU64::new(0),
+            damages: Default::default(),
         };
         inner.recover(at, min)?;
         Ok(ConsumeQueues { inner: Arc::new(inner) })
@@ -116,10 +126,11 @@ impl ConsumeQueues {
     }
 
     /// At most `max` units of a queue, and at most [`UNITS_PER_READ_MAX`], from `offset` on; none when the queue does
-    /// not reach there. [`QueuesError::Trimmed`] below the first offset.
+    /// not reach there. [`QueuesError::Trimmed`] below the first offset. Units before a damaged one are given without it;
+    /// [`QueuesError::Damaged`] when that is the first.
     pub fn units(&self, topic: &str, queue: u32, offset: u64, max: usize) -> Result<Vec<Unit>, QueuesError> {
         match self.inner.find(topic, queue) {
-            Some(queue) => queue.read(offset, max, &self.inner.files),
+            Some(queue) => self.inner.read(&queue, offset, max),
             None => Ok(Vec::new()),
         }
     }
@@ -141,7 +152,7 @@ impl ConsumeQueues {
         let (mut low, mut high) = queue.bounds();
         while low < high {
             let middle = low + (high - low) / 2;
-            match queue.read(middle, 1, &self.inner.files) {
+            match self.inner.read(&queue, middle, 1) {
                 Ok(units) => match units.first().map(|unit| order(*unit)) {
                     Some(Ordering::Less) => low = middle + 1,
                     Some(_) => high = middle,
@@ -257,11 +268,26 @@ impl Inner {
         };
         let (offset, tags_code) = (message.queue_offset(), message.tags_code());
         let unit = Unit { position, size: message.total_size() as u32, tags_code };
+        if !unit.fits() {
+            return Err(QueuesError::Unfit { position, reason: "its position or size does not fit a unit" });
+        }
         if applier.push(&queue, offset, unit, &self.files)? {
             arrivals.push(Arrival { topic: queue.topic.clone(), queue: number, offset, tags_code });
         }
         applier.last = Some(queue);
         Ok(())
+    }
+
+    /// `queues.I5`
+    fn read(&self, queue: &Queue, offset: u64, max: usize) -> Result<Vec<Unit>, QueuesError> {
+        let Found { units, damaged } = queue.read(offset, max, &self.files)?;
+        if let Some(damaged) = damaged {
+            self.damages.note(queue, damaged, false);
+            if units.is_empty() {
+                return Err(QueuesError::Damaged { topic: queue.topic.clone(), queue: queue.number, offset });
+            }
+        }
+        Ok(units)
     }
 
     fn find(&self, topic: &str, number: u32) -> Option<Arc<Queue>> {

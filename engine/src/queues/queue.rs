@@ -6,17 +6,20 @@
 //! ```
 //!
 //! Readers take a shared lock to copy from memory, and read files without any lock: what lies below `start` never
-//! changes. The applier writes files under a shared lock too, so it does not make readers wait for the disk.
+//! changes, unless it is damaged and mended. The applier writes files under a shared lock too, so it does not make
+//! readers wait for the disk.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::RwLock;
 
+use super::damage::UnitPlace;
 use super::error::QueuesError;
 use super::files::{Files, base_of, end_of, file_path, place_of};
-use super::unit::{UNIT_BYTES, Unit};
+use super::unit::{Seed, UNIT_BYTES, Unit};
 use crate::disk::{DiskFile, OpenMode};
 
 /// Unwritten bytes at which a queue is written: about a page, so that many messages cost one call.
@@ -32,6 +35,7 @@ pub const UNITS_PER_READ_MAX: usize = 16_384;
 pub(super) struct Queue {
     pub(super) topic: Arc<str>,
     pub(super) number: u32,
+    seed: Seed,
     /// Names the queue in the cache of open files.
     pub(super) serial: u64,
     pub(super) dir: PathBuf,
@@ -64,23 +68,47 @@ pub(super) enum Pushed {
     },
     /// It was there already, and is the same; or it is gone by retention.
     Known,
+    /// It was there already, and is damaged.
+    Damaged,
     /// It was not added: too much waits for a full disk.
     Full,
+}
+
+/// What a read gave.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Consecutive units, up to the first damaged one.
+    pub(super) units: Vec<Unit>,
+    /// The offset of that one.
+    pub(super) damaged: Option<u64>,
 }
 
 impl Queue {
     /// A queue that has `min..next` in its files and nothing in memory.
     pub(super) fn new(topic: Arc<str>, number: u32, serial: u64, dir: PathBuf, min: u64, next: u64) -> Queue {
         let tail = Tail { min, start: next, written: next, next, bytes: Vec::new(), flush_at: FLUSH_BYTES };
+        let seed = Seed::of(&topic, number);
         Queue {
             topic,
             number,
+            seed,
             serial,
             dir,
             tail: RwLock::new(tail),
             listed: AtomicBool::new(false),
             placed: AtomicBool::new(false),
         }
+    }
+
+    /// Names a unit of the queue.
+    pub(super) fn place(&self, offset: u64) -> UnitPlace {
+        UnitPlace { topic: self.topic.clone(), queue: self.number, offset }
+    }
+
+    /// First offset, and the first one that is in no file yet.
+    pub(super) fn stored(&self) -> (u64, u64) {
+        let tail = self.tail.read();
+        (tail.min, tail.written)
     }
 
     /// First and next offset.
@@ -96,7 +124,7 @@ impl Queue {
             if tail.unwritten() >= UNWRITTEN_BYTES_MAX {
                 return Ok(Pushed::Full);
             }
-            tail.bytes.extend_from_slice(&unit.encode());
+            tail.bytes.extend_from_slice(&unit.encode(self.seed, offset));
             tail.next += 1;
             return Ok(Pushed::Added { flush: tail.unwritten() >= tail.flush_at });
         }
@@ -106,33 +134,88 @@ impl Queue {
             let (topic, queue) = (self.topic.clone(), self.number);
             return Err(QueuesError::Gap { topic, queue, next, stamped: offset, position: unit.position });
         }
-        if offset >= min && self.read(offset, 1, files)? != [unit] {
-            return Err(QueuesError::Changed { topic: self.topic.clone(), queue: self.number, offset });
+        if offset < min {
+            return Ok(Pushed::Known);
         }
-        Ok(Pushed::Known)
+        match self.read(offset, 1, files)? {
+            Found { damaged: Some(_), .. } => Ok(Pushed::Damaged),
+            Found { units, .. } if units == [unit] => Ok(Pushed::Known),
+            _ => Err(QueuesError::Changed { topic: self.topic.clone(), queue: self.number, offset }),
+        }
     }
 
     /// At most `max` units from `offset` on; none at or behind the next offset.
-    pub(super) fn read(&self, offset: u64, max: usize, files: &Files) -> Result<Vec<Unit>, QueuesError> {
+    pub(super) fn read(&self, offset: u64, max: usize, files: &Files) -> Result<Found, QueuesError> {
         let max = max.min(UNITS_PER_READ_MAX) as u64;
         let tail = self.tail.read();
         self.check_min(offset, tail.min)?;
         let end = tail.next.min(offset.saturating_add(max));
         if offset >= end {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
-        let mut bytes = vec![0; (end - offset) as usize * UNIT_BYTES];
-        let from_memory = tail.start.clamp(offset, end);
-        let split = (from_memory - offset) as usize * UNIT_BYTES;
-        bytes[split..].copy_from_slice(tail.range(from_memory, end));
+        let (mut bytes, split) = tail.copy(offset..end);
         drop(tail);
-        let in_files = self.read_files(offset, &mut bytes[..split], files);
-        if let Err(error) = in_files {
-            // A file that retention has just removed is not a failure of the disk.
+        let read = self.read_files(offset, &mut bytes[..split], files, false);
+        let mut units = Vec::with_capacity(bytes.len() / UNIT_BYTES);
+        units.extend(self.decode(offset, &bytes).map_while(|unit| unit));
+        let damaged = Some(offset + units.len() as u64).filter(|&damaged| damaged < end);
+        if read.is_err() || damaged.is_some() {
+            // A file that retention has just removed is no failure of the disk.
             self.check_min(offset, self.tail.read().min)?;
-            return Err(error);
         }
-        self.decode(offset, &bytes)
+        read.map(|()| Found { units, damaged })
+    }
+
+    /// Units as memory, files and the disk itself hold them; `None` where one of these copies is damaged.
+    pub(super) fn look(&self, offsets: Range<u64>, files: &Files) -> Result<Vec<Option<Unit>>, QueuesError> {
+        let tail = self.tail.read();
+        let (mut bytes, split) = tail.copy(offsets.clone());
+        let written = tail.written;
+        drop(tail);
+        self.read_files(offsets.start, &mut bytes[..split], files, false)?;
+        let mut units: Vec<_> = self.decode(offsets.start, &bytes).collect();
+        let stored = self.look_stored(offsets.start..offsets.end.min(written), files)?;
+        for (unit, stored) in units.iter_mut().zip(stored) {
+            *unit = unit.filter(|_| *unit == stored);
+        }
+        Ok(units)
+    }
+
+    /// Units as the disk itself holds them, all of which are in files; `None` where one is damaged.
+    pub(super) fn look_stored(
+        &self,
+        offsets: Range<u64>,
+        files: &Files,
+    ) -> Result<Vec<Option<Unit>>, QueuesError> {
+        let mut bytes = vec![0; offsets.end.saturating_sub(offsets.start) as usize * UNIT_BYTES];
+        self.read_files(offsets.start, &mut bytes, files, true)?;
+        Ok(self.decode(offsets.start, &bytes).collect())
+    }
+
+    /// Overwrites units from `offset` on with what they must be, wherever they are. Nobody else may write meanwhile.
+    pub(super) fn rewrite(
+        &self,
+        offset: u64,
+        units: &[Unit],
+        open: impl FnMut(u64) -> Result<Arc<dyn DiskFile>, QueuesError>,
+    ) -> Result<(), QueuesError> {
+        let mut bytes = Vec::with_capacity(units.len() * UNIT_BYTES);
+        units.iter().zip(offset..).for_each(|(unit, offset)| bytes.extend(unit.encode(self.seed, offset)));
+        let (from, to) = {
+            let mut tail = self.tail.write();
+            let end = (offset + units.len() as u64).min(tail.next);
+            let in_memory = tail.start.clamp(offset, end);
+            let start = tail.start;
+            if in_memory < end {
+                let place = |at: u64, base: u64| (at - base) as usize * UNIT_BYTES;
+                let (from, to) = (place(in_memory, start), place(end, start));
+                let part = &bytes[place(in_memory, offset)..place(end, offset)];
+                tail.bytes[from..to].copy_from_slice(part);
+            }
+            (offset.max(tail.min), end.min(tail.written))
+        };
+        let skipped = (from - offset) as usize * UNIT_BYTES;
+        self.write_files(from..to, bytes.get(skipped..).unwrap_or_default(), open)
     }
 
     /// Writes what is not written yet. `open` opens the file with a base, to write to it.
@@ -141,21 +224,18 @@ impl Queue {
         mut open: impl FnMut(u64) -> Result<Arc<dyn DiskFile>, QueuesError>,
     ) -> Result<(), QueuesError> {
         let tail = self.tail.read();
-        let mut at = tail.written;
-        while at < tail.next {
-            let base = base_of(at);
-            let end = tail.next.min(end_of(base));
-            let file = open(base)?;
-            let bytes = std::io::IoSlice::new(tail.range(at, end));
-            if let Err(error) = file.write_all_at(&[bytes], place_of(at)) {
-                drop(tail);
-                return Err(self.write_failed(base, error));
-            }
-            at = end;
-        }
+        let end = tail.next;
+        let written = self.write_files(tail.written..end, tail.range(tail.written, end), &mut open);
         drop(tail);
-        self.tail.write().wrote(at);
-        Ok(())
+        match written {
+            Ok(()) => self.tail.write().wrote(end),
+            Err(QueuesError::DiskFull { .. }) => {
+                let mut tail = self.tail.write();
+                tail.flush_at = tail.unwritten() + FLUSH_BYTES;
+            }
+            Err(_) => {}
+        }
+        written
     }
 
     /// The first offset moves up to `min`. Returns the bases of files that lie wholly below now.
@@ -179,8 +259,15 @@ impl Queue {
         Err(QueuesError::Trimmed { topic: self.topic.clone(), queue: self.number, offset, min })
     }
 
-    /// Fills `bytes` with units from `offset` on, all of which are in files.
-    fn read_files(&self, offset: u64, bytes: &mut [u8], files: &Files) -> Result<(), QueuesError> {
+    /// Fills `bytes` with units from `offset` on, all of which are in files; what a file lacks stays as it is, zero.
+    /// `stored`: from the disk itself, not from memory.
+    fn read_files(
+        &self,
+        offset: u64,
+        bytes: &mut [u8],
+        files: &Files,
+        stored: bool,
+    ) -> Result<(), QueuesError> {
         let end = offset + (bytes.len() / UNIT_BYTES) as u64;
         let mut rest = bytes;
         let mut at = offset;
@@ -189,13 +276,20 @@ impl Queue {
             let until = end.min(end_of(base));
             let (part, behind) = rest.split_at_mut((until - at) as usize * UNIT_BYTES);
             let path = file_path(&self.dir, base);
-            let read = files
-                .open((self.serial, base), &path, OpenMode::ReadWrite)
-                .and_then(|file| file.read_at(part, place_of(at)))
-                .map_err(QueuesError::io(path, "read units"))?;
-            if read < part.len() {
-                let offset = at + (read / UNIT_BYTES) as u64;
-                return Err(QueuesError::Damaged { topic: self.topic.clone(), queue: self.number, offset });
+            let read = if stored {
+                files
+                    .disk()
+                    .open(&path, OpenMode::Read)
+                    .and_then(|file| file.read_stored_at(part, place_of(at)))
+            } else {
+                let file = files.open((self.serial, base), &path, OpenMode::ReadWrite);
+                file.and_then(|file| file.read_at(part, place_of(at)))
+            };
+            match read {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(QueuesError::io(path, "read units")(error));
+                }
+                _ => {}
             }
             rest = behind;
             at = until;
@@ -203,23 +297,37 @@ impl Queue {
         Ok(())
     }
 
-    fn decode(&self, offset: u64, bytes: &[u8]) -> Result<Vec<Unit>, QueuesError> {
+    /// Writes the units of `offsets`.
+    fn write_files(
+        &self,
+        offsets: Range<u64>,
+        bytes: &[u8],
+        mut open: impl FnMut(u64) -> Result<Arc<dyn DiskFile>, QueuesError>,
+    ) -> Result<(), QueuesError> {
+        let (mut at, mut rest) = (offsets.start, bytes);
+        while at < offsets.end {
+            let base = base_of(at);
+            let until = offsets.end.min(end_of(base));
+            let (part, behind) = rest.split_at((until - at) as usize * UNIT_BYTES);
+            let written = open(base)?.write_all_at(&[std::io::IoSlice::new(part)], place_of(at));
+            written.map_err(|error| self.write_failed(base, error))?;
+            (at, rest) = (until, behind);
+        }
+        Ok(())
+    }
+
+    fn decode<'a>(&self, offset: u64, bytes: &'a [u8]) -> impl Iterator<Item = Option<Unit>> + use<'a> {
         let (units, _) = bytes.as_chunks::<UNIT_BYTES>();
-        let decoded = units.iter().zip(offset..).map(|(bytes, offset)| {
-            let damaged = || QueuesError::Damaged { topic: self.topic.clone(), queue: self.number, offset };
-            Unit::decode(bytes).ok_or_else(damaged)
-        });
-        decoded.collect()
+        let seed = self.seed;
+        units.iter().zip(offset..).map(move |(bytes, offset)| Unit::decode(bytes, seed, offset))
     }
 
     fn write_failed(&self, base: u64, error: std::io::Error) -> QueuesError {
         let path = file_path(&self.dir, base);
-        if error.kind() != std::io::ErrorKind::StorageFull {
-            return QueuesError::io(path, "write units")(error);
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => QueuesError::DiskFull { path },
+            _ => QueuesError::io(path, "write units")(error),
         }
-        let mut tail = self.tail.write();
-        tail.flush_at = tail.unwritten() + FLUSH_BYTES;
-        QueuesError::DiskFull { path }
     }
 }
 
@@ -232,6 +340,15 @@ impl Tail {
     fn range(&self, from: u64, to: u64) -> &[u8] {
         let place = |offset: u64| (offset - self.start) as usize * UNIT_BYTES;
         if from == to { &[] } else { &self.bytes[place(from)..place(to)] }
+    }
+
+    /// Room for the units of `offsets`, those in memory copied there; the bytes before them are to come from files.
+    fn copy(&self, offsets: Range<u64>) -> (Vec<u8>, usize) {
+        let mut bytes = vec![0; (offsets.end - offsets.start) as usize * UNIT_BYTES];
+        let from_memory = self.start.clamp(offsets.start, offsets.end);
+        let split = (from_memory - offsets.start) as usize * UNIT_BYTES;
+        bytes[split..].copy_from_slice(self.range(from_memory, offsets.end));
+        (bytes, split)
     }
 
     /// Everything up to `written` is in files; the older part of it leaves memory.

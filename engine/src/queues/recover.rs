@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::QueuesError;
 use super::files::{FILE_BYTES, UNITS_PER_FILE, base_of, end_of, file_path, parse_base, place_of};
-use super::unit::{UNIT_BYTES, Unit};
+use super::unit::{Seed, UNIT_BYTES, Unit};
 use crate::counters::{QueueCounters, topic_is_storable};
 use crate::disk::{Disk, OpenMode};
 
@@ -76,13 +76,14 @@ pub(super) fn recover_queue(
         }
     }
     for base in wanted.step_by(FILE_BYTES as usize) {
-        check_file(disk, &file_path(&dir, base), next.min(end_of(base)))?;
+        check_file(disk, &file_path(&dir, base), Seed::of(topic, queue), next.min(end_of(base)))?;
     }
     Ok(Found { dir, min, next })
 }
 
-/// Checks that a file reaches `end`, and cuts off what is behind.
-fn check_file(disk: &dyn Disk, path: &Path, end: u64) -> Result<(), QueuesError> {
+/// Checks that a file reaches `end`, and cuts off what is behind. Of the units only the last is looked at; the others are
+/// when they are read.
+fn check_file(disk: &dyn Disk, path: &Path, seed: Seed, end: u64) -> Result<(), QueuesError> {
     let unreadable = |error: io::Error| QueuesError::rebuild(path, format!("it cannot be read: {error}"));
     let last = place_of(end - 1);
     let bytes = last + UNIT_BYTES as u64;
@@ -96,7 +97,7 @@ fn check_file(disk: &dyn Disk, path: &Path, end: u64) -> Result<(), QueuesError>
     }
     let mut unit = [0; UNIT_BYTES];
     let read = file.read_at(&mut unit, last).map_err(unreadable)?;
-    if read < UNIT_BYTES || Unit::decode(&unit).is_none() {
+    if read < UNIT_BYTES || Unit::decode(&unit, seed, end - 1).is_none() {
         return Err(QueuesError::rebuild(path, format!("the unit of offset {} is not there", end - 1)));
     }
     if length > bytes {

@@ -212,10 +212,14 @@ fn i2_replay_is_skipped_when_equal_and_refused_when_not() {
     let mut maker = Maker::default();
     let records: Vec<_> = (0..500).map(|_| maker.record(&[("a", 0), ("b", 0)])).collect();
     records.iter().for_each(|record| drop(apply(&queues, record)));
+    // Some of them damaged meanwhile.
+    let path = dir().join("consumequeue/a/0/00000000000000000000");
+    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&[std::io::IoSlice::new(&[7; 100])], 70).unwrap();
     for record in &records {
         assert_eq!(apply(&queues, record), []);
     }
-    assert_eq!(queues.bounds("a", 0), Some((0, 500)));
+    assert_eq!((queues.bounds("a", 0), all(&queues, "a", 0).len()), (Some((0, 500)), 500));
     let mut other = Maker { position: 1 << 30, ..Maker::default() };
     let error = queues.apply(&other.record(&[("a", 0)]), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().starts_with("queues.I2: "), "{error}");
@@ -308,8 +312,10 @@ fn a_damaged_unit_is_an_error_and_not_a_message() {
     let path = dir().join("consumequeue/a/0/00000000000000000000");
     let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
     file.write_all_at(&[std::io::IoSlice::new(&[0; 20])], 60).unwrap();
-    let error = queues.units("a", 0, 0, 10).unwrap_err();
-    assert!(matches!(error, QueuesError::Damaged { offset: 3, .. }), "{error}");
+    assert_eq!(queues.units("a", 0, 0, 10).unwrap().len(), 3, "those before it are whole");
+    let error = queues.units("a", 0, 3, 10).unwrap_err();
+    assert!(matches!(error, QueuesError::Damaged { offset: 3, .. }), "queues.I5: {error}");
+    assert_eq!(queues.damages(), [UnitPlace { topic: "a".into(), queue: 0, offset: 3 }]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub(crate) mod founding;
 mod health;
 mod members;
 mod mend;
+mod mend_units;
 pub(crate) mod recover;
 mod retention;
 mod scrub;

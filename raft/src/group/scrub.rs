@@ -1,10 +1,11 @@
-//! Reads old records from the disk now and then, slowly, so that rot is found while peers can still mend it.
+//! Reads old records and units from the disk now and then, slowly, so that rot is found while it can be mended.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_engine::log::{ReadError, Scrubbed};
+use folio_engine::queues::UnitsScrubbed;
 use tokio::time::Instant;
 
 use crate::config::Scrub;
@@ -26,7 +27,7 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
         let began = Instant::now();
         // What is appended during the pass is for the next one.
         let upto = shared.applied_index.load(Ordering::Acquire);
-        let (mut next, mut bytes) = (None, 0);
+        let (mut next, mut bytes) = (None, units(&host, &shared, step_bytes).await);
         loop {
             tokio::time::sleep(STEP).await;
             match step(&host, &shared, next, upto, step_bytes).await {
@@ -47,9 +48,30 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
             }
         }
         if bytes > 0 {
-            tracing::info!(bytes, seconds = began.elapsed().as_secs(), "the whole log was read and checked");
+            tracing::info!(
+                bytes,
+                seconds = began.elapsed().as_secs(),
+                "all units and the whole log were read and checked"
+            );
         }
         tokio::time::sleep(config.interval.saturating_sub(began.elapsed())).await;
+    }
+}
+
+/// One pass over the consume queues; what is damaged is mended meanwhile. Returns the bytes read.
+async fn units(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
+    let (mut next, mut bytes) = (None, 0);
+    loop {
+        tokio::time::sleep(STEP).await;
+        let queues = shared.queues.clone();
+        let Ok(scrubbed) = host.blocking(move || queues.scrub(next, step_bytes)).await else { return bytes };
+        let UnitsScrubbed { next: behind, bytes: read } = scrubbed;
+        bytes += read;
+        shared.rot.scrubbed_bytes.fetch_add(read, Ordering::Relaxed);
+        if behind.is_none() {
+            return bytes;
+        }
+        next = behind;
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use super::founding::{self, Founding, LogSummary, Step};
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, catch_up, health, mend, recover, retention, scrub, watch as status,
+    Group, Hooks, Inner, StartError, catch_up, health, mend, mend_units, recover, retention, scrub,
+    watch as status,
 };
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
@@ -158,6 +159,7 @@ impl Group {
                 shared.clone(),
                 config.retention.clone(),
             )),
+            tokio::spawn(mend_units::run(host.clone(), shared.clone())),
             tokio::spawn(scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             tokio::spawn(begin(
                 raft.clone(),

@@ -23,6 +23,8 @@ pub(crate) fn refresh(status: &mut Status, shared: &Shared) {
     status.disk_full = !shared.log.has_room(1);
     status.damaged = shared.log.damages().len() as u64;
     status.mended = shared.rot.mended.load(Ordering::Relaxed);
+    status.damaged_units = shared.queues.damaged() as u64;
+    status.mended_units = shared.rot.mended_units.load(Ordering::Relaxed);
 }
 
 /// The status that openraft's metrics show.
@@ -49,6 +51,8 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         disk_full: false,
         damaged: 0,
         mended: 0,
+        damaged_units: 0,
+        mended_units: 0,
     };
     refresh(&mut status, shared);
     status

@@ -53,6 +53,12 @@ pub struct NodeStatus {
     /// Damaged records it has mended with another node's copy since it started.
     #[serde(default)]
     pub mended: u64,
+    /// Damaged units of consume queues on its disk that are not mended yet.
+    #[serde(default)]
+    pub damaged_units: u64,
+    /// Damaged units of consume queues it has mended from its log since it started.
+    #[serde(default)]
+    pub mended_units: u64,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -115,6 +121,8 @@ fn status(broker: &Broker) -> NodeStatus {
         disk_full: status.disk_full,
         damaged: status.damaged,
         mended: status.mended,
+        damaged_units: status.damaged_units,
+        mended_units: status.mended_units,
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",

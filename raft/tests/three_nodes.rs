@@ -470,3 +470,23 @@ async fn leadership_moves_on_request_and_calls_reach_other_nodes() {
     cluster.send_all(10..20).await;
     cluster.assert_identical().await;
 }
+
+/// Found by the harness: a group's offset was 1,200 behind after a failover, and 4 behind at a leader that
+/// woke up from a pause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn only_a_leader_with_a_quorum_confirms_a_read_and_then_it_has_applied_all() {
+    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    cluster.send_all(0..40).await;
+    let leader = cluster.leader().await;
+    assert_eq!(leader.confirm().await, Ok(()));
+    assert_eq!(leader.queues().bounds("orders", 0), Some((0, 10)));
+    let followers: Vec<u64> = cluster.groups.keys().copied().filter(|id| *id != leader.node_id()).collect();
+    for id in &followers {
+        let refused = cluster.groups[id].confirm().await;
+        assert_eq!(refused, Err(ProposeError::NotLeader { leader: Some(leader.node_id()) }));
+    }
+    for id in followers {
+        cluster.stop(id).await;
+    }
+    assert_eq!(leader.confirm().await, Err(ProposeError::NotLeader { leader: None }));
+}

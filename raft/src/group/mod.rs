@@ -9,6 +9,7 @@ mod health;
 mod members;
 mod mend;
 mod mend_units;
+mod reads;
 pub(crate) mod recover;
 mod retention;
 mod scrub;

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use folio_raft::command::{Command, OffsetCommit};
 use folio_raft::proposal::ProposeError;
@@ -22,6 +22,10 @@ use crate::reply::Reply;
 
 /// How long oneway commits are gathered; clients commit every 5 s.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a question waits for commits that came before it; then the applied offset is the answer.
+const APPLY_MAX: Duration = Duration::from_secs(1);
+/// How often it looks: about a record's way to a majority.
+const APPLY_POLL: Duration = Duration::from_millis(1);
 /// Queues with a waiting commit, and replies that wait, at most.
 const WAITING_MAX: usize = 65_536;
 /// Commits in one command: well within a log record, whatever the names.
@@ -49,14 +53,20 @@ struct Waiting {
 }
 
 impl Commits {
-    /// An offset on its way: a consumer that asks right after its oneway commit sees it.
-    pub(super) fn waiting(&self, group: &str, topic: &str, queue: u32) -> Option<u64> {
-        let waiting = self.waiting.lock();
-        if waiting.offsets.is_empty() && waiting.under_way.is_empty() {
-            return None;
-        }
+    /// Waits until no commit for this queue is on its way: a consumer that asks right after its oneway
+    /// commit sees it, and nobody sees an offset that a failover may still take back.
+    pub(super) async fn applied(&self, group: &str, topic: &str, queue: u32) {
         let key = (group.to_owned(), topic.to_owned(), queue);
-        waiting.offsets.get(&key).or_else(|| waiting.under_way.get(&key)).copied()
+        let until = Instant::now() + APPLY_MAX;
+        while self.is_waiting(&key) && Instant::now() < until {
+            self.urgent.notify_one();
+            tokio::time::sleep(APPLY_POLL).await;
+        }
+    }
+
+    fn is_waiting(&self, key: &Key) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.offsets.contains_key(key) || waiting.under_way.contains_key(key)
     }
 }
 

@@ -30,20 +30,31 @@ use crate::request::Request;
 const YOUNG_BYTES: u64 = 4 << 30;
 
 /// 14: where a group goes on in a queue.
+///
+/// A consumer that goes on from an old offset is given everything since then again. So commits that came
+/// before the question are applied first, and this node proves that it leads and has applied everything.
 pub(crate) fn query(broker: &Arc<Broker>, request: Request) {
-    match consumer_offset(broker, &request) {
-        Ok(offset) => answer(request, offset),
-        Err(error) => request.reply.fail(error),
-    }
+    let broker = broker.clone();
+    drop(tokio::spawn(async move {
+        if let Ok(header) = QueryConsumerOffsetHeader::from_ext(&request.frame.ext)
+            && let Ok(queue) = queue_number(header.queue_id)
+        {
+            broker.state.commits.applied(&header.consumer_group, &header.topic, queue).await;
+        }
+        if let Err(error) = broker.group.confirm().await {
+            return request.reply.refuse(error);
+        }
+        match consumer_offset(&broker, &request) {
+            Ok(offset) => answer(request, offset),
+            Err(error) => request.reply.fail(error),
+        }
+    }));
 }
 
 fn consumer_offset(broker: &Broker, request: &Request) -> Result<u64, ServerError> {
     let header = QueryConsumerOffsetHeader::from_ext(&request.frame.ext)?;
     let queue = queue_number(header.queue_id)?;
-    let committed = broker.group.metadata().offset(&header.consumer_group, &header.topic, queue);
-    if let Some(offset) =
-        broker.state.commits.waiting(&header.consumer_group, &header.topic, queue).or(committed)
-    {
+    if let Some(offset) = broker.group.metadata().offset(&header.consumer_group, &header.topic, queue) {
         return Ok(offset);
     }
     if header.set_zero_if_not_found != Some(false) && is_young(broker, &header.topic, queue) {
@@ -91,8 +102,13 @@ fn checked_commit(broker: &Broker, request: &Request) -> Result<OffsetCommit, Se
 pub(crate) fn max(broker: &Arc<Broker>, request: Request) {
     match GetMaxOffsetHeader::from_ext(&request.frame.ext) {
         Ok(header) => {
-            let (_, max) = bounds(broker, &header.topic, header.queue_id);
-            answer(request, max);
+            let broker = broker.clone();
+            drop(tokio::spawn(async move {
+                match broker.group.confirm().await {
+                    Ok(()) => answer(request, bounds(&broker, &header.topic, header.queue_id).1),
+                    Err(error) => request.reply.refuse(error),
+                }
+            }));
         }
         Err(error) => request.reply.fail(error),
     }

@@ -106,12 +106,13 @@ impl Disk {
 
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
-        // Also while somebody still holds a file: the mount point must be free at once.
-        let detached = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
-        if let Err(error) = detached {
-            tracing::warn!(at = %self.at.display(), %error, "cannot unmount");
+        if let Err(error) = session.umount_and_join() {
+            // Somebody still holds a file; the mount point must be free all the same.
+            tracing::debug!(at = %self.at.display(), %error, "unmounting later");
+            if let Err(error) = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH) {
+                tracing::warn!(at = %self.at.display(), %error, "cannot unmount");
+            }
         }
-        drop(session);
         if let Err(error) = self.store.lock().move_to(&self.at) {
             tracing::warn!(at = %self.at.display(), %error, "the disk's files are not kept");
         }

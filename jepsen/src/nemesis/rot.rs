@@ -16,7 +16,7 @@ use crate::node::Node;
 
 /// Whether a damaged node is expected to get over it by itself, with its peers' help. If not, it is
 /// mended as a person would: its data are deleted and it catches up.
-pub const SELF_REPAIR: bool = false;
+pub const SELF_REPAIR: bool = true;
 
 /// How long a node that starts on damaged files gets to show what it makes of them.
 const VERDICT: Duration = Duration::from_secs(3);
@@ -152,7 +152,9 @@ impl Nemesis for Rot {
                 if !self.live {
                     node.kill()?;
                 }
-                node.excuse();
+                if !SELF_REPAIR {
+                    node.excuse();
+                }
                 told.push(self.hurt(node, durable, dice)?);
             }
             Ok(Fault::new(nodes, told.join(", ")))
@@ -168,11 +170,9 @@ impl Nemesis for Rot {
                     node.start()?;
                 }
                 let started = Instant::now();
-                while node.ended().is_none() && started.elapsed() < VERDICT {
+                while !SELF_REPAIR && node.ended().is_none() && started.elapsed() < VERDICT {
                     sleep(POLL).await;
                 }
-                let ended = node.ended();
-                tracing::info!(node = id, ?ended, "the damaged node");
                 if !SELF_REPAIR {
                     self.mend(node)?;
                 }

@@ -1,5 +1,7 @@
 //! Nemeses on real processes: each does what its name says, and the cluster gets over it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::time::{Duration, Instant};
 
 use folio_jepsen::binary;

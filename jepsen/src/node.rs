@@ -122,6 +122,9 @@ impl Node {
                 "\n[[nodes]]\nid = {id}\nraft = \"{raft}\"\nbroker = \"{broker}\"\nnamesrv = \"{namesrv}\"\n"
             ));
         }
+        if needs.scrub {
+            text = text.replacen("[log]\n", "[log]\nscrub_rate = \"64MiB\"\nscrub_hours = 0\n", 1);
+        }
         if needs.links {
             text.push_str("\n[dial]\n");
             // Whoever joins later has the place after the founders', one at a time.
@@ -298,6 +301,14 @@ impl Node {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join(DATA)
+    }
+
+    /// The folder with all that is its group's.
+    ///
+    /// # Errors
+    /// When there is none yet.
+    pub fn group_dir(&self) -> Result<PathBuf> {
+        self.commitlog()?.parent().map(Path::to_owned).context("the log lies in a folder")
     }
 
     /// Deletes what the log can rebuild: consume queues, checkpoint, snapshots.

@@ -75,6 +75,8 @@ pub struct Needs {
     pub lossy: bool,
     /// Each node has a clock of its own.
     pub clock: bool,
+    /// Nodes read their disks back all the time, not once a day.
+    pub scrub: bool,
 }
 
 impl Needs {
@@ -85,6 +87,7 @@ impl Needs {
             links: self.links || other.links,
             lossy: self.lossy || other.lossy,
             clock: self.clock || other.clock,
+            scrub: self.scrub || other.scrub,
         }
     }
 }

@@ -3,14 +3,17 @@
 //!
 //! At most a minority is damaged at a time: what a majority lost, nobody can give back.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use super::damage::Damage;
-use super::{Dice, Doing, Fault, Nemesis, Target};
+use super::{Dice, Doing, Fault, Needs, Nemesis, Target};
 use crate::cluster::Cluster;
 use crate::node::Node;
 
@@ -18,6 +21,8 @@ use crate::node::Node;
 /// mended as a person would: its data are deleted and it catches up.
 pub const SELF_REPAIR: bool = true;
 
+/// How long files may take to be there, and damage to be mended.
+const MENDED_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that starts on damaged files gets to show what it makes of them.
 const VERDICT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
@@ -38,19 +43,38 @@ pub(super) struct Rot {
     place: Place,
     /// While the process runs.
     live: bool,
-    /// Nodes with damaged files.
-    damaged: Vec<u64>,
+    wounds: Vec<Wound>,
+}
+
+/// Damage that is not known to be mended.
+struct Wound {
+    node: u64,
+    path: PathBuf,
+    /// What was where before; empty where nobody can say what has to be there after a while.
+    before: Vec<u8>,
+    from: u64,
+}
+
+impl Wound {
+    /// Whether the file is what it was again, or no file at all any more.
+    fn is_healed(&self) -> Result<bool> {
+        let mut now = vec![0; self.before.len()];
+        match File::open(&self.path).and_then(|file| file.read_exact_at(&mut now, self.from)) {
+            Ok(()) => Ok(now == self.before),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error).with_context(|| format!("read {}", self.path.display())),
+        }
+    }
 }
 
 impl Rot {
     pub(super) fn new(place: Place, live: bool) -> Self {
-        Self { place, live, damaged: Vec::new() }
+        Self { place, live, wounds: Vec::new() }
     }
 
     /// The file to damage, and how many of its bytes mean something.
     fn choose(&self, node: &Node, durable: u64, dice: &mut Dice) -> Result<(PathBuf, u64)> {
-        let log = node.commitlog()?;
-        let group = log.parent().context("the log lies in a folder")?.to_owned();
+        let (log, group) = (node.commitlog()?, node.group_dir()?);
         match self.place {
             Place::Vote => whole(group.join("vote")),
             Place::Derived => {
@@ -82,15 +106,46 @@ impl Rot {
 
     fn hurt(&mut self, node: &Node, durable: u64, dice: &mut Dice) -> Result<String> {
         let (path, len) = self.choose(node, durable, dice)?;
-        self.damaged.push(node.id);
-        Damage::draw(dice).inflict(&path, len, dice.roll() % len.max(1), dice)
+        let mut before = read(&path)?;
+        let told = Damage::draw(dice).inflict(&path, len, dice.roll() % len.max(1), dice)?;
+        let after = read(&path)?;
+        let differs = |at: &usize| before.get(*at) != after.get(*at);
+        let from = (0..before.len()).find(differs).unwrap_or_default();
+        let to = (0..before.len()).rev().find(differs).map_or(from, |last| last + 1);
+        // Only of the log is it known what has to be there: what was.
+        before = if self.place == Place::Log { before[from..to].to_vec() } else { Vec::new() };
+        self.wounds.push(Wound { node: node.id, path, before, from: from as u64 });
+        Ok(told)
     }
 
-    /// As a person would who was told to by the log: away with the data, or with what is derived.
-    fn mend(&self, node: &mut Node) -> Result<()> {
-        if node.is_started() {
-            node.kill()?;
+    /// Waits for files to damage: consume queues are written some seconds after their messages.
+    async fn until_there(&self, node: &Node) -> Result<()> {
+        let started = Instant::now();
+        if self.place != Place::Derived {
+            return Ok(());
         }
+        loop {
+            let mut files = Vec::new();
+            files_below(&node.group_dir()?.join("consumequeue"), &mut files)?;
+            if !files.is_empty() {
+                return Ok(());
+            }
+            ensure!(started.elapsed() < MENDED_TIMEOUT, "no consume queue has a file");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Lets a node show what it makes of the damage, then does as a person would: away with the data,
+    /// or with what is derived.
+    async fn give_up(&self, node: &mut Node) -> Result<()> {
+        if !node.is_started() {
+            node.start()?;
+        }
+        let started = Instant::now();
+        while node.ended().is_none() && started.elapsed() < VERDICT {
+            sleep(POLL).await;
+        }
+        node.kill()?;
         match self.place {
             Place::Log | Place::Vote => node.wipe_everything(),
             Place::Derived => node.wipe_derived().map(drop),
@@ -98,12 +153,17 @@ impl Rot {
     }
 }
 
+/// A file and its length, without the zeroes at its end: they are reserved space.
 fn whole(path: PathBuf) -> Result<(PathBuf, u64)> {
-    let len = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
-    Ok((path, len))
+    let used = read(&path)?.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    Ok((path, used as u64))
 }
 
-fn files_below(dir: &std::path::Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+fn files_below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() { files_below(&path, files)? } else { files.push(path) }
@@ -138,6 +198,10 @@ impl Nemesis for Rot {
         &[Target::Leader, Target::Follower]
     }
 
+    fn needs(&self) -> Needs {
+        Needs { scrub: true, ..Needs::default() }
+    }
+
     fn inject<'a>(
         &'a mut self,
         cluster: &'a mut Cluster,
@@ -147,6 +211,7 @@ impl Nemesis for Rot {
         Box::pin(async move {
             let mut told = Vec::new();
             for id in nodes {
+                self.until_there(cluster.node(*id)?).await?;
                 let durable = cluster.status(*id).await?.durable_position;
                 let node = cluster.node_mut(*id)?;
                 if !self.live {
@@ -163,21 +228,25 @@ impl Nemesis for Rot {
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
         Box::pin(async move {
-            for id in std::mem::take(&mut self.damaged) {
-                let node = cluster.node_mut(id)?;
-                // What does it make of it by itself?
-                if !node.is_started() {
-                    node.start()?;
-                }
-                let started = Instant::now();
-                while !SELF_REPAIR && node.ended().is_none() && started.elapsed() < VERDICT {
-                    sleep(POLL).await;
-                }
-                if !SELF_REPAIR {
-                    self.mend(node)?;
-                }
+            let wounds = std::mem::take(&mut self.wounds);
+            for wound in wounds.iter().filter(|_| !SELF_REPAIR) {
+                self.give_up(cluster.node_mut(wound.node)?).await?;
             }
             cluster.revive_all()?;
+            let started = Instant::now();
+            for wound in wounds.iter().filter(|_| SELF_REPAIR) {
+                while !wound.is_healed()? {
+                    cluster.check_alive()?;
+                    ensure!(
+                        started.elapsed() < MENDED_TIMEOUT,
+                        "node {} has not mended {} at {} in {MENDED_TIMEOUT:?}",
+                        wound.node,
+                        wound.path.display(),
+                        wound.from
+                    );
+                    sleep(POLL).await;
+                }
+            }
             // The next damage must not meet a node that has nothing yet: that would be a majority's.
             cluster.caught_up().await
         })

@@ -78,6 +78,9 @@ pub enum ServerError {
     /// A filter language other than tags.
     #[error("The broker does not support consumer to filter message by {0}")]
     FilterNotSupported(String),
+    /// What is asked for is stored here and cannot be read now, as it is damaged; it is about to be mended.
+    #[error("{0}; try again")]
+    Unreadable(String),
     /// Something of ours failed.
     #[error("{0}")]
     Internal(String),
@@ -101,9 +104,10 @@ impl ServerError {
             Self::SubscriptionParse => ResponseCode::SubscriptionParseFailed,
             Self::SubscriptionNotExist => ResponseCode::SubscriptionNotExist,
             Self::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
-            Self::OutcomeUnknown(_) | Self::Internal(_) | Self::FilterNotSupported(_) => {
-                ResponseCode::SystemError
-            }
+            Self::OutcomeUnknown(_)
+            | Self::Unreadable(_)
+            | Self::Internal(_)
+            | Self::FilterNotSupported(_) => ResponseCode::SystemError,
         }
     }
 }

@@ -66,7 +66,7 @@ async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<NewMe
     if group.retry_queues == 0 {
         return Ok(None);
     }
-    let found = view::find(broker, header.offset).await;
+    let found = view::find(broker, header.offset).await?;
     let bytes = found.ok_or_else(|| view::not_found(header.offset))?;
     let message = MessageView::parse(&bytes).map_err(|error| ServerError::Internal(error.to_string()))?;
     let max = header.max_reconsume_times.filter(|_| request.frame.version >= VERSION_WITH_MAX_RECONSUME);

@@ -5,10 +5,11 @@
 //! the consume queue of its topic points back at it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use folio_engine::log::CommitLog;
-use folio_engine::queues::ConsumeQueues;
+use folio_engine::log::{CommitLog, ReadError};
+use folio_engine::queues::{ConsumeQueues, QueuesError};
 use folio_protocol::header::{Header, ViewMessageHeader};
 use folio_protocol::limits::MESSAGE_BYTES_MAX;
 use folio_protocol::message::{MESSAGE_BYTES_MIN, MessageView};
@@ -20,6 +21,10 @@ use crate::request::Request;
 
 /// Bytes of TOTALSIZE, which a message starts with.
 const TOTAL_SIZE_BYTES: usize = 4;
+/// How long to wait for a message to be mended that is found damaged.
+const MEND_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause before it is looked at again.
+const MEND_PAUSE: Duration = Duration::from_millis(50);
 
 /// 33: answers one message.
 pub(crate) fn view(broker: &Arc<Broker>, request: Request) {
@@ -30,10 +35,11 @@ pub(crate) fn view(broker: &Arc<Broker>, request: Request) {
     let broker = broker.clone();
     tokio::spawn(async move {
         match find(&broker, header.offset).await {
-            Some(message) => request.reply.body(message),
-            None if broker.leads() => request.reply.fail(not_found(header.offset)),
-            // It may be younger than what this node has applied.
-            None => forward::forward(&broker, request),
+            Ok(Some(message)) => request.reply.body(message),
+            Ok(None) if broker.leads() => request.reply.fail(not_found(header.offset)),
+            Err(error) if broker.leads() => request.reply.fail(error),
+            // It may be younger than what this node has applied, or whole there.
+            Ok(None) | Err(_) => forward::forward(&broker, request),
         }
     });
 }
@@ -44,32 +50,59 @@ pub(super) fn not_found(position: i64) -> ServerError {
 }
 
 /// The message that starts at this position, if one does. Reads from the disk, apart from the runtime's
-/// threads.
-pub(super) async fn find(broker: &Arc<Broker>, position: i64) -> Option<Bytes> {
-    let position = u64::try_from(position).ok()?;
-    let broker = broker.clone();
-    let found = tokio::task::spawn_blocking(move || {
-        let end = broker.group.status().applied_position;
-        read(broker.group.log(), broker.group.queues(), position, end)
-    });
-    // The task does not panic and is not aborted: an error here means the runtime is going down.
-    found.await.ok().flatten()
+/// threads; the leader waits a moment for what is damaged.
+pub(super) async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Bytes>, ServerError> {
+    let Ok(position) = u64::try_from(position) else { return Ok(None) };
+    let deadline = Instant::now() + MEND_PATIENCE;
+    loop {
+        let on = broker.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let end = on.group.status().applied_position;
+            read(on.group.log(), on.group.queues(), position, end)
+        });
+        // The task does not panic and is not aborted: an error here means the runtime is going down.
+        match found.await.unwrap_or(Ok(None)) {
+            Err(_) if broker.leads() && Instant::now() < deadline => tokio::time::sleep(MEND_PAUSE).await,
+            found => return found,
+        }
+    }
 }
 
-fn read(log: &CommitLog, queues: &ConsumeQueues, position: u64, end: u64) -> Option<Bytes> {
-    let room = usize::try_from(end.checked_sub(position)?).ok()?;
+fn read(
+    log: &CommitLog,
+    queues: &ConsumeQueues,
+    position: u64,
+    end: u64,
+) -> Result<Option<Bytes>, ServerError> {
+    let room = end.checked_sub(position).and_then(|room| usize::try_from(room).ok()).unwrap_or(0);
     if room < MESSAGE_BYTES_MIN {
-        return None;
+        return Ok(None);
     }
-    let total = log.bytes(position, TOTAL_SIZE_BYTES).ok()?;
-    let total = u32::from_be_bytes(total.first_chunk().copied()?) as usize;
+    let Some(total) = stored(log, position, TOTAL_SIZE_BYTES)? else { return Ok(None) };
+    let total = total.first_chunk().map_or(0, |total| u32::from_be_bytes(*total) as usize);
     if !(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX.min(room)).contains(&total) {
-        return None;
+        return Ok(None);
     }
-    let bytes = log.bytes(position, total).ok()?;
-    let message = MessageView::parse(&bytes).ok()?;
-    message.verify_body_crc().ok()?;
-    let units = queues.units(message.topic(), message.queue_id(), message.queue_offset(), 1).ok()?;
-    let points_back = units.first().is_some_and(|unit| unit.position == position);
-    (message.physical_offset() == position && points_back).then_some(bytes)
+    let Some(bytes) = stored(log, position, total)? else { return Ok(None) };
+    let Ok(message) = MessageView::parse(&bytes) else { return Ok(None) };
+    if message.physical_offset() != position || message.verify_body_crc().is_err() {
+        return Ok(None);
+    }
+    let points_back = match queues.units(message.topic(), message.queue_id(), message.queue_offset(), 1) {
+        Err(error @ QueuesError::Damaged { .. }) => return Err(ServerError::Unreadable(error.to_string())),
+        units => units.is_ok_and(|units| units.first().is_some_and(|unit| unit.position == position)),
+    };
+    Ok(points_back.then_some(bytes))
+}
+
+/// Bytes of the log; `None` where no record holds them.
+fn stored(log: &CommitLog, position: u64, length: usize) -> Result<Option<Bytes>, ServerError> {
+    match log.bytes(position, length) {
+        Err(ReadError::Rot { position, .. } | ReadError::Misplaced { position, .. })
+            if log.is_damaged(position) =>
+        {
+            Err(ServerError::Unreadable(format!("the record at position {position} is damaged")))
+        }
+        read => Ok(read.ok()),
+    }
 }

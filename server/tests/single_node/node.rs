@@ -1,14 +1,17 @@
 //! A node of its own on a simulated disk, and a client that speaks frames to it.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use folio_engine::disk::sim::SimDisk;
+use folio_engine::disk::{Disk, OpenMode};
+use folio_engine::queues::UNIT_BYTES;
 use folio_protocol::body::SubscriptionGroupConfig;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
@@ -32,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) disk: SimDisk,
     _listener: Listener,
 }
 
@@ -94,7 +98,8 @@ impl Node {
             scrub: Scrub::default(),
         };
         let hooks = Arc::new(NodeHooks::default());
-        let group = Group::start(config, Arc::new(SimDisk::new()), hooks.clone()).await.expect("a group");
+        let disk = SimDisk::new();
+        let group = Group::start(config, Arc::new(disk.clone()), hooks.clone()).await.expect("a group");
         let identity = Identity {
             cluster: "c1".to_owned(),
             broker_name: "b1".to_owned(),
@@ -106,7 +111,16 @@ impl Node {
         hooks.attach(&broker);
         let listener = Listener::new(NetConfig::default(), Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
-        Node { address, broker, _listener: listener }
+        Node { address, broker, disk, _listener: listener }
+    }
+
+    /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.
+    pub(crate) fn rot_units(&self, topic: &str, offset: u64, count: usize) {
+        self.broker.group.queues().sync().expect("written");
+        let path = format!("/data/consumequeue/{topic}/0/00000000000000000000");
+        let file = self.disk.open(Path::new(&path), OpenMode::ReadWrite).expect("a file of units");
+        let zeros = vec![0; count * UNIT_BYTES];
+        file.write_all_at(&[IoSlice::new(&zeros)], offset * UNIT_BYTES as u64).expect("rotten");
     }
 
     /// A new connection.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{PullMessageHeader, PullMessageResponseHeader};
+use folio_protocol::header::{
+    OffsetResponseHeader, PullMessageHeader, PullMessageResponseHeader, QueryConsumerOffsetHeader,
+};
 
 use crate::node::{Client, Node, expect, header, messages, pull_header};
 
@@ -203,4 +205,71 @@ async fn a_large_backlog_is_pulled_whole_and_in_order() {
         next = header::<PullMessageResponseHeader>(&answer).next_begin_offset;
     }
     assert_eq!(seen, (0..8).collect::<Vec<_>>());
+}
+
+/// Pulls a queue from its start and expects the offsets of all its `count` messages, in order.
+async fn pulls_all(client: &mut Client, count: i64) {
+    let mut next = 0;
+    while next < count {
+        let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", next)).await;
+        expect(&answer, ResponseCode::Success);
+        for message in messages(&answer.body) {
+            assert_eq!(message.queue_offset() as i64, next);
+            assert_eq!(message.body(), format!("message {next}").as_bytes());
+            next += 1;
+        }
+        assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, next);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_that_meets_rotten_units_is_answered_once_they_are_mended() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    for number in 0..150 {
+        client.send("orders", "", &format!("message {number}")).await;
+    }
+    // The newest ones are in memory.
+    for (offset, count) in [(0, 1), (40, 7), (0, 90)] {
+        node.rot_units("orders", offset, count);
+        pulls_all(&mut client, 150).await;
+    }
+    assert_eq!(node.broker.group.status().mended_units, 1 + 7 + 90);
+    assert_eq!(node.broker.group.status().damaged_units, 0);
+}
+
+#[tokio::test]
+async fn a_group_without_an_offset_starts_at_the_first_message_even_when_its_unit_is_rotten() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    for number in 0..100 {
+        client.send("orders", "", &format!("message {number}")).await;
+    }
+    node.rot_units("orders", 0, 1);
+    let query = QueryConsumerOffsetHeader {
+        consumer_group: "g".into(),
+        topic: "orders".into(),
+        queue_id: 0,
+        set_zero_if_not_found: None,
+    };
+    let answer = client.ask(RequestCode::QueryConsumerOffset, &query).await;
+    expect(&answer, ResponseCode::Success);
+    assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_with_rotten_units_gives_every_message_as_it_was_sent() {
+    let nodes = Node::cluster(3).await;
+    let mut producer = nodes[0].client_of_group().await;
+    for number in 0..150 {
+        producer.send("orders", "", &format!("message {number}")).await;
+    }
+    while nodes[1].broker.group.queues().bounds("orders", 0) != Some((0, 150)) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut client = nodes[1].client().await;
+    for (offset, count) in [(0, 90), (10, 3)] {
+        nodes[1].rot_units("orders", offset, count);
+        pulls_all(&mut client, 150).await;
+    }
 }

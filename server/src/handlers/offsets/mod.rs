@@ -7,9 +7,10 @@ mod commits;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use folio_engine::queues::Unit;
+use folio_engine::queues::{QueuesError, Unit};
 use folio_protocol::header::{
     GetEarliestStoreTimeHeader, GetMaxOffsetHeader, GetMinOffsetHeader, Header, OffsetResponseHeader,
     QueryConsumerOffsetHeader, SearchOffsetHeader, TimestampResponseHeader, UpdateConsumerOffsetHeader,
@@ -29,6 +30,12 @@ use crate::request::Request;
 /// makes replicas agree.
 const YOUNG_BYTES: u64 = 4 << 30;
 
+/// How long a query waits for the unit it needs to be mended. RocketMQ 4 takes every error for "this group has no
+/// offset" and starts at the end; so an error comes only after its clients have stopped waiting (5 s).
+const MEND_PATIENCE: Duration = Duration::from_secs(6);
+/// Pause before it is looked at again.
+const MEND_PAUSE: Duration = Duration::from_millis(50);
+
 /// 14: where a group goes on in a queue.
 ///
 /// A consumer that goes on from an old offset is given everything since then again. So commits that came
@@ -41,12 +48,17 @@ pub(crate) fn query(broker: &Arc<Broker>, request: Request) {
         {
             broker.state.commits.applied(&header.consumer_group, &header.topic, queue).await;
         }
-        if let Err(error) = broker.group.confirm().await {
-            return request.reply.refuse(error);
-        }
-        match consumer_offset(&broker, &request) {
-            Ok(offset) => answer(request, offset),
-            Err(error) => request.reply.fail(error),
+        let deadline = Instant::now() + MEND_PATIENCE;
+        loop {
+            if let Err(error) = broker.group.confirm().await {
+                return request.reply.refuse(error);
+            }
+            match consumer_offset(&broker, &request) {
+                Ok(offset) => return answer(request, offset),
+                Err(ServerError::Unreadable(_)) if Instant::now() < deadline => {}
+                Err(error) => return request.reply.fail(error),
+            }
+            tokio::time::sleep(MEND_PAUSE).await;
         }
     }));
 }
@@ -57,17 +69,20 @@ fn consumer_offset(broker: &Broker, request: &Request) -> Result<u64, ServerErro
     if let Some(offset) = broker.group.metadata().offset(&header.consumer_group, &header.topic, queue) {
         return Ok(offset);
     }
-    if header.set_zero_if_not_found != Some(false) && is_young(broker, &header.topic, queue) {
+    if header.set_zero_if_not_found != Some(false) && is_young(broker, &header.topic, queue)? {
         return Ok(0);
     }
     Err(ServerError::NotFound("Not found, maybe this group consumer boot first".to_owned()))
 }
 
 /// Whether the queue still has its first message, and that is not long ago.
-fn is_young(broker: &Broker, topic: &str, queue: u32) -> bool {
-    let first = broker.group.queues().units(topic, queue, 0, 1).unwrap_or_default();
+fn is_young(broker: &Broker, topic: &str, queue: u32) -> Result<bool, ServerError> {
+    let first = match broker.group.queues().units(topic, queue, 0, 1) {
+        Err(QueuesError::Trimmed { .. }) => return Ok(false),
+        first => first.map_err(|error| ServerError::Unreadable(error.to_string()))?,
+    };
     let end = broker.group.log().state().next_position;
-    first.first().is_some_and(|unit| end.saturating_sub(unit.position) <= YOUNG_BYTES)
+    Ok(first.first().is_some_and(|unit| end.saturating_sub(unit.position) <= YOUNG_BYTES))
 }
 
 /// 15: a group's progress. Answered when it is applied; a oneway commit is gathered with others.

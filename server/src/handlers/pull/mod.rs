@@ -15,8 +15,11 @@
 //! a follower waits a moment and then asks the leader. For the same reason a follower refuses nothing itself.
 //!
 //! Messages are answered as slices of the log, uncopied. Old ones are read apart from the runtime's threads.
+//!
+//! - `pull.I1`: a message is answered only after its topic, queue and offset were compared with what was asked.
 
 mod hold;
+mod mended;
 mod read;
 mod scan;
 mod subject;
@@ -36,6 +39,7 @@ use folio_raft::command::Command;
 
 pub use self::hold::Parked;
 use self::hold::park;
+use self::mended::unreadable;
 use self::scan::{Batch, Limits, Place, place};
 use self::subject::{Consumers, Rules, Subject, subject};
 use crate::broker::Broker;
@@ -70,6 +74,12 @@ enum Pass {
     Held,
     /// This node leads and has applied everything: even "outside the queue" may be answered.
     Sure,
+}
+
+impl Pull {
+    fn queue(&self) -> (&str, u32) {
+        (&self.header.topic, self.subject.queue)
+    }
 }
 
 impl Consumers for ClientTable {
@@ -152,27 +162,26 @@ fn answer(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {
 /// There are messages at the offset.
 fn found(broker: &Arc<Broker>, pull: Pull, request: Request) {
     let from = pull.header.queue_offset as u64;
-    let queue = (&*pull.header.topic, pull.subject.queue);
-    let batch = match read::choose(broker, queue, from, &pull.subject.filter, pull.limits) {
+    let batch = match read::choose(broker, pull.queue(), from, &pull.subject.filter, pull.limits) {
         Ok(batch) => batch,
-        Err(error) => return respond_found(broker, &pull, request, &Batch::new(from), Err(error)),
+        Err(error) => return unreadable(broker, pull, request, error),
     };
     if read::is_cold(broker, &batch) {
         let broker = broker.clone();
         drop(tokio::task::spawn_blocking(move || {
-            let parts = read::bytes(&broker, &batch);
+            let parts = read::bytes(&broker, pull.queue(), &batch);
             parts.iter().for_each(|parts| read::warm(parts));
-            respond_found(&broker, &pull, request, &batch, parts);
+            respond_found(&broker, pull, request, &batch, parts);
         }));
     } else {
-        let parts = read::bytes(broker, &batch);
-        respond_found(broker, &pull, request, &batch, parts);
+        let parts = read::bytes(broker, pull.queue(), &batch);
+        respond_found(broker, pull, request, &batch, parts);
     }
 }
 
 fn respond_found(
-    broker: &Broker,
-    pull: &Pull,
+    broker: &Arc<Broker>,
+    pull: Pull,
     request: Request,
     batch: &Batch,
     parts: Result<Vec<Bytes>, ServerError>,
@@ -180,15 +189,10 @@ fn respond_found(
     let next = batch.next as i64;
     match parts {
         Ok(parts) if batch.messages > 0 => {
-            respond(broker, pull, request, ResponseCode::Success, next, parts);
+            respond(broker, &pull, request, ResponseCode::Success, next, parts);
         }
-        Ok(_) => respond(broker, pull, request, ResponseCode::PullRetryImmediately, next, Vec::new()),
-        // Retention was faster: the next pull hears where the queue starts now.
-        Err(_) if expired(broker, pull) => {
-            let same = pull.header.queue_offset;
-            respond(broker, pull, request, ResponseCode::PullRetryImmediately, same, Vec::new());
-        }
-        Err(error) => request.reply.fail(error),
+        Ok(_) => respond(broker, &pull, request, ResponseCode::PullRetryImmediately, next, Vec::new()),
+        Err(error) => unreadable(broker, pull, request, error),
     }
 }
 

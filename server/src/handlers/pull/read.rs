@@ -1,6 +1,7 @@
 //! Reading the messages of one answer: consume queue first, then the log.
 
 use bytes::Bytes;
+use folio_engine::log::ReadError;
 use folio_protocol::subscription::TagFilter;
 
 use super::scan::{Batch, Limits};
@@ -28,7 +29,7 @@ pub(super) fn choose(
     let chunk = if *filter == TagFilter::All { limits.messages } else { CHUNK };
     while !batch.full && batch.messages < limits.messages && batch.next - offset < SCAN_MAX {
         let units = broker.group.queues().units(topic, queue, batch.next, chunk);
-        let units = units.map_err(|error| ServerError::Internal(format!("{topic} {queue}: {error}")))?;
+        let units = units.map_err(|error| ServerError::Unreadable(error.to_string()))?;
         batch.extend(&units, filter, limits);
         if units.len() < chunk {
             break;
@@ -43,11 +44,29 @@ pub(super) fn is_cold(broker: &Broker, batch: &Batch) -> bool {
     batch.runs.first().is_some_and(|run| end.saturating_sub(run.position) > COLD_BYTES)
 }
 
-/// The bytes of the chosen messages, as slices of the log.
-pub(super) fn bytes(broker: &Broker, batch: &Batch) -> Result<Vec<Bytes>, ServerError> {
+/// The bytes of the chosen messages, as slices of the log (`pull.I1`).
+pub(super) fn bytes(
+    broker: &Broker,
+    (topic, queue): (&str, u32),
+    batch: &Batch,
+) -> Result<Vec<Bytes>, ServerError> {
+    let distrust = |offsets| broker.group.queues().distrust(topic, queue, offsets);
     let runs = batch.runs.iter().map(|run| {
-        let read = broker.group.log().bytes(run.position, run.bytes);
-        read.map_err(|error| ServerError::Internal(format!("the log at {}: {error}", run.position)))
+        let bytes = broker.group.log().bytes(run.position, run.bytes).map_err(|error| {
+            if let ReadError::Beyond { .. } | ReadError::Crossing { .. } = error {
+                // No record lies like that: it is the units that are wrong.
+                distrust(run.first..run.first + run.messages);
+            }
+            ServerError::Unreadable(error.to_string())
+        })?;
+        match run.stranger(&bytes, (topic, queue)) {
+            None => Ok(bytes),
+            Some(offset) => {
+                distrust(offset..offset + 1);
+                let text = format!("topic {topic} queue {queue} offset {offset}: another message lies there");
+                Err(ServerError::Unreadable(text))
+            }
+        }
     });
     runs.collect()
 }

@@ -5,6 +5,7 @@
 
 use folio_engine::queues::Unit;
 
+use folio_protocol::message::peek;
 use folio_protocol::subscription::TagFilter;
 
 /// Where a pull's offset stands in its queue.
@@ -58,11 +59,32 @@ impl Limits {
     }
 }
 
-/// Messages that stand back to back in the log.
+/// Messages of consecutive offsets that stand back to back in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) position: u64,
     pub(crate) bytes: usize,
+    /// Offset of the first one.
+    pub(crate) first: u64,
+    /// How many there are.
+    pub(crate) messages: u64,
+}
+
+impl Run {
+    /// The first offset whose message is not the one in `bytes`, which were read for this run (`pull.I1`).
+    pub(crate) fn stranger(&self, bytes: &[u8], (topic, queue): (&str, u32)) -> Option<u64> {
+        let (mut rest, mut position) = (bytes, self.position);
+        for offset in self.first..self.first + self.messages {
+            let route = peek(rest).ok().filter(|route| {
+                (route.queue_offset, route.queue_id, route.physical_offset) == (offset, queue, position)
+                    && route.topic == topic.as_bytes()
+            });
+            let Some(route) = route else { return Some(offset) };
+            position += route.total_size as u64;
+            rest = &rest[route.total_size..];
+        }
+        (!rest.is_empty()).then_some(self.first + self.messages.saturating_sub(1))
+    }
 }
 
 /// The messages chosen for an answer.
@@ -94,24 +116,31 @@ impl Batch {
                     self.full = true;
                     return;
                 }
-                self.push(unit.position, bytes);
+                self.push(unit.position, bytes, self.next);
             }
             self.next += 1;
         }
     }
 
-    fn push(&mut self, position: u64, bytes: usize) {
+    fn push(&mut self, position: u64, bytes: usize, offset: u64) {
         self.messages += 1;
         self.bytes += bytes;
         match self.runs.last_mut() {
-            Some(run) if run.position + run.bytes as u64 == position => run.bytes += bytes,
-            _ => self.runs.push(Run { position, bytes }),
+            Some(run)
+                if run.position + run.bytes as u64 == position && run.first + run.messages == offset =>
+            {
+                run.bytes += bytes;
+                run.messages += 1;
+            }
+            _ => self.runs.push(Run { position, bytes, first: offset, messages: 1 }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use folio_protocol::message::{NewMessage, stamp};
+
     use super::*;
 
     const LIMITS: Limits = Limits { messages: 3, bytes: 1000 };
@@ -137,7 +166,8 @@ mod tests {
     fn messages_back_to_back_become_one_run() {
         let mut batch = Batch::new(7);
         batch.extend(&[unit(100, 10, 0), unit(110, 20, 0), unit(200, 5, 0)], &TagFilter::All, LIMITS);
-        assert_eq!(batch.runs, [Run { position: 100, bytes: 30 }, Run { position: 200, bytes: 5 }]);
+        let run = |position, bytes, first, messages| Run { position, bytes, first, messages };
+        assert_eq!(batch.runs, [run(100, 30, 7, 2), run(200, 5, 9, 1)]);
         assert_eq!((batch.messages, batch.bytes, batch.next, batch.full), (3, 35, 10, false));
     }
 
@@ -147,7 +177,52 @@ mod tests {
         let mut batch = Batch::new(0);
         batch.extend(&[unit(0, 10, 98), unit(10, 10, 97), unit(20, 10, 98)], &filter, LIMITS);
         assert_eq!((batch.messages, batch.next), (1, 3));
-        assert_eq!(batch.runs, [Run { position: 10, bytes: 10 }]);
+        assert_eq!(batch.runs, [Run { position: 10, bytes: 10, first: 1, messages: 1 }]);
+    }
+
+    #[test]
+    fn i1_only_the_very_messages_asked_for_pass() {
+        let message = |topic: &str, queue_id, offset, position| {
+            let host = ([127, 0, 0, 1], 1).into();
+            let new = NewMessage {
+                topic: topic.into(),
+                queue_id,
+                flag: 0,
+                sys_flag: 0,
+                born_timestamp: 0,
+                born_host: host,
+                store_timestamp: 0,
+                store_host: host,
+                reconsume_times: 0,
+                prepared_transaction_offset: 0,
+                body: bytes::Bytes::from_static(b"body"),
+                properties: bytes::Bytes::new(),
+            };
+            let mut bytes = bytes::BytesMut::new();
+            new.encode(&mut bytes).expect("short enough");
+            stamp(&mut bytes, offset, position);
+            bytes.to_vec()
+        };
+        let first = message("t", 3, 7, 100);
+        let size = first.len();
+        let pair = |second: &[u8]| [&first[..], second].concat();
+        let right = pair(&message("t", 3, 8, 100 + size as u64));
+        let run = Run { position: 100, bytes: right.len(), first: 7, messages: 2 };
+        assert_eq!(run.stranger(&right, ("t", 3)), None);
+        let second = 100 + size as u64;
+        let strangers = [
+            message("u", 3, 8, second),
+            message("t", 2, 8, second),
+            message("t", 3, 9, second),
+            message("t", 3, 8, second + 1),
+            vec![0; size],
+            Vec::new(),
+        ];
+        for stranger in strangers {
+            assert_eq!(run.stranger(&pair(&stranger), ("t", 3)), Some(8), "{stranger:?}");
+        }
+        assert_eq!(run.stranger(&right, ("t", 4)), Some(7));
+        assert_eq!(run.stranger(&[&right[..], b"x"].concat(), ("t", 3)), Some(8), "bytes left over");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::{NemesisReport, Plan};
 use crate::checker::{self, Finding};
 use crate::client::Client;
-use crate::cluster::{Cluster, Options, READY_TIMEOUT};
+use crate::cluster::{Cluster, Options, READY_TIMEOUT, ports_are_free};
 use crate::edn;
 use crate::history::Recorder;
 use crate::nemesis::{Dice, Nemesis};
@@ -24,6 +24,8 @@ use crate::workload::{Kind, Shape, Site, Workload};
 const NODES: u64 = 3;
 /// How long a topic may take to be creatable after the start.
 const CREATE_TRIES: u32 = 100;
+/// How long ports of the cluster before may stay taken.
+const PORTS_LIMIT: Duration = Duration::from_secs(20);
 /// How long a fault lasts, ms.
 const FAULT_MS: std::ops::Range<u64> = 1_000..6_000;
 /// How long the cluster is left alone after it, ms.
@@ -41,6 +43,7 @@ pub(super) async fn run(
 ) -> Result<NemesisReport> {
     let seed = nemesis.name().bytes().fold(plan.seed, |seed, byte| mix(seed ^ u64::from(byte)));
     let options = Options { base_port: plan.base_port, size: NODES, expire: false, needs: nemesis.needs() };
+    free_ports(plan.base_port).await;
     let mut cluster = Cluster::start(dir, &plan.binary, &options)?;
     // Nobody else's message is ever taken for one of this run's.
     let run = mix(seed ^ std::process::id() as u64);
@@ -66,6 +69,14 @@ pub(super) async fn run(
         }
     }
     hunt.judge(plan, nemesis.name(), dir, findings).await
+}
+
+/// Waits for what the nemesis before has left to close; a port still taken then is another cluster's.
+async fn free_ports(base_port: u16) {
+    let until = Instant::now() + PORTS_LIMIT;
+    while !ports_are_free(base_port, NODES) && Instant::now() < until {
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn stuck(error: &anyhow::Error) -> Finding {

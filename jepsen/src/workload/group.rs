@@ -230,8 +230,10 @@ impl Member {
         for queue in released {
             self.commit(queue).await;
             self.held.remove(&queue);
-            self.group.claims.lock().remove(&queue);
         }
+        // Also those it could not begin with.
+        let mine = |queue: &QueueKey, holder: u64| holder == self.number && !wanted.contains(queue);
+        self.group.claims.lock().retain(|queue, holder| !mine(queue, *holder));
         for queue in wanted {
             self.take(queue, &broker).await?;
         }

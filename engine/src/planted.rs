@@ -12,7 +12,7 @@
 //! | `ack-before-majority` | an acknowledgement comes after a majority has the record | raft, `log_store.rs` |
 //! | `serve-unapplied` | readers see what is committed and applied, only | raft, `log_store.rs` |
 //! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
-//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer.rs` |
+//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
 
 /// Names the defect of a run.
 pub const VARIABLE: &str = "FOLIO_PLANTED";

@@ -90,6 +90,20 @@ pub fn get<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
     std::str::from_utf8(value).ok()
 }
 
+/// The value of the first property called `name`, as bytes: found without looking at what is behind it.
+pub fn first<'a>(encoded: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut rest = encoded;
+    loop {
+        let value = rest.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(&[NAME_END]));
+        if let Some(value) = value {
+            let end = value.iter().position(|byte| *byte == VALUE_END).unwrap_or(value.len());
+            return Some(&value[..end]).filter(|value| !value.is_empty());
+        }
+        let end = rest.iter().position(|byte| *byte == VALUE_END)?;
+        rest = &rest[end + 1..];
+    }
+}
+
 /// All properties in order; pairs that are not UTF-8 are passed over.
 pub fn iter(encoded: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     pairs(encoded)

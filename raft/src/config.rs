@@ -77,6 +77,24 @@ impl Default for Timing {
     }
 }
 
+/// How long a stored message answers a repeat of itself: each bound ends it, and half of each is certain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupConfig {
+    /// Messages remembered at most; 20 bytes of memory each.
+    pub keys: usize,
+    /// For how long at least, unless the other bounds are reached.
+    pub age: Duration,
+    /// The stretch of the log they lie in at most: what a restart has to read.
+    pub bytes: u64,
+}
+
+impl Default for DedupConfig {
+    /// At 100,000 messages of 1 KiB a second that is four seconds, longer than a client waits before it tries again.
+    fn default() -> Self {
+        DedupConfig { keys: 1_800_000, age: Duration::from_secs(60), bytes: 1 << 30 }
+    }
+}
+
 /// One group on one node.
 #[derive(Debug, Clone)]
 pub struct GroupConfig {
@@ -107,4 +125,6 @@ pub struct GroupConfig {
     pub retention: Retention,
     /// How old records are checked.
     pub scrub: Scrub,
+    /// How a client's repeated sends are recognised; `None`: not at all, each is stored.
+    pub dedup: Option<DedupConfig>,
 }

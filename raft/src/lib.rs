@@ -4,12 +4,13 @@
 //! server above it speaks RocketMQ's protocols; neither knows openraft.
 //!
 //! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
-//! `state_machine` (what a committed record does), `proposer` (many messages, one record), `transport`
-//! (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
+//! `state_machine` (what a committed record does), `proposer` (many messages, one record), `dedup` (a retry
+//! stores nothing twice), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
 pub mod codec;
 pub mod command;
 pub mod config;
+mod dedup;
 pub mod group;
 pub mod host;
 mod log_store;

@@ -1,11 +1,16 @@
 //! What a caller hands to the group to be stored, and what it gets back.
 
+use std::net::SocketAddr;
+
 use folio_protocol::message::NewMessage;
 
 /// Messages that are stored together: all in one log record, or none.
 pub struct Proposal {
     /// At least one message. The store timestamp is put by the proposer.
     pub messages: Vec<NewMessage>,
+    /// Whether a client may send them again without knowing that they are stored: then they are stored once, and a
+    /// repeat gets the first one's receipt.
+    pub once: bool,
     /// Called exactly once, from a task of the group: it must not block.
     pub reply: Reply,
 }
@@ -16,10 +21,14 @@ pub type Reply = Box<dyn FnOnce(Result<Receipt, ProposeError>) + Send>;
 /// Where the messages of a proposal are, for ever and on every replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
+    /// The queue; for a repeat that of the first one, whichever it was to go to.
+    pub queue_id: u32,
     /// Queue offset of each message, in the order of the proposal.
     pub queue_offsets: Vec<u64>,
     /// Commit-log position of each message, in the order of the proposal.
     pub positions: Vec<u64>,
+    /// For a repeat: the store host that the stored messages carry.
+    pub store_host: Option<SocketAddr>,
 }
 
 /// Why a proposal was not, or may not have been, stored.

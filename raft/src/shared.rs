@@ -10,9 +10,11 @@ use folio_engine::checkpoint::Checkpoints;
 use folio_engine::log::CommitLog;
 use folio_engine::log::StampBase;
 use folio_engine::queues::ConsumeQueues;
+use folio_engine::record::EntryId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::dedup::Dedup;
 use crate::group::Hooks;
 use crate::metadata::Metadata;
 
@@ -56,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) retain_from: Mutex<Option<u64>>,
     pub(crate) applied_index: AtomicU64,
     pub(crate) applied_position: AtomicU64,
+    /// Term of the last entry applied.
+    pub(crate) applied_term: AtomicU64,
+    pub(crate) dedup: Option<Dedup>,
     pub(crate) segment_bytes: u64,
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
@@ -114,11 +119,12 @@ impl Shared {
     }
 
     /// Publishes how far this node has applied, after the effects are visible to readers.
-    pub(crate) fn note_applied(&self, index: u64, position: u64) {
+    pub(crate) fn note_applied(&self, id: EntryId, position: u64) {
         self.applied_position.store(position, Ordering::Release);
-        self.applied_index.store(index, Ordering::Release);
+        self.applied_index.store(id.index, Ordering::Release);
+        self.applied_term.store(id.term, Ordering::Release);
         // What is applied is committed: it will never be truncated.
-        self.log.forget_undo(index);
+        self.log.forget_undo(id.index);
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
+use crate::dedup::Dedup;
 use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::shared::Shared;
@@ -51,32 +52,48 @@ struct WireState {
     metadata: Metadata,
 }
 
+/// What follows it: of this node alone, and missing in checkpoints of earlier versions.
+#[derive(Debug, Serialize, Deserialize)]
+struct WireStateWithWindow {
+    state: WireState,
+    dedup_from: Option<u64>,
+}
+
 /// A checkpoint's state, decoded.
 pub(crate) struct State {
     pub(crate) membership: StoredMembership,
     pub(crate) metadata: Metadata,
+    /// The first record that the window of repeats needs (see [`crate::dedup`]).
+    pub(crate) dedup_from: Option<u64>,
 }
 
 impl State {
     pub(crate) fn decode(bytes: &[u8]) -> Result<State, CodecError> {
         if bytes.is_empty() {
-            return Ok(State { membership: StoredMembership::default(), metadata: Metadata::default() });
+            let (membership, metadata) = Default::default();
+            return Ok(State { membership, metadata, dedup_from: None });
         }
-        let wire: WireState = codec::decode(bytes)?;
+        let WireStateWithWindow { state: wire, dedup_from } = match codec::decode(bytes) {
+            Ok(wire) => wire,
+            // An earlier version's, which is shorter.
+            Err(error) => {
+                WireStateWithWindow { state: codec::decode(bytes).map_err(|_| error)?, dedup_from: None }
+            }
+        };
         let membership = StoredMembership::new(
             wire.membership_log_id.map(WireLogId::log_id),
             wire.membership.membership()?,
         );
-        Ok(State { membership, metadata: wire.metadata })
+        Ok(State { membership, metadata: wire.metadata, dedup_from })
     }
 
-    fn encode(membership: &StoredMembership, metadata: &Metadata) -> Bytes {
-        let wire = WireState {
+    fn encode(membership: &StoredMembership, metadata: &Metadata, dedup_from: Option<u64>) -> Bytes {
+        let state = WireState {
             membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
             membership: membership.membership().into(),
             metadata: metadata.clone(),
         };
-        codec::encode(&wire).into()
+        codec::encode(&WireStateWithWindow { state, dedup_from }).into()
     }
 }
 
@@ -129,7 +146,7 @@ impl StateMachine {
             self.shared.hooks.metadata_changed();
         }
         self.applied = Some(entry.log_id());
-        self.shared.note_applied(entry.index(), self.position);
+        self.shared.note_applied(entry_id(&entry.log_id()), self.position);
         Ok(applied)
     }
 
@@ -147,6 +164,7 @@ impl StateMachine {
         let applied = match record.header.kind {
             RecordKind::Messages => {
                 self.shared.queues.apply(record, &mut self.arrivals).map_err(io::Error::other)?;
+                self.shared.dedup.iter().for_each(|dedup| dedup.apply(record));
                 Applied::Messages(record.clone())
             }
             RecordKind::Command => {
@@ -177,7 +195,8 @@ impl StateMachine {
             prev_crc: self.prev_crc,
             counters: self.shared.queues.counters(),
         };
-        Checkpoint { base, state: State::encode(&self.membership, &self.shared.metadata.read()) }
+        let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest_index);
+        Checkpoint { base, state: State::encode(&self.membership, &self.shared.metadata.read(), dedup_from) }
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
@@ -264,7 +283,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.position = snapshot.base.position;
         self.prev_crc = snapshot.base.prev_crc;
         self.checkpointed = (self.position, Instant::now());
-        self.shared.note_applied(self.applied.map_or(0, |id| id.index), self.position);
+        self.shared.dedup.iter().for_each(Dedup::reset);
+        self.shared.note_applied(self.applied.as_ref().map(entry_id).unwrap_or_default(), self.position);
         self.shared.hooks.metadata_changed();
         // Kept where the next builder or sender looks for it.
         self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;

@@ -71,4 +71,6 @@ pub struct Status {
     pub damaged_units: u64,
     /// Damaged units of consume queues that were mended from the log since the start.
     pub mended_units: u64,
+    /// Repeated sends that this node answered with the first one's place since it started.
+    pub repeats: u64,
 }

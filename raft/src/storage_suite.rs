@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::config::{Flush, GroupConfig, Retention, Timing};
+use crate::config::{DedupConfig, Flush, GroupConfig, Retention, Timing};
 use crate::group::{Hooks, recover};
 use crate::host::Host;
 use crate::log_store::LogStore;
@@ -50,6 +50,7 @@ fn config(dir: &Path) -> GroupConfig {
         timing: Timing::default(),
         retention: Retention::default(),
         scrub: Default::default(),
+        dedup: Some(DedupConfig::default()),
     }
 }
 
@@ -71,6 +72,8 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             retain_from: Mutex::default(),
             applied_index: AtomicU64::new(0),
             applied_position: AtomicU64::new(0),
+            applied_term: AtomicU64::new(0),
+            dedup: opened.dedup,
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
             rot: Default::default(),

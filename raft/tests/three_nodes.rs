@@ -12,7 +12,7 @@ use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_raft::command::{Command, Outcome, Topic};
-use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt};
 use folio_raft::status::Role;
@@ -82,6 +82,7 @@ impl Cluster {
             timing: Timing::default(),
             retention: self.retention.clone(),
             scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
+            dedup: Some(DedupConfig::default()),
         }
     }
 
@@ -180,7 +181,7 @@ async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeError> {
     };
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
-    group.propose(Proposal { messages: vec![message], reply }).map_err(|(_, error)| error)?;
+    group.propose(Proposal { messages: vec![message], once: false, reply }).map_err(|(_, error)| error)?;
     answered.await.unwrap()
 }
 

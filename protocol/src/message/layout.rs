@@ -188,6 +188,11 @@ pub fn peek(bytes: &[u8]) -> Result<Route<'_>, MessageError> {
     })
 }
 
+/// BODYCRC of the first message in `bytes`, whose size is not checked.
+pub fn stored_body_crc(bytes: &[u8]) -> Result<u32, MessageError> {
+    u32_at(bytes, BODY_CRC_AT)
+}
+
 /// Writes the offsets of the message that starts at `message[0]` (message.I3).
 ///
 /// # Panics

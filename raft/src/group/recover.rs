@@ -16,6 +16,7 @@ use folio_engine::queues::ConsumeQueues;
 
 use super::founding;
 use crate::config::{Flush, GroupConfig};
+use crate::dedup::Dedup;
 use crate::host::Host;
 use crate::state_machine::State;
 
@@ -29,6 +30,7 @@ pub(crate) struct Recovered {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) base: StampBase,
     pub(crate) state: State,
+    pub(crate) dedup: Option<Dedup>,
 }
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
@@ -36,6 +38,17 @@ pub(crate) struct Recovered {
 /// Where records are damaged that this node has acknowledged, it is noted that it must not vote before it has caught
 /// up; then the log is cut there, and replication brings back what is missing.
 pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
+    let mut recovered = open_and_cut(config, host)?;
+    recovered.dedup = config.dedup.as_ref().map(Dedup::new);
+    if let (Some(dedup), Some(from), Some(base)) =
+        (&recovered.dedup, recovered.state.dedup_from, recovered.base.id)
+    {
+        dedup.rebuild(&recovered.log, from, base.index);
+    }
+    Ok(recovered)
+}
+
+fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let refused = match open_on_rot(config, host, OnRot::Refuse) {
         Ok(recovered) => return Ok(recovered),
         Err(error) => error,
@@ -73,7 +86,9 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             Err(error) => return Err(error.into()),
         };
         match open_queues(&log, &checkpoints, disk, dir, &checkpoint) {
-            Ok(queues) => return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state }),
+            Ok(queues) => {
+                return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
+            }
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
                 log.close();
@@ -177,7 +192,7 @@ fn rebuild(
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
         let state = State::decode(&checkpoint.state)?;
-        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state });
+        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
     }
     anyhow::bail!("the log in {} does not start where any snapshot is", config.data_dir.display())
 }

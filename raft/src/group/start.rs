@@ -98,6 +98,8 @@ impl Group {
             retain_from: Mutex::default(),
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
+            applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
+            dedup: recovered.dedup,
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
             rot: Default::default(),
@@ -169,7 +171,7 @@ impl Group {
                 config.clone(),
             )),
         ]);
-        let proposer = Proposer::start(raft.clone(), host.clone());
+        let proposer = Proposer::start(raft.clone(), host.clone(), shared.clone(), status.clone());
         let inner = Inner {
             node_id: config.node_id,
             flush: config.flush,

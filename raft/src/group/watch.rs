@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 
+use crate::dedup::Dedup;
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::types::{Raft, TypeConfig};
@@ -25,6 +26,7 @@ pub(crate) fn refresh(status: &mut Status, shared: &Shared) {
     status.mended = shared.rot.mended.load(Ordering::Relaxed);
     status.damaged_units = shared.queues.damaged() as u64;
     status.mended_units = shared.rot.mended_units.load(Ordering::Relaxed);
+    status.repeats = shared.dedup.as_ref().map_or(0, Dedup::answered);
 }
 
 /// The status that openraft's metrics show.
@@ -53,6 +55,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         mended: 0,
         damaged_units: 0,
         mended_units: 0,
+        repeats: 0,
     };
     refresh(&mut status, shared);
     status

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use folio_raft::config::{Flush, Retention, Scrub, Timing};
+use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use super::file::host_of;
@@ -54,6 +54,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         flush: keys.flush()?,
         retention,
         scrub: Scrub::default(),
+        dedup: Some(DedupConfig::default()),
         timing: Timing::default(),
         net: NetConfig::default(),
         workers: super::default_workers(),

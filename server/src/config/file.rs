@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use folio_raft::config::{Flush, Retention, Scrub, Timing};
+use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
@@ -33,6 +33,8 @@ pub(super) struct File {
     dial: BTreeMap<String, String>,
     #[serde(default)]
     log: Log,
+    #[serde(default)]
+    dedup: Dedup,
     #[serde(default)]
     raft: Raft,
     #[serde(default)]
@@ -88,6 +90,15 @@ enum FlushKey {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+struct Dedup {
+    enabled: Option<bool>,
+    keys: Option<usize>,
+    seconds: Option<u64>,
+    log_size: Option<ByteSize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct Raft {
     election_min_ms: Option<u64>,
     election_max_ms: Option<u64>,
@@ -134,6 +145,7 @@ impl File {
             },
             retention: self.log.retention(),
             scrub: self.log.scrub(),
+            dedup: self.dedup.config(),
             timing: self.raft.timing(),
             net: self.limits.net(),
             workers: self.workers.unwrap_or_else(super::default_workers).max(1),
@@ -209,6 +221,17 @@ impl Log {
             bytes_per_second: self.scrub_rate.map_or(usual.bytes_per_second, |rate| rate.0),
             interval: self.scrub_hours.map_or(usual.interval, hours),
         }
+    }
+}
+
+impl Dedup {
+    fn config(&self) -> Option<DedupConfig> {
+        let usual = DedupConfig::default();
+        self.enabled.unwrap_or(true).then(|| DedupConfig {
+            keys: self.keys.unwrap_or(usual.keys),
+            age: self.seconds.map_or(usual.age, Duration::from_secs),
+            bytes: self.log_size.map_or(usual.bytes, |size| size.0),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use crate::net::NetConfig;
@@ -35,6 +35,9 @@ pub const SEGMENT_BYTES: u64 = 1 << 30;
 pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 /// Segments are mapped whole.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+/// Messages whose repeats are recognised: 2 GiB of memory.
+pub const DEDUP_KEYS_MAX: usize = 100_000_000;
 
 /// Everything one node needs to know.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ pub struct NodeConfig {
     pub retention: Retention,
     /// How old records are checked.
     pub scrub: Scrub,
+    /// How repeated sends are recognised, if they are.
+    pub dedup: Option<DedupConfig>,
     /// Election timing.
     pub timing: Timing,
     /// Limits of connections.
@@ -167,6 +172,9 @@ impl NodeConfig {
         if !self.join && !self.nodes.contains_key(&self.node_id) {
             return Err(bad("nodes", format!("this node, id {}, is not among them", self.node_id)));
         }
+        if self.dedup.as_ref().is_some_and(|dedup| !(2..=DEDUP_KEYS_MAX).contains(&dedup.keys)) {
+            return Err(bad("dedup.keys", format!("must be between 2 and {DEDUP_KEYS_MAX}")));
+        }
         self.check_timing()
     }
 
@@ -197,6 +205,7 @@ impl NodeConfig {
             timing: self.timing.clone(),
             retention: self.retention.clone(),
             scrub: self.scrub.clone(),
+            dedup: self.dedup.clone(),
         }
     }
 
@@ -260,9 +269,12 @@ mod tests {
             let error = parse("n.toml", &format!("{EXAMPLE}\n[dial]\n{line}\n")).expect_err(line);
             assert!(error.starts_with(&format!("n.toml: {key}: ")), "{error}");
         }
-        let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1KiB\"")).expect_err("too small");
+        let error = parse("n.toml", &EXAMPLE.replace("segment_size = \"1GiB\"", "segment_size = \"1KiB\""))
+            .expect_err("too small");
         assert_eq!(error, "n.toml: log.segment_size: must be between 16MiB and 4GiB");
-        let error = parse("n.toml", &EXAMPLE.replace("\"1GiB\"", "\"1 moose\"")).expect_err("no size");
+        let error =
+            parse("n.toml", &EXAMPLE.replace("segment_size = \"1GiB\"", "segment_size = \"1 moose\""))
+                .expect_err("no size");
         assert!(error.contains("segment_size") && error.contains("1 moose"), "{error}");
         let error = parse("n.toml", &EXAMPLE.replace("heartbeat_ms = 50", "heartbeat_ms = 150"))
             .expect_err("too slow");

@@ -59,6 +59,9 @@ pub struct NodeStatus {
     /// Damaged units of consume queues it has mended from its log since it started.
     #[serde(default)]
     pub mended_units: u64,
+    /// Repeated sends that it answered with the first one's place since it started.
+    #[serde(default)]
+    pub repeats: u64,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -123,6 +126,7 @@ fn status(broker: &Broker) -> NodeStatus {
         mended: status.mended,
         damaged_units: status.damaged_units,
         mended_units: status.mended_units,
+        repeats: status.repeats,
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",

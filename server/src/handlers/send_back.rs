@@ -147,7 +147,9 @@ fn propose(broker: &Arc<Broker>, message: NewMessage, request: Request) {
         Ok(_) => reply.done(),
         Err(error) => reply.refuse(error),
     });
-    if let Err((proposal, error)) = broker.group.propose(Proposal { messages: vec![message], reply }) {
+    if let Err((proposal, error)) =
+        broker.group.propose(Proposal { messages: vec![message], once: false, reply })
+    {
         (proposal.reply)(Err(error));
     }
 }

@@ -133,18 +133,15 @@ impl Sender {
     }
 }
 
-/// How many messages the topic has.
-fn stored(address: &str) -> u64 {
+/// The next offset of a queue of the topic `orders`.
+pub(crate) fn max_offset(address: &str, queue_id: i32) -> u64 {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let offset = |queue_id| {
-        let header = GetMaxOffsetHeader { topic: "orders".into(), queue_id, committed: false };
-        let request = Frame::request(RequestCode::GetMaxOffset, &header, Bytes::new());
-        let answer = ask(&mut socket, &request).unwrap();
-        assert_eq!(answer.code, ResponseCode::Success.code(), "{answer:?}");
-        answer.ext.get("offset").unwrap().parse::<u64>().unwrap()
-    };
-    (0..QUEUES).map(offset).sum()
+    let header = GetMaxOffsetHeader { topic: "orders".into(), queue_id, committed: false };
+    let request = Frame::request(RequestCode::GetMaxOffset, &header, Bytes::new());
+    let answer = ask(&mut socket, &request).unwrap();
+    assert_eq!(answer.code, ResponseCode::Success.code(), "{answer:?}");
+    answer.ext.get("offset").unwrap().parse().unwrap()
 }
 
 #[test]
@@ -178,5 +175,6 @@ fn a_leader_stopped_under_load_answers_all_it_took_and_no_client_sees_a_failure(
         assert!(seen.unanswered == 0 && seen.refused == 0 && !seen.reset, "{there:?}\n{}", running.out());
     }
     let answered: u64 = here.iter().chain(&there).map(|seen| seen.stored).sum();
-    assert_eq!(stored(&at_follower), answered + 1, "a message without its answer, or the reverse");
+    let stored: u64 = (0..QUEUES).map(|queue| max_offset(&at_follower, queue)).sum();
+    assert_eq!(stored, answered + 1, "a message without its answer, or the reverse");
 }

@@ -6,4 +6,5 @@ mod bad_input;
 mod cluster;
 mod drain;
 mod node;
+mod repeats;
 mod start_stop;

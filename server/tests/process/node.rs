@@ -62,11 +62,17 @@ pub(crate) fn config(dir: &Path, port: u16) -> PathBuf {
 
 impl Node {
     pub(crate) fn start() -> Node {
+        Node::start_with("")
+    }
+
+    /// Starts a node whose configuration ends with these lines.
+    pub(crate) fn start_with(lines: &str) -> Node {
         let dir = tempfile::tempdir().unwrap();
         let port = free_ports(3);
         let log = File::create(dir.path().join("log")).unwrap();
-        let child =
-            folio().args(["node", "--config"]).arg(config(dir.path(), port)).stderr(log).spawn().unwrap();
+        let config = config(dir.path(), port);
+        fs::write(&config, fs::read_to_string(&config).unwrap() + lines).unwrap();
+        let child = folio().args(["node", "--config"]).arg(config).stderr(log).spawn().unwrap();
         let node = Node { dir, port, child };
         let deadline = Instant::now() + PATIENCE;
         while node.status().is_none_or(|status| status.role != "leader") {

@@ -23,8 +23,11 @@ async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
     let id: OffsetMessageId = sent.msg_id.parse().expect("an id");
     assert_eq!(id.host, nodes[0].address, "the id names the node that stored it first");
 
-    // At once, whether or not the follower has heard of it.
-    let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    // The follower may know of the topic already and of the message not yet.
+    let mut pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    while pulled.code == ResponseCode::PullNotFound.code() {
+        pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    }
     expect(&pulled, ResponseCode::Success);
     assert_eq!(messages(&pulled.body).first().map(|message| message.body()), Some(&b"hello"[..]));
     let view = ViewMessageHeader { offset: id.position as i64, topic: None };

@@ -5,5 +5,6 @@ mod followers;
 mod node;
 mod offsets;
 mod pull;
+mod repeats;
 mod retry;
 mod send;

@@ -18,7 +18,7 @@ use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{Header, PullMessageHeader, SendMessageHeader};
 use folio_protocol::message::{MessageView, Messages};
-use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
 use folio_raft::types::NodeAddress;
 use folio_server::broker::{Broker, Identity};
@@ -96,6 +96,7 @@ impl Node {
             timing: Timing::default(),
             retention: Retention::default(),
             scrub: Scrub::default(),
+            dedup: Some(DedupConfig::default()),
         };
         let hooks = Arc::new(NodeHooks::default());
         let disk = SimDisk::new();
@@ -210,8 +211,10 @@ pub(crate) fn message(header: &SendMessageHeader, body: &str) -> Frame {
     Frame::request(RequestCode::SendMessageV2, header, Bytes::copy_from_slice(body.as_bytes()))
 }
 
-/// The header of a message to queue 0.
+/// The header of a message to queue 0, under a unique key of its own.
 pub(crate) fn send_header(topic: &str, tag: &str) -> SendMessageHeader {
+    static KEYS: AtomicU16 = AtomicU16::new(0);
+    let key = KEYS.fetch_add(1, Ordering::Relaxed);
     let tags = if tag.is_empty() { String::new() } else { format!("TAGS\u{1}{tag}\u{2}") };
     SendMessageHeader {
         producer_group: "p".into(),
@@ -222,7 +225,7 @@ pub(crate) fn send_header(topic: &str, tag: &str) -> SendMessageHeader {
         sys_flag: 0,
         born_timestamp: 1_700_000_000_000,
         flag: 7,
-        properties: Some(format!("UNIQ_KEY\u{1}U\u{2}{tags}")),
+        properties: Some(format!("UNIQ_KEY\u{1}U{key}\u{2}{tags}")),
         reconsume_times: Some(0),
         unit_mode: false,
         max_reconsume_times: None,

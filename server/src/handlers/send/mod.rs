@@ -16,6 +16,7 @@ mod check;
 mod message;
 mod stored;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -117,27 +118,22 @@ fn propose(
     transaction_id: Option<String>,
     request: Request,
 ) {
-    let queue = messages.first().map_or(0, |message| message.queue_id);
     let answerer = broker.clone();
     let reply = request.reply;
     let reply = Box::new(move |outcome| match outcome {
-        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, queue, transaction_id), Bytes::new()),
+        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id), Bytes::new()),
         Err(error) => reply.refuse(error),
     });
-    if let Err((proposal, error)) = broker.group.propose(Proposal { messages, reply }) {
+    if let Err((proposal, error)) = broker.group.propose(Proposal { messages, once: true, reply }) {
         (proposal.reply)(Err(error));
     }
 }
 
-fn answer(
-    broker: &Broker,
-    receipt: &Receipt,
-    queue: u32,
-    transaction_id: Option<String>,
-) -> SendMessageResponseHeader {
+fn answer(broker: &Broker, receipt: &Receipt, transaction_id: Option<String>) -> SendMessageResponseHeader {
+    let host = receipt.store_host.unwrap_or(broker.identity.store_host);
     SendMessageResponseHeader {
-        msg_id: message_ids(broker, &receipt.positions),
-        queue_id: queue as i32,
+        msg_id: message_ids(host, &receipt.positions),
+        queue_id: receipt.queue_id as i32,
         queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
         transaction_id,
         batch_uniq_id: None,
@@ -148,9 +144,8 @@ fn answer(
 }
 
 /// The offset ids of the messages, joined by commas.
-fn message_ids(broker: &Broker, positions: &[u64]) -> String {
+fn message_ids(host: SocketAddr, positions: &[u64]) -> String {
     use std::fmt::Write;
-    let host = broker.identity.store_host;
     let mut ids = String::with_capacity(positions.len() * 33);
     for (at, position) in positions.iter().enumerate() {
         let comma = if at > 0 { "," } else { "" };

@@ -1,0 +1,194 @@
+//! A retry does not store twice: the leader finds the message a client stored before, and answers with its place.
+//!
+//! RocketMQ's clients give each message a property `UNIQ_KEY` and send it again, with the same one, when they do not
+//! know what became of it. Every replica keeps a bounded window of the messages it applied ([`window`]); the leader's
+//! proposer looks there, and among what it has under way ([`flights`]), before a send goes into the log. The window is
+//! derived: it is filled by `apply`, and after a restart from the log's tail.
+//!
+//! What counts as the same message: topic, `UNIQ_KEY`, body, flag, tags, keys and the client's IP address. An
+//! application that sends one `Message` object again with another body or tag stores another message.
+//!
+//! It is not asked for retries of consumers and dead letters (`%RETRY%`, `%DLQ%`): a redelivered message keeps its key.
+//!
+//! Invariants
+//! - `dedup.I1` A repeat is answered only with a message that is committed and applied here: the window is filled by
+//!   `apply` alone, and a repeat of what is under way waits for its outcome and shares it.
+//! - `dedup.I2` When a leader looks, every entry of an earlier term is applied here and every one of its own term is
+//!   applied or under way; the entry is appended in that very term or not at all. So no key is in the log unseen.
+//! - `dedup.I3` The answer is read off the stored message after all parts were compared with it. Where hashes collide a
+//!   second message is stored; never is one message answered with another's place.
+//! - `dedup.I4` The window holds at most the configured keys, of at most the configured bytes of the log.
+
+pub(crate) mod flights;
+mod window;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use folio_engine::log::CommitLog;
+use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_protocol::message::{MessageView, Messages, NewMessage};
+use folio_protocol::names::{is_dlq_topic, is_retry_topic};
+use folio_protocol::properties::{self, KEYS, TAGS, UNIQUE_KEY};
+use parking_lot::Mutex;
+
+use crate::config::DedupConfig;
+use crate::proposal::Receipt;
+use window::{Place, Window};
+
+/// Bytes read from the log at a time while the window is rebuilt.
+const REBUILD_BYTES: usize = 8 << 20;
+
+/// The window of one group on one node.
+pub(crate) struct Dedup {
+    /// Differs from process to process, so that no client can choose keys that collide.
+    seed: RandomState,
+    window: Mutex<Window>,
+    answered: AtomicU64,
+}
+
+impl Dedup {
+    pub(crate) fn new(config: &DedupConfig) -> Dedup {
+        let window = Mutex::new(Window::new(config));
+        Dedup { seed: RandomState::new(), window, answered: AtomicU64::new(0) }
+    }
+
+    /// Fills an empty window with the applied records from `from` to `upto`. What cannot be read is left out: a repeat
+    /// of it is stored again.
+    pub(crate) fn rebuild(&self, log: &CommitLog, from: u64, upto: u64) {
+        let mut next = from.max(log.state().first_index);
+        while next <= upto {
+            match log.read(next, upto + 1, REBUILD_BYTES) {
+                Ok(records) if !records.is_empty() => {
+                    records.iter().for_each(|record| self.apply(record));
+                    next += records.len() as u64;
+                }
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(from = next, upto, %error, "retries of older messages are not recognised");
+                    return self.reset();
+                }
+            }
+        }
+    }
+
+    /// Takes in an applied record (`dedup.I1`).
+    pub(crate) fn apply(&self, record: &Record) {
+        if record.header.kind != RecordKind::Messages {
+            return;
+        }
+        let payload = &record.frame()[HEADER_BYTES..];
+        let start = record.position() + HEADER_BYTES as u64;
+        let mut prints = Vec::with_capacity(record.header.messages as usize);
+        let mut stored_ms = None;
+        for (at, message) in Messages::new(payload).map_while(Result::ok) {
+            stored_ms.get_or_insert(message.store_timestamp());
+            let crc = message.body_crc();
+            if let Some(print) = self.print(message.topic(), message.properties(), message.body().len(), crc)
+            {
+                prints.push((print, start + at as u64));
+            }
+        }
+        let place = Place {
+            index: record.header.index,
+            position: record.position(),
+            end: record.end(),
+            stored_ms: stored_ms.unwrap_or(0),
+        };
+        self.window.lock().add(place, &prints);
+    }
+
+    /// A snapshot took the log's place: nothing of before can be read here any more.
+    pub(crate) fn reset(&self) {
+        self.window.lock().reset();
+    }
+
+    /// The first record that a rebuild needs; `None` while the window is empty.
+    pub(crate) fn oldest_index(&self) -> Option<u64> {
+        self.window.lock().oldest_index()
+    }
+
+    /// Repeats answered since the start.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// The fingerprint of a message by which it is looked up; `None` for one that is never a repeat.
+    pub(crate) fn print(
+        &self,
+        topic: &str,
+        properties: &[u8],
+        body_bytes: usize,
+        body_crc: u32,
+    ) -> Option<u64> {
+        if is_retry_topic(topic) || is_dlq_topic(topic) {
+            return None;
+        }
+        let key = properties::first(properties, UNIQUE_KEY)?;
+        let mut hasher = self.seed.build_hasher();
+        hasher.write(topic.as_bytes());
+        hasher.write_u8(0);
+        hasher.write(key);
+        hasher.write_u64((body_bytes as u64) << 32 | u64::from(body_crc));
+        Some(hasher.finish())
+    }
+
+    /// Where the messages of a proposal, whose fingerprints are `prints`, were stored before: all of them, together and
+    /// in this order (`dedup.I3`).
+    pub(crate) fn stored(&self, log: &CommitLog, messages: &[NewMessage], prints: &[u64]) -> Option<Receipt> {
+        let positions = {
+            let window = self.window.lock();
+            prints.iter().map(|print| window.position(*print)).collect::<Option<Vec<u64>>>()?
+        };
+        let stored: Vec<Bytes> =
+            positions.iter().map(|position| read(log, *position)).collect::<Option<_>>()?;
+        self.receipt(messages, stored.iter().filter_map(|bytes| MessageView::parse(bytes).ok()))
+    }
+
+    /// The receipt of `stored` if these are the same messages, stored as one proposal is: side by side in one queue.
+    pub(crate) fn receipt<'a>(
+        &self,
+        messages: &[NewMessage],
+        stored: impl Iterator<Item = MessageView<'a>>,
+    ) -> Option<Receipt> {
+        let stored: Vec<MessageView<'a>> = stored.collect();
+        let first = stored.first()?;
+        let together = stored.iter().zip(first.queue_offset()..).all(|(message, offset)| {
+            message.queue_id() == first.queue_id() && message.queue_offset() == offset
+        });
+        let same = stored.len() == messages.len()
+            && messages.iter().zip(&stored).all(|(message, stored)| is_same(message, stored));
+        if !together || !same {
+            return None;
+        }
+        self.answered.fetch_add(1, Ordering::Relaxed);
+        Some(Receipt {
+            queue_id: first.queue_id(),
+            queue_offsets: stored.iter().map(MessageView::queue_offset).collect(),
+            positions: stored.iter().map(MessageView::physical_offset).collect(),
+            store_host: Some(first.store_host()),
+        })
+    }
+}
+
+/// One stored message. It lies in one record, whose first message starts behind a header.
+fn read(log: &CommitLog, position: u64) -> Option<Bytes> {
+    let size = log.bytes(position, 4).ok()?;
+    let size = u32::from_be_bytes(*size.first_chunk()?);
+    log.bytes(position, size as usize).ok()
+}
+
+/// Whether a stored message is what a client sends now. Its times, its port and what else clients may put into the
+/// properties of a second attempt are allowed to differ.
+fn is_same(message: &NewMessage, stored: &MessageView<'_>) -> bool {
+    let property = |name| properties::get(&message.properties, name) == stored.property(name);
+    *stored.topic() == *message.topic
+        && stored.body() == &message.body[..]
+        && stored.flag() == message.flag
+        && stored.born_host().ip() == message.born_host.ip()
+        && [UNIQUE_KEY, TAGS, KEYS].into_iter().all(property)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! The task that makes records of what waits, and hands them to openraft.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use folio_engine::planted;
+use folio_engine::record::{Draft, HEADER_BYTES, RECORD_BYTES_MAX, RecordKind};
+use folio_protocol::message::{self, NewMessage};
+use openraft::errors::Fatal;
+use openraft::raft::ClientWriteResult;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::batch::{Batch, Replies, answer};
+use super::{Inbox, Waiting};
+use crate::dedup::Dedup;
+use crate::dedup::flights::{Flights, Place};
+use crate::host::Host;
+use crate::proposal::ProposeError;
+use crate::shared::Shared;
+use crate::status::{Role, Status};
+use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
+
+/// Records on their way at once. Two keep the disk busy; more only spread the same messages over more
+/// records.
+const RECORDS_IN_FLIGHT: usize = 3;
+/// Bytes at which a record is closed.
+const RECORD_BYTES: usize = 1 << 20;
+/// Proposals at which a record is closed.
+const RECORD_PROPOSALS: usize = 2000;
+/// How often a new leader looks whether it has applied what its predecessors left.
+const READY_POLL: Duration = Duration::from_millis(1);
+
+/// See the module.
+pub(super) struct Feeder {
+    raft: Raft,
+    host: Host,
+    shared: Arc<Shared>,
+    status: watch::Receiver<Status>,
+    slots: Arc<Semaphore>,
+    inbox: Inbox,
+    flights: Arc<Mutex<Flights>>,
+}
+
+impl Feeder {
+    pub(super) fn new(
+        raft: Raft,
+        host: Host,
+        shared: Arc<Shared>,
+        status: watch::Receiver<Status>,
+        inbox: Inbox,
+    ) -> Feeder {
+        let slots = Arc::new(Semaphore::new(RECORDS_IN_FLIGHT));
+        Feeder { raft, host, shared, status, slots, inbox, flights: Arc::default() }
+    }
+
+    /// Feeds the group until it stops; what waits then was certainly not proposed.
+    pub(super) async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
+        let carried = self.feed(&mut waiting).await;
+        waiting.close();
+        let left = carried.into_iter().chain(std::iter::from_fn(|| waiting.try_recv().ok()));
+        for waiting in left {
+            let error = ProposeError::Stopped("nothing is proposed any more".into());
+            self.inbox.answer(waiting, Err(error));
+        }
+    }
+
+    async fn feed(&self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
+        let mut carried: Option<Waiting> = None;
+        loop {
+            let Ok(slot) = self.slots.clone().acquire_owned().await else { return carried };
+            let first = match carried.take() {
+                Some(first) => first,
+                None => waiting.recv().await?,
+            };
+            let term = match self.ready().await {
+                Ok(term) => term,
+                Err(error) => {
+                    self.inbox.answer(first, Err(error));
+                    continue;
+                }
+            };
+            let mut filled;
+            (filled, carried) = self.fill(first, waiting);
+            if filled.replies.is_empty() {
+                continue;
+            }
+            let mut body = Body::new(filled.draft);
+            if planted::is("ack-before-majority") {
+                let replies = std::mem::take(&mut filled.replies);
+                body.early = Some(Mutex::new(Box::new(move |record| answer(replies, record))));
+            }
+            let batch = Batch {
+                replies: filled.replies,
+                taken: body.taken.clone(),
+                flight: filled.flight,
+                prints: filled.prints,
+                flights: self.flights.clone(),
+                shared: self.shared.clone(),
+                inbox: self.inbox.clone(),
+            };
+            let responder = Callback::new(move |result| {
+                batch.complete(result);
+                drop(slot);
+            });
+            if self.write(body, responder, term).await.is_err() {
+                // The core has stopped; the responder was dropped and has answered.
+                return carried;
+            }
+        }
+    }
+
+    /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`).
+    async fn ready(&self) -> Result<Option<u64>, ProposeError> {
+        if self.shared.dedup.is_none() {
+            return Ok(None);
+        }
+        loop {
+            let term = {
+                let status = self.status.borrow();
+                match &status.role {
+                    Role::Leader => status.term,
+                    Role::Stopped(why) => return Err(ProposeError::Stopped(why.clone())),
+                    _ => return Err(ProposeError::NotLeader { leader: status.leader }),
+                }
+            };
+            // A leader's first entry of its own follows all earlier ones.
+            if self.shared.applied_term.load(Ordering::Acquire) >= term {
+                return Ok(Some(term));
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    /// Proposes in that term or not at all.
+    async fn write(
+        &self,
+        body: Body,
+        responder: Callback<ClientWriteResult<TypeConfig>>,
+        term: Option<u64>,
+    ) -> Result<(), Fatal<TypeConfig>> {
+        let request = self.raft.write(body).responder(responder);
+        match term {
+            Some(term) => request.with_leader(CommittedLeaderId::new(term)).await,
+            None => request.await,
+        }
+    }
+
+    /// Encodes `first` and what waits behind it into one draft, until a limit is reached. A proposal that
+    /// does not fit any more is carried over.
+    fn fill(&self, first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> (Filled, Option<Waiting>) {
+        let mut filled = Filled {
+            draft: Draft::new(RecordKind::Messages, first.bytes.max(64 << 10)),
+            replies: Replies::default(),
+            flight: self.flights.lock().begin(),
+            prints: Vec::new(),
+            store_timestamp: self.host.now_ms(),
+        };
+        let mut next = Some(first);
+        for _ in 0..RECORD_PROPOSALS {
+            let Some(proposal) = next.take() else { break };
+            self.add(&mut filled, proposal);
+            if filled.draft.len() >= RECORD_BYTES {
+                break;
+            }
+            match waiting.try_recv() {
+                Ok(more) if filled.draft.len() + more.bytes > RECORD_BYTES_MAX => {
+                    return (filled, Some(more));
+                }
+                Ok(more) => next = Some(more),
+                Err(_) => break,
+            }
+        }
+        (filled, next)
+    }
+
+    /// Encodes a proposal into the draft; one that repeats what is known is answered, or waits with it.
+    fn add(&self, filled: &mut Filled, mut waiting: Waiting) {
+        let (start, known) = (filled.draft.len(), filled.prints.len());
+        for message in &mut waiting.proposal.messages {
+            message.store_timestamp = filled.store_timestamp;
+            if let Err(error) = message.encode(filled.draft.payload_mut()) {
+                panic!("proposer.I3: a message that passed its check does not encode: {error}");
+            }
+        }
+        if let Some(dedup) = self.shared.dedup.as_ref().filter(|_| waiting.proposal.once) {
+            filled.print(dedup, start, &waiting.proposal.messages);
+            let Some(fresh) = self.look(dedup, waiting, &filled.prints[known..]) else {
+                return filled.take_back(start, known);
+            };
+            waiting = fresh;
+            let first = Place { flight: filled.flight, ordinal: filled.draft.messages };
+            self.flights.lock().add(first, &filled.prints[known..]);
+        }
+        let proposal = self.inbox.take(waiting);
+        filled.draft.messages += proposal.messages.len() as u32;
+        filled.replies.push(proposal.messages.len(), proposal.reply);
+    }
+
+    /// Answers a repeat, or parks it until what it repeats has an outcome; gives back what is new.
+    ///
+    /// First what is under way, then what is stored: a record leaves the first after it is in the second.
+    fn look(&self, dedup: &Dedup, waiting: Waiting, prints: &[u64]) -> Option<Waiting> {
+        if prints.is_empty() || planted::is("retry-stores-again") {
+            return Some(waiting);
+        }
+        {
+            let mut flights = self.flights.lock();
+            if let Some(place) = flights.find(prints) {
+                if let Err(waiting) = flights.park(place, waiting) {
+                    drop(flights);
+                    self.inbox.answer(waiting, Err(ProposeError::Busy));
+                }
+                return None;
+            }
+        }
+        match dedup.stored(&self.shared.log, &waiting.proposal.messages, prints) {
+            Some(receipt) => {
+                self.inbox.answer(waiting, Ok(receipt));
+                None
+            }
+            None => Some(waiting),
+        }
+    }
+}
+
+/// A record in the making.
+struct Filled {
+    draft: Draft,
+    replies: Replies,
+    flight: u64,
+    /// Fingerprints of the messages by which a repeat is noticed.
+    prints: Vec<u64>,
+    store_timestamp: i64,
+}
+
+impl Filled {
+    /// Adds the fingerprints of the messages that were encoded from byte `start` on; of all of them or of none.
+    fn print(&mut self, dedup: &Dedup, start: usize, messages: &[NewMessage]) {
+        let (known, mut at) = (self.prints.len(), start - HEADER_BYTES);
+        for message in messages {
+            let crc = message::stored_body_crc(&self.draft.payload()[at..]).unwrap_or(0);
+            match dedup.print(&message.topic, &message.properties, message.body.len(), crc) {
+                Some(print) => self.prints.push(print),
+                None => return self.prints.truncate(known),
+            }
+            at += message.encoded_len();
+        }
+    }
+
+    /// Removes what was added since.
+    fn take_back(&mut self, start: usize, known: usize) {
+        self.draft.payload_mut().truncate(start);
+        self.prints.truncate(known);
+    }
+}

@@ -1,0 +1,127 @@
+//! Many messages, one record: drains what waits into drafts, a few of them in flight.
+//!
+//! Batching adapts by itself: while some records ([`feeder`]) are on their way to disk, messages gather in the bounded
+//! queue, and the next free slot takes all of them, up to a record's limits. A body is copied once, from the socket's
+//! buffer into the draft that becomes the log record. Each record's outcome goes to whom it concerns ([`batch`]).
+//!
+//! Here: the entrance, which never blocks. What a client repeats is found by the feeder: see [`crate::dedup`].
+
+mod batch;
+mod feeder;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use folio_engine::counters::topic_is_storable;
+use folio_engine::record::{HEADER_BYTES, RECORD_BYTES_MAX};
+use folio_protocol::message;
+use tokio::sync::{mpsc, watch};
+
+use crate::host::Host;
+use crate::proposal::{Proposal, ProposeError, Receipt};
+use crate::shared::Shared;
+use crate::status::Status;
+use crate::types::Raft;
+
+pub(crate) use batch::rejected;
+
+/// Proposals that may wait.
+const WAITING_MAX: usize = 32_768;
+/// Message bytes that may wait.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// A proposal that waits; its bytes count as waiting until it is answered or in a record.
+pub(crate) struct Waiting {
+    pub(crate) proposal: Proposal,
+    bytes: usize,
+}
+
+/// The entrance to a group's log for messages.
+#[derive(Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Proposer {
+    /// Starts the task that feeds `raft`.
+    pub(crate) fn start(
+        raft: Raft,
+        host: Host,
+        shared: Arc<Shared>,
+        status: watch::Receiver<Status>,
+    ) -> Proposer {
+        let (queue, waiting) = mpsc::channel(WAITING_MAX);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let inbox = Inbox { queue: queue.downgrade(), bytes: bytes.clone() };
+        tokio::spawn(feeder::Feeder::new(raft, host, shared, status, inbox).run(waiting));
+        Proposer { queue, bytes }
+    }
+
+    /// Queues a proposal, or hands it back at once.
+    pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), (Proposal, ProposeError)> {
+        if let Some(reason) = unstorable(&proposal) {
+            return Err((proposal, ProposeError::Refused(reason)));
+        }
+        let bytes: usize = proposal.messages.iter().map(message::NewMessage::encoded_len).sum();
+        let limit = RECORD_BYTES_MAX - HEADER_BYTES;
+        if bytes > limit {
+            return Err((proposal, ProposeError::TooLarge { bytes, limit }));
+        }
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) > WAITING_BYTES_MAX {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err((proposal, ProposeError::Busy));
+        }
+        self.queue.try_send(Waiting { proposal, bytes }).map_err(|refused| {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            match refused {
+                mpsc::error::TrySendError::Full(waiting) => (waiting.proposal, ProposeError::Busy),
+                mpsc::error::TrySendError::Closed(waiting) => {
+                    (waiting.proposal, ProposeError::Stopped("the proposer has ended".into()))
+                }
+            }
+        })
+    }
+}
+
+/// Why the log would refuse a proposal: found here, where only its sender suffers.
+fn unstorable(proposal: &Proposal) -> Option<String> {
+    if proposal.messages.is_empty() {
+        return Some("a proposal without messages".into());
+    }
+    proposal.messages.iter().find_map(|message| match message.check() {
+        Err(error) => Some(error.to_string()),
+        Ok(()) if !topic_is_storable(message.topic.as_bytes()) => {
+            Some(format!("illegal topic {:?}", message.topic))
+        }
+        Ok(()) => None,
+    })
+}
+
+/// The proposer as its own task sees it: what comes out must be counted, and may go back in.
+#[derive(Clone)]
+struct Inbox {
+    queue: mpsc::WeakSender<Waiting>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    fn take(&self, waiting: Waiting) -> Proposal {
+        self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
+        waiting.proposal
+    }
+
+    fn answer(&self, waiting: Waiting, outcome: Result<Receipt, ProposeError>) {
+        (self.take(waiting).reply)(outcome);
+    }
+
+    /// Queues a proposal once more.
+    fn again(&self, waiting: Waiting) {
+        let Some(queue) = self.queue.upgrade() else {
+            return self.answer(waiting, Err(ProposeError::Stopped("the proposer has ended".into())));
+        };
+        if let Err(refused) = queue.try_send(waiting) {
+            self.answer(refused.into_inner(), Err(ProposeError::Busy));
+        }
+    }
+}

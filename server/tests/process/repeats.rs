@@ -1,0 +1,158 @@
+//! A repeated send finds the first one through the death of the leader, and after a restart.
+
+use std::fs::File;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
+
+use super::cluster::{Running, send};
+use super::node::{Node, PATIENCE, ask, folio};
+
+fn message(key: &str, queue_id: i32, body: &'static str) -> Frame {
+    let header = SendMessageHeader {
+        producer_group: "p".into(),
+        topic: "orders".into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: 4,
+        queue_id,
+        sys_flag: 0,
+        born_timestamp: 0,
+        flag: 0,
+        properties: Some(format!("UNIQ_KEY\u{1}{key}\u{2}")),
+        reconsume_times: None,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    };
+    Frame::request(RequestCode::SendMessageV2, &header, Bytes::from_static(body.as_bytes()))
+}
+
+/// Sends, as often as it is refused: right after a start or a death nobody leads.
+fn stored(address: &str, request: &Frame) -> SendMessageResponseHeader {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = TcpStream::connect(address).ok().and_then(|mut socket| ask(&mut socket, request));
+        match answer {
+            Some(answer) if answer.code == ResponseCode::Success.code() => {
+                return SendMessageResponseHeader::from_ext(&answer.ext).unwrap();
+            }
+            other => assert!(Instant::now() < deadline, "{other:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_send_repeated_after_the_leaders_death_gets_the_first_ones_offset() {
+    let running = Running::start();
+    let status = running.status();
+    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
+    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
+    let survivor = broker(leader % 3 + 1);
+    let firsts: Vec<_> = (0..10)
+        .map(|number| stored(&broker(leader), &message(&format!("K{number}"), number % 4, "hello")))
+        .collect();
+    send("KILL", &running.children()[leader as usize - 1]);
+    for (number, first) in firsts.iter().enumerate() {
+        // To another queue, as a client's second attempt goes.
+        let again = stored(&survivor, &message(&format!("K{number}"), (number as i32 + 1) % 4, "hello"));
+        assert_eq!(again, *first);
+    }
+    let new = stored(&survivor, &message("K0", 0, "with another body"));
+    assert_eq!((new.queue_id, new.queue_offset), (0, 3), "queue 0 had three of the ten");
+}
+
+#[test]
+fn a_restarted_node_knows_what_was_stored_before_whether_it_was_stopped_or_killed() {
+    let mut node = Node::start();
+    let address = format!("127.0.0.1:{}", node.port + 1);
+    let first = stored(&address, &message("A", 0, "hello"));
+    for (run, signal) in ["TERM", "KILL", "TERM"].into_iter().enumerate() {
+        node.signal(signal);
+        node.wait();
+        let log = File::create(node.dir.path().join("log")).unwrap();
+        let config = node.dir.path().join("node.toml");
+        node.child = folio().args(["node", "-c"]).arg(config).stderr(log).spawn().unwrap();
+        assert_eq!(stored(&address, &message("A", 1, "hello")), first, "after {signal}");
+        let new = stored(&address, &message(&format!("B{run}"), 0, "hello"));
+        assert_eq!(new.queue_offset, 1 + run as i64);
+        assert_eq!(node.status().unwrap().repeats, 1);
+    }
+}
+
+#[test]
+fn with_few_keys_an_old_message_is_forgotten_and_without_the_window_every_one_is() {
+    for (section, forgets, knows) in
+        [("[dedup]\nkeys = 6\n", true, true), ("[dedup]\nenabled = false\n", true, false)]
+    {
+        let node = Node::start_with(section);
+        let address = format!("127.0.0.1:{}", node.port + 1);
+        let send = |key: &str| stored(&address, &message(key, 0, "hello")).queue_offset;
+        let first = send("A");
+        for number in 0..8 {
+            send(&format!("B{number}"));
+        }
+        assert_eq!((first, send("B7") == 8), (0, knows), "{section}");
+        assert_eq!(send("A") != 0, forgets, "{section}");
+    }
+}
+
+/// One attempt of an impatient client; `None` if it does not know what became of it.
+fn attempt(address: &str, request: &Frame) -> Option<Frame> {
+    let mut socket = TcpStream::connect(address).ok()?;
+    socket.set_read_timeout(Some(Duration::from_millis(150))).ok()?;
+    ask(&mut socket, request)
+}
+
+#[test]
+fn impatient_clients_store_each_message_once_while_the_leader_dies() {
+    let running = Running::start();
+    let status = running.status();
+    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
+    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
+    let brokers: Vec<String> = (1..=3).map(broker).collect();
+    let survivor = broker(leader % 3 + 1);
+    stored(&survivor, &message("creates the topic", 0, "hello"));
+    let end = Instant::now() + Duration::from_secs(4);
+    let writers: Vec<_> = (0..12)
+        .map(|writer| {
+            let brokers = brokers.clone();
+            std::thread::spawn(move || write(writer, &brokers, end))
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(1_500));
+    send("KILL", &running.children()[leader as usize - 1]);
+    let (mut sent, mut retried) = (0, 0);
+    for writer in writers {
+        let (own, again) = writer.join().unwrap();
+        (sent, retried) = (sent + own, retried + again);
+    }
+    assert!(retried > 0, "the death of the leader was not noticed");
+    let stored: u64 = (0..4).map(|queue| super::drain::max_offset(&survivor, queue)).sum();
+    assert_eq!(stored, sent + 1, "{retried} attempts were repeats\n{}", running.out());
+}
+
+/// Sends one message after the other, each until it is acknowledged; how many, and how many attempts failed.
+fn write(writer: usize, brokers: &[String], end: Instant) -> (u64, u64) {
+    let (mut sent, mut retried, mut attempts) = (0, 0, writer);
+    while Instant::now() < end {
+        let key = format!("W{writer}-{sent}");
+        loop {
+            attempts += 1;
+            let request = message(&key, attempts as i32 % 4, "hello");
+            let answer = attempt(&brokers[attempts % brokers.len()], &request);
+            if answer.is_some_and(|answer| answer.code == ResponseCode::Success.code()) {
+                break;
+            }
+            retried += 1;
+            assert!(Instant::now() < end + PATIENCE, "{key} is never stored");
+        }
+        sent += 1;
+    }
+    (sent, retried)
+}

@@ -45,6 +45,8 @@ use crate::request::Request;
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the leader may take to answer: what clients wait, and then some.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// The same on a node that stops: it has to answer before it closes its connections.
+const STOPPING_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Pause before the leader is asked again, even if this node hears of a change at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// The leader is asked again after this long without a change here: it may know of its election a moment
@@ -162,6 +164,7 @@ async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
     let request = encode_request(retry.remote, &retry.frame);
+    let mut stops = None;
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -181,13 +184,16 @@ async fn bring(retry: Retry, reply: Reply) {
                 Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
             }
         }
-        // A node that stops waits for no election.
-        if Instant::now() >= retry.deadline || !retry.channel.takes_requests() {
+        if !retry.channel.takes_requests() {
+            stops.get_or_insert(Instant::now() + STOPPING_PATIENCE);
+        }
+        let deadline = stops.map_or(retry.deadline, |stops| stops.min(retry.deadline));
+        if Instant::now() >= deadline {
             return reply.fail(ServerError::NoLeader);
         }
         tokio::time::sleep(RETRY_PAUSE).await;
         // A timeout is answered above, after one last look.
-        let patience = RETRY_AFTER.min(retry.deadline.saturating_duration_since(Instant::now()));
+        let patience = RETRY_AFTER.min(deadline.saturating_duration_since(Instant::now()));
         drop(tokio::time::timeout(patience, status.changed()).await);
     }
 }

@@ -12,6 +12,7 @@ mod mend_units;
 mod reads;
 pub(crate) mod recover;
 mod retention;
+pub(crate) mod room;
 mod scrub;
 mod start;
 mod vigil;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::founding::{self, Founding, LogSummary, Step};
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, catch_up, health, mend, mend_units, recover, retention, scrub,
+    Group, Hooks, Inner, StartError, catch_up, health, mend, mend_units, recover, retention, room, scrub,
     watch as status,
 };
 use crate::codec;
@@ -185,8 +185,11 @@ impl Group {
             tasks: Mutex::new(tasks),
         };
         let group = Group(Arc::new(inner));
-        let watch_disk = tokio::spawn(health::run(Arc::downgrade(&group.0)));
-        group.0.tasks.lock().push(watch_disk);
+        let watchers = [
+            tokio::spawn(health::run(Arc::downgrade(&group.0))),
+            tokio::spawn(room::run(Arc::downgrade(&group.0))),
+        ];
+        group.0.tasks.lock().extend(watchers);
         Ok(group)
     }
 }

@@ -249,6 +249,7 @@ impl Peers {
             Kind::Transfer => self.transfer(&frame.body).await,
             Kind::Snapshot => self.snapshot(&frame.body).await,
             Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
+            Kind::Room => Ok(crate::group::room::answer(&self.shared)),
             Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding)).into()),
             Kind::Record => self.record(&frame.body),
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Summary = 8,
     /// Asks for one committed record, as it is stored.
     Record = 9,
+    /// Asks whether the node's disk has room.
+    Room = 10,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -50,7 +52,7 @@ pub(crate) enum Kind {
 impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Answer, Failure]
+        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Room, Answer, Failure]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

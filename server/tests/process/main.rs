@@ -5,6 +5,7 @@
 mod bad_input;
 mod cluster;
 mod drain;
+mod full_disk;
 mod node;
 mod repeats;
 mod start_stop;

@@ -46,7 +46,7 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the leader may take to answer: what clients wait, and then some.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same on a node that stops: it has to answer before it closes its connections.
-const STOPPING_PATIENCE: Duration = Duration::from_millis(1_500);
+const STOPPING_PATIENCE: Duration = Duration::from_secs(3);
 /// Pause before the leader is asked again, even if this node hears of a change at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// The leader is asked again after this long without a change here: it may know of its election a moment

@@ -21,11 +21,11 @@ use crate::peer::NodeHooks;
 use crate::{gossip, identity};
 
 /// What clients and peers have asked may take this long to be answered.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// The answers to what could not be brought to an end may take this long to leave.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
 /// A stop takes no longer than this; then the process ends as if it had been killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// Pause between handing leadership over and closing connections: clients hear of the new leader.
 const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
 

@@ -28,8 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
 /// Pause before a dead node is started again.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// A node that is told to stop ends by itself in ten seconds.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// A node that is told to stop ends by itself in twenty seconds.
+const STOP_PATIENCE: Duration = Duration::from_secs(25);
 
 /// What `folio cluster` was told.
 #[derive(Debug, Clone)]

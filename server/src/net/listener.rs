@@ -22,11 +22,12 @@ const CONNECTIONS_MAX: usize = 10_000;
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How often a stopping listener looks whether its connections are gone. A peer that sent nothing for this long
-/// after its last answer has heard the refusals before it.
+/// How often a stopping listener looks whether its connections are gone.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// A peer that sent nothing for this long has heard the refusals.
+const QUIET: Duration = Duration::from_millis(50);
 /// How long a peer that goes on sending is answered with refusals before its connection is closed all the same.
-const REFUSE_MAX: Duration = Duration::from_millis(250);
+const REFUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Limits of connections.
 #[derive(Debug, Clone)]
@@ -96,14 +97,18 @@ impl Listener {
     /// at most `patience`.
     pub async fn drain(&self, patience: Duration) {
         let started = Instant::now();
+        let mut noise: HashMap<u64, Instant> = HashMap::new();
         self.refuse();
         while self.open() > 0 && started.elapsed() < patience {
             tokio::time::sleep(DRAIN_POLL).await;
             for channel in self.0.channels() {
                 // It may have been accepted in the last moment.
                 channel.refuse();
-                let heard = channel.is_quiet() || started.elapsed() >= REFUSE_MAX;
-                if channel.has_answered() && heard {
+                if !channel.is_quiet() {
+                    noise.insert(channel.id(), Instant::now());
+                }
+                let silence = noise.get(&channel.id()).unwrap_or(&started).elapsed();
+                if channel.has_answered() && (silence >= QUIET || started.elapsed() >= REFUSE_MAX) {
                     channel.drain();
                 }
             }
@@ -113,7 +118,12 @@ impl Listener {
     /// Closes what is still open, after at most `patience` for the last answers to leave.
     pub async fn close(&self, patience: Duration) {
         self.drain(patience).await;
-        for channel in self.0.channels() {
+        let channels = self.0.channels();
+        let unanswered = channels.iter().filter(|channel| !channel.has_answered()).count();
+        if unanswered > 0 {
+            tracing::warn!(connections = unanswered, "closed with requests unanswered");
+        }
+        for channel in channels {
             channel.close(CloseReason::Stopping);
         }
     }

@@ -31,6 +31,10 @@ impl Running {
         fs::read_to_string(self.dir.path().join("out")).unwrap()
     }
 
+    pub(crate) fn log(&self, node: u64) -> String {
+        fs::read_to_string(self.dir.path().join(format!("data/node-{node}/folio.log"))).unwrap()
+    }
+
     pub(crate) fn wait_for(&self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.out().contains(text) {

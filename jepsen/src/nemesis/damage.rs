@@ -26,6 +26,15 @@ pub(super) enum Damage {
     Misdirected,
 }
 
+/// Damage that was done.
+#[derive(Debug, Clone)]
+pub(super) struct Inflicted {
+    /// In words.
+    pub(super) what: String,
+    /// The bytes that may differ: where they begin and how many they are.
+    pub(super) places: Vec<(u64, u64)>,
+}
+
 impl Damage {
     pub(super) fn draw(dice: &mut Dice) -> Self {
         match dice.below(4) {
@@ -41,55 +50,56 @@ impl Damage {
     ///
     /// # Errors
     /// When there are no bytes, or the file cannot be changed.
-    pub(super) fn inflict(self, path: &Path, len: u64, offset: u64, dice: &mut Dice) -> Result<String> {
+    pub(super) fn inflict(self, path: &Path, len: u64, offset: u64, dice: &mut Dice) -> Result<Inflicted> {
         ensure!(len > 0, "{} has no bytes to damage", path.display());
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
         let offset = offset.min(len - 1);
-        let changed = match self {
-            Self::Flip => false,
+        let places = match self {
+            Self::Flip => Vec::new(),
             Self::ZeroPage => zero(&file, offset / PAGE * PAGE, PAGE, len)?,
             Self::LostWrite => zero(&file, offset / SECTOR * SECTOR, SECTOR, len)?,
             Self::Misdirected => misdirect(&file, offset / PAGE, len / PAGE, dice)?,
         };
-        if changed {
-            return Ok(format!("{self:?} at {offset} of {}", path.display()));
+        if !places.is_empty() {
+            return Ok(Inflicted { what: format!("{self:?} at {offset} of {}", path.display()), places });
         }
         let mut byte = [0];
         file.read_exact_at(&mut byte, offset)?;
         byte[0] ^= 1 << dice.below(8);
         file.write_all_at(&byte, offset)?;
-        Ok(format!("{:?} at {offset} of {}", Self::Flip, path.display()))
+        let what = format!("{:?} at {offset} of {}", Self::Flip, path.display());
+        Ok(Inflicted { what, places: vec![(offset, 1)] })
     }
 }
 
-/// Zeroes so many bytes within the first `len`; false when they were zero.
-fn zero(file: &File, from: u64, count: u64, len: u64) -> Result<bool> {
+/// Zeroes so many bytes within the first `len`; nowhere when they were zero.
+fn zero(file: &File, from: u64, count: u64, len: u64) -> Result<Vec<(u64, u64)>> {
     let mut bytes = vec![0; count.min(len - from) as usize];
     file.read_exact_at(&mut bytes, from)?;
     if bytes.iter().all(|byte| *byte == 0) {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     bytes.fill(0);
     file.write_all_at(&bytes, from)?;
-    Ok(true)
+    Ok(vec![(from, bytes.len() as u64)])
 }
 
-/// Puts page `page` over another one of `pages` and zeroes its own place; false when nothing changes.
-fn misdirect(file: &File, page: u64, pages: u64, dice: &mut Dice) -> Result<bool> {
+/// Puts page `page` over another one of `pages` and zeroes its own place; nowhere when nothing changes.
+fn misdirect(file: &File, page: u64, pages: u64, dice: &mut Dice) -> Result<Vec<(u64, u64)>> {
     let other = dice.below(pages);
     if page >= pages || other == page {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     let (mut own, mut there) = (vec![0; PAGE as usize], vec![0; PAGE as usize]);
     file.read_exact_at(&mut own, page * PAGE)?;
     file.read_exact_at(&mut there, other * PAGE)?;
     if own == there {
-        return Ok(false);
+        return Ok(Vec::new());
     }
     file.write_all_at(&own, other * PAGE)?;
     file.write_all_at(&vec![0; PAGE as usize], page * PAGE)?;
-    Ok(true)
+    Ok(vec![(page * PAGE, PAGE), (other * PAGE, PAGE)])
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! At most a minority is damaged at a time: what a majority lost, nobody can give back.
 
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -50,21 +49,34 @@ pub(super) struct Rot {
 struct Wound {
     node: u64,
     path: PathBuf,
-    /// What was where before; empty where nobody can say what has to be there after a while.
-    before: Vec<u8>,
-    from: u64,
+    /// Where it is; empty where nobody can say what has to be there after a while.
+    places: Vec<(u64, u64)>,
 }
 
 impl Wound {
-    /// Whether the file is what it was again, or no file at all any more.
-    fn is_healed(&self) -> Result<bool> {
-        let mut now = vec![0; self.before.len()];
-        match File::open(&self.path).and_then(|file| file.read_exact_at(&mut now, self.from)) {
-            Ok(()) => Ok(now == self.before),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            Err(error) => Err(error).with_context(|| format!("read {}", self.path.display())),
+    /// Whether the file is the same there as another node's, which nobody damaged; or is no file at
+    /// all any more.
+    fn is_healed(&self, cluster: &Cluster) -> Result<bool> {
+        let others = cluster.running().filter(|node| node.id != self.node);
+        let others: Vec<PathBuf> =
+            others.filter_map(|node| Some(node.commitlog().ok()?.join(self.path.file_name()?))).collect();
+        if !self.path.exists() {
+            return Ok(true);
         }
+        for (from, len) in &self.places {
+            let own = bytes(&self.path, *from, *len)?;
+            if !others.iter().any(|other| bytes(other, *from, *len).is_ok_and(|other| other == own)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
+}
+
+fn bytes(path: &Path, from: u64, len: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len as usize];
+    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, from));
+    read.map(|()| bytes).with_context(|| format!("read {} at {from}", path.display()))
 }
 
 impl Rot {
@@ -106,16 +118,11 @@ impl Rot {
 
     fn hurt(&mut self, node: &Node, durable: u64, dice: &mut Dice) -> Result<String> {
         let (path, len) = self.choose(node, durable, dice)?;
-        let mut before = read(&path)?;
-        let told = Damage::draw(dice).inflict(&path, len, dice.roll() % len.max(1), dice)?;
-        let after = read(&path)?;
-        let differs = |at: &usize| before.get(*at) != after.get(*at);
-        let from = (0..before.len()).find(differs).unwrap_or_default();
-        let to = (0..before.len()).rev().find(differs).map_or(from, |last| last + 1);
-        // Only of the log is it known what has to be there: what was.
-        before = if self.place == Place::Log { before[from..to].to_vec() } else { Vec::new() };
-        self.wounds.push(Wound { node: node.id, path, before, from: from as u64 });
-        Ok(told)
+        let inflicted = Damage::draw(dice).inflict(&path, len, dice.roll() % len.max(1), dice)?;
+        // Only of the log is it known what has to be there: what the others have.
+        let places = if self.place == Place::Log { inflicted.places } else { Vec::new() };
+        self.wounds.push(Wound { node: node.id, path, places });
+        Ok(inflicted.what)
     }
 
     /// Waits for files to damage: consume queues are written some seconds after their messages.
@@ -235,14 +242,14 @@ impl Nemesis for Rot {
             cluster.revive_all()?;
             let started = Instant::now();
             for wound in wounds.iter().filter(|_| SELF_REPAIR) {
-                while !wound.is_healed()? {
+                while !wound.is_healed(cluster)? {
                     cluster.check_alive()?;
                     ensure!(
                         started.elapsed() < MENDED_TIMEOUT,
-                        "node {} has not mended {} at {} in {MENDED_TIMEOUT:?}",
+                        "node {} has not mended {} at {:?} in {MENDED_TIMEOUT:?}",
                         wound.node,
                         wound.path.display(),
-                        wound.from
+                        wound.places
                     );
                     sleep(POLL).await;
                 }

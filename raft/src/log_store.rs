@@ -66,8 +66,13 @@ impl LogStore {
         loop {
             match self.shared.log.read(start, end, READ_BYTES_MAX) {
                 Ok(records) => return Ok(records.into_iter().map(LogEntry::stored).collect()),
+                // Truncated, or mended, while it was read: look again.
+                Err(ReadError::Changed) if waits < WARN_EVERY => {
+                    waits += 1;
+                    tokio::time::sleep(MEND_WAIT).await;
+                }
                 Err(ReadError::Rot { position, index, .. } | ReadError::Misplaced { position, index })
-                    if self.shared.log.is_damaged(position) =>
+                    if waits < WARN_EVERY || self.shared.log.is_damaged(position) =>
                 {
                     if waits.is_multiple_of(WARN_EVERY) {
                         tracing::warn!(position, index, "waiting for a damaged record to be mended");
@@ -221,7 +226,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// after it: at the snapshot's position, with the snapshot's queue counters.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let id = entry_id(&upto);
-        let pending = self.shared.pending_reset.lock().take_if(|base| base.id == Some(id));
+        let pending = {
+            let mut pending = self.shared.pending_reset.lock();
+            let taken = pending.remove(&id);
+            pending.retain(|other, _| *other > id);
+            taken
+        };
         let held = self.shared.log.state().last.is_some_and(|last| last.index >= id.index);
         match pending {
             // Everything up to the snapshot and more is here already: keep what follows it.

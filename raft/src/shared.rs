@@ -3,6 +3,7 @@
 //! - `group.I1`: nothing is applied before it is durable on this node ([`Shared::wait_durable`]).
 //! - `group.I2`: the watermarks stand in one line, `retained <= applied <= committed <= durable <= written`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -52,8 +53,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) durable: watch::Sender<Durable>,
     pub(crate) hooks: Arc<dyn Hooks>,
-    /// A snapshot that was received and saved, waiting for openraft to purge the log up to it.
-    pub(crate) pending_reset: Mutex<Option<StampBase>>,
+    /// Snapshots that were received and saved, waiting for openraft to purge the log up to one of them.
+    pub(crate) pending_reset: Mutex<BTreeMap<EntryId, StampBase>>,
     /// The segment boundary that the next snapshot is to be taken at.
     pub(crate) retain_from: Mutex<Option<u64>>,
     pub(crate) applied_index: AtomicU64,

@@ -300,7 +300,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         // The one that continues into the retained log: snapshots of later segment starts wait for retention.
         let log = self.shared.log.state();
         for position in self.shared.checkpoints.snapshots().map_err(io::Error::other)?.into_iter().rev() {
-            let snapshot = load_snapshot(&self.shared, position)?;
+            let snapshot = match load_snapshot(&self.shared, position) {
+                Ok(snapshot) => snapshot,
+                Err(error) => {
+                    tracing::warn!(position, %error, "snapshot not readable, trying an older one");
+                    continue;
+                }
+            };
             if position <= log.start_position || snapshot.base.id == log.purged {
                 return snapshot_of(snapshot).map(Some);
             }

@@ -67,6 +67,11 @@ impl Damages {
         self.known.lock().remove(&position);
     }
 
+    /// Forgets damage outside the log as it is now.
+    pub(super) fn keep_within(&self, start: u64, end: u64) {
+        self.known.lock().retain(|position, _| (start..end).contains(position));
+    }
+
     pub(super) fn contains(&self, position: u64) -> bool {
         self.known.lock().contains_key(&position)
     }

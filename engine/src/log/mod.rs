@@ -333,6 +333,10 @@ impl CommitLog {
 
     /// Queues a change, still under the lock under which it was decided.
     fn change(&self, change: Result<Option<Change>, String>, done: Completion) {
+        if matches!(change, Ok(Some(Change::Truncate { .. } | Change::Purge { .. } | Change::Reset { .. }))) {
+            let state = self.state();
+            self.inner.shared.damages.keep_within(state.start_position, state.next_position);
+        }
         self.inner.shared.push(match change {
             Ok(Some(change)) => Job::Change(change, done),
             Ok(None) => Job::Done(done),

@@ -9,6 +9,8 @@
 //!   node was ever part of has one of them in it. The committed entries this node forgot are in that one's log,
 //!   and hence in a log that ends no earlier (Raft's log order, term before index). While members are being changed, this
 //!   holds for the old and the new set.
+//! - `catch_up.I3`: the leader itself has answered, and none knows of a later term: what this node acknowledged to a leader
+//!   that can still commit is in an answered log, and an older leader cannot commit any more.
 //! - `catch_up.I2`: the voters it asked are still the voters once it has reached that end; its log may have told it of others.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::founding::{Founding, LogSummary};
 use crate::codec;
-use crate::config::GroupConfig;
+use crate::config::{Flush, GroupConfig};
 use crate::shared::Shared;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
@@ -50,17 +52,23 @@ pub(crate) async fn run(
         }
         looks = looks.wrapping_add(1);
         if target.is_none() && looks.is_multiple_of(WARN_EVERY) {
-            tracing::warn!("no vote yet: too few other nodes with a whole log answer to catch up with them");
+            tracing::warn!(
+                "no vote yet: too few other nodes with a whole log answer, or none of them leads; whoever accepts the loss of what only this node may have held removes the file catching-up and restarts"
+            );
         }
         let metrics = raft.metrics().borrow_watched().clone();
         let durable = shared.log.state().durable;
-        if let Some(reached) =
-            target.take_if(|target| metrics.current_leader.is_some() && durable >= target.end)
-        {
-            // catch_up.I2
-            if reached.members == Members::of(&metrics, &config) {
-                finish(&raft, &founding, reached.end);
-            }
+        let follows = |target: &Target| match target.leader {
+            Some(leader) => (metrics.current_leader, metrics.current_term) == (Some(leader.0), leader.1),
+            None => true,
+        };
+        let settled = target.take_if(|target| durable >= target.end || !follows(target));
+        // catch_up.I2
+        let reached = settled.filter(|target| {
+            durable >= target.end && follows(target) && target.members == Members::of(&metrics, &config)
+        });
+        if let Some(reached) = reached {
+            finish(&raft, &founding, reached.end);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
@@ -80,6 +88,8 @@ fn finish(raft: &Raft, founding: &Founding, end: Option<EntryId>) {
 struct Target {
     end: Option<EntryId>,
     members: Members,
+    /// The leader that answered, and its term; none where no leader can be waited for.
+    leader: Option<(u64, u64)>,
 }
 
 /// The voters, as this node's log has them: two sets while they are being changed.
@@ -115,10 +125,35 @@ async fn ask(raft: &Raft, connections: &Connections, config: &GroupConfig) -> Op
             answers.insert(*id, summary);
         }
     }
+    if is_hopeless(&members, &answers, config) {
+        tracing::error!("no other node holds what this one lost: it goes on with what there is");
+        return Some(Target { end: None, members, leader: None });
+    }
+    let leader = leader_of(&answers)?;
     let ends = members.voters.iter().map(|voters| furthest(voters, config.node_id, &answers));
     let ends: Option<Vec<Option<EntryId>>> = ends.collect();
     let end = ends?.into_iter().max()?;
-    Some(Target { end, members })
+    Some(Target { end, members, leader: Some(leader) })
+}
+
+/// The leader among those that answered, if no other answer knows of a later term (`catch_up.I3`).
+fn leader_of(answers: &BTreeMap<u64, LogSummary>) -> Option<(u64, u64)> {
+    let leader = answers.iter().filter(|(_, answer)| answer.leads).max_by_key(|(_, answer)| answer.term)?;
+    let newest = answers.values().all(|answer| answer.term <= leader.1.term);
+    newest.then_some((*leader.0, leader.1.term))
+}
+
+/// Whether waiting is in vain: there is no other voter; or all answer, too few of them whole, in the mode that promises no
+/// more than memory.
+fn is_hopeless(members: &Members, answers: &BTreeMap<u64, LogSummary>, config: &GroupConfig) -> bool {
+    let others = |voters: &BTreeSet<u64>| voters.iter().copied().filter(|id| *id != config.node_id).collect();
+    let others: Vec<BTreeSet<u64>> = members.voters.iter().map(others).collect();
+    if others.iter().all(BTreeSet::is_empty) {
+        return members.voters.iter().any(|voters| voters.contains(&config.node_id));
+    }
+    let all_answer = others.iter().flatten().all(|id| answers.contains_key(id));
+    let too_few = members.voters.iter().any(|voters| furthest(voters, config.node_id, answers).is_none());
+    config.flush == Flush::Async && all_answer && too_few && answers.values().all(|answer| !answer.leads)
 }
 
 /// The furthest end that voters of one set name, if enough of them do (`catch_up.I1`).
@@ -139,7 +174,7 @@ mod tests {
     use super::*;
 
     fn at(term: u64, index: u64) -> LogSummary {
-        LogSummary { last_term: term, last_index: Some(index), lost: false }
+        LogSummary { last_term: term, last_index: Some(index), lost: false, term, leads: false }
     }
 
     /// What node 1 of `voters` has to reach when these others answer.
@@ -165,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn only_the_leader_of_the_newest_term_is_followed() {
+        let leads = |term| LogSummary { leads: true, ..at(term, 9) };
+        assert_eq!(leader_of(&[(2, at(1, 9)), (3, at(1, 9))].into()), None);
+        assert_eq!(leader_of(&[(2, leads(3)), (3, at(2, 9))].into()), Some((2, 3)));
+        assert_eq!(leader_of(&[(2, leads(3)), (3, at(4, 9))].into()), None, "catch_up.I3");
+    }
+
+    #[test]
     fn members_that_were_removed_are_no_witnesses() {
         assert_eq!(asked(3, &[(2, at(1, 9)), (7, at(3, 30))]), None);
     }
@@ -177,7 +220,7 @@ mod tests {
 
     #[test]
     fn nothing_is_awaited_where_nothing_was_written() {
-        let empty = LogSummary { last_term: 0, last_index: None, lost: false };
+        let empty = LogSummary { last_term: 0, last_index: None, lost: false, term: 0, leads: false };
         assert_eq!(asked(3, &[(2, empty), (3, empty)]), Some(None));
     }
 }

@@ -28,6 +28,10 @@ pub(crate) struct LogSummary {
     pub(crate) last_index: Option<u64>,
     /// Whether the member itself may lack what it once acknowledged.
     pub(crate) lost: bool,
+    /// The term of its vote, 0 before it takes part.
+    pub(crate) term: u64,
+    /// Whether it leads in that term.
+    pub(crate) leads: bool,
 }
 
 impl LogSummary {
@@ -84,22 +88,51 @@ pub(crate) struct Founding {
 }
 
 impl Founding {
-    pub(crate) fn open(disk: Arc<dyn Disk>, data_dir: &Path, log_is_empty: bool) -> io::Result<Founding> {
+    /// Reads what is known of losses, and notes durably what is not certain yet, before this node speaks to anybody:
+    /// with an empty log it may have had another one before, and after a reboot asynchronous flushing may have lost the
+    /// end (`unsynced_boot` is this start of the machine in that mode). A crash at any moment leaves the marker behind.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        data_dir: &Path,
+        log_is_empty: bool,
+        unsynced_boot: Option<&str>,
+    ) -> io::Result<Founding> {
         let marker = marker(data_dir);
-        let catching_up = AtomicBool::new(disk.exists(&marker)?);
-        Ok(Founding { disk, marker, catching_up, undecided: AtomicBool::new(log_is_empty) })
+        let marked = disk.exists(&marker)?;
+        let founding = Founding {
+            disk,
+            marker,
+            catching_up: AtomicBool::new(marked && !log_is_empty),
+            undecided: AtomicBool::new(log_is_empty),
+        };
+        if log_is_empty && !marked {
+            write_atomically(&*founding.disk, &founding.marker, MARKER_TEXT)?;
+        }
+        founding.note_unsynced(unsynced_boot)?;
+        Ok(founding)
     }
 
-    /// Notes that the log's end may be in the page cache only. `true`: the machine has rebooted since such a note,
-    /// so acknowledged records may be gone from this node.
-    pub(crate) fn note_unsynced(&self, boot_id: &str) -> io::Result<bool> {
+    /// Notes whether the log's end may be in the page cache only. If the machine has rebooted since such a note,
+    /// acknowledged records may be gone: that is noted first, and only then is the old note replaced.
+    fn note_unsynced(&self, boot: Option<&str>) -> io::Result<()> {
         let note = self.unsynced();
-        let rebooted = match self.disk.exists(&note)? {
-            true => std::str::from_utf8(&read(&*self.disk, &note)?).ok() != Some(boot_id),
-            false => false,
+        let before = match self.disk.exists(&note)? {
+            true => Some(read(&*self.disk, &note)?),
+            false => None,
         };
-        write_atomically(&*self.disk, &note, boot_id.as_bytes())?;
-        Ok(rebooted)
+        let now = boot.map(str::as_bytes);
+        let rebooted = before.is_some() && (before.as_deref() != now || boot.is_none());
+        if rebooted && !self.undecided.load(Ordering::Acquire) && !self.is_catching_up() {
+            tracing::warn!(
+                "the machine has rebooted since records were acknowledged from memory: some may be gone"
+            );
+            self.begin_catch_up()?;
+        }
+        match boot {
+            Some(boot) => write_atomically(&*self.disk, &note, boot.as_bytes()),
+            None if before.is_some() => self.disk.remove(&note),
+            None => Ok(()),
+        }
     }
 
     /// The log was closed with everything on disk.
@@ -118,8 +151,8 @@ impl Founding {
     }
 
     /// Every other member has said that nothing was ever committed: this node's empty log is no loss.
-    pub(crate) fn nothing_lost(&self) {
-        self.undecided.store(false, Ordering::Release);
+    pub(crate) fn nothing_lost(&self) -> io::Result<()> {
+        self.caught_up()
     }
 
     pub(crate) fn is_catching_up(&self) -> bool {
@@ -128,14 +161,17 @@ impl Founding {
 
     /// Durably notes that this node does not vote.
     pub(crate) fn begin_catch_up(&self) -> io::Result<()> {
+        write_atomically(&*self.disk, &self.marker, MARKER_TEXT)?;
         self.catching_up.store(true, Ordering::Release);
         self.undecided.store(false, Ordering::Release);
-        write_atomically(&*self.disk, &self.marker, MARKER_TEXT)
+        Ok(())
     }
 
     /// Durably notes that this node holds all that is committed and votes again.
     pub(crate) fn caught_up(&self) -> io::Result<()> {
-        self.disk.remove(&self.marker)?;
+        if self.disk.exists(&self.marker)? {
+            self.disk.remove(&self.marker)?;
+        }
         if let Some(dir) = self.marker.parent() {
             self.disk.sync_dir(dir)?;
         }
@@ -161,17 +197,38 @@ mod tests {
     fn a_reboot_after_unsynced_acknowledgements_is_noticed_and_a_clean_stop_is_not() {
         let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
         let dir = tempfile::TempDir::new().unwrap();
-        let open = || Founding::open(disk.clone(), dir.path(), false).unwrap();
-        assert!(!open().note_unsynced("boot 1").unwrap(), "the first start");
-        assert!(!open().note_unsynced("boot 1").unwrap(), "a killed process leaves the page cache alone");
-        assert!(open().note_unsynced("boot 2").unwrap(), "a power cut does not");
-        open().note_synced().unwrap();
-        assert!(!open().note_unsynced("boot 3").unwrap(), "all was on disk");
+        let open = |boot| Founding::open(disk.clone(), dir.path(), false, boot).unwrap();
+        let lost = |boot| open(boot).is_catching_up();
+        assert!(!lost(Some("boot 1")), "the first start");
+        assert!(!lost(Some("boot 1")), "a killed process leaves the page cache alone");
+        assert!(lost(Some("boot 2")), "a power cut does not");
+        assert!(lost(Some("boot 2")), "and that is not forgotten by starting once more");
+        open(Some("boot 2")).caught_up().unwrap();
+        assert!(lost(None), "not told by the mode of today");
+        open(None).caught_up().unwrap();
+        assert!(!lost(Some("boot 3")), "no note, no loss");
+        open(Some("boot 3")).note_synced().unwrap();
+        assert!(!lost(Some("boot 4")), "all was on disk");
     }
 
-    const EMPTY: Option<LogSummary> = Some(LogSummary { last_term: 0, last_index: None, lost: false });
-    const FOUNDED: Option<LogSummary> = Some(LogSummary { last_term: 0, last_index: Some(0), lost: false });
-    const RUNNING: Option<LogSummary> = Some(LogSummary { last_term: 1, last_index: Some(1), lost: false });
+    #[test]
+    fn a_node_killed_before_it_knew_why_its_log_was_empty_does_not_vote_with_part_of_one() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        let dir = tempfile::TempDir::new().unwrap();
+        assert!(Founding::open(disk.clone(), dir.path(), true, None).unwrap().refuses_votes());
+        // Meanwhile the leader has sent it a part of the log.
+        let again = Founding::open(disk.clone(), dir.path(), false, None).unwrap();
+        assert!(again.is_catching_up(), "founding.I2");
+        again.nothing_lost().unwrap();
+        assert!(!Founding::open(disk, dir.path(), false, None).unwrap().refuses_votes());
+    }
+
+    const EMPTY: Option<LogSummary> =
+        Some(LogSummary { last_term: 0, last_index: None, lost: false, term: 0, leads: false });
+    const FOUNDED: Option<LogSummary> =
+        Some(LogSummary { last_term: 0, last_index: Some(0), lost: false, term: 0, leads: false });
+    const RUNNING: Option<LogSummary> =
+        Some(LogSummary { last_term: 1, last_index: Some(1), lost: false, term: 0, leads: false });
 
     #[test]
     fn only_the_lowest_founds_and_only_when_every_log_is_empty() {

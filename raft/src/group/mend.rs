@@ -1,8 +1,8 @@
 //! Mends damaged records of this node's log with the copies of its peers.
 //!
 //! The log notes damage when a record is read (for a follower, a consumer, the scrub) and hands nothing of it out. Here
-//! the record is asked of the other members until one has it. Only entries that are applied on this node are mended in
-//! place: they are committed, so every member's copy is the same.
+//! the record is asked of the other members until one has it. Only entries that this node knows to be committed are
+//! mended with a peer's copy: every member's copy of those is the same.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -47,7 +47,8 @@ pub(crate) async fn run(
         let mut left = 0;
         for damage in damages {
             let peers = peers(&raft, &config);
-            match mend(&peers, &shared, &connections, &damage).await {
+            let committed = committed(&raft, &shared);
+            match mend(&peers, committed, &shared, &connections, &damage).await {
                 Ok(from) => {
                     shared.rot.mended.fetch_add(1, Ordering::Relaxed);
                     let (position, index) = (damage.position, damage.index);
@@ -70,6 +71,13 @@ pub(crate) async fn run(
     }
 }
 
+/// The last entry that this node knows to be committed.
+fn committed(raft: &OnceLock<Raft>, shared: &Shared) -> u64 {
+    let applied = shared.applied_index.load(Ordering::Acquire);
+    let local = raft.get().and_then(|raft| raft.metrics().borrow_watched().local_committed);
+    local.map_or(0, |id| id.index).max(applied)
+}
+
 /// Ids and addresses of the other members; before openraft runs, those of the group's birth.
 fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, String)> {
     let mut members: Vec<(u64, String)> = match raft.get() {
@@ -87,17 +95,18 @@ fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, String)> {
 /// Returns whose copy it was.
 async fn mend(
     peers: &[(u64, String)],
+    committed: u64,
     shared: &Shared,
     connections: &Connections,
     damage: &Damage,
 ) -> Result<String, String> {
-    if damage.index > shared.applied_index.load(Ordering::Acquire) {
-        return Err("it is not applied here yet".into());
-    }
     // Where only the disk is damaged, the page cache still has it.
     if let Some(record) = shared.log.cached_copy(damage) {
         store(shared, record).await?;
         return Ok("memory".into());
+    }
+    if damage.index > committed {
+        return Err("it is not known to be committed here yet".into());
     }
     let body = codec::encode(&RecordBody { index: damage.index, position: damage.position });
     let mut reasons = Vec::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use folio_engine::disk::Disk;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, ServerState, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
@@ -84,7 +84,9 @@ impl Group {
         let opened = host.blocking(move || recover::open(&opening, &on)).await;
         let recovered = opened.map_err(|error| data(error.into()))?.map_err(data)?;
         let log = recovered.log.state();
-        let founding = Founding::open(host.disk.clone(), &config.data_dir, log.last.is_none());
+        let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
+        let empty = log.last.is_none();
+        let founding = Founding::open(host.disk.clone(), &config.data_dir, empty, boot.as_deref());
         let founding = Arc::new(founding.map_err(|error| data(error.into()))?);
         let durable = Durable { index: log.last.map(|id| id.index), failed: None };
         let shared = Arc::new(Shared {
@@ -130,20 +132,13 @@ impl Group {
             tokio::spawn(Arc::new(peers).listen(listener)),
             tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
         ];
-        let raft_config = Arc::new(raft_config(&config, founding.is_catching_up())?);
+        let raft_config = Arc::new(raft_config(&config, founding.refuses_votes())?);
         let store = LogStore::new(shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let _ = started.set(raft.clone());
 
-        if config.flush == Flush::Async {
-            let rebooted =
-                founding.note_unsynced(&host.system.boot_id()).map_err(|error| data(error.into()))?;
-            if rebooted && !founding.is_catching_up() {
-                note_catch_up(&raft, &founding);
-            }
-        }
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
         let (publish, status) = watch::channel(first);
         let vigil = Vigil {
@@ -195,12 +190,15 @@ impl Group {
 }
 
 /// What this node's log holds, for a founder that asks.
-pub(crate) fn summary(shared: &Shared, founding: &Founding) -> LogSummary {
+pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>) -> LogSummary {
     let last = shared.log.state().last;
+    let metrics = raft.map(|raft| raft.metrics().borrow_watched().clone());
     LogSummary {
         last_term: last.map_or(0, |id| id.term),
         last_index: last.map(|id| id.index),
-        lost: founding.is_catching_up(),
+        lost: founding.refuses_votes(),
+        term: metrics.as_ref().map_or(0, |metrics| metrics.current_term),
+        leads: metrics.is_some_and(|metrics| metrics.state == ServerState::Leader),
     }
 }
 
@@ -234,18 +232,26 @@ async fn begin(
         match founding::decide(is_lowest, &answers) {
             Step::Found => match raft.initialize(config.nodes.clone()).await {
                 Ok(()) => {
-                    founding.nothing_lost();
+                    nothing_lost(&raft, &founding);
                     tracing::info!(members = config.nodes.len(), "group founded");
                 }
                 Err(error) => tracing::warn!(%error, "group not founded, trying again"),
             },
-            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => founding.nothing_lost(),
+            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => nothing_lost(&raft, &founding),
             Step::Wait => {}
             Step::CatchUp => note_catch_up(&raft, &founding),
         }
         tokio::time::sleep(founding::ASK_INTERVAL).await;
     }
     catch_up::run(raft, shared, founding, connections, config).await;
+}
+
+/// This node's log is empty because nothing was ever written.
+fn nothing_lost(raft: &Raft, founding: &Founding) {
+    match founding.nothing_lost() {
+        Ok(()) => raft.runtime_config().elect(true),
+        Err(error) => tracing::warn!(%error, "cannot note that nothing was lost, trying again"),
+    }
 }
 
 /// From now on, through any restart, this node neither votes nor campaigns until it has caught up.

@@ -250,7 +250,10 @@ impl Peers {
             Kind::Snapshot => self.snapshot(&frame.body).await,
             Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
             Kind::Room => Ok(crate::group::room::answer(&self.shared)),
-            Kind::Summary => Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding)).into()),
+            Kind::Summary => {
+                Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding, self.raft.get()))
+                    .into())
+            }
             Kind::Record => self.record(&frame.body),
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
         }
@@ -345,7 +348,9 @@ impl Peers {
         let (shared, saved) = (self.shared.clone(), checkpoint.clone());
         let saving = self.host.blocking(move || shared.checkpoints.save_snapshot(&saved));
         saving.await?.map_err(io::Error::other)?;
-        *self.shared.pending_reset.lock() = Some(checkpoint.base.clone());
+        if let Some(id) = checkpoint.base.id {
+            self.shared.pending_reset.lock().insert(id, checkpoint.base.clone());
+        }
         let snapshot = Snapshot { meta, snapshot: checkpoint };
         let response =
             self.raft()?.install_full_snapshot(wire.vote.vote(), snapshot).await.map_err(io::Error::other)?;

@@ -65,8 +65,7 @@ fn links(base_port: u16, size: u64) -> Vec<Link> {
 }
 
 impl Cluster {
-    /// Writes the configuration of the founding nodes below `dir` and starts them. Needs a tokio
-    /// runtime.
+    /// Writes the configuration of the founding nodes below `dir` and starts them.
     ///
     /// # Errors
     /// When files cannot be written or a process cannot be started.

@@ -17,10 +17,11 @@ mod pump;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 pub use flow::Flow;
@@ -45,10 +46,11 @@ pub struct Link {
     pub target: String,
 }
 
-/// All relays of a cluster; they end when this is dropped.
+/// All relays of a cluster, on a thread of their own; they end, and their ports are free, when this is
+/// dropped.
 pub struct Links {
     setter: Setter,
-    _relays: JoinSet<()>,
+    thread: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Sets the state of links; outlives them harmlessly.
@@ -64,7 +66,7 @@ impl std::ops::Deref for Links {
 }
 
 impl Links {
-    /// Starts a relay for each link. Needs a tokio runtime.
+    /// Starts a relay for each link.
     ///
     /// # Errors
     /// When a port is taken.
@@ -72,15 +74,20 @@ impl Links {
         let pairs = links.iter().flat_map(|link| [(link.from, link.to), (link.to, link.from)]);
         let directions: Arc<Directions> =
             Arc::new(pairs.map(|pair| (pair, watch::Sender::new(Flow::Pass))).collect());
-        let mut relays = JoinSet::new();
+        let mut listeners = Vec::new();
         for link in links {
             let listener = std::net::TcpListener::bind(&link.listen)
                 .with_context(|| format!("listen at {} for node {}", link.listen, link.from))?;
             listener.set_nonblocking(true).context("make a listener asynchronous")?;
-            let listener = TcpListener::from_std(listener).context("hand a listener to tokio")?;
-            relays.spawn(relay(listener, link.clone(), Arc::clone(&directions)));
+            listeners.push((listener, link.clone()));
         }
-        Ok(Self { setter: Setter(directions), _relays: relays })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("start the relays' runtime")?;
+        let (stop, stopped) = oneshot::channel();
+        let setter = Setter(Arc::clone(&directions));
+        let thread = std::thread::Builder::new().name("relays".to_owned());
+        let thread = thread.spawn(move || runtime.block_on(run(listeners, directions, stopped)));
+        Ok(Self { setter, thread: Some((stop, thread.context("start the relays' thread")?)) })
     }
 
     /// For whoever sets links while nobody else looks.
@@ -123,6 +130,36 @@ impl Setter {
     pub fn get(&self, from: u64, to: u64) -> Flow {
         self.0.get(&(from, to)).map_or(Flow::Pass, |direction| *direction.borrow())
     }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            // Whoever is gone already needs not be told.
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+}
+
+/// All relays, until told to stop.
+async fn run(
+    listeners: Vec<(std::net::TcpListener, Link)>,
+    directions: Arc<Directions>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let mut relays = JoinSet::new();
+    for (listener, link) in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                relays.spawn(relay(listener, link, Arc::clone(&directions)));
+            }
+            Err(error) => tracing::error!(%error, at = link.listen, "no relay"),
+        }
+    }
+    // An error means that the other side is gone, which is an end as well.
+    let _ = stopped.await;
+    relays.shutdown().await;
 }
 
 async fn relay(listener: TcpListener, link: Link, directions: Arc<Directions>) {

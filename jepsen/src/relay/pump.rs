@@ -75,9 +75,12 @@ async fn take(
         }
         let mut piece = BytesMut::with_capacity(PIECE_BYTES);
         let count = tokio::select! {
+            // What was sent after a change is dealt with after it.
+            biased;
             changed = until_it_changes(&mut direction) => { changed?; continue }
             count = from.read_buf(&mut piece) => count.map_err(|_| Broken)?,
         };
+        let flow = *direction.borrow();
         if flow == Flow::Swallow {
             lost = true;
             if count == 0 {
@@ -87,7 +90,7 @@ async fn take(
             continue;
         }
         if count == 0 {
-            return Ok(());
+            return until_it_passes(&mut direction).await;
         }
         due = due.max(Instant::now() + lateness(flow, dice)?);
         pieces.send((due, piece.freeze())).await.map_err(|_| Broken)?;

@@ -73,6 +73,16 @@ async fn a_cut_of_one_direction_swallows_that_one_without_a_word_and_lets_the_ot
 }
 
 #[tokio::test]
+async fn the_ports_of_relays_are_free_once_they_are_dropped() {
+    let pair = pair().await;
+    pair.links.set(1, 2, Flow::Swallow);
+    let next = TcpStream::connect(&pair.listen).await.unwrap();
+    drop(pair.links);
+    std::net::TcpListener::bind(&pair.listen).unwrap();
+    drop(next);
+}
+
+#[tokio::test]
 async fn the_answers_direction_can_be_cut_alone() {
     let mut pair = pair().await;
     pair.links.set(2, 1, Flow::Swallow);
@@ -108,8 +118,10 @@ async fn a_refused_link_resets_what_is_there_and_what_comes() {
     let mut pair = pair().await;
     pair.links.set(1, 2, Flow::Refuse);
     assert!(is_reset(&mut pair.dialer).await && is_reset(&mut pair.dialed).await);
-    let mut next = TcpStream::connect(&pair.listen).await.unwrap();
-    assert!(is_reset(&mut next).await);
+    // The reset may be quicker than the news that the connection was made.
+    if let Ok(mut next) = TcpStream::connect(&pair.listen).await {
+        assert!(is_reset(&mut next).await);
+    }
     pair.links.heal();
     pair.dialer = TcpStream::connect(&pair.listen).await.unwrap();
     (pair.dialed, _) = pair.listener.accept().await.unwrap();

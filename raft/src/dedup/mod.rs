@@ -5,8 +5,9 @@
 //! proposer looks there, and among what it has under way ([`flights`]), before a send goes into the log. The window is
 //! derived: it is filled by `apply`, and after a restart from the log's tail.
 //!
-//! What counts as the same message: topic, `UNIQ_KEY`, body, flag, tags, keys and the client's IP address. An
-//! application that sends one `Message` object again with another body or tag stores another message.
+//! What counts as the same message: topic, body, flag, the client's IP address and all properties, `UNIQ_KEY` among them,
+//! but those of tracing agents. The queue does not count: clients choose another one for a second attempt. An application
+//! that sends one `Message` object again with anything changed stores another message.
 //!
 //! It is not asked for retries of consumers and dead letters (`%RETRY%`, `%DLQ%`): a redelivered message keeps its key.
 //!
@@ -30,7 +31,7 @@ use folio_engine::log::CommitLog;
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::{MessageView, Messages, NewMessage};
 use folio_protocol::names::{is_dlq_topic, is_retry_topic};
-use folio_protocol::properties::{self, KEYS, TAGS, UNIQUE_KEY};
+use folio_protocol::properties::{self, UNIQUE_KEY};
 use parking_lot::Mutex;
 
 use crate::config::DedupConfig;
@@ -179,15 +180,30 @@ fn read(log: &CommitLog, position: u64) -> Option<Bytes> {
     log.bytes(position, size as usize).ok()
 }
 
-/// Whether a stored message is what a client sends now. Its times, its port and what else clients may put into the
-/// properties of a second attempt are allowed to differ.
+/// Properties that tracing agents write anew for each attempt.
+const TRACING: [&str; 8] =
+    ["traceparent", "tracestate", "baggage", "b3", "uber-trace-id", "sw8", "sw8-correlation", "sw8-x"];
+
+/// Whether a stored message is what a client sends now. Its times, its port and what tracing agents add are allowed to
+/// differ between two attempts; whatever an application says is not.
 fn is_same(message: &NewMessage, stored: &MessageView<'_>) -> bool {
-    let property = |name| properties::get(&message.properties, name) == stored.property(name);
     *stored.topic() == *message.topic
         && stored.body() == &message.body[..]
         && stored.flag() == message.flag
         && stored.born_host().ip() == message.born_host.ip()
-        && [UNIQUE_KEY, TAGS, KEYS].into_iter().all(property)
+        && said(&message.properties) == said(stored.properties())
+}
+
+/// What an application has put into the properties, in whatever order its client writes them.
+fn said(properties: &[u8]) -> Vec<(&str, &str)> {
+    let is_tracing = |name: &str| {
+        TRACING.iter().any(|known| known.eq_ignore_ascii_case(name))
+            || name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("x-b3-"))
+    };
+    let mut said: Vec<(&str, &str)> =
+        properties::iter(properties).filter(|(name, _)| !is_tracing(name)).collect();
+    said.sort_unstable();
+    said
 }
 
 #[cfg(test)]

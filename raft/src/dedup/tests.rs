@@ -112,6 +112,9 @@ fn dedup_i3_another_message_under_the_same_key_is_no_repeat() {
             message.properties = properties(&[("UNIQ_KEY", "A"), ("TAGS", "a"), ("KEYS", "k")])
         }),
         changed(&|message| message.properties = properties(&[("UNIQ_KEY", "B"), ("TAGS", "a")])),
+        changed(&|message| {
+            message.properties = properties(&[("UNIQ_KEY", "A"), ("TAGS", "a"), ("seq", "2")])
+        }),
     ];
     let own = rig.prints(&[message("A", "one")]);
     for other in others {

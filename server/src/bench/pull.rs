@@ -1,165 +1,176 @@
-//! `folio bench pull`: reads every queue of a topic, from its first message to its last and on.
-//!
-//! Each queue has one pull under way at a time, as a consumer's would; queues are spread over the connections.
+//! The load of PULLs: every queue has one pull in flight, the queues are spread over the connections.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use bytes::{Bytes, BytesMut};
-use folio_protocol::code::{RequestCode, ResponseCode};
-use folio_protocol::flags::pull_sys_flag;
+use anyhow::Result;
+use bytes::Bytes;
+use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{Header, PullMessageHeader, PullMessageResponseHeader};
-use folio_protocol::message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use folio_protocol::header::{GetMaxOffsetHeader, GetMinOffsetHeader, Header, OffsetResponseHeader};
+use tokio::time::sleep;
 
-use super::report::{Counts, Report};
-use super::route::{self, Route};
-use super::{Bench, Clock, watch};
+use super::options::{Begin, PullOptions};
+use super::queue_reader::{Outcome, Question, QueueReader};
+use super::run::{LOST, Shared, TIMEOUT};
+use super::target::Target;
+use super::wire::Wire;
+use crate::client::Client;
 
-/// Messages asked for at once: the most a RocketMQ server gives.
-const BATCH: i32 = 160;
-/// How long the server may hold a pull at the tail; short, so that the run ends on time.
-const SUSPEND_MS: i64 = 500;
-const READ_BYTES: usize = 1 << 20;
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Longer than a server holds a pull that waits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// After an error, so that a refusing server is not flooded.
+const REFUSED_PAUSE: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(bench: Bench) -> Result<Report> {
-    let Some(route) = route::find(&bench.namesrv, &bench.topic).await? else {
-        bail!("topic {} does not exist at {}", bench.topic, bench.namesrv);
-    };
-    if route.read_queues == 0 {
-        bail!("topic {} has no queue to read", bench.topic);
-    }
-    let durability = route::durability(&route.leader).await;
-    let (clock, done) = (bench.clock(), Arc::new(AtomicU64::new(0)));
-    let connections = bench.connections.min(route.read_queues as usize);
-    let mut tasks = Vec::new();
-    for number in 0..connections {
-        let queues = (0..route.read_queues).filter(|queue| *queue as usize % connections == number);
-        let puller = Puller {
-            bench: bench.clone(),
-            clock,
-            done: done.clone(),
-            counts: Counts::new(),
-            next: queues.map(|queue| (queue, 0)).collect(),
-            started: HashMap::new(),
-        };
-        tasks.push(tokio::spawn(puller.run(route.clone())));
-    }
-    watch(clock, done).await;
-    let mut all = Counts::new();
-    for task in tasks {
-        all.add(&task.await?);
-    }
-    // What was there may be read long before the time is up; waiting at the tail is no reading.
-    let duration = all.busy_since(clock.start).min(bench.duration);
-    let bench = Bench { duration, connections, outstanding: route.read_queues as usize, ..bench };
-    Ok(Report::new("pull", &bench, &all, durability))
+/// One connection and its queues, all of one broker.
+pub(super) struct Puller {
+    broker: String,
+    question: Question,
+    queues: Vec<QueueReader>,
 }
 
-struct Puller {
-    bench: Bench,
-    clock: Clock,
-    done: Arc<AtomicU64>,
-    counts: Counts,
-    /// The offset to pull next, by queue.
-    next: HashMap<u32, i64>,
-    /// When the pull under way was sent, by queue, which is also its number on the wire.
-    started: HashMap<u32, Instant>,
+/// Asks where each queue begins or ends, and spreads the queues over the connections.
+pub(super) async fn queues(targets: &[Target], options: &PullOptions) -> Result<Vec<Puller>> {
+    let question = Question {
+        topic: options.common.topic.as_str().into(),
+        group: options.group.as_str().into(),
+        batch: options.batch.try_into()?,
+        follow: options.follows(),
+        serialization: options.common.serialization.into(),
+    };
+    let each = options.connections.div_ceil(targets.len());
+    let mut pullers = Vec::new();
+    for target in targets {
+        let mut client = Client::connect(&target.address).await?;
+        let mut shares: Vec<Vec<QueueReader>> = (0..each).map(|_| Vec::new()).collect();
+        for queue in 0..target.queues {
+            let offset = begin(&mut client, &question, queue, options.from).await?;
+            shares[queue as usize % each].push(QueueReader::new(queue, offset));
+        }
+        let filled = shares.into_iter().filter(|queues| !queues.is_empty());
+        let (broker, question) = (&target.broker, &question);
+        pullers.extend(filled.map(|queues| Puller {
+            broker: broker.clone(),
+            question: question.clone(),
+            queues,
+        }));
+    }
+    Ok(pullers)
+}
+
+async fn begin(client: &mut Client, question: &Question, queue: u32, from: Begin) -> Result<i64> {
+    let (topic, queue_id) = (question.topic.clone(), queue.cast_signed());
+    let frame = match from {
+        Begin::Min => {
+            Frame::request(RequestCode::GetMinOffset, &GetMinOffsetHeader { topic, queue_id }, Bytes::new())
+        }
+        Begin::End => {
+            let header = GetMaxOffsetHeader { topic, queue_id, committed: true };
+            Frame::request(RequestCode::GetMaxOffset, &header, Bytes::new())
+        }
+    };
+    let answer = client.ask(frame, PATIENCE).await?;
+    Ok(OffsetResponseHeader::from_ext(&answer.ext)?.offset)
 }
 
 impl Puller {
-    async fn run(mut self, mut route: Route) -> Counts {
-        while !self.clock.is_over() {
-            if self.over_one_connection(&route).await.is_err() {
-                self.counts.broken(self.started.len() as u64);
-                tokio::time::sleep(RECONNECT_PAUSE).await;
-                if let Ok(Some(new)) = route::find(&self.bench.namesrv, &self.bench.topic).await {
-                    route = new;
+    /// How many queues it reads.
+    pub(super) fn queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Pulls until the time is up or all queues are read: how many pulls have no answer then.
+    pub(super) async fn run(mut self, shared: Arc<Shared>) -> usize {
+        while Instant::now() < shared.end() {
+            let targets = shared.targets();
+            if let Some(target) = targets.iter().find(|target| target.broker == self.broker) {
+                match self.session(&shared, target).await {
+                    Ok(true) => break,
+                    Ok(false) => self.fail(&shared, LOST, None),
+                    Err(error) => self.fail(&shared, LOST, Some(format!("{error:#}"))),
                 }
             }
-            self.started.clear();
+            shared.refresh();
+            sleep(RECONNECT_PAUSE).await;
         }
-        self.counts
+        self.in_flight()
     }
 
-    async fn over_one_connection(&mut self, route: &Route) -> Result<()> {
-        let mut socket = TcpStream::connect(&route.leader).await?;
-        socket.set_nodelay(true)?;
-        let (mut out, mut input) = (BytesMut::new(), BytesMut::new());
-        for (queue, offset) in self.next.clone() {
-            self.ask(queue, offset, &mut out)?;
+    fn in_flight(&self) -> usize {
+        self.queues.iter().filter(|queue| queue.asked.is_some()).count()
+    }
+
+    /// What was in flight is asked again on the next connection.
+    fn fail(&mut self, shared: &Shared, name: &str, remark: Option<String>) {
+        let mut tally = shared.tally.lock();
+        tally.failed(Instant::now(), name, self.in_flight());
+        if let Some(remark) = remark {
+            tally.note(name, remark);
         }
-        while !self.clock.is_over() {
-            socket.write_all_buf(&mut out).await?;
-            input.reserve(READ_BYTES);
-            if socket.read_buf(&mut input).await? == 0 {
-                bail!("{} closed the connection", route.leader);
+        for queue in &mut self.queues {
+            queue.asked = None;
+        }
+    }
+
+    /// Whether it is over; otherwise the leader moved.
+    async fn session(&mut self, shared: &Shared, target: &Target) -> Result<bool> {
+        let mut wire = Wire::connect(&target.address).await?;
+        loop {
+            let now = Instant::now();
+            if now >= shared.end() || self.queues.iter().all(|queue| queue.done) {
+                return Ok(true);
             }
-            while let Some(answer) = Frame::decode(&mut input)? {
-                self.take(&answer, &mut out)?;
+            if !shared.targets().contains(target) {
+                return Ok(false);
+            }
+            self.ask(&mut wire, now)?;
+            wire.write()?;
+            wire.wait(shared.end().min(now + TICK)).await?;
+            wire.read()?;
+            self.take_answers(shared, &mut wire)?;
+            let silent = |queue: &QueueReader| queue.asked.is_some_and(|asked| now >= asked + ANSWER_TIMEOUT);
+            if self.queues.iter().any(silent) {
+                self.fail(
+                    shared,
+                    TIMEOUT,
+                    Some(format!("{} did not answer a pull within {ANSWER_TIMEOUT:?}", target.address)),
+                );
+                return Ok(false);
+            }
+        }
+    }
+
+    fn ask(&mut self, wire: &mut Wire, now: Instant) -> Result<()> {
+        for (opaque, queue) in (0..).zip(&mut self.queues) {
+            if queue.is_ready(now) {
+                queue.request(&self.question, opaque).encode(&mut wire.outbox)?;
+                (queue.asked, queue.pause_until) = (Some(now), None);
             }
         }
         Ok(())
     }
 
-    fn ask(&mut self, queue: u32, offset: i64, out: &mut BytesMut) -> Result<()> {
-        let header = PullMessageHeader {
-            consumer_group: "folio_bench".into(),
-            topic: self.bench.topic.as_str().into(),
-            queue_id: queue as i32,
-            queue_offset: offset,
-            max_msg_nums: BATCH,
-            sys_flag: pull_sys_flag::SUSPEND | pull_sys_flag::SUBSCRIPTION,
-            commit_offset: 0,
-            suspend_timeout_millis: SUSPEND_MS,
-            subscription: Some("*".to_owned()),
-            sub_version: 0,
-            expression_type: Some("TAG".to_owned()),
-            max_msg_bytes: Some(i32::MAX),
-            request_source: None,
-            proxy_forward_client_id: None,
-        };
-        let mut request = Frame::request(RequestCode::PullMessage, &header, Bytes::new());
-        request.opaque = queue as i32;
-        request.encode(out)?;
-        self.started.insert(queue, Instant::now());
+    fn take_answers(&mut self, shared: &Shared, wire: &mut Wire) -> Result<()> {
+        let now = Instant::now();
+        let mut tally = shared.tally.lock();
+        while let Some(answer) = Frame::decode(&mut wire.inbox)? {
+            let queue = usize::try_from(answer.opaque).ok().and_then(|index| self.queues.get_mut(index));
+            let Some((queue, asked)) = queue.and_then(|queue| queue.asked.map(|asked| (queue, asked))) else {
+                continue;
+            };
+            match queue.answered(&answer, self.question.follow) {
+                Outcome::Found { messages, bytes } => tally.acked(now, asked, messages, bytes),
+                Outcome::Nothing => {}
+                Outcome::Refused => {
+                    tally.refused(now, answer.code, || answer.remark);
+                    queue.pause_until = Some(now + REFUSED_PAUSE);
+                    shared.refresh();
+                }
+            }
+        }
         Ok(())
     }
-
-    fn take(&mut self, answer: &Frame, out: &mut BytesMut) -> Result<()> {
-        let (queue, now) = (answer.opaque as u32, Instant::now());
-        let Some(started) = self.started.remove(&queue) else { return Ok(()) };
-        let ends =
-            [ResponseCode::PullNotFound, ResponseCode::PullOffsetMoved, ResponseCode::PullRetryImmediately];
-        if answer.code == ResponseCode::Success.code() {
-            let messages = count(&answer.body)?;
-            self.done.fetch_add(messages, Ordering::Relaxed);
-            if self.clock.measures(now) {
-                self.counts.ack(messages, answer.body.len() as u64, now.duration_since(started), now);
-            }
-        } else if ends.iter().all(|end| end.code() != answer.code) {
-            self.counts.error(answer.code);
-            bail!("a pull was refused: {}", answer.remark.clone().unwrap_or_default());
-        }
-        let header = PullMessageResponseHeader::from_ext(&answer.ext).context("the answer to a pull")?;
-        self.next.insert(queue, header.next_begin_offset);
-        self.ask(queue, header.next_begin_offset, out)
-    }
-}
-
-/// Messages in a pull's body.
-fn count(mut body: &[u8]) -> Result<u64> {
-    let mut messages = 0;
-    while !body.is_empty() {
-        let route = message::peek(body)?;
-        body = &body[route.total_size..];
-        messages += 1;
-    }
-    Ok(messages)
 }

@@ -1,128 +1,258 @@
-//! `folio bench send`: one task a connection, a window of requests outstanding on each.
+//! The load of SENDs: each connection keeps its share of the messages in flight, or of the rate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use bytes::Buf;
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use folio_protocol::code::ResponseCode;
+use folio_protocol::frame::{Frame, Serialization};
+use folio_protocol::ids::UniqueIds;
+use tokio::time::sleep;
 
-use super::report::{Counts, Report};
-use super::request::{Template, next_answer};
-use super::route::{self, Route};
-use super::{Bench, Clock, watch};
+use super::backoff::Backoff;
+use super::run::{LOST, Shared, TIMEOUT};
+use super::slots::Slots;
+use super::target::Target;
+use super::template::{Subject, Template};
+use super::wire::{Wire, first_answer};
 
-/// Room made before each read.
-const READ_BYTES: usize = 256 << 10;
-/// Pause before a broken connection is made again.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// How long answers are awaited after the end.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long an answer is waited for, as RocketMQ's own producers do by default.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a connection to a former leader gets to answer what is in flight.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Between two tries to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Longest sleep: how soon timeouts and moves are noticed.
+const TICK: Duration = Duration::from_millis(50);
+/// Bytes waiting to be written beyond which no more are made.
+const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+const PRODUCER_GROUP: &str = "folio_bench";
 
-pub(super) async fn run(bench: Bench) -> Result<Report> {
-    let route = route::find_or_create(&bench.namesrv, &bench.topic).await?;
-    let durability = route::durability(&route.leader).await;
-    let (clock, done) = (bench.clock(), Arc::new(AtomicU64::new(0)));
-    let mut tasks = Vec::new();
-    for number in 0..bench.connections {
-        let window = bench.outstanding / bench.connections
-            + usize::from(number < bench.outstanding % bench.connections);
-        let sender = Sender {
-            template: Template::new(&bench.topic, &route.broker, bench.size, number),
-            bench: bench.clone(),
-            clock,
-            done: done.clone(),
-            counts: Counts::new(),
-            started: vec![Instant::now(); window],
-            free: (0..window as u32).collect(),
-            next_queue: number as u32,
-        };
-        tasks.push(tokio::spawn(sender.run(route.clone())));
-    }
-    watch(clock, done).await;
-    let mut all = Counts::new();
-    for task in tasks {
-        all.add(&task.await?);
-    }
-    Ok(Report::new("send", &bench, &all, durability))
+/// What all connections of the load send.
+pub(super) struct Plan {
+    pub(super) topic: String,
+    pub(super) serialization: Serialization,
+    pub(super) body: Vec<u8>,
 }
 
-struct Sender {
-    template: Template,
-    bench: Bench,
-    clock: Clock,
-    done: Arc<AtomicU64>,
-    counts: Counts,
-    /// When the request in each slot was sent; a slot's number is its request's number on the wire.
-    started: Vec<Instant>,
-    free: Vec<u32>,
-    next_queue: u32,
+/// One connection's part of the load.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    plan: Arc<Plan>,
+    index: usize,
+    slots: Slots,
+    ids: UniqueIds,
+    counter: u16,
+    turn: usize,
+    /// In an open loop: time between two messages of this connection, and when the next is due.
+    interval: Option<Duration>,
+    due: Instant,
+    backoff: Backoff,
+    /// When to look for requests that wait too long.
+    look_at: Instant,
+}
+
+/// Why a connection is left.
+enum Left {
+    Over,
+    Moved,
+    Silent,
 }
 
 impl Sender {
-    async fn run(mut self, mut route: Route) -> Counts {
-        while !self.clock.is_over() {
-            // Whatever broke it, the requests under way have an unknown outcome and the route may be old.
-            if self.over_one_connection(&route).await.is_err() {
-                self.counts.broken((self.started.len() - self.free.len()) as u64);
-                tokio::time::sleep(RECONNECT_PAUSE).await;
-                if let Ok(Some(new)) = route::find(&self.bench.namesrv, &self.bench.topic).await {
-                    route = new;
-                }
-            }
-            self.free = (0..self.started.len() as u32).collect();
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        plan: Arc<Plan>,
+        index: usize,
+        share: usize,
+        rate: Option<f64>,
+    ) -> Self {
+        let now = Instant::now();
+        let tag = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+        Self {
+            shared,
+            plan,
+            index,
+            slots: Slots::new(share),
+            ids: UniqueIds::new([127, 0, 0, 1].into(), std::process::id(), tag.wrapping_add(index as u32)),
+            counter: 0,
+            turn: index,
+            interval: rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
+            due: now,
+            backoff: Backoff::new(now),
+            look_at: now,
         }
-        self.counts
     }
 
-    async fn over_one_connection(&mut self, route: &Route) -> std::io::Result<()> {
-        let mut socket = TcpStream::connect(&route.leader).await?;
-        socket.set_nodelay(true)?;
-        let (mut out, mut input) = (BytesMut::new(), BytesMut::new());
+    /// Sends until the time is up: how many requests have no answer then.
+    pub(super) async fn run(mut self) -> usize {
+        while Instant::now() < self.shared.end() {
+            let target = self.shared.target(self.index);
+            match self.session(&target).await {
+                Ok(Left::Over) => return self.slots.used(),
+                Ok(Left::Moved) => self.fail(LOST, None),
+                Ok(Left::Silent) => {
+                    self.fail(
+                        TIMEOUT,
+                        Some(format!("{} did not answer within {ANSWER_TIMEOUT:?}", target.address)),
+                    );
+                }
+                Err(error) => self.fail(LOST, Some(format!("{error:#}"))),
+            }
+            self.shared.refresh();
+            sleep(RECONNECT_PAUSE).await;
+        }
+        self.slots.used()
+    }
+
+    /// Everything in flight failed; the servers may or may not have it.
+    fn fail(&mut self, name: &str, remark: Option<String>) {
+        let lost = self.slots.clear();
+        let mut tally = self.shared.tally.lock();
+        tally.failed(Instant::now(), name, lost);
+        if let (Some(remark), true) = (remark, lost > 0) {
+            tally.note(name, remark);
+        }
+    }
+
+    async fn session(&mut self, target: &Target) -> Result<Left> {
+        let templates = self.templates(target)?;
+        let mut wire = Wire::connect(&target.address).await?;
+        let mut leave_by = None;
         loop {
             let now = Instant::now();
-            if now < self.clock.end {
-                self.fill(route, now, &mut out);
-                socket.write_all_buf(&mut out).await?;
-            } else if self.free.len() == self.started.len() || now > self.clock.end + DRAIN {
-                return Ok(());
+            if now >= self.shared.end() {
+                return Ok(Left::Over);
             }
-            input.reserve(READ_BYTES);
-            let read = tokio::time::timeout(DRAIN, socket.read_buf(&mut input)).await;
-            if read.map_err(|_| std::io::ErrorKind::TimedOut)?? == 0 {
-                return Err(std::io::ErrorKind::ConnectionReset.into());
+            if leave_by.is_none() && self.shared.target(self.index) != *target {
+                leave_by = Some(now + LEAVE_TIMEOUT);
             }
-            self.take(&mut input)?;
+            match leave_by {
+                Some(by) if self.slots.used() == 0 || now >= by => return Ok(Left::Moved),
+                Some(_) => {}
+                None => self.fill(&templates, &mut wire.outbox, now),
+            }
+            wire.write()?;
+            wire.wait(self.wake_at(now)).await?;
+            wire.read()?;
+            self.take_answers(&mut wire.inbox)?;
+            if self.is_silent(now) {
+                return Ok(Left::Silent);
+            }
         }
     }
 
-    fn fill(&mut self, route: &Route, now: Instant, out: &mut BytesMut) {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        while let Some(slot) = self.free.pop() {
-            self.started[slot as usize] = now;
-            self.next_queue = (self.next_queue + 1) % route.write_queues.max(1);
-            self.template.encode(slot, self.next_queue, now_ms, out);
+    fn templates(&self, target: &Target) -> Result<Vec<Template>> {
+        let subject = |queue| Subject {
+            topic: self.plan.topic.as_str().into(),
+            producer_group: PRODUCER_GROUP.into(),
+            broker_name: target.broker.as_str().into(),
+            queue,
+            body_bytes: self.plan.body.len(),
+            serialization: self.plan.serialization,
+        };
+        (0..target.queues).map(|queue| Template::new(&subject(queue))).collect()
+    }
+
+    /// Makes all requests that are due and have room.
+    fn fill(&mut self, templates: &[Template], outbox: &mut BytesMut, now: Instant) {
+        if self.backoff.holds(now) || templates.is_empty() {
+            return;
+        }
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let born_ms = since_epoch.as_millis() as u64;
+        while self.slots.has_room() && outbox.len() < OUTBOX_BYTES_MAX && self.is_due(now) {
+            let due = self.interval.map_or(now, |_| self.due);
+            let Some(opaque) = self.slots.take(due, now) else { return };
+            self.due = self.interval.map_or(now, |interval| due + interval);
+            let key = self.ids.id(born_ms, self.counter);
+            self.counter = self.counter.wrapping_add(1);
+            templates[self.turn % templates.len()].put(outbox, opaque, born_ms, &key, &self.plan.body);
+            self.turn = self.turn.wrapping_add(1);
         }
     }
 
-    fn take(&mut self, input: &mut BytesMut) -> std::io::Result<()> {
+    fn is_due(&self, now: Instant) -> bool {
+        self.interval.is_none() || self.due <= now
+    }
+
+    fn wake_at(&self, now: Instant) -> Instant {
+        let mut at = self.shared.end().min(now + TICK);
+        if self.backoff.holds(now) {
+            at = at.min(self.backoff.until());
+        } else if self.interval.is_some() && self.slots.has_room() {
+            at = at.min(self.due.max(now));
+        }
+        at
+    }
+
+    /// Whether a request waits too long. Looking through all slots costs, so it is done now and then.
+    fn is_silent(&mut self, now: Instant) -> bool {
+        if now < self.look_at {
+            return false;
+        }
+        self.look_at = now + TICK;
+        self.slots.oldest().is_some_and(|sent| now >= sent + ANSWER_TIMEOUT)
+    }
+
+    fn take_answers(&mut self, inbox: &mut BytesMut) -> Result<()> {
         let now = Instant::now();
-        let mut acked = 0;
-        while let Some(answer) = next_answer(input).map_err(std::io::Error::other)? {
-            let Some(started) = self.started.get(answer.opaque as usize).copied() else { continue };
-            self.free.push(answer.opaque);
-            if answer.code == 0 {
-                acked += 1;
-                if self.clock.measures(now) {
-                    self.counts.ack(1, self.bench.size as u64, now.duration_since(started), now);
-                }
-            } else if self.clock.measures(now) {
-                self.counts.error(answer.code);
+        let shared = Arc::clone(&self.shared);
+        let mut tally = shared.tally.lock();
+        let (mut taken, mut refused) = (0, false);
+        while let Some(answer) = first_answer(&inbox[taken..])? {
+            taken += answer.frame.len();
+            let Some(due) = self.slots.give(answer.opaque) else { continue };
+            if answer.code == ResponseCode::Success.code() {
+                tally.acked(now, due, 1, self.plan.body.len() as u64);
+            } else {
+                tally.refused(now, answer.code, || remark(answer.frame));
+                refused = true;
             }
         }
-        self.done.fetch_add(acked, Ordering::Relaxed);
+        if refused {
+            self.backoff.refused(now);
+            shared.refresh();
+        } else if taken > 0 {
+            self.backoff.accepted();
+        }
+        inbox.advance(taken);
         Ok(())
+    }
+}
+
+/// The words of an answer.
+fn remark(frame: &[u8]) -> Option<String> {
+    Frame::decode(&mut BytesMut::from(frame)).ok().flatten()?.remark
+}
+
+/// Spreads requests in flight over connections: each has one, and the first ones the rest.
+pub(super) fn share(outstanding: usize, connections: usize, index: usize) -> usize {
+    outstanding / connections + usize::from(index < outstanding % connections)
+}
+
+/// A body of printable bytes.
+pub(super) fn body(size: usize) -> Vec<u8> {
+    (b'a'..=b'z').cycle().take(size).collect()
+}
+
+/// Fails if nothing was acknowledged.
+pub(super) fn check(acked: u64, what: &str) -> Result<()> {
+    if acked == 0 { Err(anyhow!("no message was {what}")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_what_was_asked_for() {
+        for (outstanding, connections) in [(1, 1), (7, 3), (256, 4), (5, 5)] {
+            let shares = (0..connections).map(|index| share(outstanding, connections, index));
+            assert!(shares.clone().all(|share| share > 0));
+            assert_eq!(shares.sum::<usize>(), outstanding);
+        }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Not here: what a node does (`node.rs`), how a cluster on one machine is run (`cluster/`).
 
-mod bench;
 mod cluster;
 mod node;
 mod table;
@@ -15,7 +14,7 @@ pub(crate) use cluster::ask_status;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::logging;
+use crate::{bench, logging};
 
 /// What a command waits for one node's answer.
 const PATIENCE: Duration = Duration::from_secs(10);

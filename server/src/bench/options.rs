@@ -1,0 +1,275 @@
+//! What a load is asked to be.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use folio_protocol::frame;
+use folio_protocol::limits::{BODY_BYTES_MAX, PULL_MESSAGES_MAX};
+use folio_protocol::names;
+
+/// Connections a load may open: more than any server on one machine needs to be busy.
+const CONNECTIONS_MAX: usize = 1_024;
+/// Connections of a send that names no number.
+const CONNECTIONS: usize = 4;
+/// Requests in flight on one connection: what tells them apart has room for more.
+const OUTSTANDING_MAX: usize = 100_000;
+/// Longest run, a week: a typing error should not hold a terminal for years.
+const SECONDS_MAX: f64 = 604_800.0;
+
+/// `folio bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub load: Load,
+}
+
+/// The loads.
+#[derive(Debug, Subcommand)]
+pub enum Load {
+    /// Send messages: as many in flight as --outstanding says, or as many a second as --rate says.
+    Send(SendOptions),
+    /// Pull messages from all queues as fast as it goes.
+    Pull(PullOptions),
+}
+
+/// What both loads need.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The NameServers; several with `;` or `,` are tried in turn.
+    #[arg(short = 'n', long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
+    pub namesrv: String,
+    /// The topic. `send` creates it if it is missing.
+    #[arg(short, long)]
+    pub topic: String,
+    /// How long to measure.
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub seconds: f64,
+    /// How request headers are written.
+    #[arg(long, value_enum, default_value_t = Headers::Json)]
+    pub serialization: Headers,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How request headers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Headers {
+    /// JSON, as most clients do.
+    Json,
+    /// RocketMQ's binary header.
+    Rocketmq,
+}
+
+/// `folio bench send`.
+#[derive(Debug, Clone, Args)]
+pub struct SendOptions {
+    /// Where, what and how long.
+    #[command(flatten)]
+    pub common: Common,
+    /// Bytes of a message's body.
+    #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
+    pub size: usize,
+    /// How long to run before measuring.
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub warmup: f64,
+    /// Messages in flight, over all connections.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub outstanding: usize,
+    /// Connections. Default: 4, or fewer if fewer messages are in flight.
+    #[arg(long, value_name = "N")]
+    pub connections: Option<usize>,
+    /// Send to the first N queues of each broker, and create a missing topic with N. Default: all of the
+    /// route, 8 in a new topic.
+    #[arg(long, value_name = "N")]
+    pub queues: Option<u32>,
+    /// Messages a second (an open loop): latency then counts from when a message was due, not from when
+    /// it could be sent.
+    #[arg(long, value_name = "R")]
+    pub rate: Option<f64>,
+}
+
+/// `folio bench pull`.
+#[derive(Debug, Clone, Args)]
+pub struct PullOptions {
+    /// Where, what and how long.
+    #[command(flatten)]
+    pub common: Common,
+    /// Where to begin: at each queue's first message and to its end, or at its end, waiting for more.
+    #[arg(long, value_enum, default_value_t = Begin::Min)]
+    pub from: Begin,
+    /// Messages asked for with each pull.
+    #[arg(long, value_name = "N", default_value_t = PULL_MESSAGES_MAX)]
+    pub batch: usize,
+    /// Connections; each queue has one pull in flight on one of them.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub connections: usize,
+    /// The consumer group that pulls.
+    #[arg(long, default_value = "folio_bench")]
+    pub group: String,
+    /// Wait for more messages at the end of the queues instead of stopping there.
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// Where pulls begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Begin {
+    /// The first message there is.
+    Min,
+    /// The next message to come.
+    End,
+}
+
+impl From<Headers> for frame::Serialization {
+    fn from(headers: Headers) -> Self {
+        match headers {
+            Headers::Json => Self::Json,
+            Headers::Rocketmq => Self::Rocketmq,
+        }
+    }
+}
+
+impl Common {
+    /// The NameServers, one by one.
+    pub fn namesrvs(&self) -> Vec<String> {
+        let parts = self.namesrv.split([';', ',']).map(str::trim);
+        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// How long to measure.
+    pub fn measured(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    fn check(&self) -> Result<()> {
+        names::check_topic(&self.topic)?;
+        for address in self.namesrvs() {
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            ensure!(port.is_some(), "--namesrv {address}: expected HOST:PORT, as in 127.0.0.1:9876");
+        }
+        ensure!(!self.namesrvs().is_empty(), "--namesrv is empty: expected HOST:PORT, as in 127.0.0.1:9876");
+        let seconds = self.seconds;
+        ensure!(
+            seconds > 0.0 && seconds <= SECONDS_MAX,
+            "--seconds {seconds}: expected more than 0, at most {SECONDS_MAX}"
+        );
+        Ok(())
+    }
+}
+
+impl SendOptions {
+    /// How long to run before measuring.
+    pub fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.warmup)
+    }
+
+    /// How many connections.
+    pub fn connections(&self) -> usize {
+        self.connections.unwrap_or(CONNECTIONS.min(self.outstanding))
+    }
+
+    /// Refuses what cannot be done.
+    pub fn check(&self) -> Result<()> {
+        self.common.check()?;
+        within("--size", self.size, BODY_BYTES_MAX)?;
+        within("--outstanding", self.outstanding, OUTSTANDING_MAX)?;
+        within("--connections", self.connections(), CONNECTIONS_MAX)?;
+        let warmup = self.warmup;
+        ensure!(
+            (0.0..=SECONDS_MAX).contains(&warmup),
+            "--warmup {warmup}: expected 0 or more, at most {SECONDS_MAX}"
+        );
+        if !names::is_sendable_topic(&self.common.topic) {
+            bail!("--topic {}: no client may send to it", self.common.topic);
+        }
+        ensure!(
+            self.outstanding >= self.connections(),
+            "--outstanding {} is less than one message for each of {} connections: lower --connections",
+            self.outstanding,
+            self.connections()
+        );
+        if let Some(queues) = self.queues {
+            within("--queues", queues as usize, 65_536)?;
+        }
+        if let Some(rate) = self.rate {
+            ensure!(rate.is_finite() && rate > 0.0, "--rate {rate}: expected more than 0 messages a second");
+        }
+        Ok(())
+    }
+}
+
+impl PullOptions {
+    /// Refuses what cannot be done.
+    pub fn check(&self) -> Result<()> {
+        self.common.check()?;
+        names::check_group(&self.group)?;
+        within("--batch", self.batch, PULL_MESSAGES_MAX)?;
+        within("--connections", self.connections, CONNECTIONS_MAX)
+    }
+
+    /// Whether the end of the queues is waited at.
+    pub fn follows(&self) -> bool {
+        self.follow || self.from == Begin::End
+    }
+}
+
+fn within(key: &str, value: usize, max: usize) -> Result<()> {
+    ensure!((1..=max).contains(&value), "{key} {value}: expected 1 to {max}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn refusal(arguments: &str) -> String {
+        let line = std::iter::once("bench").chain(arguments.split(' '));
+        let checked = match Line::try_parse_from(line).unwrap().bench.load {
+            Load::Send(options) => options.check(),
+            Load::Pull(options) => options.check(),
+        };
+        checked.map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn ordinary_arguments_pass() {
+        assert_eq!(refusal("send --namesrv a:1;b:2 --topic t --size 1024 --outstanding 64 --seconds 5"), "");
+        assert_eq!(refusal("send -t t --outstanding 1"), "");
+        assert_eq!(refusal("send -n 127.0.0.1:9876 -t t --rate 1000 --serialization rocketmq --json"), "");
+        assert_eq!(refusal("pull --topic t --from end --seconds 1"), "");
+    }
+
+    #[test]
+    fn a_refusal_names_the_argument_and_what_is_expected() {
+        assert_eq!(refusal("send -t t --size 0"), "--size 0: expected 1 to 4194304");
+        assert!(refusal("send -t t --outstanding 2 --connections 3").contains("lower --connections"));
+        assert!(refusal("send -t t --seconds 0").starts_with("--seconds 0: expected more than 0"));
+        assert!(refusal("send -t t --seconds NaN").starts_with("--seconds NaN"));
+        assert!(refusal("send -t t --warmup inf").starts_with("--warmup inf"));
+        assert!(refusal("send -t t --rate 0").starts_with("--rate 0"));
+        assert!(refusal("send -t a.b").contains("illegal characters"));
+        assert!(refusal("send -t SCHEDULE_TOPIC_XXXX").contains("no client may send"));
+        assert!(refusal("pull -t t -n nowhere").starts_with("--namesrv nowhere: expected HOST:PORT"));
+        assert!(refusal("pull -t t -n ;").starts_with("--namesrv is empty"));
+        assert!(refusal("pull -t t --batch 1000").starts_with("--batch 1000: expected 1 to 160"));
+    }
+
+    #[test]
+    fn name_servers_are_split_at_either_separator() {
+        let line = Line::try_parse_from(["bench", "pull", "-t", "t", "-n", "a:1; b:2,c:3;"]).unwrap();
+        let Load::Pull(options) = line.bench.load else { panic!("not a pull") };
+        assert_eq!(options.common.namesrvs(), ["a:1", "b:2", "c:3"]);
+        assert!(!options.follows());
+    }
+}

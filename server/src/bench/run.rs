@@ -1,0 +1,182 @@
+//! Runs a load: prepares the topic, starts the connections, keeps the route fresh, sums up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::options::{BenchArgs, Common, Load, PullOptions, SendOptions};
+use super::send::{Plan, Sender, body, check, share};
+use super::summary::{Frame, Summary};
+use super::tally::Tally;
+use super::target::{Directory, Purpose, Target, durability};
+use super::{progress, pull};
+
+/// How a request failed that lost its connection.
+pub(super) const LOST: &str = "CONNECTION_LOST";
+/// How a request failed that was not answered.
+pub(super) const TIMEOUT: &str = "TIMEOUT";
+/// How often the route is asked for without a reason to.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How often at most: a flood of errors must not become one of questions.
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the connections of a load share. All run on one thread, so its locks are never waited for.
+pub(super) struct Shared {
+    pub(super) tally: Mutex<Tally>,
+    targets: RwLock<Arc<Vec<Target>>>,
+    stale: Notify,
+    end: Instant,
+}
+
+impl Shared {
+    fn new(common: &Common, warmup: Duration, targets: Vec<Target>) -> Result<Arc<Self>> {
+        let from = Instant::now() + warmup;
+        let end = from + common.measured();
+        Ok(Arc::new(Self {
+            tally: Mutex::new(Tally::new(from, end)?),
+            targets: RwLock::new(Arc::new(targets)),
+            stale: Notify::new(),
+            end,
+        }))
+    }
+
+    /// When the load ends.
+    pub(super) fn end(&self) -> Instant {
+        self.end
+    }
+
+    /// All brokers as last heard.
+    pub(super) fn targets(&self) -> Arc<Vec<Target>> {
+        Arc::clone(&self.targets.read())
+    }
+
+    /// The broker of one connection.
+    pub(super) fn target(&self, index: usize) -> Target {
+        let targets = self.targets();
+        targets[index % targets.len()].clone()
+    }
+
+    /// Asks for the route again, soon.
+    pub(super) fn refresh(&self) {
+        self.stale.notify_one();
+    }
+}
+
+/// Keeps the route as the NameServers know it.
+async fn keep_route(shared: Arc<Shared>, mut directory: Directory) {
+    loop {
+        let _ = timeout(REFRESH_EVERY, shared.stale.notified()).await;
+        // An answer without a leader is an election under way: the last known one is as good as any.
+        if let Ok(Some(targets)) = directory.lookup().await
+            && *shared.targets() != targets
+        {
+            *shared.targets.write() = Arc::new(targets);
+        }
+        sleep(REFRESH_PAUSE).await;
+    }
+}
+
+/// Runs the load that was asked for and prints what it came to. Fails if nothing was acknowledged.
+pub async fn run(args: BenchArgs) -> Result<()> {
+    match args.load {
+        Load::Send(options) => send(options).await,
+        Load::Pull(options) => pull(options).await,
+    }
+}
+
+async fn send(options: SendOptions) -> Result<()> {
+    options.check()?;
+    let common = &options.common;
+    let mut directory = Directory::new(common.namesrvs(), &common.topic, Purpose::Send, options.queues);
+    let targets = directory.prepare().await?;
+    let durability = durability(&targets[0].address).await;
+    // Every broker needs a connection, and every connection a message.
+    let connections = options.connections().max(targets.len()).min(options.outstanding);
+    let shared = Shared::new(common, options.warmup(), targets)?;
+    let plan = Arc::new(Plan {
+        topic: common.topic.clone(),
+        serialization: common.serialization.into(),
+        body: body(options.size),
+    });
+    let mut senders = JoinSet::new();
+    for index in 0..connections {
+        let share = share(options.outstanding, connections, index);
+        let rate = options.rate.map(|rate| rate / connections as f64);
+        senders.spawn(Sender::new(Arc::clone(&shared), Arc::clone(&plan), index, share, rate).run());
+    }
+    let unanswered = finish(&shared, directory, common, senders).await;
+    let frame = Frame {
+        load: "send",
+        topic: common.topic.clone(),
+        size: Some(options.size as u64),
+        outstanding: options.outstanding,
+        rate: options.rate,
+        durability,
+        unanswered,
+    };
+    tell(common, &shared, frame, "acknowledged")
+}
+
+async fn pull(options: PullOptions) -> Result<()> {
+    options.check()?;
+    let common = &options.common;
+    let mut directory = Directory::new(common.namesrvs(), &common.topic, Purpose::Pull, None);
+    let targets = directory.prepare().await?;
+    directory.allow_group(&options.group).await?;
+    let durability = durability(&targets[0].address).await;
+    let readers = pull::queues(&targets, &options).await?;
+    // The first messages are part of what is measured.
+    let shared = Shared::new(common, Duration::ZERO, targets)?;
+    let in_flight = readers.iter().map(pull::Puller::queues).sum();
+    let mut pullers = JoinSet::new();
+    for reader in readers {
+        pullers.spawn(reader.run(Arc::clone(&shared)));
+    }
+    let unanswered = finish(&shared, directory, common, pullers).await;
+    let frame = Frame {
+        load: "pull",
+        topic: common.topic.clone(),
+        size: None,
+        outstanding: in_flight,
+        rate: None,
+        durability,
+        unanswered,
+    };
+    tell(common, &shared, frame, "received")
+}
+
+/// Waits for all connections: how many requests are left without an answer.
+async fn finish(
+    shared: &Arc<Shared>,
+    directory: Directory,
+    common: &Common,
+    mut tasks: JoinSet<usize>,
+) -> usize {
+    let keeper = tokio::spawn(keep_route(Arc::clone(shared), directory));
+    let drawing = (!common.json).then(|| tokio::spawn(progress::show(Arc::clone(shared))));
+    let mut unanswered = 0;
+    while let Some(ended) = tasks.join_next().await {
+        unanswered += ended.unwrap_or_default();
+    }
+    shared.tally.lock().end(Instant::now());
+    keeper.abort();
+    if let Some(drawing) = drawing {
+        drawing.abort();
+    }
+    unanswered
+}
+
+fn tell(common: &Common, shared: &Shared, frame: Frame, what: &str) -> Result<()> {
+    let summary = Summary::new(frame, &shared.tally.lock());
+    if common.json {
+        println!("{}", serde_json::to_string(&summary)?);
+    } else {
+        println!("{summary}");
+    }
+    check(summary.acked, what)
+}

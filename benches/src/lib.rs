@@ -1,7 +1,7 @@
 //! What the micro-benchmarks work on: requests, messages and logs like those of a busy broker.
 //!
 //! They measure parts alone, on one thread, so that a change of one part shows; what a cluster does is
-//! measured by `folio bench`. Run them with `cargo bench -p folio-benches`, or one family with
+//! measured by `benches/cluster`. Run them with `cargo bench -p folio-benches`, or one family with
 //! `cargo bench -p folio-benches --bench codec`.
 //!
 //! Figures of the log include the real disk of the temporary directory, without syncs: a sync would be

@@ -30,7 +30,7 @@ const DEFECTS: [Defect; 7] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
-        workload: "log,retry",
+        workload: "log,linearizable",
         nemeses: &["power-cut"],
     },
     Defect {
@@ -42,7 +42,7 @@ const DEFECTS: [Defect; 7] = [
     Defect {
         name: "vote-before-log",
         promise: "vote after the log before it is durable",
-        workload: "log,retry",
+        workload: "log,linearizable",
         nemeses: &["power-cut"],
     },
     Defect {
@@ -54,13 +54,13 @@ const DEFECTS: [Defect; 7] = [
     Defect {
         name: "skip-truncation",
         promise: "cut off what the leader does not have",
-        workload: "log,retry",
+        workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
     },
     Defect {
         name: "forget-undo",
         promise: "give offsets back that a truncation frees",
-        workload: "log,retry",
+        workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
     },
     Defect {
@@ -163,7 +163,7 @@ async fn once(plan: &PlantedPlan, defect: &Defect, nemesis: &str, seed: u64) -> 
     command.args(["--minutes", &plan.minutes.to_string(), "--seed", &seed.to_string()]);
     command.args(["--base-port", &plan.base_port.to_string()]);
     command.arg("--folio").arg(&plan.binary).arg("--dir").arg(plan.dir.join(format!("{name}-{seed}")));
-    command.env(VARIABLE, defect.name).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.env(VARIABLE, defect.name).stdin(Stdio::null()).stderr(Stdio::null());
     let done = command.output().await.context("start a run")?;
     let code = done.status.code();
     anyhow::ensure!(matches!(code, Some(0 | 1)), "the run with {name} under {nemesis} ended with {code:?}");

@@ -351,3 +351,25 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         snapshot_of(checkpoint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Topic;
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_is_read_and_asks_for_no_window() {
+        let mut metadata = Metadata::default();
+        metadata.apply(Command::CreateTopic(Topic::new("orders", 4)));
+        let membership = StoredMembership::default();
+        let now = State::encode(&membership, &metadata, Some(7));
+        let state = State::decode(&now).unwrap();
+        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(7)));
+        // Without the byte that says there is an index, and without the index.
+        let earlier = State::decode(&now[..now.len() - 9]).unwrap();
+        assert_eq!((earlier.metadata.topic("orders").is_some(), earlier.dedup_from), (true, None));
+        assert!(
+            State::decode(&now[..now.len() - 10]).is_err() && State::decode(&now[..now.len() - 1]).is_err()
+        );
+    }
+}

@@ -28,6 +28,8 @@ pub(super) struct DiskFault(pub(super) Kind);
 
 /// How long a fault may take to be met by the process.
 const MET_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a process whose log is poisoned may take to end: it answers what waits first.
+const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// Space left when a disk gets full: at most so many KiB.
 const LEFT_KIB_MAX: u64 = 2048;
 /// Operations that fail before the disk works again.
@@ -124,8 +126,27 @@ impl Nemesis for DiskFault {
             for id in cluster.ids() {
                 cluster.node(id)?.disk()?.set_faults(Faults::default());
             }
+            until_ended(cluster).await?;
             cluster.revive_all()
         })
+    }
+}
+
+/// Waits for excused processes that are on their way out: one that is taken for running loses its
+/// excuse and ends a moment later. A process that says it serves has survived.
+async fn until_ended(cluster: &mut Cluster) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut ending = false;
+        for id in cluster.ids() {
+            let node = cluster.node_mut(id)?;
+            let runs = node.is_excused() && node.is_started() && node.ended().is_none();
+            ending |= runs && !cluster.status(id).await.is_ok_and(|status| status.role != "stopped");
+        }
+        if !ending || started.elapsed() > END_TIMEOUT {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -303,6 +303,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let snapshot = match load_snapshot(&self.shared, position) {
                 Ok(snapshot) => snapshot,
                 Err(error) => {
+                    // A replica that needs one is sent another, made now.
                     tracing::warn!(position, %error, "snapshot not readable, trying an older one");
                     continue;
                 }

@@ -50,7 +50,11 @@ pub enum IdentityError {
         configured: String,
     },
     /// The identity file is not one.
-    #[error("{} is damaged: {reason}", .file.display())]
+    #[error(
+        "{} is damaged: {reason}; it says whose the directory is (cluster, group, node_id, segment_bytes): if you are sure \
+         that it is this node's, remove the file and start again",
+        .file.display()
+    )]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -142,6 +146,23 @@ mod tests {
         assert!(error.contains("in use by another process"), "{error}");
         drop(lock);
         drop(claim(&disk, &config).unwrap());
+        let file = config.data_dir.join(FILE);
+        let whole = std::fs::read(&file).unwrap();
+        for length in 0..whole.len() - 1 {
+            std::fs::write(&file, &whole[..length]).unwrap();
+            let error = claim(&disk, &config).map(drop).unwrap_err().to_string();
+            let named = error.contains(file.to_str().unwrap()) || error.contains("log.segment_size");
+            assert!(named, "cut at {length}: {error}");
+            std::fs::write(&file, [&whole[..length], &[whole[length] ^ 1], &whole[length + 1..]].concat())
+                .unwrap();
+            assert!(
+                claim(&disk, &config).is_err() || whole[length].is_ascii_whitespace(),
+                "flip at {length}"
+            );
+            std::fs::write(&file, vec![0; whole.len()]).unwrap();
+            assert!(claim(&disk, &config).is_err(), "zeros");
+        }
+        std::fs::write(&file, &whole).unwrap();
         let other = NodeConfig { node_id: 2, ..config.clone() };
         let error = claim(&disk, &other).map(drop).unwrap_err().to_string();
         assert!(error.contains("belongs to node_id 1, the configuration says node_id 2"), "{error}");

@@ -49,7 +49,10 @@ pub enum OpenError {
         expected: u64,
     },
     /// A small state file is damaged beyond its redundancy.
-    #[error("{file} is damaged ({reason}); repair this replica from a peer before it votes again")]
+    #[error(
+        "{file} is damaged ({reason}); keep it, move the data directory away and start with an empty one: the node gets \
+         its log from the others, and votes once it has caught up"
+    )]
     StateFile {
         /// The file.
         file: PathBuf,

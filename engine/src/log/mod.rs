@@ -92,8 +92,8 @@ pub enum OnRot {
     /// Refuses, and changes nothing.
     #[default]
     Refuse,
-    /// Ends the log before the first damaged record. The caller has noted durably that this replica lost what it had
-    /// acknowledged, and must not vote before it has caught up.
+    /// Ends the log before the first damaged record, also when the durable mark itself is damaged. The caller has noted
+    /// durably that this replica lost what it had acknowledged, and must not vote before it has caught up.
     Cut,
 }
 

@@ -41,7 +41,14 @@ pub(super) fn open(
     let start = Start::load(&*disk, &start_path)?;
     let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC)?;
     let durable_path = dir.join("durable");
-    let mut mark = Mark::open(&*disk, &durable_path, &start)?;
+    let mut mark = match Mark::open(&*disk, &durable_path, &start) {
+        // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
+        Err(OpenError::StateFile { .. }) if on_rot == OnRot::Cut => {
+            disk.remove(&durable_path).context("remove", &durable_path)?;
+            Mark::open(&*disk, &durable_path, &start)?
+        }
+        opened => opened?,
+    };
     let recovered = Recovery::new(&*disk, &directory, config, start, &mark, on_rot)?;
     let recovered = recovered.run(base, &mut mark)?;
     mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;

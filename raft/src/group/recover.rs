@@ -4,6 +4,7 @@
 //! its first record, nothing at all. Whatever is older than the log's durable end is replayed through `apply`
 //! once a leader says what is committed.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 use folio_engine::counters::QueueCounters;
 use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
-use folio_engine::log::{CommitLog, LogConfig, OnRot, OpenError};
+use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
+use folio_engine::record::{HEADER_BYTES, RecordKind};
+use folio_protocol::message::peek;
 
 use super::founding;
 use crate::config::{Flush, GroupConfig};
@@ -22,6 +25,9 @@ use crate::state_machine::State;
 
 /// Bytes of recent records kept in memory for replication and apply.
 const CACHE_BYTES: usize = 24 << 20;
+
+/// Log bytes read together when where queues begin is read off the log.
+const SCAN_BYTES: usize = 4 << 20;
 
 /// A node's files, opened.
 pub(crate) struct Recovered {
@@ -35,8 +41,9 @@ pub(crate) struct Recovered {
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
 ///
-/// Where records are damaged that this node has acknowledged, it is noted that it must not vote before it has caught
-/// up; then the log is cut there, and replication brings back what is missing.
+/// Where records are damaged that this node has acknowledged, or what it has acknowledged is not known any more, it is
+/// noted that it must not vote before it has caught up; then the log is cut there, and replication brings back what is
+/// missing.
 pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let mut recovered = open_and_cut(config, host)?;
     recovered.dedup = config.dedup.as_ref().map(Dedup::new);
@@ -56,6 +63,11 @@ fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> 
     match refused.downcast_ref::<OpenError>() {
         Some(rot @ OpenError::Rot { .. }) => {
             tracing::error!(error = %rot, "acknowledged records are damaged: no vote until they are back from the other nodes");
+            founding::note_loss(&*host.disk, &config.data_dir)?;
+            open_on_rot(config, host, OnRot::Cut)
+        }
+        Some(mark @ OpenError::StateFile { file, .. }) if file.ends_with("durable") => {
+            tracing::error!(error = %mark, "how far this node has acknowledged is lost: no vote until it has caught up");
             founding::note_loss(&*host.disk, &config.data_dir)?;
             open_on_rot(config, host, OnRot::Cut)
         }
@@ -147,22 +159,56 @@ fn open_queues(
     dir: &Path,
     at: &Checkpoint,
 ) -> anyhow::Result<ConsumeQueues> {
-    let min = min_counters(log, checkpoints)?;
+    let min = match min_counters(log, checkpoints)? {
+        Some(min) => min,
+        None => {
+            tracing::warn!(
+                "the snapshot of the log's start is damaged: where queues begin is read off the log"
+            );
+            scanned_counters(log, &at.base)?
+        }
+    };
     Ok(ConsumeQueues::open(disk.clone(), dir, &at.base.counters, &min)?)
 }
 
-/// Queue counters as of the first retained record.
-fn min_counters(log: &CommitLog, checkpoints: &Checkpoints) -> anyhow::Result<QueueCounters> {
+/// Queue counters as of the first retained record; `None` when the snapshot of that is not readable.
+fn min_counters(log: &CommitLog, checkpoints: &Checkpoints) -> anyhow::Result<Option<QueueCounters>> {
     let state = log.state();
     if state.purged.is_none() {
-        return Ok(QueueCounters::default());
+        return Ok(Some(QueueCounters::default()));
     }
-    for snapshot in snapshots_newest_first(checkpoints)? {
-        if snapshot.base.position <= state.start_position || snapshot.base.id == state.purged {
-            return Ok(snapshot.base.counters);
+    let found = snapshots_newest_first(checkpoints)?.into_iter().find(|snapshot| begins(&state, snapshot));
+    Ok(found.map(|snapshot| snapshot.base.counters))
+}
+
+/// Whether a snapshot is the state as of the log's first record.
+fn begins(log: &LogState, snapshot: &Checkpoint) -> bool {
+    snapshot.base.position <= log.start_position || snapshot.base.id == log.purged
+}
+
+/// The same, read off the log: a queue begins at its first message there, and at its end when it has none.
+fn scanned_counters(log: &CommitLog, at: &StampBase) -> anyhow::Result<QueueCounters> {
+    let mut first = at.counters.clone();
+    let mut seen: HashMap<Vec<u8>, HashSet<u32>> = HashMap::new();
+    let (mut index, end) = (log.state().first_index, at.id.map_or(0, |id| id.index + 1));
+    while index < end {
+        let records = log.read(index, end, SCAN_BYTES)?;
+        let Some(last) = records.last() else { anyhow::bail!("the log ends before entry {index}") };
+        index = last.header.index + 1;
+        for record in records.iter().filter(|record| record.header.kind == RecordKind::Messages) {
+            let mut rest = &record.frame()[HEADER_BYTES..];
+            while !rest.is_empty() {
+                let route = peek(rest)?;
+                rest = &rest[route.total_size..];
+                if seen.get(route.topic).is_some_and(|queues| queues.contains(&route.queue_id)) {
+                    continue;
+                }
+                seen.entry(route.topic.to_vec()).or_default().insert(route.queue_id);
+                first.set(std::str::from_utf8(route.topic)?, route.queue_id, route.queue_offset);
+            }
         }
     }
-    anyhow::bail!("the log starts at {} and there is no snapshot of the state there", state.start_position)
+    Ok(first)
 }
 
 /// Whether another checkpoint may fit: the log itself is not at fault.
@@ -188,6 +234,17 @@ fn rebuild(
             Err(error) if is_mismatch(&error) => continue,
             Err(error) => return Err(error.into()),
         };
+        let state = log.state();
+        if !begins(&state, &checkpoint) {
+            // Queues that begin later than the log would hide messages.
+            anyhow::bail!(
+                "the consume queues in {dir} are not usable, and the snapshot of the log's start, at position {start}, from \
+                 which they could be built again, is damaged or gone; move the data directory away and start with an \
+                 empty one: the node gets its log from the others",
+                dir = config.data_dir.display(),
+                start = state.start_position
+            );
+        }
         // With both counters alike nothing is needed of the files: the queues open empty.
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;

@@ -36,13 +36,16 @@ fn droppable(host: &Host, shared: &Shared, retention: &Retention) -> Option<u64>
     let candidates = starts.into_iter().filter(|(position, _)| {
         *position > log.start_position && *position <= applied && saved.contains(position)
     });
-    candidates
+    let mut boundaries: Vec<u64> = candidates
         .filter(|(position, first)| {
             let too_many = retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
             too_many || retention.age.is_some_and(|age| is_older(host, shared, *first, age))
         })
         .map(|(position, _)| position)
-        .max()
+        .collect();
+    boundaries.sort_unstable();
+    // One that is damaged is passed over for an earlier one.
+    boundaries.into_iter().rev().find(|position| load_snapshot(shared, *position).is_ok())
 }
 
 /// Whether the segment that begins with entry `first` begins after `age` ago: then all before it is older.

@@ -1,0 +1,217 @@
+//! What a start does with rot in each small or derived file: it heals, or refuses by the file's name. Never a wrong answer.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use folio_engine::disk::RealDisk;
+use folio_engine::queues::{Arrival, Unit};
+use folio_protocol::message::NewMessage;
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::group::{Group, Hooks, StartError};
+use folio_raft::proposal::Proposal;
+use folio_raft::status::Role;
+use folio_raft::types::NodeAddress;
+use openraft::base::BoxFuture;
+use tempfile::TempDir;
+
+const SEGMENT_BYTES: u64 = 64 << 10;
+const QUEUES: u32 = 2;
+
+struct Silent;
+
+impl Hooks for Silent {
+    fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
+        Box::pin(async move { request })
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn metadata_changed(&self) {}
+}
+
+/// A group of one node.
+async fn start(dir: &Path) -> Result<Group, StartError> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let raft = format!("127.0.0.1:{port}");
+    let node = NodeAddress { raft: raft.clone(), broker: String::new(), namesrv: String::new() };
+    let config = GroupConfig {
+        node_id: 1,
+        cluster: "c".into(),
+        group: "g".into(),
+        data_dir: dir.to_owned(),
+        segment_bytes: SEGMENT_BYTES,
+        nodes: BTreeMap::from([(1, node)]),
+        dial: BTreeMap::new(),
+        join: false,
+        listen: raft.parse().unwrap(),
+        flush: Flush::Sync,
+        timing: Timing::default(),
+        retention: Retention {
+            age: None,
+            bytes: Some(3 * SEGMENT_BYTES),
+            interval: Duration::from_millis(100),
+        },
+        scrub: Scrub::default(),
+        dedup: None,
+    };
+    Group::start(config, Arc::new(RealDisk), Arc::new(Silent)).await
+}
+
+async fn send(group: &Group, number: u64) {
+    let local: SocketAddr = ([127, 0, 0, 1], 1).into();
+    let message = NewMessage {
+        topic: "orders".into(),
+        queue_id: (number % u64::from(QUEUES)) as u32,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: local,
+        store_timestamp: 0,
+        store_host: local,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: "x".repeat(1000).into(),
+        properties: Bytes::new(),
+    };
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let reply = Box::new(move |result| drop(answer.send(result)));
+    assert!(group.propose(Proposal { messages: vec![message], once: false, reply }).is_ok());
+    answered.await.unwrap().unwrap();
+}
+
+async fn leads(group: &Group) {
+    let mut status = group.watch();
+    let led = status.wait_for(|status| status.role == Role::Leader);
+    drop(tokio::time::timeout(Duration::from_secs(20), led).await.unwrap().unwrap());
+}
+
+/// The first offset and the units of each queue.
+type Content = Vec<(u64, Vec<Unit>)>;
+
+fn content(group: &Group) -> Option<Content> {
+    let queue = |queue| {
+        let (min, next) = group.queues().bounds("orders", queue)?;
+        let units = group.queues().units("orders", queue, min, 10_000).ok()?;
+        (units.len() as u64 == next - min).then_some((min, units))
+    };
+    (0..QUEUES).map(queue).collect()
+}
+
+/// A data directory whose log no longer has its beginning, and what its queues hold.
+async fn data() -> (TempDir, Content) {
+    let dir = TempDir::new().unwrap();
+    let group = start(dir.path()).await.unwrap();
+    leads(&group).await;
+    for number in 0..500 {
+        send(&group, number).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while group.log().state().next_position - group.log().state().start_position > 5 * SEGMENT_BYTES {
+        assert!(Instant::now() < deadline, "nothing was dropped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let expected = content(&group).unwrap();
+    assert!(expected.iter().all(|(min, units)| *min > 0 && units.len() > 50));
+    group.shutdown().await;
+    (dir, expected)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// Every kind of rot, by name.
+fn rot(whole: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let mut flipped = whole.to_vec();
+    flipped[whole.len() / 3] ^= 0x10;
+    let mut early = whole.to_vec();
+    early[9] ^= 1;
+    let mut page = whole.to_vec();
+    let end = page.len().min(4096);
+    page[..end].fill(0);
+    let half = whole[..whole.len() / 2].to_vec();
+    vec![
+        ("flipped bit", flipped),
+        ("flipped bit near the start", early),
+        ("zeroed page", page),
+        ("cut", half),
+        ("empty", Vec::new()),
+    ]
+}
+
+/// Starts on a copy of `data` with `bytes` in place of `file`; the queues, or why the start was refused.
+async fn start_with(data: &Path, file: &Path, bytes: &[u8], expected: &Content) -> Result<Content, String> {
+    let dir = TempDir::new().unwrap();
+    copy(data, dir.path());
+    std::fs::write(dir.path().join(file), bytes).unwrap();
+    let group = start(dir.path()).await.map_err(|error| error.to_string())?;
+    let lost = dir.path().join("catching-up").exists();
+    if !lost {
+        leads(&group).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let found = loop {
+        let found = content(&group);
+        if found.as_ref() == Some(expected) || Instant::now() > deadline {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    group.shutdown().await;
+    if lost && !file.ends_with("durable") {
+        return Err(format!("{} is damaged: no vote", file.display()));
+    }
+    found.ok_or_else(|| "the queues were never whole".into())
+}
+
+/// Damages `file` in every way; it must heal, or be named in a refusal where that is allowed.
+async fn try_all(data: &Path, expected: &Content, file: &Path, may_refuse: bool) {
+    let whole = std::fs::read(data.join(file)).unwrap();
+    for (kind, bytes) in rot(&whole) {
+        match start_with(data, file, &bytes, expected).await {
+            Ok(found) => assert!(found == *expected, "{} {kind}: other messages", file.display()),
+            Err(reason) => {
+                let named = reason.contains(file.file_name().unwrap().to_str().unwrap());
+                assert!(may_refuse && named, "{} {kind}: {reason}", file.display());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_in_any_small_file_heals_at_the_next_start_or_is_refused_by_name() {
+    let (data, expected) = data().await;
+    let mut snapshots: Vec<PathBuf> = std::fs::read_dir(data.path().join("snapshots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    snapshots.sort();
+    let inside = |path: &Path| path.strip_prefix(data.path()).unwrap().to_owned();
+    let healing = [
+        PathBuf::from("checkpoint"),
+        PathBuf::from("durable"),
+        PathBuf::from("consumequeue/orders/0/00000000000000000000"),
+        inside(snapshots.first().unwrap()),
+        inside(snapshots.last().unwrap()),
+    ];
+    for file in healing {
+        try_all(data.path(), &expected, &file, false).await;
+    }
+    for file in ["start", "vote"] {
+        try_all(data.path(), &expected, Path::new(file), true).await;
+    }
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use folio_jepsen::binary;
@@ -23,6 +24,7 @@ struct Fixture {
     _turn: MutexGuard<'static, ()>,
 }
 
+static KEYS: AtomicU64 = AtomicU64::new(0);
 /// One cluster at a time: three nodes want the machine for themselves.
 static TURN: Mutex<()> = Mutex::const_new(());
 
@@ -78,11 +80,23 @@ impl Fixture {
         let (client, broker) = self.client(id);
         let mut acknowledged = 0;
         for seq in 0..count {
+            // A key of its own for each: a repeated one is answered from memory.
+            let key = format!("key-{}", KEYS.fetch_add(1, Ordering::Relaxed));
             let body = payload::encode(1, OpKey { topic: 0, queue: 0, producer: 0, seq });
-            let outcome = client.send(&broker, TOPIC, 0, &format!("key-{id}-{seq}"), body).await;
+            let outcome = client.send(&broker, TOPIC, 0, &key, body).await;
             acknowledged += u64::from(matches!(outcome, Outcome::Ok { .. }));
         }
         acknowledged
+    }
+
+    /// Sends messages until so many were acknowledged, to whoever leads: on a busy machine that changes.
+    async fn sent(&mut self, count: u64) {
+        let (started, mut acknowledged) = (Instant::now(), 0);
+        while acknowledged < count {
+            assert!(started.elapsed() < PATIENCE, "{acknowledged} of {count} acknowledged");
+            let leader = self.cluster.leader().await.unwrap();
+            acknowledged += self.send(leader, count - acknowledged).await;
+        }
     }
 
     /// Waits until another node than this one leads.
@@ -112,12 +126,13 @@ impl Fixture {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_nobody_hears_is_replaced_and_acknowledges_nothing() {
     let Some(mut fixture) = fixture("partition-isolate", 14_000).await else { return };
+    fixture.sent(5).await;
     let leader = fixture.cluster.leader().await.unwrap();
-    assert_eq!(fixture.send(leader, 5).await, 5);
     fixture.inject(&[leader]).await;
     let other = fixture.led_by_another(leader).await;
     assert_eq!(fixture.send(leader, 1).await, 0, "a leader without a majority acknowledged");
-    assert_eq!(fixture.send(other, 5).await, 5);
+    assert_ne!(other, leader);
+    assert!(fixture.send(other, 20).await >= 5, "the new leader does not serve");
     fixture.heal().await;
     for id in fixture.cluster.ids() {
         assert!(fixture.stored(id).await >= 10, "node {id}");
@@ -127,14 +142,13 @@ async fn a_leader_that_nobody_hears_is_replaced_and_acknowledges_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_of_all_nodes_takes_bytes_and_no_acknowledged_message() {
     let Some(mut fixture) = fixture("power-cut", 14_300).await else { return };
-    let leader = fixture.cluster.leader().await.unwrap();
-    assert_eq!(fixture.send(leader, 50).await, 50);
+    fixture.sent(50).await;
     let fault = fixture.inject(&fixture.cluster.ids()).await;
     assert!(fault.what.contains("sectors_lost"), "{fault}");
     assert_eq!(fixture.cluster.running().count(), 0);
     fixture.heal().await;
     for id in fixture.cluster.ids() {
-        assert_eq!(fixture.stored(id).await, 50, "node {id} after {fault}");
+        assert!(fixture.stored(id).await >= 50, "node {id} after {fault}");
     }
 }
 
@@ -156,8 +170,8 @@ async fn a_full_disk_refuses_and_serves_again_by_itself() {
     }
     assert!(refused.is_some(), "60 MiB went to a full disk: {fault}");
     fixture.heal().await;
-    let leader = fixture.cluster.leader().await.unwrap();
-    assert_eq!(fixture.send(leader, 5).await, 5, "after {fault}, {refused:?}");
+    eprintln!("{fault}, {refused:?}");
+    fixture.sent(5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,16 +179,15 @@ async fn a_node_whose_clock_jumps_goes_on() {
     let Some(mut fixture) = fixture("clock", 14_900).await else { return };
     let leader = fixture.cluster.leader().await.unwrap();
     let fault = fixture.inject(&[leader]).await;
-    let leader = fixture.cluster.leader().await.unwrap();
-    assert_eq!(fixture.send(leader, 5).await, 5, "{fault}");
+    eprintln!("{fault}");
+    fixture.sent(5).await;
     fixture.heal().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_comes_and_goes_leaves_the_group_as_it_was() {
     let Some(mut fixture) = fixture("membership", 15_200).await else { return };
-    let leader = fixture.cluster.leader().await.unwrap();
-    assert_eq!(fixture.send(leader, 5).await, 5);
+    fixture.sent(5).await;
     for _ in 0..2 {
         let leader = fixture.cluster.leader().await.unwrap();
         let fault = fixture.inject(&[leader]).await;
@@ -184,5 +197,5 @@ async fn a_member_that_comes_and_goes_leaves_the_group_as_it_was() {
     }
     let status = fixture.cluster.status(fixture.cluster.ids()[0]).await.unwrap();
     assert_eq!(status.voters, [1, 2, 3]);
-    assert_eq!(fixture.stored(1).await, 5);
+    assert!(fixture.stored(1).await >= 5);
 }

@@ -320,6 +320,11 @@ impl CommitLog {
         bytes <= self.inner.shared.record_bytes_max() && !self.inner.preparer.is_full()
     }
 
+    /// Bytes of the longest record that this log takes, its header included.
+    pub fn record_bytes_max(&self) -> usize {
+        self.inner.shared.record_bytes_max() as usize
+    }
+
     /// Position and index of the first entry of every segment.
     pub fn segment_starts(&self) -> Vec<(u64, u64)> {
         let view = self.inner.shared.view.lock();

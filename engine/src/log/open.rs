@@ -102,6 +102,7 @@ fn view(start: Start, recovered: &Recovered) -> View {
         durable_end: walk.end,
         durable: walk.last,
         epoch: 0,
+        cut: None,
     }
 }
 

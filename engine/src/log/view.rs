@@ -40,6 +40,9 @@ pub(super) struct View {
     pub(super) durable: Option<EntryId>,
     /// Counts truncations and resets.
     pub(super) epoch: u64,
+    /// The lowest end and last entry of the log since the writer came to the newest truncation: what it makes durable
+    /// until then counts up to here.
+    pub(super) cut: Option<(u64, Option<EntryId>)>,
 }
 
 impl View {
@@ -116,6 +119,7 @@ impl View {
             (self.durable_end, self.durable) = (end, keep);
         }
         (self.last, self.end) = (keep, end);
+        self.cut = self.cut.filter(|cut| cut.0 <= end).or(Some((end, keep)));
         self.epoch += 1;
     }
 
@@ -143,6 +147,7 @@ impl View {
         self.cache.clear();
         (self.start, self.last, self.end) = (start, start.id, start.position);
         (self.durable_end, self.durable) = (start.position, start.id);
+        self.cut = Some((0, None));
         self.epoch += 1;
     }
 }

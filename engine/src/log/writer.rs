@@ -184,13 +184,19 @@ impl Writer {
         self.mark.raise(self.end)
     }
 
-    /// Moves the watermark readers see, unless the log was truncated meanwhile: the truncation publishes then.
+    /// Moves the watermark readers see, before any completion says the same. If the log was truncated meanwhile, as far as
+    /// what was kept; the rest is published when the truncation is done.
     fn publish(&self, epoch: u64) {
         let mut view = self.shared.view.lock();
         if view.epoch == epoch {
+            view.cut = None;
             assert!(view.durable_end <= self.end, "log.I1: the durable watermark never goes back");
-            assert!(self.end <= view.end, "log.I1: durable <= written");
-            (view.durable_end, view.durable) = (self.end, self.last);
+        }
+        let written = (self.end, self.last);
+        let (end, last) = view.cut.filter(|cut| cut.0 < self.end).unwrap_or(written);
+        assert!(end <= view.end, "log.I1: durable <= written");
+        if end > view.durable_end || view.epoch == epoch {
+            (view.durable_end, view.durable) = (end, last);
         }
     }
 

@@ -44,6 +44,13 @@ pub(crate) fn after(disk: &SimDisk, run: &Run, name: &str) {
     again.close();
 }
 
+/// Opens the log on `disk` and checks it against the run.
+pub(crate) fn holds(disk: &SimDisk, run: &Run, name: &str) {
+    let log = open(disk, &run.model.base(), name);
+    check(&found(&log, name), &run.model, name);
+    log.close();
+}
+
 /// Opens the log on `disk`, checks it, and cuts the power: what an open log showed is durable.
 pub(crate) fn after_restart(disk: &SimDisk, run: &Run, name: &str) {
     let base = run.model.base();

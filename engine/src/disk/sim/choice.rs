@@ -85,6 +85,62 @@ impl SeededChoice {
     }
 }
 
+/// Goes through every way a power cut may turn out, one after the other: hand it to crash after crash, and call
+/// [`EveryChoice::next`] between two. A write is kept, lost, or torn behind its first, before its last or in its middle
+/// sector.
+#[derive(Default)]
+pub struct EveryChoice {
+    /// What was answered, and of how many answers.
+    answers: Vec<(u64, u64)>,
+    asked: usize,
+}
+
+impl EveryChoice {
+    /// Goes on to the next way; false when there is none. To be called after each crash.
+    #[expect(clippy::should_implement_trait, reason = "it yields nothing")]
+    pub fn next(&mut self) -> bool {
+        self.answers.truncate(std::mem::take(&mut self.asked));
+        while let Some((answer, of)) = self.answers.last_mut() {
+            *answer += 1;
+            if *answer < *of {
+                return true;
+            }
+            self.answers.pop();
+        }
+        false
+    }
+
+    fn answer(&mut self, of: u64) -> u64 {
+        if self.asked == self.answers.len() {
+            self.answers.push((0, of));
+        }
+        self.asked += 1;
+        self.answers[self.asked - 1].0
+    }
+}
+
+impl CrashChoice for EveryChoice {
+    fn write(&mut self, sectors: u64) -> WriteFate {
+        let cuts = [1, sectors - 1, sectors / 2];
+        let cuts = &cuts[..(sectors as usize - 1).min(3)];
+        let answer = self.answer(2 + 2 * cuts.len() as u64);
+        match answer {
+            0 => WriteFate::Lost,
+            1 => WriteFate::Kept,
+            _ if answer.is_multiple_of(2) => WriteFate::Head(cuts[answer as usize / 2 - 1]),
+            _ => WriteFate::Tail(cuts[answer as usize / 2 - 1]),
+        }
+    }
+
+    fn length(&mut self) -> bool {
+        self.answer(2) == 1
+    }
+
+    fn name(&mut self) -> bool {
+        self.answer(2) == 1
+    }
+}
+
 impl CrashChoice for SeededChoice {
     fn write(&mut self, sectors: u64) -> WriteFate {
         match self.below(if sectors > 1 { 4 } else { 2 }) {

@@ -58,6 +58,7 @@ impl SimFile {
                 state.content(self.file).fail_sync();
                 Err(fault.error())
             }
+            None if state.lying => Ok(()),
             None => {
                 state.content(self.file).sync();
                 Ok(())

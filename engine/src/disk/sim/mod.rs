@@ -35,7 +35,7 @@ use file::SimFile;
 use names::Node;
 use state::State;
 
-pub use choice::{CrashChoice, KeepAll, LoseAll, SECTOR_BYTES, SeededChoice, WriteFate};
+pub use choice::{CrashChoice, EveryChoice, KeepAll, LoseAll, SECTOR_BYTES, SeededChoice, WriteFate};
 pub use operation::{Fault, Operation};
 
 /// A simulated disk; a clone is another handle to the same disk.
@@ -84,6 +84,20 @@ impl SimDisk {
     /// Makes the read with this number fail with EIO.
     pub fn fail_read_at(&self, read: usize) {
         self.state.lock().read_faults.insert(read);
+    }
+
+    /// Takes back what was planned and has not struck yet.
+    pub fn forget_faults(&self) {
+        let mut state = self.state.lock();
+        state.faults.clear();
+        state.read_faults.clear();
+        state.power_cut_at = None;
+    }
+
+    /// From now on every sync says that it succeeded and makes nothing durable: a disk without which no crash test can
+    /// show that it would notice one.
+    pub fn lie_about_syncs(&self) {
+        self.state.lock().lying = true;
     }
 
     /// How many planned faults have struck.

@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) faults_struck: usize,
     pub(super) power_cut_at: Option<usize>,
     pub(super) off: bool,
+    /// Syncs do nothing.
+    pub(super) lying: bool,
     pub(super) capacity: Option<u64>,
     pub(super) locks: BTreeSet<PathBuf>,
 }

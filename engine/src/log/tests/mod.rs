@@ -7,6 +7,7 @@ mod fault;
 mod front;
 mod model;
 mod rot;
+mod steps;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};

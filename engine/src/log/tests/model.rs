@@ -1,9 +1,13 @@
-//! The log against a plain list, through any sequence of operations and reopenings.
+//! The log against a plain list, through any sequence of operations, reopenings and power cuts.
+//!
+//! A power cut comes behind up to three appends that nobody waited for: of those a prefix may be left, of everything
+//! before nothing may be missing. Truncations and purges under way when the power fails are the business of `crash` and
+//! of the program `power_cut`.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{SeededChoice, SimDisk};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -28,6 +32,11 @@ enum Op {
         percent: usize,
         cache_bytes: usize,
     },
+    /// The power fails behind so many appends.
+    PowerCut {
+        unsynced: u64,
+        seed: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -43,6 +52,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(from, count, bytes_max)| Op::Read { from, count, bytes_max }),
         1 => (0usize..=100, prop_oneof![Just(0), Just(800), Just(1 << 20)])
             .prop_map(|(percent, cache_bytes)| Op::Reopen { percent, cache_bytes }),
+        1 => (0u64..4, any::<u64>()).prop_map(|(unsynced, seed)| Op::PowerCut { unsynced, seed }),
     ]
 }
 
@@ -147,8 +157,26 @@ impl Model {
         assert_eq!(self.log.state().durable, self.last().id);
     }
 
+    fn power_cut(&mut self, unsynced: u64, seed: u64) {
+        flush(&self.log);
+        let safe = self.entries.len();
+        for at in 0..unsynced {
+            self.append(&[((seed >> at) as u8 % 3, 0)], 100);
+        }
+        let left = self.disk.crash(&mut SeededChoice::new(seed));
+        self.log.close();
+        self.disk = left;
+        self.log = Self::open(&self.disk, self.start.clone(), 500);
+        let found = self.log.state().last;
+        let kept = self.entries.iter().position(|entry| entry.1.id == found).map_or(0, |at| at + 1);
+        assert!(kept >= safe, "log.I1: {found:?} is left of {safe} that were durable");
+        self.entries.truncate(kept);
+        assert_eq!(self.log.vote().map(|vote| vote[0]), self.vote, "log.I4");
+    }
+
     fn apply(&mut self, op: Op) {
         match op {
+            Op::PowerCut { unsynced, seed } => self.power_cut(unsynced, seed),
             Op::Append { routes, bytes } => self.append(&routes, bytes),
             Op::Flush => flush(&self.log),
             Op::Truncate(count) => self.truncate(count),

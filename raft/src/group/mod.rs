@@ -157,7 +157,12 @@ impl Group {
         if !self.0.shared.log.has_room(1) {
             return Err(ProposeError::DiskFull);
         }
-        let body = Body::new(Draft::with_payload(RecordKind::Command, &codec::encode(&command)));
+        let draft = Draft::with_payload(RecordKind::Command, &codec::encode(&command));
+        let limit = self.0.shared.log.record_bytes_max();
+        if draft.len() > limit {
+            return Err(ProposeError::TooLarge { bytes: draft.len(), limit });
+        }
+        let body = Body::new(draft);
         let taken = body.taken.clone();
         let (answer, answered) = oneshot::channel();
         let responder = Callback::new(move |result| {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_engine::planted;
-use folio_engine::record::{Draft, HEADER_BYTES, RECORD_BYTES_MAX, RecordKind};
+use folio_engine::record::{Draft, HEADER_BYTES, RecordKind};
 use folio_protocol::message::{self, NewMessage};
 use openraft::errors::Fatal;
 use openraft::raft::ClientWriteResult;
@@ -157,6 +157,7 @@ impl Feeder {
             prints: Vec::new(),
             store_timestamp: self.host.now_ms(),
         };
+        let bytes_max = self.shared.log.record_bytes_max();
         let mut next = Some(first);
         for _ in 0..RECORD_PROPOSALS {
             let Some(proposal) = next.take() else { break };
@@ -165,7 +166,7 @@ impl Feeder {
                 break;
             }
             match waiting.try_recv() {
-                Ok(more) if filled.draft.len() + more.bytes > RECORD_BYTES_MAX => {
+                Ok(more) if filled.draft.len() + more.bytes > bytes_max => {
                     return (filled, Some(more));
                 }
                 Ok(more) => next = Some(more),

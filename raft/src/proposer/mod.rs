@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_engine::counters::topic_is_storable;
-use folio_engine::record::{HEADER_BYTES, RECORD_BYTES_MAX};
+use folio_engine::record::HEADER_BYTES;
 use folio_protocol::message;
 use tokio::sync::{mpsc, watch};
 
@@ -41,6 +41,7 @@ pub(crate) struct Waiting {
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<AtomicUsize>,
+    payload_bytes_max: usize,
 }
 
 impl Proposer {
@@ -53,9 +54,10 @@ impl Proposer {
     ) -> Proposer {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let bytes = Arc::new(AtomicUsize::new(0));
+        let payload_bytes_max = shared.log.record_bytes_max().saturating_sub(HEADER_BYTES);
         let inbox = Inbox { queue: queue.downgrade(), bytes: bytes.clone() };
         tokio::spawn(feeder::Feeder::new(raft, host, shared, status, inbox).run(waiting));
-        Proposer { queue, bytes }
+        Proposer { queue, bytes, payload_bytes_max }
     }
 
     /// Queues a proposal, or hands it back at once.
@@ -64,7 +66,7 @@ impl Proposer {
             return Err((proposal, ProposeError::Refused(reason)));
         }
         let bytes: usize = proposal.messages.iter().map(message::NewMessage::encoded_len).sum();
-        let limit = RECORD_BYTES_MAX - HEADER_BYTES;
+        let limit = self.payload_bytes_max;
         if bytes > limit {
             return Err((proposal, ProposeError::TooLarge { bytes, limit }));
         }

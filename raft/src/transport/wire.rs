@@ -262,3 +262,51 @@ impl Buf for Pieces {
 pub(crate) fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every frame of a stream, until its end or the first error.
+    fn frames(bytes: Vec<u8>) -> Vec<Frame> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
+        runtime.block_on(async {
+            let mut frames = Vec::new();
+            while let Ok(Some(frame)) = reader.next().await {
+                frames.push(frame);
+            }
+            frames
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_from_a_peer_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            frames(bytes);
+        }
+
+        #[test]
+        fn frames_with_arbitrary_bodies_arrive_whole(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
+            let mut stream = Vec::new();
+            for (id, body) in bodies.iter().enumerate() {
+                stream.put_u32_le((HEAD_BYTES + body.len()) as u32);
+                stream.put_u8(Kind::Call as u8);
+                stream.put_u64_le(id as u64);
+                stream.put_slice(body);
+            }
+            let found = frames(stream);
+            prop_assert_eq!(found.len(), bodies.len());
+            for (frame, body) in found.iter().zip(&bodies) {
+                prop_assert_eq!(&frame.body[..], &body[..]);
+                drop(crate::codec::decode::<Hello>(body));
+                drop(crate::codec::decode::<AppendHead>(body));
+                drop(crate::codec::decode::<VoteBody>(body));
+                drop(crate::codec::decode::<TransferBody>(body));
+                drop(crate::codec::decode::<SnapshotBody>(body));
+            }
+        }
+    }
+}

@@ -31,7 +31,16 @@ fn setup(dir: &Path, base_port: u16) -> Setup {
         dir: dir.to_owned(),
         base_port,
         seed: 1,
-        shape: Shape { run: 1, topics: 2, queues: 2, producers: 3, expire: false, think },
+        shape: Shape {
+            name: "cluster".into(),
+            run: 1,
+            topics: 2,
+            queues: 2,
+            producers: 3,
+            expire: false,
+            think,
+            resend: false,
+        },
     }
 }
 

@@ -14,7 +14,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("server", &["protocol", "engine", "raft"], &["openraft", "bincode"]),
     ("jepsen", &["protocol"], &["openraft", "bincode"]),
     ("jepsen/clock", &[], &["tokio", "openraft", "bincode"]),
-    ("tests", &["protocol", "jepsen"], &["openraft", "bincode"]),
+    ("tests", &["protocol", "jepsen", "engine", "raft"], &["openraft", "bincode"]),
     ("benches", &["protocol", "engine"], &["openraft", "bincode"]),
 ];
 

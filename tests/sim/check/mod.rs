@@ -1,0 +1,93 @@
+//! What must hold at every moment of a run, one file for each family; each names the invariant it found broken.
+//!
+//! The checkers look from outside: at what each node says and at the records its log gives out. They do not trust a
+//! node's word for what another one has.
+
+pub(crate) mod committed;
+pub(crate) mod elections;
+pub(crate) mod logs;
+pub(crate) mod oracle;
+pub(crate) mod watermarks;
+
+use std::collections::BTreeMap;
+
+use folio_raft::group::Group;
+use folio_raft::status::{Role, Status};
+
+use committed::Committed;
+use elections::Elections;
+use logs::{Logs, Replica};
+use oracle::Oracle;
+
+/// A broken invariant: its name and what was seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) seen: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.seen)
+    }
+}
+
+pub(crate) type Checked = Result<(), Violation>;
+
+pub(crate) fn violation(invariant: &'static str, seen: impl Into<String>) -> Violation {
+    Violation { invariant, seen: seen.into() }
+}
+
+/// All checkers with what they remember.
+#[derive(Default)]
+pub(crate) struct Checks {
+    logs: Logs,
+    elections: Elections,
+    pub(crate) committed: Committed,
+    pub(crate) oracle: Oracle,
+    replicas: BTreeMap<u64, Replica>,
+}
+
+impl Checks {
+    /// Looks at one node that is up. Returns its status, for the trace.
+    pub(crate) fn look(&mut self, group: &Group) -> Result<Status, Violation> {
+        let status = group.status();
+        let id = status.node_id;
+        watermarks::check(group, &status)?;
+        let replica = self.replicas.entry(id).or_default();
+        self.logs.follow(replica, group, &status)?;
+        self.elections.check(&status)?;
+        Ok(status)
+    }
+
+    /// What one node has applied is committed. To be called once all nodes were looked at, since it counts copies.
+    pub(crate) fn look_at_applied(&mut self, status: &Status) -> Checked {
+        let term = self.elections.newest();
+        self.committed.follow(status, term, &mut self.replicas, &mut self.oracle)?;
+        if status.role == Role::Leader && self.elections.is_new_leader(status) {
+            self.committed.check_leader(status, &self.replicas[&status.node_id])?;
+        }
+        Ok(())
+    }
+
+    /// The planted defect: a leader acknowledges what it alone has durably.
+    pub(crate) fn acknowledge_early(&mut self, leader: &Status) -> Checked {
+        let Some(replica) = self.replicas.get(&leader.node_id) else { return Ok(()) };
+        for record in replica.records.range(leader.applied + 1..).map(|(_, record)| record) {
+            if replica.holds(record) {
+                self.oracle.told_early(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node's process ended: what it said of its log may be less true after the next start.
+    pub(crate) fn died(&mut self, node: u64) {
+        self.replicas.entry(node).or_default().died();
+    }
+
+    /// The node's disk is gone: it holds nothing any more.
+    pub(crate) fn lost_disk(&mut self, node: u64) {
+        self.replicas.remove(&node);
+    }
+}

@@ -1,0 +1,122 @@
+//! The end of a run: faults have ended, so within a bound of simulated time the cluster must elect, take messages, and
+//! have everything everywhere.
+
+use std::collections::BTreeMap;
+
+use folio_raft::group::Group;
+use folio_raft::status::Role;
+
+use crate::check::{Checked, violation};
+use crate::client::{QUEUES, TOPICS};
+use crate::world::World;
+
+/// By then a message must be acknowledged again, and all nodes be level; milliseconds.
+const HEAL_MS: u64 = 15_000;
+/// Messages that are sent to see that the cluster serves.
+const PROOF: u64 = 20;
+
+pub(crate) fn heal(world: &mut World) -> Checked {
+    let deadline = world.clock.now() + HEAL_MS;
+    let before = world.checks.oracle.acknowledged;
+    while world.checks.oracle.acknowledged < before + PROOF {
+        if world.clock.now() > deadline {
+            return Err(stuck(world, "no messages are taken"));
+        }
+        world.step()?;
+    }
+    world.trace.event("serves again");
+    world.clients.rate = 0;
+    while !is_level(world) {
+        if world.clock.now() > deadline {
+            return Err(stuck(world, "the nodes are not level"));
+        }
+        world.step()?;
+    }
+    world.trace.event("level");
+    check_everywhere(world)
+}
+
+fn stuck(world: &World, what: &str) -> crate::check::Violation {
+    let state: Vec<String> = world
+        .nodes
+        .iter()
+        .map(|(id, node)| match (world.seen.get(id), node.failure()) {
+            (_, Some(failure)) => format!("node {id} failed: {failure}"),
+            (Some(status), None) => format!("{status:?}"),
+            (None, None) => format!("node {id} is not up"),
+        })
+        .collect();
+    violation("heals", format!("{what} {HEAL_MS} ms after the faults ended: {}", state.join("\n")))
+}
+
+/// One leader, known to all, and all have applied the same.
+fn is_level(world: &World) -> bool {
+    let leaders: Vec<_> = world.seen.values().filter(|status| status.role == Role::Leader).collect();
+    let [leader] = leaders[..] else { return false };
+    let last = leader.last.map_or(0, |last| last.index);
+    world.seen.len() == world.nodes.len()
+        && world.seen.values().all(|status| {
+            status.leader == Some(leader.node_id)
+                && status.applied == last
+                && status.applied >= world.checks.committed.last()
+        })
+}
+
+/// Every node serves what was committed: the same log bytes, queues and metadata, and every acknowledged message.
+fn check_everywhere(world: &World) -> Checked {
+    world.checks.oracle.check_kept()?;
+    let groups: BTreeMap<u64, Group> =
+        world.nodes.iter().filter_map(|(id, node)| Some((*id, node.group()?))).collect();
+    let Some(first) = groups.values().next() else { return Err(violation("heals", "no node is up")) };
+    for (id, group) in &groups {
+        check_log(world, *id, group)?;
+        check_queues(world, *id, group)?;
+        if *group.metadata() != *first.metadata() {
+            return Err(violation(
+                "equal metadata",
+                format!("node {id} differs from node {}", first.node_id()),
+            ));
+        }
+        for topic in TOPICS {
+            for queue in 0..QUEUES {
+                let ends = |group: &Group| group.queues().bounds(topic, queue).map(|bounds| bounds.1);
+                if ends(group) != ends(first) {
+                    let seen = format!("{topic} {queue} ends at {:?} on node {id}", ends(group));
+                    return Err(violation("equal queues", seen));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_log(world: &World, id: u64, group: &Group) -> Checked {
+    let first = group.log().state().first_index;
+    for expected in world.checks.committed.records().filter(|record| record.header.index >= first) {
+        let index = expected.header.index;
+        let found = group.log().read(index, index + 1, 1);
+        let same =
+            found.is_ok_and(|found| found.first().is_some_and(|found| found.frame() == expected.frame()));
+        let bytes = group.log().bytes(expected.position(), expected.frame().len());
+        if !same || bytes.ok().as_ref() != Some(expected.frame()) {
+            return Err(violation("identical bytes", format!("node {id}, entry {}", expected.id())));
+        }
+    }
+    Ok(())
+}
+
+fn check_queues(world: &World, id: u64, group: &Group) -> Checked {
+    let start = group.log().state().start_position;
+    for (message, place) in world.checks.oracle.acknowledged_places() {
+        if place.position < start {
+            continue;
+        }
+        let units = group.queues().units(&place.topic, place.queue, place.offset, 1);
+        let position = units.ok().and_then(|units| units.first().map(|unit| unit.position));
+        if position != Some(place.position) {
+            let seen = format!("node {id}: message {message} at {place:?}, its queue says {position:?}");
+            return Err(violation("acknowledged is served", seen));
+        }
+    }
+    Ok(())
+}

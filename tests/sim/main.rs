@@ -1,0 +1,84 @@
+//! The whole cluster in one thread, from one seed: engine and raft as they are in production, over a simulated network,
+//! simulated disks and simulated time.
+//!
+//! A run breaks things for 20 simulated seconds while clients send, looks at every node after every millisecond, then
+//! breaks nothing any more and must heal and serve within 15. What is simulated is what [`folio_raft::host`] hands out;
+//! tasks and timers are tokio's, with paused time. A run has a process of its own (see `entropy`), so the same seed gives
+//! the same run, to the last byte.
+//!
+//! - `FOLIO_SIM_SEEDS`: how many seeds the test runs, 16 if it is not set.
+//! - `FOLIO_SIM_FIRST`: the first of them, 0 if it is not set.
+//! - `FOLIO_SIM_SEED`: the seed of `one_run`, the command that a failure prints.
+//! - `FOLIO_SIM_TRACE`: print what happens.
+//!
+//! Read in this order: `world` (a run), `node`, `machine` and `net` (what is simulated), `faults`, `check` (the
+//! invariants), `heal` (the end).
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
+
+mod check;
+mod client;
+mod clock;
+mod entropy;
+mod faults;
+mod heal;
+mod machine;
+mod net;
+mod node;
+mod panics;
+mod run;
+mod trace;
+mod world;
+
+use run::{Figures, Run, in_process, many};
+use world::Plant;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+#[ignore = "one seed, for the tests that start it and for repeating a failure"]
+fn one_run() {
+    in_process(number("FOLIO_SIM_SEED", 0), Plant::named(&std::env::var(run::PLANT).unwrap_or_default()));
+}
+
+#[test]
+fn t10_the_same_seed_gives_the_same_run() {
+    for seed in [1, 2] {
+        let (first, second) = (Run::of(seed, "").finish(), Run::of(seed, "").finish());
+        let (first, second) = (first.expect("the seed holds"), second.expect("the seed holds"));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn t20_every_seed_keeps_the_invariants_and_heals() {
+    let first = number("FOLIO_SIM_FIRST", 0);
+    let (figures, failures) = many(first..first + number("FOLIO_SIM_SEEDS", 16), "");
+    println!("{}", Figures::sum(&figures));
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Each defect is found by some seed, under the name of a promise it breaks.
+#[track_caller]
+fn is_caught(plant: &str, invariants: &[&str]) {
+    let (_, failures) = many(0..number("FOLIO_SIM_PLANTED_SEEDS", 6), plant);
+    let caught = failures.iter().find(|failure| invariants.iter().any(|name| failure.contains(name)));
+    assert!(caught.is_some(), "{plant} was not caught as one of {invariants:?}: {failures:#?}");
+}
+
+#[test]
+fn t30_disks_that_lie_about_syncs_are_caught() {
+    is_caught("lying-disks", &["committed never changes", "leader completeness", "election safety", "heals"]);
+}
+
+#[test]
+fn t32_acknowledgements_before_a_majority_are_caught() {
+    is_caught("early-answers", &["acknowledged is kept", "acknowledged place"]);
+}
+
+#[test]
+fn t31_acknowledgements_before_a_sync_are_caught() {
+    is_caught("async-flush", &["committed never changes", "leader completeness", "heals"]);
+}

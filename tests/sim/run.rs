@@ -1,0 +1,163 @@
+//! Runs as processes of their own: started, told apart, and their figures added up.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Range;
+use std::process::{Child, Command, Stdio};
+
+use crate::world::{Outcome, Plant, World};
+use crate::{entropy, panics};
+
+/// Names the defect of a run that is to fail.
+pub(crate) const PLANT: &str = "FOLIO_SIM_PLANT";
+/// The line that a run which held ends with begins like this.
+const HELD: &str = "held: ";
+/// The stack of a run's thread: unoptimised code nests deep.
+const STACK_BYTES: usize = 64 << 20;
+
+impl Plant {
+    /// The defect of that name; none for an empty one.
+    pub(crate) fn named(name: &str) -> Plant {
+        match name {
+            "lying-disks" => Plant { lying_disks: true, ..Plant::default() },
+            "async-flush" => Plant { async_flush: true, ..Plant::default() },
+            "early-answers" => Plant { early_answers: true, ..Plant::default() },
+            _ => Plant::default(),
+        }
+    }
+}
+
+/// Runs a seed in this process. Fails the test with what was broken.
+pub(crate) fn in_process(seed: u64, plant: Plant) {
+    entropy::seed(seed);
+    panics::watch();
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let run = thread.spawn(move || World::run(seed, plant)).expect("a thread");
+    match run.join() {
+        Ok(Ok(outcome)) => println!("{HELD}{}", Figures::of(&outcome)),
+        Ok(Err(violation)) => {
+            println!("seed {seed}: {violation}");
+            std::process::exit(1);
+        }
+        Err(_) => {
+            println!("seed {seed}: {}", panics::first().unwrap_or_default());
+            std::process::exit(1);
+        }
+    }
+}
+
+/// What a run that held says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Figures {
+    hash: u64,
+    simulated_ms: u64,
+    acknowledged: u64,
+    committed: u64,
+    faults: u64,
+    runs: u64,
+}
+
+impl Figures {
+    fn of(outcome: &Outcome) -> Figures {
+        Figures {
+            hash: outcome.hash,
+            simulated_ms: outcome.simulated_ms,
+            acknowledged: outcome.acknowledged,
+            committed: outcome.committed,
+            faults: outcome.faults.values().sum(),
+            runs: 1,
+        }
+    }
+
+    fn parse(line: &str) -> Option<Figures> {
+        let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
+        let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
+        let [hash, simulated_ms, acknowledged, committed, faults, runs] = numbers[..] else { return None };
+        Some(Figures { hash, simulated_ms, acknowledged, committed, faults, runs })
+    }
+
+    pub(crate) fn sum(all: &[Figures]) -> Figures {
+        all.iter().fold(Figures::default(), |sum, one| Figures {
+            hash: sum.hash ^ one.hash,
+            simulated_ms: sum.simulated_ms + one.simulated_ms,
+            acknowledged: sum.acknowledged + one.acknowledged,
+            committed: sum.committed + one.committed,
+            faults: sum.faults + one.faults,
+            runs: sum.runs + one.runs,
+        })
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figures { hash, simulated_ms, acknowledged, committed, faults, runs } = self;
+        write!(
+            f,
+            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} committed={committed} \
+             faults={faults} runs={runs}"
+        )
+    }
+}
+
+/// A run under way.
+pub(crate) struct Run {
+    seed: u64,
+    plant: String,
+    child: Child,
+}
+
+impl Run {
+    pub(crate) fn of(seed: u64, plant: &str) -> Run {
+        let this = std::env::current_exe().expect("this program has a path");
+        let child = Command::new(this)
+            .args(["one_run", "--exact", "--ignored", "--nocapture"])
+            .env("FOLIO_SIM_SEED", seed.to_string())
+            .env(PLANT, plant)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("this program starts again");
+        Run { seed, plant: plant.into(), child }
+    }
+
+    /// Waits for the end; the error is what to tell a person.
+    pub(crate) fn finish(self) -> Result<Figures, String> {
+        let done = self.child.wait_with_output().expect("a child that was started can be waited for");
+        let said = String::from_utf8_lossy(&done.stdout);
+        let held =
+            said.lines().find_map(|line| line.split_once(HELD)).and_then(|(_, rest)| Figures::parse(rest));
+        held.ok_or_else(|| {
+            let errors = String::from_utf8_lossy(&done.stderr);
+            let plant =
+                if self.plant.is_empty() { String::new() } else { format!("{PLANT}={} ", self.plant) };
+            format!(
+                "{}{}\nseed {} failed; repeat it with\n  {plant}FOLIO_SIM_SEED={} FOLIO_SIM_TRACE=1 \
+                 cargo test -p folio-tests --test sim one_run -- --exact --ignored --nocapture",
+                said.trim(),
+                errors.trim(),
+                self.seed,
+                self.seed
+            )
+        })
+    }
+}
+
+/// Runs seeds, as many at a time as there are processors.
+pub(crate) fn many(seeds: Range<u64>, plant: &str) -> (Vec<Figures>, Vec<String>) {
+    let at_once = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut figures, mut failures) = (Vec::new(), Vec::new());
+    let mut running = VecDeque::new();
+    let mut seeds = seeds;
+    loop {
+        while running.len() < at_once
+            && let Some(seed) = seeds.next()
+        {
+            running.push_back(Run::of(seed, plant));
+        }
+        let Some(run) = running.pop_front() else { return (figures, failures) };
+        match run.finish() {
+            Ok(one) => figures.push(one),
+            Err(failure) => failures.push(failure),
+        }
+    }
+}

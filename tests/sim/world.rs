@@ -1,0 +1,361 @@
+//! One run: nodes, network, clients, faults and checkers, moved on a millisecond at a time.
+
+use std::collections::BTreeMap;
+
+use folio_engine::disk::sim::SeededChoice;
+use folio_raft::config::Flush;
+use folio_raft::status::{Role, Status};
+
+use crate::check::{Checked, Checks, Violation, violation};
+use crate::client::Clients;
+use crate::clock::Clock;
+use crate::faults::{Fault, Faults};
+use crate::heal;
+use crate::net::Network;
+use crate::node::{Death, Node, SEGMENT_BYTES, Setup};
+use crate::panics;
+use crate::trace::Trace;
+
+/// How long things go wrong, milliseconds.
+const FAULTS_MS: u64 = 20_000;
+/// A process that can do nothing any more is noticed and killed after that long.
+const SUPERVISOR_MS: u64 = 300;
+
+/// What a run is made to do besides its seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Plant {
+    /// The disks say that they synced, and did not.
+    pub(crate) lying_disks: bool,
+    /// Acknowledgements come when a majority has it in memory.
+    pub(crate) async_flush: bool,
+    /// Acknowledgements come when the leader alone has it durably.
+    pub(crate) early_answers: bool,
+}
+
+/// The figures of a run that held.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub(crate) hash: u64,
+    pub(crate) simulated_ms: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) committed: u64,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+}
+
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) trace: Trace,
+    pub(crate) network: Network,
+    pub(crate) nodes: BTreeMap<u64, Node>,
+    pub(crate) checks: Checks,
+    pub(crate) clients: Clients,
+    /// What each node that is up said last.
+    pub(crate) seen: BTreeMap<u64, Status>,
+    setup: Setup,
+    plant: Plant,
+    random: SeededChoice,
+    /// Things to be undone or done at a time, in order.
+    agenda: BTreeMap<u64, Vec<Due>>,
+    lost_disk: Option<u64>,
+    failed_since: BTreeMap<u64, u64>,
+    said: BTreeMap<u64, (&'static str, u64)>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+enum Due {
+    Boot(u64),
+    HealPartition,
+    UsualDelays,
+    UsualDisk(u64),
+}
+
+impl World {
+    fn new(seed: u64, plant: Plant) -> World {
+        let mut random = SeededChoice::new(seed);
+        let nodes = if random.below(4) == 0 { 5 } else { 3 };
+        let retain = (random.below(2) == 0).then_some(4 * SEGMENT_BYTES);
+        let flush = if plant.async_flush { Flush::Async } else { Flush::Sync };
+        let setup = Setup { nodes, flush, retain };
+        let clock = Clock::default();
+        let trace = Trace::new(&clock);
+        trace.event(format!("seed {seed}: {setup:?}"));
+        let network = Network::new(random.below(u64::MAX), &clock, &trace);
+        let clients = Clients::new(random.below(u64::MAX));
+        let mut checks = Checks::default();
+        checks.committed.count_copies = !plant.lying_disks;
+        let (seen, agenda, failed_since, said, counts) = Default::default();
+        let mut world = World {
+            nodes: BTreeMap::new(),
+            lost_disk: None,
+            clock,
+            trace,
+            network,
+            checks,
+            clients,
+            seen,
+            setup,
+            plant,
+            random,
+            agenda,
+            failed_since,
+            said,
+            counts,
+        };
+        for id in 1..=nodes {
+            let seed = world.random.below(u64::MAX);
+            let node = Node::new(id, seed, &world.network, &world.clock);
+            world.nodes.insert(id, node);
+            world.boot(id);
+        }
+        world
+    }
+
+    /// Runs a seed to its end.
+    pub(crate) fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
+        let mut world = World::new(seed, plant);
+        let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes);
+        while world.clock.now() < FAULTS_MS {
+            if let Some(fault) = faults.due(world.clock.now()) {
+                world.suffer(fault);
+            }
+            world.step()?;
+        }
+        world.calm();
+        heal::heal(&mut world)?;
+        Ok(Outcome {
+            hash: world.trace.hash(),
+            simulated_ms: world.clock.now(),
+            acknowledged: world.checks.oracle.acknowledged,
+            committed: world.checks.committed.last(),
+            faults: world.counts.clone(),
+        })
+    }
+
+    /// A millisecond passes, then everything is looked at.
+    pub(crate) fn step(&mut self) -> Checked {
+        self.clock.tick();
+        self.network.advance();
+        while let Some(due) = self.agenda.first_entry().filter(|due| *due.key() <= self.clock.now()) {
+            due.remove().into_iter().for_each(|due| self.act(due));
+        }
+        let sent = self.clients.step(&self.nodes, &self.seen);
+        sent.into_iter().for_each(|message| self.checks.oracle.sent(message));
+        for node in self.nodes.values_mut() {
+            node.tick();
+        }
+        let died = self.bury();
+        self.look(!died)
+    }
+
+    fn look(&mut self, all: bool) -> Checked {
+        if let Some(panic) = panics::first() {
+            return Err(violation("no panic", panic));
+        }
+        self.seen.clear();
+        for (id, node) in &self.nodes {
+            let Some(group) = node.group() else { continue };
+            let status = self.checks.look(&group)?;
+            let says = (status.role.name(), status.term);
+            if self.said.insert(*id, says) != Some(says) {
+                self.trace.event(format!("node {id}: {} in term {}", says.0, says.1));
+            }
+            self.trace.note((id, status.term, status.applied, status.durable_position));
+            self.seen.insert(*id, status);
+        }
+        for status in self.seen.values() {
+            self.checks.look_at_applied(status)?;
+        }
+        if self.plant.early_answers {
+            for status in self.seen.values().filter(|status| status.role == Role::Leader) {
+                self.checks.acknowledge_early(status)?;
+            }
+        }
+        for (messages, answer) in self.clients.answers() {
+            self.trace.note((&messages, answer.is_ok()));
+            self.checks.oracle.answered(&messages, &answer, all)?;
+        }
+        Ok(())
+    }
+
+    /// Ends processes whose power was cut by their disk, or which cannot go on; true if there was one.
+    fn bury(&mut self) -> bool {
+        let mut died = false;
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let node = &self.nodes[&id];
+            if node.is_up() && node.machine.disk.is_off() {
+                self.trace.event(format!("node {id}: power cut at operation {}", node.machine.disk.ops()));
+                self.end(id, Death::PowerCut);
+                died = true;
+                let down_ms = self.random.below(1500);
+                self.later(down_ms, Due::Boot(id));
+                continue;
+            }
+            let Some(reason) = node.failure() else {
+                self.failed_since.remove(&id);
+                continue;
+            };
+            let now = self.clock.now();
+            let since = *self.failed_since.entry(id).or_insert_with(|| {
+                self.trace.event(format!("node {id} failed: {reason}"));
+                now
+            });
+            if now >= since + SUPERVISOR_MS {
+                self.failed_since.remove(&id);
+                self.end(id, Death::Kill);
+                died = true;
+                self.later(200, Due::Boot(id));
+            }
+        }
+        died
+    }
+
+    pub(crate) fn boot(&mut self, id: u64) {
+        if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up()) {
+            if self.plant.lying_disks {
+                node.machine.disk.lie_about_syncs();
+            }
+            node.boot(&self.setup, false);
+            self.trace.event(format!("node {id}: started"));
+        }
+    }
+
+    fn end(&mut self, id: u64, death: Death) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.die(death, &mut self.random);
+            self.seen.remove(&id);
+            self.checks.died(id);
+            self.said.remove(&id);
+        }
+    }
+
+    fn later(&mut self, ms: u64, due: Due) {
+        self.agenda.entry(self.clock.now() + ms + 1).or_default().push(due);
+    }
+
+    fn act(&mut self, due: Due) {
+        match due {
+            Due::Boot(id) => self.boot(id),
+            Due::HealPartition => {
+                self.trace.event("links open");
+                self.network.unblock_all();
+            }
+            Due::UsualDelays => self.network.usual_delays(),
+            Due::UsualDisk(id) => self.nodes[&id].machine.pace.set(None),
+        }
+    }
+
+    fn suffer(&mut self, fault: Fault) {
+        self.trace.event(format!("{fault:?}"));
+        let name = match fault {
+            Fault::Die { node, death, down_ms } => {
+                self.end(node, death.into());
+                self.later(down_ms, Due::Boot(node));
+                "die"
+            }
+            Fault::DieAtOperation { node, operations } => {
+                let disk = &self.nodes[&node].machine.disk;
+                disk.cut_power_at(disk.ops() + operations as usize);
+                "die at operation"
+            }
+            Fault::PowerCutOfAll { down_ms } => {
+                for id in 1..=self.setup.nodes {
+                    self.end(id, Death::PowerCut);
+                    let more = self.random.below(500);
+                    self.later(down_ms + more, Due::Boot(id));
+                }
+                "power cut of all"
+            }
+            Fault::Partition { links, ms } => {
+                self.network.unblock_all();
+                self.network.block(links);
+                self.later(ms, Due::HealPartition);
+                "partition"
+            }
+            Fault::SlowNode { node, delay, ms } => {
+                for other in 1..=self.setup.nodes {
+                    self.network.set_delay((node, other), delay);
+                    self.network.set_delay((other, node), delay);
+                }
+                self.later(ms, Due::UsualDelays);
+                "slow node"
+            }
+            Fault::SlowDisk { node, delay, ms } => {
+                let least = delay.least.max(1);
+                self.nodes[&node]
+                    .machine
+                    .pace
+                    .set(Some(crate::net::Delay { least, most: delay.most.max(least) }));
+                self.later(ms, Due::UsualDisk(node));
+                "slow disk"
+            }
+            Fault::BadDisk { node, operations, fault } => {
+                let disk = &self.nodes[&node].machine.disk;
+                disk.fail_at(disk.ops() + operations as usize, fault.into());
+                "bad disk"
+            }
+            Fault::Stop { node, ms } => {
+                let until = self.clock.now() + ms;
+                self.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
+                "stop"
+            }
+            Fault::Transfer { to } => {
+                self.transfer(to);
+                "transfer"
+            }
+            Fault::WallClock { node, skew_ms } => {
+                self.nodes[&node].machine.wall.set_skew(skew_ms);
+                "wall clock"
+            }
+            Fault::LoseDisk { node, down_ms } => {
+                if !self.lose_disk(node) {
+                    return;
+                }
+                self.later(down_ms, Due::Boot(node));
+                "lose disk"
+            }
+        };
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    fn transfer(&self, to: Option<u64>) {
+        let leader = self.seen.values().find(|status| status.role == Role::Leader);
+        let Some(node) = leader.map(|leader| &self.nodes[&leader.node_id]) else { return };
+        let Some(group) = node.group() else { return };
+        node.spawn(async move { drop(group.transfer_leadership(to).await) });
+    }
+
+    /// Only where all other nodes are up and nobody is catching up: no promise is made for more.
+    fn lose_disk(&mut self, node: u64) -> bool {
+        let caught_up = |status: &Status| status.role != Role::Learner && status.applied > 0;
+        let whole = self.seen.len() as u64 == self.setup.nodes && self.seen.values().all(caught_up);
+        if !whole || self.lost_disk.is_some() {
+            return false;
+        }
+        self.lost_disk = Some(node);
+        self.end(node, Death::PowerCut);
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.lose_disk();
+        }
+        self.checks.lost_disk(node);
+        true
+    }
+
+    /// Nothing goes wrong any more; whoever is down is started.
+    fn calm(&mut self) {
+        self.trace.event("the faults end");
+        self.agenda.clear();
+        self.network.unblock_all();
+        self.network.usual_delays();
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        for id in ids {
+            if let Some(node) = self.nodes.get_mut(&id) {
+                node.machine.pace.set(None);
+                node.machine.wall.set_skew(0);
+                node.stopped_until = 0;
+                node.machine.disk.forget_faults();
+            }
+            self.boot(id);
+        }
+    }
+}

@@ -491,19 +491,3 @@ async fn only_a_leader_with_a_quorum_confirms_a_read_and_then_it_has_applied_all
     }
     assert_eq!(leader.confirm().await, Err(ProposeError::NotLeader { leader: None }));
 }
-
-/// Messages that waited together were put into one record, whatever the segment's size: the log refused it, and the node
-/// stopped.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_burst_larger_than_a_segment_stopped_the_leader() {
-    let cluster = Cluster::start(1..=1, no_retention()).await;
-    let leader = cluster.leader().await;
-    let burst = (0..400).map(|number| send(&leader, number));
-    let answers = futures_util::future::join_all(burst).await;
-    assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
-    let limit = leader.log().record_bytes_max();
-    let huge = Topic { filter_type: "x".repeat(limit), ..Topic::new("huge", 1) };
-    let refused = leader.execute(Command::PutTopic(huge)).await;
-    assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
-    cluster.send_all(400..401).await;
-}

@@ -9,7 +9,7 @@ mod broker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Broker, Flaw};
+use broker::{Broker, Flaw, LAST_READER};
 use folio_jepsen::checker::{Finding, Rules, check_all};
 use folio_jepsen::client::Client;
 use folio_jepsen::history::Recorder;
@@ -35,14 +35,14 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
     let reader = "live reader".to_owned();
     let live = LiveReader::start(vec![address.clone()], reader, shape.clone(), Arc::clone(&recorder));
     let writers = Writers::start(std::slice::from_ref(&address), &shape, &Target::Route, &recorder);
-    while recorder.recorded() < 400 {
+    while recorder.recorded() < 400 || !broker.has_shown_itself() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writers.stop().await;
     live.drain(Duration::from_secs(2)).await.unwrap();
     let history = recorder.finish().unwrap();
     assert!(!history.polls.is_empty(), "the live reader read nothing");
-    let client = Arc::new(Client::new(Vec::new(), "checker"));
+    let client = Arc::new(Client::new(Vec::new(), LAST_READER));
     let replica = read_to_end(&client, &address, "node 1", &shape).await.unwrap();
     let rules = Rules { retried: shape.resend, drained: true };
     check_all(&history, &[replica], rules).into_iter().filter(Finding::fails).collect()

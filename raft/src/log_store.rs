@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_engine::log::{Completion, ReadError, WriteError};
+use folio_engine::log::ReadError;
 use folio_engine::planted;
 use folio_engine::record::Record;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use tokio::sync::oneshot;
 
 use crate::codec;
 use crate::shared::Shared;
@@ -97,18 +96,6 @@ impl LogStore {
             }
         }
     }
-
-    /// Hands a job to the log and waits until it is durable.
-    async fn durably(&self, job: impl FnOnce(Completion)) -> io::Result<()> {
-        let (done, durable) = oneshot::channel::<Result<(), WriteError>>();
-        job(Box::new(move |result| {
-            let _ = done.send(result);
-        }));
-        match durable.await {
-            Ok(result) => result.map_err(io::Error::other),
-            Err(_) => Err(io::Error::other("the log was closed before the job was durable")),
-        }
-    }
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -174,7 +161,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let bytes = codec::encode_vote(vote);
-        self.durably(|done| self.shared.log.save_vote(&bytes, done)).await
+        self.shared.durably(|done| self.shared.log.save_vote(&bytes, done)).await
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -217,7 +204,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if planted::is("skip-truncation") {
             return Ok(());
         }
-        self.durably(|done| self.shared.log.truncate_after(keep, done)).await?;
+        self.shared.durably(|done| self.shared.log.truncate_after(keep, done)).await?;
         self.shared.note_truncated(keep);
         Ok(())
     }
@@ -236,13 +223,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         match pending {
             // Everything up to the snapshot and more is here already: keep what follows it.
             Some(base) if !held => {
-                self.durably(|done| self.shared.log.reset(base, done)).await?;
+                self.shared.durably(|done| self.shared.log.reset(base, done)).await?;
                 self.shared.note_truncated(None);
                 Ok(())
             }
             _ => loop {
                 let damages = self.shared.log.damages();
-                match self.durably(|done| self.shared.log.purge(id, done)).await {
+                match self.shared.durably(|done| self.shared.log.purge(id, done)).await {
                     // Finding the place needs the records around it.
                     Err(_) if damages != self.shared.log.damages() || !damages.is_empty() => {
                         tokio::time::sleep(MEND_WAIT).await;

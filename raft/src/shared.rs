@@ -4,16 +4,16 @@
 //! - `group.I2`: the watermarks stand in one line, `retained <= applied <= committed <= durable <= written`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use folio_engine::checkpoint::Checkpoints;
-use folio_engine::log::CommitLog;
-use folio_engine::log::StampBase;
+use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::ConsumeQueues;
 use folio_engine::record::EntryId;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::group::Hooks;
@@ -74,8 +74,6 @@ pub(crate) struct Rot {
     pub(crate) mended: AtomicU64,
     /// Units of consume queues.
     pub(crate) mended_units: AtomicU64,
-    /// Bytes the scrub has read.
-    pub(crate) scrubbed_bytes: AtomicU64,
 }
 
 /// A call of another node, until its answer is written.
@@ -95,6 +93,18 @@ impl Drop for UnansweredCall {
 }
 
 impl Shared {
+    /// Hands a job to the log and waits until it is durable.
+    pub(crate) async fn durably(&self, job: impl FnOnce(Completion)) -> io::Result<()> {
+        let (done, durable) = oneshot::channel::<Result<(), WriteError>>();
+        job(Box::new(move |result| {
+            let _ = done.send(result);
+        }));
+        match durable.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other("the log was closed before the job was durable")),
+        }
+    }
+
     /// Notes that the log is durable up to `index`, or that making it so failed.
     pub(crate) fn note_durable(&self, index: Option<u64>, failed: Option<String>) {
         self.durable.send_if_modified(|durable| durable.note(index, failed));

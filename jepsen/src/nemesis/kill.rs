@@ -32,8 +32,4 @@ impl Nemesis for Kill {
             Ok(Fault::new(nodes, "kill -9"))
         })
     }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move { cluster.revive_all() })
-    }
 }

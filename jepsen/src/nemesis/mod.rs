@@ -135,7 +135,9 @@ pub trait Nemesis: Send {
     ///
     /// # Errors
     /// When it could not be done, or a node ended that nothing excused.
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()>;
+    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
+        Box::pin(async move { cluster.revive_all() })
+    }
 }
 
 /// Every nemesis there is.

@@ -35,10 +35,6 @@ impl Nemesis for PowerCut {
             Ok(Fault::new(nodes, format!("power cut: {cut}")))
         })
     }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move { cluster.revive_all() })
-    }
 }
 
 /// Cuts the power of these nodes; says what each disk lost.

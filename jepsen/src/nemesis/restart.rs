@@ -50,10 +50,6 @@ impl Nemesis for Storm {
             Ok(Fault::new(nodes, format!("{blows} kills and starts")))
         })
     }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move { cluster.revive_all() })
-    }
 }
 
 /// SIGTERM to one node after the other, each comes back and catches up before the next.
@@ -87,10 +83,6 @@ impl Nemesis for Rolling {
             }
             Ok(Fault::new(nodes, "stopped and started one after the other"))
         })
-    }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move { cluster.revive_all() })
     }
 }
 
@@ -128,10 +120,6 @@ impl Nemesis for HandOver {
             handed.dedup();
             Ok(Fault::new(&handed, "leadership handed over"))
         })
-    }
-
-    fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move { cluster.revive_all() })
     }
 }
 

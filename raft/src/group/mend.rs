@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_engine::log::{Damage, WriteError};
+use folio_engine::log::Damage;
 use folio_engine::record::Record;
 use openraft::async_runtime::WatchReceiver;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::codec;
 use crate::config::GroupConfig;
@@ -130,15 +130,5 @@ fn parse(frame: Bytes) -> Result<Record, String> {
 }
 
 async fn store(shared: &Shared, record: Record) -> Result<(), String> {
-    let (done, stored) = oneshot::channel::<Result<(), WriteError>>();
-    shared.log.mend(
-        record,
-        Box::new(move |result| {
-            let _ = done.send(result);
-        }),
-    );
-    match stored.await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("the log was closed".into()),
-    }
+    shared.durably(|done| shared.log.mend(record, done)).await.map_err(|error| error.to_string())
 }

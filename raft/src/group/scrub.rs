@@ -33,7 +33,6 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
             match step(&host, &shared, next, upto, step_bytes).await {
                 Ok(done) => {
                     bytes += done.bytes;
-                    shared.rot.scrubbed_bytes.fetch_add(done.bytes, Ordering::Relaxed);
                     next = done.next;
                     if let Some((_, position)) = next.filter(|_| done.damaged) {
                         while shared.log.is_damaged(position) {
@@ -67,7 +66,6 @@ async fn units(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
         let Ok(scrubbed) = host.blocking(move || queues.scrub(next, step_bytes)).await else { return bytes };
         let UnitsScrubbed { next: behind, bytes: read } = scrubbed;
         bytes += read;
-        shared.rot.scrubbed_bytes.fetch_add(read, Ordering::Relaxed);
         if behind.is_none() {
             return bytes;
         }

@@ -82,7 +82,8 @@ async fn serve(layout: &Layout, launch: &Launch, children: &mut [Child]) -> Resu
     look_after(layout, launch, children).await
 }
 
-/// Waits until one node leads, and a little for the others to answer.
+/// Waits until one node leads, and a little for the others to follow it: until a node has heard who belongs to the
+/// group, it says it is a learner.
 async fn ready(layout: &Layout, children: &mut [Child]) -> Result<u64> {
     let started = Instant::now();
     let mut leads: Option<(u64, Instant)> = None;
@@ -97,17 +98,17 @@ async fn ready(layout: &Layout, children: &mut [Child]) -> Result<u64> {
                 );
             }
         }
-        let mut answered = 0;
+        let mut take_part = 0;
         for id in layout.ids() {
             if let Ok(Ok(status)) = timeout(ASK_PATIENCE, ask_status(&layout.at(id).broker)).await {
-                answered += 1;
+                take_part += usize::from(matches!(status.role.as_str(), "leader" | "follower"));
                 if status.role == "leader" {
                     leads.get_or_insert((status.node_id, Instant::now()));
                 }
             }
         }
         match leads {
-            Some((leader, _)) if answered == children.len() => return Ok(leader),
+            Some((leader, _)) if take_part == children.len() => return Ok(leader),
             Some((leader, since)) if since.elapsed() > OTHERS_PATIENCE => return Ok(leader),
             None if started.elapsed() > READY_PATIENCE => {
                 bail!("no node leads after {READY_PATIENCE:?}; their logs are in {}", layout.dir().display());

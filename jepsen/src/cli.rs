@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use folio_jepsen::scenario::Scenario;
 
 /// Breaks a three-node cluster under load and checks what it promised.
@@ -30,6 +30,9 @@ pub(crate) enum What {
         /// How long, shared out among the nemeses; starting and checking come on top
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
+        /// By what links between nodes are broken; namespaces need root
+        #[arg(long, value_enum, default_value_t = Between::Relay)]
+        network: Between,
     },
     /// Defects on purpose, one at a time: which checker finds which. Needs --folio built with the feature planted
     Planted {
@@ -100,6 +103,15 @@ pub(crate) enum What {
     ReplaceNode,
     /// A client knows only the address of a former leader
     StaleAddress,
+}
+
+/// What is between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Between {
+    /// Relays of ours on each link
+    Relay,
+    /// A network namespace for each node
+    Namespaces,
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! Several nodes on this machine, seen from outside.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,8 +11,9 @@ use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
 use crate::nemesis::Needs;
+use crate::network::{Links, Network, Setter};
 use crate::node::{Addresses, Node, Plan};
-use crate::relay::{Link, Links};
+use crate::relay::{self, Link};
 use crate::status::{self, Status};
 
 /// How long the cluster may take to have a leader, or to have every node caught up.
@@ -20,7 +22,7 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// What a cluster is started with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Options {
     /// First port.
     pub base_port: u16,
@@ -30,6 +32,8 @@ pub struct Options {
     pub expire: bool,
     /// What the nemeses that will act on it need.
     pub needs: Needs,
+    /// Where its nodes run.
+    pub network: Network,
 }
 
 /// A group of nodes.
@@ -64,22 +68,29 @@ fn links(base_port: u16, size: u64) -> Vec<Link> {
     pairs.filter(|(from, to)| from != to).map(link).collect()
 }
 
+fn connect(network: &Network, base_port: u16, size: u64) -> Result<Links> {
+    Ok(match network {
+        Network::Relays => Links::Relays(relay::Links::start(&links(base_port, size))?),
+        Network::Namespaces(namespaces) => Links::Namespaces(Arc::clone(namespaces)),
+    })
+}
+
 impl Cluster {
     /// Writes the configuration of the founding nodes below `dir` and starts them.
     ///
     /// # Errors
     /// When files cannot be written or a process cannot be started.
     pub fn start(dir: &Path, binary: &Path, options: &Options) -> Result<Self> {
-        let Options { base_port, size, expire, needs } = *options;
+        let Options { base_port, size, expire, needs, ref network } = *options;
         let members: Vec<u64> = (1..=size).collect();
         ensure!(
-            ports_are_free(base_port, size),
+            !network.has_relays() || ports_are_free(base_port, size),
             "a port from {base_port} on is in use, perhaps by another cluster: it would be taken for ours; \
              give another --base-port"
         );
-        let links = needs.links.then(|| Links::start(&links(base_port, size))).transpose()?;
+        let links = needs.links.then(|| connect(network, base_port, size)).transpose()?;
         let created = members.iter().map(|id| {
-            let plan = Plan { base_port, place: *id, members: &members, join: false, expire, needs };
+            let plan = Plan { base_port, place: *id, members: &members, join: false, expire, needs, network };
             Node::create(dir, binary, *id, &plan)
         });
         let mut nodes = created.collect::<Result<Vec<Node>>>()?;
@@ -90,7 +101,7 @@ impl Cluster {
             nodes,
             dir: dir.to_owned(),
             binary: binary.to_owned(),
-            options: *options,
+            options: options.clone(),
             links,
             client: Client::new(Vec::new(), "jepsen-control"),
         })
@@ -102,10 +113,10 @@ impl Cluster {
     /// # Errors
     /// When its files cannot be written or its process cannot be started.
     pub fn start_joining(&mut self, id: u64) -> Result<()> {
-        let Options { base_port, size, needs, .. } = self.options;
+        let Options { base_port, size, needs, ref network, .. } = self.options;
         let members: Vec<u64> = (1..=size).collect();
         let place = size + 1;
-        let plan = Plan { base_port, place, members: &members, join: true, expire: false, needs };
+        let plan = Plan { base_port, place, members: &members, join: true, expire: false, needs, network };
         let mut node = Node::create(&self.dir, &self.binary, id, &plan)?;
         node.start()?;
         self.nodes.push(node);
@@ -127,8 +138,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When the cluster was started without them ([`Needs::links`]).
-    pub fn links(&self) -> Result<&Links> {
-        self.links.as_ref().context("the cluster was started without relays")
+    pub fn links(&self) -> Result<Setter> {
+        self.links.as_ref().map(Links::setter).context("the cluster was started without links to break")
     }
 
     /// The nodes whose processes were started and not killed.

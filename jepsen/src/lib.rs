@@ -18,6 +18,8 @@ pub mod history;
 pub mod hunt;
 pub mod lossy;
 pub mod nemesis;
+pub mod netns;
+pub mod network;
 pub mod node;
 pub mod payload;
 pub mod reader;

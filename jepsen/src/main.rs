@@ -14,13 +14,16 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use folio_jepsen::cluster::ports_are_free;
 use folio_jepsen::hunt::{self, Listing, Plan, PlantedPlan};
+use folio_jepsen::nemesis::Skip;
+use folio_jepsen::network::Network;
 use folio_jepsen::payload::mix;
 use folio_jepsen::report::Report;
 use folio_jepsen::scenario::{self, Scenario, Setup};
 use folio_jepsen::{binary, workload::Shape};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, Options, What};
+use cli::{Between, Cli, Options, What};
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -42,18 +45,25 @@ fn main() -> ExitCode {
 /// What is no scenario; the exit code.
 fn other(what: &What, options: &Options) -> Result<u8> {
     match what {
-        What::Run { workload, nemesis, minutes } => hunt_with(options, workload, nemesis, *minutes),
+        What::Run { workload, nemesis, minutes, network } => {
+            hunt_with(options, (workload, nemesis), *minutes, *network)
+        }
         What::Planted { minutes, tries, defect } => plant(options, *minutes, *tries, defect),
         _ => print(options, &Listing::here()).map(|()| 0),
     }
 }
 
-fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> Result<u8> {
+fn hunt_with(
+    options: &Options,
+    (workload, nemesis): (&str, &str),
+    minutes: f64,
+    between: Between,
+) -> Result<u8> {
     let length = Duration::try_from_secs_f64(minutes * 60.0).context("--minutes")?;
     let (workloads, nemeses) = (hunt::workloads(workload)?, hunt::nemeses(nemesis)?);
     let folder = Folder::create(options.dir.clone())?;
     let setup = setup(options, &folder)?;
-    let plan = Plan {
+    let mut plan = Plan {
         binary: setup.binary,
         dir: setup.dir,
         base_port: setup.base_port,
@@ -62,8 +72,16 @@ fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> 
         nemeses,
         length,
         keep: options.keep,
+        network: Network::Relays,
     };
-    let report = block_on(async { Ok(hunt::run(&plan).await) })?;
+    let missing = match between {
+        Between::Relay => None,
+        Between::Namespaces => settle(&mut plan)?,
+    };
+    let report = match missing {
+        Some(why) => hunt::skip_all(&plan, &why),
+        None => block_on(async { Ok(hunt::run(&plan).await) })?,
+    };
     let json = serde_json::to_string(&report).context("write the report")?;
     std::fs::write(folder.path.join("report.json"), json).context("write the report")?;
     print(options, &report)?;
@@ -72,6 +90,19 @@ fn hunt_with(options: &Options, workload: &str, nemesis: &str, minutes: f64) -> 
         false => eprintln!("kept: {}", folder.path.display()),
     }
     Ok(report.exit_code())
+}
+
+/// Makes networks for the plan's nodes and moves there, with all threads that are still to start;
+/// why not, where there can be none.
+fn settle(plan: &mut Plan) -> Result<Option<Skip>> {
+    match hunt::namespaces() {
+        Ok(made) => {
+            made.enter()?;
+            plan.network = Network::Namespaces(made);
+            Ok(None)
+        }
+        Err(why) => Ok(Some(why)),
+    }
 }
 
 fn plant(options: &Options, minutes: f64, tries: u64, only: &[String]) -> Result<u8> {
@@ -97,14 +128,17 @@ fn print(options: &Options, what: &(impl std::fmt::Display + serde::Serialize)) 
     Ok(())
 }
 
-/// Runs to the end, or to Ctrl-C: dropping what runs drops the cluster, which kills its processes.
+/// Runs to the end, or to Ctrl-C or SIGTERM: dropping what runs drops the cluster, which kills its
+/// processes.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
         tokio::select! {
             done = work => done,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            _ = terminated.recv() => Err(anyhow::anyhow!("terminated")),
         }
     })
 }

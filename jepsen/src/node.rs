@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::clock::Clock;
 use crate::lossy::Disk;
 use crate::nemesis::Needs;
+use crate::network::Network;
 
 /// The group all nodes belong to.
 const GROUP: &str = "broker-a";
@@ -32,12 +33,18 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Addresses of node `id` (from 1): NameServers `B, B+1, ...`, then broker and Raft from
-    /// `B+10*id` on, the distances those of `folio cluster`.
+    /// Addresses of node `id` (from 1) on this machine's loopback, as [`Self::at`].
     #[must_use]
     pub fn of(base_port: u16, id: u64) -> Self {
+        Self::at("127.0.0.1", base_port, id)
+    }
+
+    /// Addresses of node `id` (from 1) at this host: NameServers `B, B+1, ...`, then broker and Raft
+    /// from `B+10*id` on, the distances those of `folio cluster`.
+    #[must_use]
+    pub fn at(host: &str, base_port: u16, id: u64) -> Self {
         let id = id as u16;
-        let at = |port: u16| format!("127.0.0.1:{port}");
+        let at = |port: u16| format!("{host}:{port}");
         let broker = base_port + PORTS_PER_NODE * id;
         Self { namesrv: at(base_port + id - 1), broker: at(broker), raft: at(broker + 4) }
     }
@@ -51,7 +58,7 @@ impl Addresses {
 }
 
 /// What a node is created as.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Plan<'a> {
     /// First port of its cluster.
     pub base_port: u16,
@@ -65,6 +72,8 @@ pub struct Plan<'a> {
     pub expire: bool,
     /// What the nemeses that will act on it need.
     pub needs: Needs,
+    /// Where it runs.
+    pub network: &'a Network,
 }
 
 /// A process that may run.
@@ -78,6 +87,8 @@ pub struct Node {
     child: Option<Child>,
     /// Its process may end by itself.
     excused: bool,
+    /// Where it runs, and its place there.
+    network: (Network, u64),
     /// Its own clock.
     clock: Option<Clock>,
     /// The lossy disk that is its data folder; goes after the process.
@@ -92,12 +103,13 @@ impl Node {
     pub fn create(dir: &Path, binary: &Path, id: u64, plan: &Plan<'_>) -> Result<Self> {
         let dir = dir.join(format!("node-{id}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let addresses = Addresses::of(plan.base_port, plan.place);
+        let addresses = plan.network.addresses(plan.base_port, plan.place);
         let disk =
             plan.needs.lossy.then(|| Disk::mount(&dir.join("disk"), &dir.join(DATA), id)).transpose()?;
         let clock = plan.needs.clock.then(|| Clock::create(dir.join("clock"))).transpose()?;
-        let node =
-            Self { id, addresses, clock, dir, binary: binary.to_owned(), child: None, excused: false, disk };
+        let network = (plan.network.clone(), plan.place);
+        let binary = binary.to_owned();
+        let node = Self { id, addresses, dir, binary, child: None, excused: false, network, clock, disk };
         let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
@@ -105,7 +117,7 @@ impl Node {
     }
 
     fn config(&self, plan: &Plan<'_>) -> String {
-        let Plan { base_port, place, members, join, expire, needs } = *plan;
+        let Plan { base_port, place, members, join, expire, needs, network } = *plan;
         let Addresses { namesrv, broker, raft } = &self.addresses;
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
@@ -117,7 +129,7 @@ impl Node {
             if expire { "keep_size = \"16MiB\"\n" } else { "" },
         );
         for id in members {
-            let Addresses { namesrv, broker, raft } = Addresses::of(base_port, *id);
+            let Addresses { namesrv, broker, raft } = network.addresses(base_port, *id);
             text.push_str(&format!(
                 "\n[[nodes]]\nid = {id}\nraft = \"{raft}\"\nbroker = \"{broker}\"\nnamesrv = \"{namesrv}\"\n"
             ));
@@ -125,7 +137,7 @@ impl Node {
         if needs.scrub {
             text = text.replacen("[log]\n", "[log]\nscrub_rate = \"64MiB\"\nscrub_hours = 0\n", 1);
         }
-        if needs.links {
+        if needs.links && network.has_relays() {
             text.push_str("\n[dial]\n");
             // Whoever joins later has the place after the founders', one at a time.
             let founders = members.len() as u64;
@@ -135,7 +147,8 @@ impl Node {
             }
         }
         if join {
-            text = text.replacen("join = true\n", "join = true\nhost = \"127.0.0.1\"\n", 1);
+            let host = network.host(place);
+            text = text.replacen("join = true\n", &format!("join = true\nhost = \"{host}\"\n"), 1);
         }
         text
     }
@@ -169,9 +182,17 @@ impl Node {
         if let Some(clock) = &self.clock {
             command.envs(clock.environment());
         }
-        let child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
+        let (network, place) = &self.network;
+        let child = network.spawn(*place, &mut command);
+        let child = child.with_context(|| format!("start {}", self.binary.display()))?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// The number of its process, if it was started.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Whether the process was started and not killed by us.
@@ -393,6 +414,7 @@ mod tests {
             join: false,
             expire: false,
             needs: Needs::default(),
+            network: &Network::default(),
         };
         Node::create(dir, Path::new(binary), 1, &plan).unwrap()
     }

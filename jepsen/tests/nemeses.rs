@@ -10,6 +10,7 @@ use folio_jepsen::client::Client;
 use folio_jepsen::cluster::{Cluster, Options, ports_are_free};
 use folio_jepsen::history::Outcome;
 use folio_jepsen::nemesis::{self, Dice, Fault, Needs, Nemesis};
+use folio_jepsen::network::Network;
 use folio_jepsen::payload::{self, OpKey};
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -36,7 +37,7 @@ fn named(name: &str) -> Box<dyn Nemesis> {
 /// machine has no means for it.
 async fn fixture(name: &str, base_port: u16) -> Option<Fixture> {
     let nemesis = named(name);
-    if let Err(why) = nemesis::available(&*nemesis) {
+    if let Err(why) = nemesis::available(&*nemesis, &Network::Relays) {
         eprintln!("skipped: {name}: {why}");
         return None;
     }
@@ -45,7 +46,7 @@ async fn fixture(name: &str, base_port: u16) -> Option<Fixture> {
     let dir = tempfile::tempdir().unwrap();
     let base_port = (base_port..base_port + 240).step_by(60).find(|base| ports_are_free(*base, 3)).unwrap();
     let needs: Needs = nemesis.needs();
-    let options = Options { base_port, size: 3, expire: false, needs };
+    let options = Options { base_port, size: 3, expire: false, needs, network: Network::Relays };
     let mut cluster = Cluster::start(dir.path(), &binary, &options).unwrap();
     let leader = cluster.leader().await.unwrap();
     let broker = cluster.node(leader).unwrap().addresses.broker.clone();

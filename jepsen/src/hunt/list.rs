@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::checker;
 use crate::nemesis;
+use crate::netns;
+use crate::network::Network;
 use crate::workload::Kind;
 
 /// One name and its line.
@@ -26,6 +28,8 @@ pub struct Item {
 /// Every workload, checker and nemesis.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
+    /// Networks.
+    pub networks: Vec<Item>,
     /// Workloads.
     pub workloads: Vec<Item>,
     /// Checkers.
@@ -47,10 +51,15 @@ impl Listing {
         let nemeses = nemesis::all();
         let nemeses = nemeses.iter().map(|nemesis| Item {
             targets: nemesis.targets().iter().map(|target| target.name()).collect(),
-            skipped: nemesis::available(&**nemesis).err().map(|why| why.to_string()),
+            skipped: nemesis::available(&**nemesis, &Network::Relays).err().map(|why| why.to_string()),
             ..item(nemesis.name(), nemesis.about())
         });
+        let namespaces = Item {
+            skipped: netns::check().err(),
+            ..item("namespaces", "each node in a network namespace of its own; the network itself is broken")
+        };
         Self {
+            networks: vec![item("relay", "a relay of ours on each link; needs no root"), namespaces],
             workloads: Kind::ALL.iter().map(|kind| item(kind.name(), kind.about())).collect(),
             checkers: checker::ALL.iter().map(|(name, about)| item(name, about)).collect(),
             nemeses: nemeses.collect(),
@@ -60,8 +69,12 @@ impl Listing {
 
 impl fmt::Display for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds =
-            [("workloads", &self.workloads), ("checkers", &self.checkers), ("nemeses", &self.nemeses)];
+        let kinds = [
+            ("networks", &self.networks),
+            ("workloads", &self.workloads),
+            ("checkers", &self.checkers),
+            ("nemeses", &self.nemeses),
+        ];
         for (kind, items) in kinds {
             writeln!(f, "{kind}")?;
             for Item { name, about, targets, skipped } in items {
@@ -87,7 +100,9 @@ mod tests {
     fn the_list_names_every_kind_with_a_line() {
         let listing = Listing::here();
         let text = listing.to_string();
-        for item in listing.workloads.iter().chain(&listing.checkers).chain(&listing.nemeses) {
+        for item in
+            listing.networks.iter().chain(&listing.workloads).chain(&listing.checkers).chain(&listing.nemeses)
+        {
             assert!(!item.about.is_empty() && text.contains(&item.name), "{item:?}");
         }
         assert!(text.contains("linearizable") && text.contains("poll-skip") && text.contains("kill"));

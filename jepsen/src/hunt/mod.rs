@@ -9,6 +9,7 @@ mod planted;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,11 +18,13 @@ pub use list::Listing;
 pub use planted::{PlantedPlan, PlantedReport, run as run_planted};
 pub use report::{HuntReport, NemesisReport, Skipped};
 
-use crate::nemesis::{self, Nemesis};
+use crate::nemesis::{self, Nemesis, Skip};
+use crate::netns::Namespaces;
+use crate::network::Network;
 use crate::workload::Kind;
 
 /// What to run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Plan {
     /// The binary `folio`.
     pub binary: PathBuf,
@@ -39,6 +42,8 @@ pub struct Plan {
     pub length: Duration,
     /// Whether data, logs and histories are kept where nothing was found.
     pub keep: bool,
+    /// Where nodes run, and by what their links are broken.
+    pub network: Network,
 }
 
 /// The workloads of these names; `all` means all.
@@ -71,6 +76,26 @@ fn choose(names: &str, known: &[&str]) -> Result<Vec<String>> {
     Ok(chosen)
 }
 
+/// Networks for the nodes of a hunt, one cluster after the other.
+///
+/// # Errors
+/// When there can be none here.
+pub fn namespaces() -> std::result::Result<Arc<Namespaces>, Skip> {
+    let places = one::NODES + 1;
+    Namespaces::create(places).map_err(|error| Skip::NoNamespaces(format!("{error:#}")))
+}
+
+/// The report of a hunt that cannot be here.
+#[must_use]
+pub fn skip_all(plan: &Plan, why: &Skip) -> HuntReport {
+    let mut report = HuntReport::new(plan);
+    for name in &plan.nemeses {
+        eprintln!("{name}: skipped: {why}");
+        report.skip(name, why);
+    }
+    report
+}
+
 /// Runs the plan; one nemesis that cannot run does not keep the others from it.
 pub async fn run(plan: &Plan) -> HuntReport {
     let mut report = HuntReport::new(plan);
@@ -78,7 +103,7 @@ pub async fn run(plan: &Plan) -> HuntReport {
     for nemesis in
         nemesis::all().into_iter().filter(|each| plan.nemeses.iter().any(|name| name == each.name()))
     {
-        match nemesis::available(&*nemesis) {
+        match nemesis::available(&*nemesis, &plan.network) {
             Ok(()) => chosen.push(nemesis),
             Err(why) => {
                 eprintln!("{}: skipped: {why}", nemesis.name());
@@ -113,7 +138,9 @@ pub async fn run(plan: &Plan) -> HuntReport {
 fn again(plan: &Plan, nemesis: &str, share: Duration) -> String {
     let workloads: Vec<&str> = plan.workloads.iter().map(|kind| kind.name()).collect();
     format!(
-        "cargo run --release -p folio-jepsen -- run --workload {} --nemesis {nemesis} --minutes {:.3} --seed {}",
+        "cargo run --release -p folio-jepsen -- run --network {} --workload {} --nemesis {nemesis} \
+         --minutes {:.3} --seed {}",
+        plan.network.name(),
         workloads.join(","),
         share.as_secs_f64() / 60.0,
         plan.seed

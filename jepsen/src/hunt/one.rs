@@ -21,7 +21,7 @@ use crate::reading::Reading;
 use crate::workload::{Kind, Shape, Site, Workload};
 
 /// Nodes of the cluster.
-const NODES: u64 = 3;
+pub(super) const NODES: u64 = 3;
 /// How long a topic may take to be creatable after the start.
 const CREATE_TRIES: u32 = 100;
 /// How long ports of the cluster before may stay taken.
@@ -42,8 +42,11 @@ pub(super) async fn run(
     dir: &Path,
 ) -> Result<NemesisReport> {
     let seed = nemesis.name().bytes().fold(plan.seed, |seed, byte| mix(seed ^ u64::from(byte)));
-    let options = Options { base_port: plan.base_port, size: NODES, expire: false, needs: nemesis.needs() };
-    free_ports(plan.base_port).await;
+    let (base_port, needs, network) = (plan.base_port, nemesis.needs(), plan.network.clone());
+    if network.has_relays() {
+        free_ports(base_port).await;
+    }
+    let options = Options { base_port, size: NODES, expire: false, needs, network };
     let mut cluster = Cluster::start(dir, &plan.binary, &options)?;
     // Nobody else's message is ever taken for one of this run's.
     let run = mix(seed ^ std::process::id() as u64);

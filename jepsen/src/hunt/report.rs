@@ -218,6 +218,8 @@ pub struct HuntReport {
     pub seed: u64,
     /// Minutes asked for.
     pub minutes: f64,
+    /// By what links were broken.
+    pub network: &'static str,
     /// Workloads that ran, all at once.
     pub workloads: Vec<&'static str>,
     /// Faults injected.
@@ -239,6 +241,7 @@ impl HuntReport {
         Self {
             seed: plan.seed,
             minutes: plan.length.as_secs_f64() / 60.0,
+            network: plan.network.name(),
             workloads: plan.workloads.iter().map(|kind| kind.name()).collect(),
             ok: true,
             ..Self::default()

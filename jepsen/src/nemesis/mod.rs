@@ -39,6 +39,7 @@ use weather::Kind;
 
 use crate::cluster::Cluster;
 use crate::lossy;
+use crate::network::Network;
 
 /// Something under way that ends with a `T`.
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
@@ -69,8 +70,12 @@ impl std::fmt::Display for Fault {
 /// What a cluster must be started with, for a nemesis to work on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Nodes reach each other through our relays.
+    /// Links between nodes can be broken.
     pub links: bool,
+    /// Links can be late.
+    pub late_links: bool,
+    /// Links can lose a part of what is sent.
+    pub lossy_links: bool,
     /// Data directories lie on our lossy file system.
     pub lossy: bool,
     /// Each node has a clock of its own.
@@ -85,6 +90,8 @@ impl Needs {
     pub fn and(self, other: Self) -> Self {
         Self {
             links: self.links || other.links,
+            late_links: self.late_links || other.late_links,
+            lossy_links: self.lossy_links || other.lossy_links,
             lossy: self.lossy || other.lossy,
             clock: self.clock || other.clock,
             scrub: self.scrub || other.scrub,
@@ -101,6 +108,15 @@ pub enum Skip {
     /// The library that moves a process's clock cannot be found or built.
     #[error("the clock shim is missing: {0}")]
     NoClock(String),
+    /// There can be no network namespaces.
+    #[error("network namespaces are missing: {0}")]
+    NoNamespaces(String),
+    /// Nothing in the kernel holds packets back.
+    #[error("delay in network namespaces (tc, the kernel's netem) is missing: {0}")]
+    NoDelay(String),
+    /// Nothing in the kernel loses packets at random.
+    #[error("loss in network namespaces (tc, the kernel's cls_bpf) is missing: {0}")]
+    NoLoss(String),
 }
 
 /// One way to break a cluster.
@@ -177,16 +193,25 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
     all
 }
 
-/// Whether this machine has what the nemesis needs.
+/// Whether this machine has what the nemesis needs where the nodes are to run.
 ///
 /// # Errors
 /// With the reason why not, by name.
-pub fn available(nemesis: &dyn Nemesis) -> std::result::Result<(), Skip> {
+pub fn available(nemesis: &dyn Nemesis, network: &Network) -> std::result::Result<(), Skip> {
     static FUSE: LazyLock<std::result::Result<(), String>> = LazyLock::new(lossy::check);
-    if nemesis.needs().lossy {
+    let needs = nemesis.needs();
+    if let Network::Namespaces(namespaces) = network {
+        if needs.late_links {
+            namespaces.delays().map_err(Skip::NoDelay)?;
+        }
+        if needs.lossy_links {
+            namespaces.loses().map_err(Skip::NoLoss)?;
+        }
+    }
+    if needs.lossy {
         (*FUSE).clone().map_err(Skip::NoFuse)?;
     }
-    if nemesis.needs().clock {
+    if needs.clock {
         crate::clock::library().map_err(Skip::NoClock)?;
     }
     Ok(())

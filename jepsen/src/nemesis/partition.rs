@@ -25,11 +25,7 @@ pub(super) enum Shape {
 pub(super) struct Partition(pub(super) Shape);
 
 /// What cuts there are; each injection draws one.
-pub(super) const CUTS: [(Flow, &str); 3] = [
-    (Flow::Swallow, "bytes swallowed"),
-    (Flow::Hold, "bytes held back until healed"),
-    (Flow::Refuse, "connections refused"),
-];
+pub(super) const CUTS: [Flow; 3] = [Flow::Swallow, Flow::Hold, Flow::Refuse];
 
 impl Shape {
     /// The directions `(from, to)` that are cut when `chosen` of `all` are to be.
@@ -58,15 +54,6 @@ fn both_ways(one: &[u64], other: &[u64]) -> Vec<(u64, u64)> {
     cuts
 }
 
-/// Puts this state on these directions.
-pub(super) fn set(cluster: &Cluster, cuts: &[(u64, u64)], flow: Flow) -> anyhow::Result<()> {
-    let links = cluster.links()?;
-    for (from, to) in cuts {
-        links.set(*from, *to, flow);
-    }
-    Ok(())
-}
-
 impl Nemesis for Partition {
     fn name(&self) -> &'static str {
         match self.0 {
@@ -79,7 +66,9 @@ impl Nemesis for Partition {
 
     fn about(&self) -> &'static str {
         match self.0 {
-            Shape::OneWay => "nodes are not heard, or do not hear; bytes swallowed, held back or refused",
+            Shape::OneWay => {
+                "nodes are not heard, or do not hear; what is sent is lost, held back or refused"
+            }
             Shape::Isolate => "nodes are cut off from the others, both ways",
             Shape::Ring => "each node does not reach its neighbour in a ring: different majorities",
             Shape::Bridge => "two sides that only one node between them hears both of",
@@ -105,20 +94,18 @@ impl Nemesis for Partition {
         dice: &'a mut Dice,
     ) -> Doing<'a, Fault> {
         Box::pin(async move {
-            let (flow, how) = CUTS[dice.below(CUTS.len() as u64) as usize];
+            let flow = CUTS[dice.below(CUTS.len() as u64) as usize];
             let mut all = cluster.ids();
             dice.shuffle(&mut all);
             let cuts = self.0.cuts(&all, nodes, dice);
-            set(cluster, &cuts, flow)?;
-            Ok(Fault::new(nodes, format!("cut {cuts:?}, {how}")))
+            let links = cluster.links()?;
+            cuts.iter().try_for_each(|(from, to)| links.set(*from, *to, flow))?;
+            Ok(Fault::new(nodes, format!("cut {cuts:?}, {}", links.words(flow))))
         })
     }
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
-        Box::pin(async move {
-            cluster.links()?.heal();
-            Ok(())
-        })
+        Box::pin(async move { cluster.links()?.heal() })
     }
 }
 

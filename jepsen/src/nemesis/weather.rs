@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::partition::CUTS;
 use super::{Dice, Doing, Fault, Needs, Nemesis, Target};
 use crate::cluster::Cluster;
-use crate::relay::{Flow, Setter};
+use crate::network::Setter;
+use crate::relay::Flow;
 
 /// What is wrong with the links of the chosen nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(super) enum Kind {
 /// Spoils links until healed.
 pub(super) struct Weather {
     kind: Kind,
-    flapping: Option<JoinHandle<()>>,
+    flapping: Option<JoinHandle<Result<()>>>,
 }
 
 impl Weather {
@@ -38,35 +40,42 @@ impl Weather {
             Kind::Lossy => {
                 Flow::Lossy { stalls: dice.between(5, 100) as u32, resets: dice.between(0, 20) as u32 }
             }
-            Kind::Flapping => CUTS[dice.below(CUTS.len() as u64) as usize].0,
+            Kind::Flapping => CUTS[dice.below(CUTS.len() as u64) as usize],
         }
     }
 
-    fn stop_flapping(&mut self) {
-        if let Some(task) = self.flapping.take() {
-            task.abort();
+    /// Fails if the links did not flap until now.
+    async fn stop_flapping(&mut self) -> Result<()> {
+        let Some(task) = self.flapping.take() else { return Ok(()) };
+        task.abort();
+        match task.await {
+            Err(stopped) if stopped.is_cancelled() => Ok(()),
+            ended => ended.context("flap")?.context("the links flap no more"),
         }
     }
 }
 
 impl Drop for Weather {
     fn drop(&mut self) {
-        self.stop_flapping();
+        if let Some(task) = self.flapping.take() {
+            task.abort();
+        }
     }
 }
 
 /// Cuts and mends one direction after the other, for ever.
-async fn flap(setter: Setter, directions: Vec<(u64, u64)>, flow: Flow, mut dice: Dice) {
+async fn flap(setter: Setter, directions: Vec<(u64, u64)>, flow: Flow, mut dice: Dice) -> Result<()> {
     while let Some((from, to)) = dice.one_of(&directions).copied() {
-        setter.set(from, to, flow);
+        setter.set(from, to, flow)?;
         sleep(dice.millis(10, 400)).await;
         if dice.one_in(3) {
-            setter.heal();
+            setter.heal()?;
             sleep(dice.millis(1, 200)).await;
         } else {
-            setter.set(from, to, Flow::Pass);
+            setter.set(from, to, Flow::Pass)?;
         }
     }
+    Ok(())
 }
 
 impl Nemesis for Weather {
@@ -93,7 +102,8 @@ impl Nemesis for Weather {
     }
 
     fn needs(&self) -> Needs {
-        Needs { links: true, ..Needs::default() }
+        let (late, lossy) = (self.kind == Kind::Slow, self.kind == Kind::Lossy);
+        Needs { links: true, late_links: late, lossy_links: lossy, ..Needs::default() }
     }
 
     fn inject<'a>(
@@ -104,29 +114,29 @@ impl Nemesis for Weather {
     ) -> Doing<'a, Fault> {
         Box::pin(async move {
             let links = cluster.links()?;
-            let directions: Vec<(u64, u64)> =
-                links.directions().filter(|(from, to)| nodes.contains(from) || nodes.contains(to)).collect();
+            let directions: Vec<(u64, u64)> = links
+                .directions()
+                .into_iter()
+                .filter(|(from, to)| nodes.contains(from) || nodes.contains(to))
+                .collect();
             let flow = self.flow(dice);
             if self.kind == Kind::Flapping {
-                self.stop_flapping();
+                self.stop_flapping().await?;
                 let dice = Dice::new(dice.roll());
-                self.flapping = Some(tokio::spawn(flap(links.setter(), directions, flow, dice)));
+                self.flapping = Some(tokio::spawn(flap(links.clone(), directions, flow, dice)));
             } else {
-                for (from, to) in directions {
-                    links.set(from, to, flow);
-                }
+                directions.iter().try_for_each(|(from, to)| links.set(*from, *to, flow))?;
             }
             // A fault is there before anybody waits for its effect.
             sleep(Duration::from_millis(10)).await;
-            Ok(Fault::new(nodes, format!("{} {flow:?}", self.name())))
+            Ok(Fault::new(nodes, format!("{}: {}", self.name(), links.words(flow))))
         })
     }
 
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
         Box::pin(async move {
-            self.stop_flapping();
-            cluster.links()?.heal();
-            Ok(())
+            self.stop_flapping().await?;
+            cluster.links()?.heal()
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::cluster::{Cluster, Options};
 use crate::history::Recorder;
 use crate::nemesis::Needs;
+use crate::network::Network;
 use crate::payload::mix;
 use crate::reader::{self, LiveReader};
 use crate::reading::Reading;
@@ -132,8 +133,13 @@ struct Run {
 /// # Errors
 /// When the harness itself could not do its work: then nothing was proven either way.
 pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
-    let options =
-        Options { base_port: setup.base_port, size: 3, expire: setup.shape.expire, needs: Needs::default() };
+    let options = Options {
+        base_port: setup.base_port,
+        size: 3,
+        expire: setup.shape.expire,
+        needs: Needs::default(),
+        network: Network::default(),
+    };
     let mut cluster = Cluster::start(&setup.dir, &setup.binary, &options)?;
     create_topics(&mut cluster, &setup.shape).await.context("prepare the cluster")?;
     let recorder = Arc::new(Recorder::create(&setup.dir.join("history.jsonl"))?);

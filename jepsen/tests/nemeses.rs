@@ -133,7 +133,8 @@ async fn a_leader_that_nobody_hears_is_replaced_and_acknowledges_nothing() {
     let other = fixture.led_by_another(leader).await;
     assert_eq!(fixture.send(leader, 1).await, 0, "a leader without a majority acknowledged");
     assert_ne!(other, leader);
-    assert!(fixture.send(other, 20).await >= 5, "the new leader does not serve");
+    // On a busy machine the two that are left may change places meanwhile.
+    fixture.sent(5).await;
     fixture.heal().await;
     for id in fixture.cluster.ids() {
         assert!(fixture.stored(id).await >= 10, "node {id}");

@@ -2,6 +2,8 @@
 //!
 //! An entry is committed once a majority has it on disk; what the leader's own disk takes longer than that is time that
 //! only its applying, and hence every answer, waits for. Where that is long, and stays long, another member serves better.
+//! A node whose log is poisoned by a failed write or sync takes no part any more, at once.
+//!
 //! All disks being slow together is not noticed here: then nothing is committed without this one's help.
 
 use std::collections::VecDeque;
@@ -73,6 +75,22 @@ pub(super) async fn run(inner: Weak<Inner>) {
             }
             drop(group);
             sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Ends this node's part in the group once its log is poisoned: nothing becomes durable here any more, also when nobody
+/// writes just now. Until its task is aborted.
+pub(super) async fn end_when_poisoned(inner: Weak<Inner>) {
+    loop {
+        sleep(LOOK_INTERVAL).await;
+        let Some(group) = inner.upgrade().map(Group) else { return };
+        if let Some(reason) = group.0.shared.log.state().poisoned {
+            tracing::error!(reason, "the log is poisoned: this node takes no part any more");
+            if let Err(error) = group.0.raft.shutdown().await {
+                tracing::warn!(%error, "replication did not stop cleanly");
+            }
+            return;
         }
     }
 }

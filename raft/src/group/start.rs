@@ -182,6 +182,7 @@ impl Group {
         let group = Group(Arc::new(inner));
         let watchers = [
             tokio::spawn(health::run(Arc::downgrade(&group.0))),
+            tokio::spawn(health::end_when_poisoned(Arc::downgrade(&group.0))),
             tokio::spawn(room::run(Arc::downgrade(&group.0))),
         ];
         group.0.tasks.lock().extend(watchers);

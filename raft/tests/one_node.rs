@@ -1,4 +1,5 @@
-//! One node whose segments are smaller than a batch of messages may become: no record is larger than its log takes.
+//! One node on a simulated disk. Its segments are smaller than a batch of messages may become: no record is larger than its
+//! log takes. And it ends when its log is poisoned.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_engine::disk::sim::SimDisk;
+use folio_engine::disk::sim::{Fault, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_raft::command::{Command, Topic};
@@ -29,6 +30,10 @@ impl Hooks for Quiet {
 }
 
 async fn leader() -> Group {
+    leader_on(SimDisk::new()).await
+}
+
+async fn leader_on(disk: SimDisk) -> Group {
     let config = GroupConfig {
         node_id: 1,
         cluster: "c".into(),
@@ -45,7 +50,7 @@ async fn leader() -> Group {
         scrub: Scrub::default(),
         dedup: None,
     };
-    let group = Group::start(config, Arc::new(SimDisk::new()), Arc::new(Quiet)).await.unwrap();
+    let group = Group::start(config, Arc::new(disk), Arc::new(Quiet)).await.unwrap();
     let mut status = group.watch();
     let leads = status.wait_for(|status| status.role == Role::Leader);
     tokio::time::timeout(Duration::from_secs(20), leads).await.unwrap().unwrap();
@@ -90,4 +95,17 @@ async fn a_burst_larger_than_a_segment_stopped_the_leader() {
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
     assert_eq!(send(&leader, 500).await.unwrap().queue_offsets, [400]);
     leader.shutdown().await;
+}
+
+/// Found by the harness: such a node stayed what it was until somebody wrote to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_log_is_poisoned_ends_though_nobody_writes_to_it() {
+    let disk = SimDisk::new();
+    let group = leader_on(disk.clone()).await;
+    (disk.ops()..disk.ops() + 100_000).for_each(|op| disk.fail_at(op, Fault::FailSync));
+    // A vote that openraft does not know of: it is not told of the failure.
+    group.log().save_vote(b"any", Box::new(|_| ()));
+    let mut status = group.watch();
+    let stopped = status.wait_for(|status| matches!(status.role, Role::Stopped(_)));
+    tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap().unwrap();
 }

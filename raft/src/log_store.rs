@@ -41,6 +41,12 @@ impl LogStore {
         LogStore { shared }
     }
 
+    /// What it is a view of.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Clamps a range to the entries that are present; `None` when there are none.
     fn clamp(&self, range: &impl RangeBounds<u64>) -> Option<(u64, u64)> {
         let state = self.shared.log.state();

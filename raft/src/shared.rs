@@ -129,6 +129,13 @@ impl Shared {
         }
     }
 
+    /// Whether exactly this entry is in this node's log, durable; with it then go, by log matching, all before it.
+    pub(crate) fn holds(&self, id: EntryId) -> bool {
+        let durable = self.durable.borrow().index >= Some(id.index);
+        let read = || self.log.read(id.index, id.index + 1, 1);
+        durable && read().is_ok_and(|records| records.first().is_some_and(|record| record.id() == id))
+    }
+
     /// Publishes how far this node has applied, after the effects are visible to readers.
     pub(crate) fn note_applied(&self, id: EntryId, position: u64) {
         self.applied_position.store(position, Ordering::Release);

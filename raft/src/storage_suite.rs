@@ -8,8 +8,11 @@ use bytes::Bytes;
 use folio_engine::disk::sim::{LoseAll, SimDisk};
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::queues::Arrival;
+use folio_engine::record::EntryId;
 use openraft::StorageError;
 use openraft::base::BoxFuture;
+use openraft::entry::RaftEntry;
+use openraft::storage::RaftLogStorageExt;
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
@@ -21,7 +24,7 @@ use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::shared::{Durable, Shared};
 use crate::state_machine::StateMachine;
-use crate::types::TypeConfig;
+use crate::types::{LogEntry, TypeConfig, log_id};
 
 struct NoHooks;
 
@@ -107,4 +110,17 @@ fn the_commit_log_passes_openrafts_storage_suite() {
     if let Err(error) = passed {
         panic!("openraft's storage suite: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_node_holds_what_is_durable_in_its_log_under_the_same_term() {
+    let (_dir, mut store, _) = Builder.build().await.unwrap();
+    let blank = |index| LogEntry::new_blank(log_id(EntryId { term: 2, index }));
+    store.blocking_append((0..5).map(blank)).await.unwrap();
+    let holds = |term, index| store.shared().holds(EntryId { term, index });
+    assert!(holds(2, 0) && holds(2, 4));
+    assert!(!holds(1, 4) && !holds(3, 4), "another leader's entry");
+    assert!(!holds(2, 5), "not there yet");
+    store.shared().note_truncated(Some(3));
+    assert!(holds(2, 3) && !holds(2, 4), "written, but not durable");
 }

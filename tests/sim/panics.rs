@@ -1,13 +1,15 @@
 //! Panics inside a node's tasks, which tokio would keep to itself: each one ends the run.
 
+use std::backtrace::Backtrace;
+
 use parking_lot::Mutex;
 
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// From now on panics are noted, quietly.
+/// From now on panics are noted, quietly; with `RUST_BACKTRACE` set, with the way to them.
 pub(crate) fn watch() {
     std::panic::set_hook(Box::new(|panic| {
-        SEEN.lock().push(panic.to_string());
+        SEEN.lock().push(format!("{panic}\n{}", Backtrace::capture()));
     }));
 }
 

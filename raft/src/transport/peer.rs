@@ -332,6 +332,15 @@ impl Peers {
         Ok(codec::encode(&answer).into())
     }
 
+    /// Whether this node has the entry that a snapshot ends with, and all before it, in its log: then the log is what it
+    /// goes on with. A new leader does not know that yet when it sends what stands before its own log's beginning. The
+    /// answer holds whoever leads by now, as the entry is committed; a leader that is past is told so by openraft.
+    fn needs_nothing_of(&self, checkpoint: &Checkpoint, vote: &codec::WireVote) -> io::Result<bool> {
+        let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
+        let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > vote.vote());
+        Ok(!outvoted && checkpoint.base.id.is_some_and(|id| self.shared.holds(id)))
+    }
+
     /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:
     /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
     async fn snapshot(&self, body: &[u8]) -> io::Result<Bytes> {
@@ -344,6 +353,9 @@ impl Peers {
         };
         if checkpoint.base.id != meta.last_log_id.as_ref().map(crate::types::entry_id) {
             return Err(invalid("a snapshot whose checkpoint is of another entry"));
+        }
+        if self.needs_nothing_of(&checkpoint, &wire.vote)? {
+            return Ok(codec::encode(&wire.vote).into());
         }
         let (shared, saved) = (self.shared.clone(), checkpoint.clone());
         let saving = self.host.blocking(move || shared.checkpoints.save_snapshot(&saved));

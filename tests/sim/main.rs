@@ -82,3 +82,9 @@ fn t32_acknowledgements_before_a_majority_are_caught() {
 fn t31_acknowledgements_before_a_sync_are_caught() {
     is_caught("async-flush", &["committed never changes", "leader completeness", "heals"]);
 }
+
+#[test]
+fn t40_a_node_that_lost_its_disk_lends_no_deposed_leader_a_quorum() {
+    let (_, failures) = many(0..4, "deposed-leader");
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 
-use crate::world::{Outcome, Plant, World};
+use crate::world::{Outcome, Plant, Script, World};
 use crate::{entropy, panics};
 
 /// Names the defect of a run that is to fail.
@@ -22,6 +22,7 @@ impl Plant {
             "lying-disks" => Plant { lying_disks: true, ..Plant::default() },
             "async-flush" => Plant { async_flush: true, ..Plant::default() },
             "early-answers" => Plant { early_answers: true, ..Plant::default() },
+            "deposed-leader" => Plant { script: Some(Script::DeposedLeader), ..Plant::default() },
             _ => Plant::default(),
         }
     }

@@ -1,5 +1,7 @@
 //! One run: nodes, network, clients, faults and checkers, moved on a millisecond at a time.
 
+mod scripts;
+
 use std::collections::BTreeMap;
 
 use folio_engine::disk::sim::SeededChoice;
@@ -15,6 +17,7 @@ use crate::net::Network;
 use crate::node::{Death, Node, SEGMENT_BYTES, Setup};
 use crate::panics;
 use crate::trace::Trace;
+pub(crate) use scripts::Script;
 
 /// How long things go wrong, milliseconds.
 const FAULTS_MS: u64 = 20_000;
@@ -30,6 +33,8 @@ pub(crate) struct Plant {
     pub(crate) async_flush: bool,
     /// Acknowledgements come when the leader alone has it durably.
     pub(crate) early_answers: bool,
+    /// Faults as this story tells them, among three nodes.
+    pub(crate) script: Option<Script>,
 }
 
 /// The figures of a run that held.
@@ -72,7 +77,7 @@ enum Due {
 impl World {
     fn new(seed: u64, plant: Plant) -> World {
         let mut random = SeededChoice::new(seed);
-        let nodes = if random.below(4) == 0 { 5 } else { 3 };
+        let nodes = if random.below(4) == 0 && plant.script.is_none() { 5 } else { 3 };
         let retain = (random.below(2) == 0).then_some(4 * SEGMENT_BYTES);
         let flush = if plant.async_flush { Flush::Async } else { Flush::Sync };
         let setup = Setup { nodes, flush, retain };
@@ -114,7 +119,10 @@ impl World {
     pub(crate) fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
         let mut world = World::new(seed, plant);
         let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes);
-        while world.clock.now() < FAULTS_MS {
+        if let Some(script) = plant.script {
+            world.play(script)?;
+        }
+        while world.clock.now() < FAULTS_MS && plant.script.is_none() {
             if let Some(fault) = faults.due(world.clock.now()) {
                 world.suffer(fault);
             }

@@ -48,12 +48,12 @@ pub(crate) async fn run(
     let mut looks = 0u32;
     while founding.is_catching_up() {
         if target.is_none() {
-            target = ask(&raft, &connections, &config).await;
+            target = ask(&raft, &founding, &connections, &config).await;
         }
         looks = looks.wrapping_add(1);
         if target.is_none() && looks.is_multiple_of(WARN_EVERY) {
             tracing::warn!(
-                "no vote yet: too few other nodes with a whole log answer, or none of them leads; whoever accepts the loss of what only this node may have held removes the file catching-up and restarts"
+                "no vote yet: too few other nodes with a whole log answer, or none of them leads; whoever accepts the loss of what only this node may have held makes a file accept-loss beside the file catching-up and restarts"
             );
         }
         let metrics = raft.metrics().borrow_watched().clone();
@@ -67,7 +67,10 @@ pub(crate) async fn run(
         let reached = settled.filter(|target| {
             durable >= target.end && follows(target) && target.members == Members::of(&metrics, &config)
         });
-        if let Some(reached) = reached {
+        // A snapshot's beginning counts as durable before it is on disk: what was begun by now is waited for.
+        if let Some(reached) = reached
+            && shared.durably(|done| shared.log.submit(done)).await.is_ok()
+        {
             finish(&raft, &founding, reached.end);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -115,7 +118,12 @@ impl Members {
 }
 
 /// Where this node's log has to reach; `None` while too few others answer.
-async fn ask(raft: &Raft, connections: &Connections, config: &GroupConfig) -> Option<Target> {
+async fn ask(
+    raft: &Raft,
+    founding: &Founding,
+    connections: &Connections,
+    config: &GroupConfig,
+) -> Option<Target> {
     let members = Members::of(&raft.metrics().borrow_watched().clone(), config);
     let mut answers = BTreeMap::new();
     for (id, address) in members.addresses.iter().filter(|(id, _)| **id != config.node_id) {
@@ -127,13 +135,24 @@ async fn ask(raft: &Raft, connections: &Connections, config: &GroupConfig) -> Op
     }
     if is_hopeless(&members, &answers, config) {
         tracing::error!("no other node holds what this one lost: it goes on with what there is");
+        founding.voted_by(0);
         return Some(Target { end: None, members, leader: None });
+    }
+    if let Some(term) = voted_by(&members, config.node_id, &answers) {
+        founding.voted_by(term);
     }
     let leader = leader_of(&answers)?;
     let ends = members.voters.iter().map(|voters| furthest(voters, config.node_id, &answers));
     let ends: Option<Vec<Option<EntryId>>> = ends.collect();
     let end = ends?.into_iter().max()?;
     Some(Target { end, members, leader: Some(leader) })
+}
+
+/// A term after which this node has not voted, if enough others answer: whoever was elected with its vote had that of one
+/// of them too.
+fn voted_by(members: &Members, own: u64, answers: &BTreeMap<u64, LogSummary>) -> Option<u64> {
+    let enough = members.voters.iter().all(|voters| furthest(voters, own, answers).is_some());
+    enough.then(|| answers.values().map(|answer| answer.term).max().unwrap_or(0))
 }
 
 /// The leader among those that answered, if no other answer knows of a later term (`catch_up.I3`).
@@ -174,7 +193,7 @@ mod tests {
     use super::*;
 
     fn at(term: u64, index: u64) -> LogSummary {
-        LogSummary { last_term: term, last_index: Some(index), lost: false, term, leads: false }
+        LogSummary { last_term: term, last_index: Some(index), start: 1, lost: false, term, leads: false }
     }
 
     /// What node 1 of `voters` has to reach when these others answer.
@@ -220,7 +239,8 @@ mod tests {
 
     #[test]
     fn nothing_is_awaited_where_nothing_was_written() {
-        let empty = LogSummary { last_term: 0, last_index: None, lost: false, term: 0, leads: false };
+        let empty =
+            LogSummary { last_term: 0, last_index: None, start: 1, lost: false, term: 0, leads: false };
         assert_eq!(asked(3, &[(2, empty), (3, empty)]), Some(None));
     }
 }

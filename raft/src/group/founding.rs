@@ -8,11 +8,16 @@
 //! - `founding.I1`: an empty log never founds a group that another member's log already belongs to.
 //! - `founding.I2`: a node that lost its log, or in asynchronous mode may have lost its end, grants no vote before it has caught up (`peer.I2`), through any
 //!   restart in between.
+//! - `founding.I4`: a node that has lost its vote with its log follows no leader of an earlier term than any it may have voted
+//!   in: such a leader may have been deposed with its help, and with its help again would commit beside its successor.
+//! - `founding.I3`: when the group is founded, every member knows that its empty log is no loss: whoever refuses votes from
+//!   then on has lost something. The founder tells each one, and the word counts only in the start that it was asked in.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use folio_engine::disk::{Disk, OpenMode, write_atomically};
@@ -26,9 +31,11 @@ pub(crate) struct LogSummary {
     pub(crate) last_term: u64,
     /// Index of the last entry; the founding membership alone is 0.
     pub(crate) last_index: Option<u64>,
+    /// The number of the member's start: another one each time, and never the one before.
+    pub(crate) start: u64,
     /// Whether the member itself may lack what it once acknowledged.
     pub(crate) lost: bool,
-    /// The term of its vote, 0 before it takes part.
+    /// The term of its vote, 0 before it ever took part.
     pub(crate) term: u64,
     /// Whether it leads in that term.
     pub(crate) leads: bool,
@@ -67,6 +74,9 @@ const NOTE_BYTES_MAX: u64 = 256;
 /// How often members are asked while the group is not founded.
 pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// More than any term.
+const NO_TERM: u64 = u64::MAX;
+
 const MARKER_TEXT: &[u8] = b"this node lost part of its log and does not vote until it has caught up\n";
 
 fn marker(data_dir: &Path) -> PathBuf {
@@ -78,10 +88,29 @@ pub(crate) fn note_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
     write_atomically(disk, &marker(data_dir), MARKER_TEXT)
 }
 
+/// Whether an operator has laid down that what only this node may have held is given up. It counts for one start.
+fn accepts_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<bool> {
+    let word = data_dir.join("accept-loss");
+    if !disk.exists(&word)? {
+        return Ok(false);
+    }
+    tracing::error!(file = %word.display(), "as accept-loss says: this node votes without what it may have lost");
+    let marker = marker(data_dir);
+    if disk.exists(&marker)? {
+        disk.remove(&marker)?;
+    }
+    disk.remove(&word)?;
+    disk.sync_dir(data_dir)?;
+    Ok(true)
+}
+
 /// Whether this node is catching up after its log was lost.
 pub(crate) struct Founding {
     disk: Arc<dyn Disk>,
     marker: PathBuf,
+    start: u64,
+    /// The earliest term that a leader may have; [`NO_TERM`] until it is known.
+    floor: AtomicU64,
     catching_up: AtomicBool,
     /// The log was empty at the start, and the other members have not all said yet that theirs are too.
     undecided: AtomicBool,
@@ -98,10 +127,14 @@ impl Founding {
         unsynced_boot: Option<&str>,
     ) -> io::Result<Founding> {
         let marker = marker(data_dir);
+        let accepted = accepts_loss(&*disk, data_dir)?;
+        let log_is_empty = log_is_empty && !accepted;
         let marked = disk.exists(&marker)?;
         let founding = Founding {
             disk,
             marker,
+            floor: AtomicU64::new(NO_TERM),
+            start: RandomState::new().hash_one("start"),
             catching_up: AtomicBool::new(marked && !log_is_empty),
             undecided: AtomicBool::new(log_is_empty),
         };
@@ -153,6 +186,22 @@ impl Founding {
     /// Every other member has said that nothing was ever committed: this node's empty log is no loss.
     pub(crate) fn nothing_lost(&self) -> io::Result<()> {
         self.caught_up()
+    }
+
+    /// The random number of this start, by which a word said to an earlier one is told apart.
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Whether this node may follow a leader of `term` (`founding.I4`). A node that still has its vote knows by that.
+    pub(crate) fn may_follow(&self, term: u64, has_vote: bool) -> bool {
+        has_vote || !self.refuses_votes() || term >= self.floor.load(Ordering::Acquire)
+    }
+
+    /// So many others have named their terms that this node voted in no later one than `term`. It has not voted since it
+    /// lost its vote, so this stays true.
+    pub(crate) fn voted_by(&self, term: u64) {
+        self.floor.store(term, Ordering::Release);
     }
 
     pub(crate) fn is_catching_up(&self) -> bool {
@@ -223,12 +272,39 @@ mod tests {
         assert!(!Founding::open(disk, dir.path(), false, None).unwrap().refuses_votes());
     }
 
+    #[test]
+    fn an_operator_who_accepts_the_loss_lets_a_node_vote_with_and_without_a_log() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        for empty in [true, false] {
+            let dir = tempfile::TempDir::new().unwrap();
+            let open = || Founding::open(disk.clone(), dir.path(), empty, None).unwrap();
+            open().begin_catch_up().unwrap();
+            assert!(open().refuses_votes());
+            std::fs::write(dir.path().join("accept-loss"), "").unwrap();
+            assert!(!open().refuses_votes());
+            assert_eq!(open().refuses_votes(), empty, "it counts for one start");
+        }
+    }
+
+    #[test]
+    fn a_node_without_its_vote_follows_nobody_until_it_knows_how_late_it_may_have_voted() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        let dir = tempfile::TempDir::new().unwrap();
+        let node = Founding::open(disk, dir.path(), true, None).unwrap();
+        assert!(!node.may_follow(9, false) && node.may_follow(9, true), "founding.I4");
+        node.begin_catch_up().unwrap();
+        node.voted_by(5);
+        assert!(!node.may_follow(4, false) && node.may_follow(5, false) && node.may_follow(6, false));
+        node.caught_up().unwrap();
+        assert!(node.may_follow(4, false), "openraft has a vote by now");
+    }
+
     const EMPTY: Option<LogSummary> =
-        Some(LogSummary { last_term: 0, last_index: None, lost: false, term: 0, leads: false });
+        Some(LogSummary { last_term: 0, last_index: None, start: 1, lost: false, term: 0, leads: false });
     const FOUNDED: Option<LogSummary> =
-        Some(LogSummary { last_term: 0, last_index: Some(0), lost: false, term: 0, leads: false });
+        Some(LogSummary { last_term: 0, last_index: Some(0), start: 1, lost: false, term: 0, leads: false });
     const RUNNING: Option<LogSummary> =
-        Some(LogSummary { last_term: 1, last_index: Some(1), lost: false, term: 0, leads: false });
+        Some(LogSummary { last_term: 1, last_index: Some(1), start: 1, lost: false, term: 0, leads: false });
 
     #[test]
     fn only_the_lowest_founds_and_only_when_every_log_is_empty() {

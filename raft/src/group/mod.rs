@@ -3,6 +3,7 @@
 //! Cheap to clone; all clones are the same group. Nothing here is process-wide: a process may host several
 //! groups.
 
+mod begin;
 mod catch_up;
 pub(crate) mod founding;
 mod health;
@@ -18,7 +19,7 @@ mod start;
 mod vigil;
 mod watch;
 
-pub(crate) use start::summary;
+pub(crate) use begin::{all_empty, summary};
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

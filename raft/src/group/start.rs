@@ -1,23 +1,21 @@
 //! Brings a group up on this node: files, openraft, peers, the tasks around them.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use folio_engine::disk::Disk;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
-use super::founding::{self, Founding, LogSummary, Step};
+use super::founding::Founding;
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, catch_up, health, mend, mend_units, recover, retention, room, scrub,
+    Group, Hooks, Inner, StartError, begin, health, mend, mend_units, recover, retention, room, scrub,
     watch as status,
 };
-use crate::codec;
 use crate::config::{Flush, GroupConfig};
 use crate::host::Host;
 use crate::log_store::LogStore;
@@ -26,8 +24,8 @@ use crate::shared::{Durable, Shared};
 use crate::state_machine::StateMachine;
 use crate::transport::network::Connections;
 use crate::transport::peer::Peers;
-use crate::transport::wire::{Hello, Kind, Purpose};
-use crate::types::{NodeAddress, Raft};
+use crate::transport::wire::{Hello, Purpose};
+use crate::types::Raft;
 
 /// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is
 /// back at all.
@@ -158,7 +156,7 @@ impl Group {
             )),
             tokio::spawn(mend_units::run(host.clone(), shared.clone())),
             tokio::spawn(scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
-            tokio::spawn(begin(
+            tokio::spawn(begin::run(
                 raft.clone(),
                 shared.clone(),
                 founding.clone(),
@@ -187,79 +185,5 @@ impl Group {
         ];
         group.0.tasks.lock().extend(watchers);
         Ok(group)
-    }
-}
-
-/// What this node's log holds, for a founder that asks.
-pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>) -> LogSummary {
-    let last = shared.log.state().last;
-    let metrics = raft.map(|raft| raft.metrics().borrow_watched().clone());
-    LogSummary {
-        last_term: last.map_or(0, |id| id.term),
-        last_index: last.map(|id| id.index),
-        lost: founding.refuses_votes(),
-        term: metrics.as_ref().map_or(0, |metrics| metrics.current_term),
-        leads: metrics.is_some_and(|metrics| metrics.state == ServerState::Leader),
-    }
-}
-
-/// With an empty log: founds the group, or waits for it, or notes that this node has to catch up. Then sees to it
-/// that a node which has to catch up votes again once it has.
-async fn begin(
-    raft: Raft,
-    shared: Arc<Shared>,
-    founding: Arc<Founding>,
-    connections: Connections,
-    config: GroupConfig,
-) {
-    let others: BTreeMap<u64, NodeAddress> = config
-        .nodes
-        .iter()
-        .filter(|(id, _)| **id != config.node_id)
-        .map(|(id, node)| (*id, node.clone()))
-        .collect();
-    let is_lowest = others.keys().all(|id| config.node_id < *id);
-    let empty = || shared.log.state().last.is_none();
-    if config.join && empty() {
-        note_catch_up(&raft, &founding);
-    }
-    while founding.refuses_votes() && !founding.is_catching_up() {
-        let mut answers = Vec::with_capacity(others.len());
-        for (id, node) in &others {
-            let requests = connections.requests(*id, &node.raft, "founding");
-            let asked = requests.request(Kind::Summary, Vec::new(), Duration::from_millis(500)).await;
-            answers.push(asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()));
-        }
-        match founding::decide(is_lowest, &answers) {
-            Step::Found => match raft.initialize(config.nodes.clone()).await {
-                Ok(()) => {
-                    nothing_lost(&raft, &founding);
-                    tracing::info!(members = config.nodes.len(), "group founded");
-                }
-                Err(error) => tracing::warn!(%error, "group not founded, trying again"),
-            },
-            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => nothing_lost(&raft, &founding),
-            Step::Wait => {}
-            Step::CatchUp => note_catch_up(&raft, &founding),
-        }
-        tokio::time::sleep(founding::ASK_INTERVAL).await;
-    }
-    catch_up::run(raft, shared, founding, connections, config).await;
-}
-
-/// This node's log is empty because nothing was ever written.
-fn nothing_lost(raft: &Raft, founding: &Founding) {
-    match founding.nothing_lost() {
-        Ok(()) => raft.runtime_config().elect(true),
-        Err(error) => tracing::warn!(%error, "cannot note that nothing was lost, trying again"),
-    }
-}
-
-/// From now on, through any restart, this node neither votes nor campaigns until it has caught up.
-fn note_catch_up(raft: &Raft, founding: &Founding) {
-    raft.runtime_config().elect(false);
-    match founding.begin_catch_up() {
-        Ok(()) => tracing::warn!("this log may lack what was acknowledged: no vote until it has caught up"),
-        Err(error) => tracing::error!(%error, "cannot note that this node has to catch up"),
     }
 }

@@ -192,6 +192,7 @@ impl Peers {
         }
         let head: AppendHead =
             codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
+        self.may_follow(&head.vote)?;
         // peer.I3
         if !body.is_empty() && !self.shared.log.has_room(1) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
@@ -202,6 +203,15 @@ impl Peers {
             leader_commit: head.commit.map(WireLogId::log_id),
             entries: parse_records(body)?,
         })
+    }
+
+    /// `founding.I4`
+    fn may_follow(&self, leader: &codec::WireVote) -> io::Result<()> {
+        let vote = leader.vote();
+        if self.founding.may_follow(vote.leader_id.term, self.shared.log.vote().is_some()) {
+            return Ok(());
+        }
+        Err(io::Error::other("this node has lost its vote and does not know yet whom it may follow"))
     }
 
     async fn serve_requests(
@@ -255,6 +265,11 @@ impl Peers {
                     .into())
             }
             Kind::Record => self.record(&frame.body),
+            Kind::AllEmpty => {
+                let start = codec::decode(&frame.body).map_err(io::Error::other)?;
+                let told = crate::group::all_empty(self.raft()?, &self.shared, &self.founding, start);
+                told.map(|()| Bytes::new())
+            }
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
         }
     }
@@ -318,6 +333,10 @@ impl Peers {
     async fn transfer(&self, body: &[u8]) -> io::Result<Bytes> {
         use openraft::raft::TransferLeaderError as Refused;
         let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
+        // peer.I2: to lead, a node votes for itself.
+        if self.founding.refuses_votes() {
+            return Err(io::Error::other("this node does not vote: it cannot lead"));
+        }
         let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
         let answer = match self.raft()?.handle_transfer_leader(request).await.map_err(io::Error::other)? {
             Ok(()) => TransferAnswer::Done,
@@ -345,6 +364,7 @@ impl Peers {
     /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
     async fn snapshot(&self, body: &[u8]) -> io::Result<Bytes> {
         let wire: SnapshotBody = codec::decode(body).map_err(io::Error::other)?;
+        self.may_follow(&wire.vote)?;
         let checkpoint = Checkpoint::decode(&wire.checkpoint.into()).map_err(io::Error::other)?;
         let membership = wire.membership.membership().map_err(io::Error::other)?;
         let meta = SnapshotMetaOf {

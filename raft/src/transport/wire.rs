@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Record = 9,
     /// Asks whether the node's disk has room.
     Room = 10,
+    /// Tells, before the group is founded, that all members' logs were empty.
+    AllEmpty = 11,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -52,9 +54,12 @@ pub(crate) enum Kind {
 impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
-        [Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Room, Answer, Failure]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Room, AllEmpty, Answer,
+            Failure,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 }
 

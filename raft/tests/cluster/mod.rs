@@ -1,0 +1,191 @@
+//! Nodes in one process, on real sockets and real files.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use folio_engine::disk::RealDisk;
+use folio_engine::queues::Arrival;
+use folio_protocol::message::NewMessage;
+use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::group::{Group, Hooks};
+use folio_raft::proposal::{Proposal, ProposeError, Receipt};
+use folio_raft::status::Role;
+use folio_raft::types::NodeAddress;
+use openraft::base::BoxFuture;
+use tempfile::TempDir;
+
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// Answers a call with who called and what was said.
+pub(crate) struct Echo;
+
+impl Hooks for Echo {
+    fn call(&self, from: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
+        Box::pin(async move { [&from.to_le_bytes()[..], &request].concat().into() })
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn metadata_changed(&self) {}
+}
+
+/// Nodes by id, each with its folder.
+pub(crate) struct Cluster {
+    pub(crate) dirs: BTreeMap<u64, TempDir>,
+    pub(crate) nodes: BTreeMap<u64, NodeAddress>,
+    pub(crate) groups: BTreeMap<u64, Group>,
+    pub(crate) retention: Retention,
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) fn address() -> NodeAddress {
+    NodeAddress { raft: format!("127.0.0.1:{}", free_port()), broker: String::new(), namesrv: String::new() }
+}
+
+impl Cluster {
+    pub(crate) async fn start(ids: impl IntoIterator<Item = u64>, retention: Retention) -> Cluster {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("FOLIO_LOG").unwrap_or_default();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let nodes: BTreeMap<u64, NodeAddress> = ids.into_iter().map(|id| (id, address())).collect();
+        let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
+        let mut cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention };
+        for id in nodes.keys() {
+            cluster.boot(*id, false).await;
+        }
+        cluster
+    }
+
+    pub(crate) async fn boot(&mut self, id: u64, join: bool) {
+        let config = self.config(id, join);
+        let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
+        self.groups.insert(id, group);
+    }
+
+    pub(crate) fn config(&self, id: u64, join: bool) -> GroupConfig {
+        let listen: SocketAddr = self.nodes[&id].raft.parse().unwrap();
+        GroupConfig {
+            node_id: id,
+            cluster: "c".into(),
+            group: "g".into(),
+            data_dir: self.dirs[&id].path().to_owned(),
+            segment_bytes: SEGMENT_BYTES,
+            nodes: self.nodes.clone(),
+            dial: BTreeMap::new(),
+            join,
+            listen,
+            flush: Flush::Sync,
+            timing: Timing::default(),
+            retention: self.retention.clone(),
+            scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
+            dedup: Some(DedupConfig::default()),
+        }
+    }
+
+    pub(crate) async fn stop(&mut self, id: u64) {
+        self.groups.remove(&id).unwrap().shutdown().await;
+    }
+
+    pub(crate) async fn leader(&self) -> Group {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let leads = |group: &&Group| group.status().role == Role::Leader;
+            if let Some(leader) = self.groups.values().find(leads) {
+                return leader.clone();
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no leader: {:?}",
+                self.groups.values().map(Group::status).collect::<Vec<_>>()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn send_all(&self, range: std::ops::Range<u64>) -> Vec<Receipt> {
+        let mut receipts = Vec::new();
+        for number in range {
+            receipts.push(self.send_one(number).await);
+        }
+        receipts
+    }
+
+    /// Sends until it is acknowledged; a refusal is safe to repeat.
+    pub(crate) async fn send_one(&self, number: u64) -> Receipt {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match send(&self.leader().await, number).await {
+                Ok(receipt) => return receipt,
+                Err(error) => assert!(Instant::now() < deadline, "message {number}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every node has applied what the leader has, and compares their log files byte for byte.
+    pub(crate) async fn assert_identical(&self) {
+        let target = self.leader().await.status();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        for group in self.groups.values() {
+            while group.status().applied_position < target.applied_position {
+                assert!(Instant::now() < deadline, "behind {target:?}: {:?}", group.status());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let logs: Vec<BTreeMap<String, Vec<u8>>> =
+            self.groups.keys().map(|id| log_bytes(self.dirs[id].path(), target.applied_position)).collect();
+        for log in &logs[1..] {
+            for (name, bytes) in log {
+                if let Some(first) = logs[0].get(name) {
+                    assert!(first == bytes, "segment {name} differs");
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn log_bytes(dir: &std::path::Path, upto: u64) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir.join("commitlog")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let Ok(start) = name.parse::<u64>() else { continue };
+        if start < upto {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.truncate((upto - start).min(SEGMENT_BYTES) as usize);
+            files.insert(name, bytes);
+        }
+    }
+    files
+}
+
+pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeError> {
+    let local: SocketAddr = ([127, 0, 0, 1], 1).into();
+    let message = NewMessage {
+        topic: "orders".into(),
+        queue_id: (number % 4) as u32,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: local,
+        store_timestamp: 0,
+        store_host: local,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: format!("message {number} {}", "x".repeat(500)).into(),
+        properties: Bytes::new(),
+    };
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    let reply = Box::new(move |result| drop(answer.send(result)));
+    group.propose(Proposal { messages: vec![message], once: false, reply }).map_err(|(_, error)| error)?;
+    answered.await.unwrap()
+}
+
+pub(crate) fn no_retention() -> Retention {
+    Retention { age: None, bytes: None, interval: Duration::from_secs(3600) }
+}

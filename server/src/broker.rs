@@ -73,6 +73,7 @@ impl Broker {
         let status = group.watch();
         let polls = PollTable::new(settings.polls_max);
         let state = HandlerState::new(&identity, &settings);
+        let node_id = identity.node_id;
         Arc::new(Self {
             identity,
             group,
@@ -80,7 +81,7 @@ impl Broker {
             polls,
             state,
             clients,
-            forwards: Forwards::default(),
+            forwards: Forwards::new(node_id),
             status,
         })
     }
@@ -117,7 +118,8 @@ impl Service for Arc<Broker> {
             return reply.fail(ServerError::Stopping);
         }
         let remote = channel.remote();
-        dispatch::dispatch(self, Request { frame, remote, channel: Some(channel.clone()), reply });
+        let channel = Some(channel.clone());
+        dispatch::dispatch(self, Request { frame, remote, channel, reply, order: None });
     }
 
     fn closed(&self, channel: &Channel) {

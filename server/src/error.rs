@@ -42,6 +42,9 @@ pub enum ServerError {
     /// Too much is being forwarded to the leader already.
     #[error("[FORWARD]system busy, too many requests wait for the leader, try again later")]
     ForwardBusy,
+    /// A later commit has come for the same queue; this one was not stored.
+    #[error("[COMMIT]a later commit of the group for this queue has come: this one was not stored")]
+    Overtaken,
     /// The leader was asked and did not answer.
     #[error("[OUTCOME_UNKNOWN] the request was sent to the leader and its answer did not come: {0}")]
     OutcomeUnknown(String),
@@ -95,7 +98,7 @@ impl ServerError {
             }
             Self::Propose(error) => propose_code(error),
             Self::NoLeader | Self::Stopping => ResponseCode::ServiceNotAvailable,
-            Self::ForwardBusy => ResponseCode::SystemBusy,
+            Self::ForwardBusy | Self::Overtaken => ResponseCode::SystemBusy,
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
             Self::NoPermission(_) => ResponseCode::NoPermission,

@@ -7,6 +7,7 @@
 //!
 //! | part | bytes | meaning |
 //! |---|---|---|
+//! | order | 24 | the commit's place among others (`turns.rs`), kind 4 only |
 //! | family | 1 | 4 or 6 |
 //! | address | 4 or 16 | the client's |
 //! | port | 2 | the client's |
@@ -21,6 +22,7 @@
 //!
 //! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
 //! handed out again only if it certainly was not proposed; an unknown outcome is told, not retried.
+//! `turns.I1`: nor if it is a commit and a later one has come for its queue.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -38,8 +40,10 @@ use crate::broker::Broker;
 use crate::dispatch;
 use crate::error::ServerError;
 use crate::net::Channel;
+use crate::peer;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::turns::{Order, Turn, Turns};
 
 /// How long a request waits for a leader: several elections.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
@@ -58,11 +62,13 @@ const FORWARDS_MAX: usize = 4_096;
 /// Bounds what is under way to the leader.
 pub struct Forwards {
     under_way: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
-impl Default for Forwards {
-    fn default() -> Self {
-        Self { under_way: Arc::new(Semaphore::new(FORWARDS_MAX)) }
+impl Forwards {
+    /// Of one node; nothing is under way.
+    pub(crate) fn new(node_id: u64) -> Self {
+        Self { under_way: Arc::new(Semaphore::new(FORWARDS_MAX)), turns: Turns::new(node_id) }
     }
 }
 
@@ -75,6 +81,7 @@ pub(crate) struct Retry {
     deadline: Instant,
     /// This node believed it leads, and was told better: it may believe so for another moment.
     tried_here: bool,
+    turn: Option<Turn>,
 }
 
 /// What came of a forwarded request at the leader.
@@ -126,6 +133,8 @@ pub(crate) const fn needs_leader(code: RequestCode) -> bool {
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
 pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
     if let Some(channel) = &request.channel {
+        let turn = broker.forwards.turns.take(&request.frame);
+        request.order = turn.as_ref().map(Turn::order);
         let retry = Retry {
             broker: broker.clone(),
             frame: request.frame.clone(),
@@ -133,6 +142,7 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
             channel: channel.clone(),
             deadline: Instant::now() + LEADER_PATIENCE,
             tried_here: true,
+            turn,
         };
         request.reply = request.reply.with_retry(retry);
     }
@@ -141,12 +151,13 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
 
 /// Brings a request of a client of ours to the leader, and the answer back.
 pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
-    let Request { frame, remote, channel: Some(channel), reply } = request else {
+    let Request { frame, remote, channel: Some(channel), reply, .. } = request else {
         // forward.I1: it was forwarded here by a node that believed we lead.
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
     };
     let deadline = Instant::now() + LEADER_PATIENCE;
-    again(Retry { broker: broker.clone(), frame, remote, channel, deadline, tried_here: false }, reply);
+    let turn = broker.forwards.turns.take(&frame);
+    again(Retry { broker: broker.clone(), frame, remote, channel, deadline, tried_here: false, turn }, reply);
 }
 
 /// Hands a request out that was certainly not proposed yet.
@@ -163,7 +174,7 @@ pub(crate) fn again(retry: Retry, reply: Reply) {
 async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
-    let request = encode_request(retry.remote, &retry.frame);
+    let request = encode_request(retry.turn.as_ref().map(Turn::order), retry.remote, &retry.frame);
     let mut stops = None;
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -173,6 +184,10 @@ async fn bring(retry: Retry, reply: Reply) {
             let status = status.borrow_and_update();
             (status.leader == Some(status.node_id) && broker.leads(), status.leader)
         };
+        // turns.I1
+        if retry.turn.as_ref().is_some_and(Turn::is_overtaken) {
+            return reply.fail(ServerError::Overtaken);
+        }
         if leads {
             return serve_here(retry, reply);
         }
@@ -203,8 +218,9 @@ fn serve_here(mut retry: Retry, reply: Reply) {
     retry.tried_here = true;
     let broker = retry.broker.clone();
     let (frame, remote, channel) = (retry.frame.clone(), retry.remote, retry.channel.clone());
+    let order = retry.turn.as_ref().map(Turn::order);
     let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
-    dispatch::route(&broker, Request { frame, remote, channel: Some(channel), reply });
+    dispatch::route(&broker, Request { frame, remote, channel: Some(channel), reply, order });
 }
 
 enum Asked {
@@ -230,21 +246,27 @@ async fn ask(broker: &Broker, leader: u64, request: &Option<Bytes>) -> Asked {
 }
 
 /// Answers a request that another node forwarded: the other end of [`ask`].
-pub(crate) async fn serve(broker: &Arc<Broker>, bytes: Bytes) -> Bytes {
-    let Some((remote, frame)) = decode_request(bytes) else {
+pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes {
+    let Some((order, remote, frame)) = decode_request(kind, bytes) else {
         tracing::error!("a forwarded request does not decode");
         return encode_answer(Answer::NotLeader);
     };
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, channel: None, reply });
+    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, channel: None, reply, order });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
     encode_answer(receiver.await.unwrap_or(Answer::Silence))
 }
 
-fn encode_request(remote: SocketAddr, frame: &Frame) -> Option<Bytes> {
+fn encode_request(order: Option<Order>, remote: SocketAddr, frame: &Frame) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(frame.body.len() + 1_024);
-    out.put_u8(crate::peer::FORWARD);
+    match order {
+        None => out.put_u8(peer::FORWARD),
+        Some(order) => {
+            out.put_u8(peer::FORWARD_COMMIT);
+            order.encode(&mut out);
+        }
+    }
     match remote.ip() {
         IpAddr::V4(ip) => {
             out.put_u8(4);
@@ -261,7 +283,11 @@ fn encode_request(remote: SocketAddr, frame: &Frame) -> Option<Bytes> {
 }
 
 /// Everything after the kind byte.
-fn decode_request(mut bytes: Bytes) -> Option<(SocketAddr, Frame)> {
+fn decode_request(kind: u8, mut bytes: Bytes) -> Option<(Option<Order>, SocketAddr, Frame)> {
+    let order = match kind {
+        peer::FORWARD_COMMIT => Some(Order::decode(&mut bytes)?),
+        _ => None,
+    };
     let ip: IpAddr = match bytes.try_get_u8().ok()? {
         4 => bytes.try_get_u32().ok()?.to_be_bytes().into(),
         6 => bytes.try_get_u128().ok()?.to_be_bytes().into(),
@@ -269,7 +295,7 @@ fn decode_request(mut bytes: Bytes) -> Option<(SocketAddr, Frame)> {
     };
     let port = bytes.try_get_u16().ok()?;
     let frame = decode_frame(bytes)?;
-    Some((SocketAddr::new(ip, port), frame))
+    Some((order, SocketAddr::new(ip, port), frame))
 }
 
 fn decode_frame(bytes: Bytes) -> Option<Frame> {
@@ -336,24 +362,29 @@ mod tests {
 
     #[test]
     fn a_forwarded_request_keeps_the_clients_address_and_every_byte_that_counts() {
-        for remote in ["10.1.2.3:4567", "[2001:db8::1]:99"] {
+        let order = Order { node: 2, started: 3, number: 4 };
+        for (remote, order) in [("10.1.2.3:4567", None), ("[2001:db8::1]:99", Some(order))] {
             let remote: SocketAddr = remote.parse().unwrap();
-            let mut bytes = encode_request(remote, &request()).unwrap();
-            assert_eq!(bytes.get_u8(), crate::peer::FORWARD);
-            assert_eq!(decode_request(bytes), Some((remote, request())));
+            let mut bytes = encode_request(order, remote, &request()).unwrap();
+            let kind = bytes.get_u8();
+            assert_eq!(kind == peer::FORWARD_COMMIT, order.is_some());
+            assert_eq!(decode_request(kind, bytes), Some((order, remote, request())));
         }
     }
 
     #[test]
     fn a_forwarded_request_that_is_cut_or_too_long_is_refused() {
         let remote = SocketAddr::from(([127, 0, 0, 1], 1));
-        let whole = encode_request(remote, &request()).unwrap().slice(1..);
-        for cut in 0..whole.len() {
-            assert_eq!(decode_request(whole.slice(..cut)), None, "cut at {cut}");
+        for order in [None, Some(Order { node: 2, started: 3, number: 4 })] {
+            let mut whole = encode_request(order, remote, &request()).unwrap();
+            let kind = whole.get_u8();
+            for cut in 0..whole.len() {
+                assert_eq!(decode_request(kind, whole.slice(..cut)), None, "cut at {cut}");
+            }
+            let mut longer = BytesMut::from(&whole[..]);
+            longer.put_u8(0);
+            assert_eq!(decode_request(kind, longer.freeze()), None);
         }
-        let mut longer = BytesMut::from(&whole[..]);
-        longer.put_u8(0);
-        assert_eq!(decode_request(longer.freeze()), None);
     }
 
     #[test]

@@ -26,3 +26,4 @@ pub mod reply;
 pub mod request;
 pub mod settings;
 pub mod system;
+mod turns;

@@ -7,6 +7,7 @@
 //! | 1 | a forwarded client request | see `forward.rs` | see `forward.rs` |
 //! | 2 | a node's whole table of local clients | JSON, see `clients/share.rs` | empty |
 //! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
+//! | 4 | a forwarded commit of a consumer's offset | its order, then as kind 1 | as kind 1 |
 //!
 //! Not here: Raft's own messages; they have their own connections.
 
@@ -23,6 +24,8 @@ use crate::{forward, groups};
 
 /// Kind byte of a forwarded request.
 pub(crate) const FORWARD: u8 = 1;
+/// Kind byte of a forwarded commit, which keeps its place among others.
+pub(crate) const FORWARD_COMMIT: u8 = 4;
 /// Kind byte of a node's client table.
 pub(crate) const CLIENTS: u8 = 2;
 /// Kind byte of a request to create a consumer group.
@@ -69,7 +72,7 @@ impl Hooks for NodeHooks {
 
 async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
     match request.try_get_u8() {
-        Ok(FORWARD) => forward::serve(broker, request).await,
+        Ok(kind @ (FORWARD | FORWARD_COMMIT)) => forward::serve(broker, kind, request).await,
         Ok(CLIENTS) => {
             tell(broker.clients.heard(from, &request));
             Bytes::new()

@@ -7,6 +7,7 @@ use folio_protocol::frame::Frame;
 
 use crate::net::Channel;
 use crate::reply::Reply;
+use crate::turns::Order;
 
 /// A request and everything its handler needs to know of where it came from.
 pub struct Request {
@@ -18,6 +19,8 @@ pub struct Request {
     pub channel: Option<Channel>,
     /// To be used exactly once. Dropped unused, it answers SYSTEM_ERROR.
     pub reply: Reply,
+    /// Its place among the commits of its node's clients, if it is a commit.
+    pub(crate) order: Option<Order>,
 }
 
 impl Request {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
@@ -10,6 +11,7 @@ use folio_protocol::header::{
     SendMessageResponseHeader, UpdateConsumerOffsetHeader, ViewMessageHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
+use folio_raft::command::{Command, Topic};
 
 use crate::node::{Node, expect, header, messages, pull_header};
 
@@ -85,4 +87,60 @@ async fn only_the_leader_tells_a_consumer_that_it_is_beyond_the_end() {
     let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", -1)).await;
     expect(&answer, ResponseCode::PullOffsetMoved);
     assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_waited_for_a_leader_never_replaces_a_later_one() {
+    const QUEUES: u32 = 64;
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[1].client_of_group().await;
+    let topic = Command::CreateTopic(Topic::new("orders", QUEUES));
+    nodes[0].broker.group.execute(topic).await.expect("a topic");
+    let commit = |queue: u32, commit_offset| {
+        let header = UpdateConsumerOffsetHeader {
+            consumer_group: "g".into(),
+            topic: "orders".into(),
+            queue_id: queue as i32,
+            commit_offset,
+        };
+        Frame::request(RequestCode::UpdateConsumerOffset, &header, Bytes::new())
+    };
+    for queue in 0..QUEUES {
+        expect(&client.call(commit(queue, 1)).await, ResponseCode::Success);
+    }
+    let old = nodes[0].broker.node_id();
+    // Its disk fails and it stops: no leader until the others have missed it.
+    nodes[0].disk.cut_power_at(nodes[0].disk.ops());
+    let status = nodes[1].broker.group.watch();
+    for queue in (0..QUEUES).cycle() {
+        if status.borrow().leader.is_some_and(|leader| leader != old) {
+            break;
+        }
+        client.put(commit(queue, 50).oneway()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for queue in 0..QUEUES {
+        client.put(commit(queue, 100)).await;
+    }
+    for _ in 0..QUEUES {
+        expect(&client.take().await, ResponseCode::Success);
+    }
+    // Longer than a commit pauses before it is handed out again.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let offsets: Vec<Option<u64>> = {
+        let leader = nodes[1..].iter().find(|node| node.broker.leads()).expect("a leader");
+        let metadata = leader.broker.group.metadata();
+        (0..QUEUES).map(|queue| metadata.offset("g", "orders", queue)).collect()
+    };
+    assert_eq!(offsets, vec![Some(100); QUEUES as usize], "turns.I1");
+    // Back is where a client may go that says so later.
+    expect(&client.call(commit(0, 7)).await, ResponseCode::Success);
+    let query = QueryConsumerOffsetHeader {
+        consumer_group: "g".into(),
+        topic: "orders".into(),
+        queue_id: 0,
+        set_zero_if_not_found: Some(false),
+    };
+    let answer = client.ask(RequestCode::QueryConsumerOffset, &query).await;
+    assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 7);
 }

@@ -6,7 +6,8 @@
 //! drains; it ends when nothing waits and the next commit starts another.
 //!
 //! Invariants: `commits.I1` a reply is used only when the command its commit went into, or a later one that
-//! replaced it, is applied or refused. `commits.I2` at most [`WAITING_MAX`] queues and replies wait.
+//! replaced it, is applied or refused. `turns.I1`: one that arrives after a later one from the same node is
+//! not stored. `commits.I2` at most [`WAITING_MAX`] queues and replies wait.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::broker::Broker;
+use crate::error::ServerError;
 use crate::reply::Reply;
+use crate::turns::{Arrived, Key, Order};
 
 /// How long oneway commits are gathered; clients commit every 5 s.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -31,8 +34,6 @@ const WAITING_MAX: usize = 65_536;
 /// Commits in one command: well within a log record, whatever the names.
 const COMMAND_MAX: usize = 4_096;
 
-/// A group's queue: (group, topic, queue).
-type Key = (String, String, u32);
 /// The next offset of each.
 type Offsets = HashMap<Key, u64>;
 
@@ -49,6 +50,7 @@ struct Waiting {
     /// What the command under way holds.
     under_way: Arc<Offsets>,
     replies: Vec<Reply>,
+    arrived: Arrived,
     draining: bool,
 }
 
@@ -71,7 +73,7 @@ impl Commits {
 }
 
 /// Commits one offset with the next command.
-pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, reply: Reply) {
+pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, order: Option<Order>, reply: Reply) {
     let commits = &broker.state.commits;
     let urgent = !reply.is_oneway();
     let start = {
@@ -80,7 +82,12 @@ pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, reply: Reply) {
             drop(waiting);
             return reply.refuse(ProposeError::Busy);
         }
-        waiting.offsets.insert((commit.group, commit.topic, commit.queue), commit.offset);
+        let key = (commit.group, commit.topic, commit.queue);
+        if order.is_some_and(|order| !waiting.arrived.note(&key, order)) {
+            drop(waiting);
+            return reply.fail(ServerError::Overtaken);
+        }
+        waiting.offsets.insert(key, commit.offset);
         waiting.replies.push(reply);
         !std::mem::replace(&mut waiting.draining, true)
     };

@@ -88,7 +88,7 @@ fn is_young(broker: &Broker, topic: &str, queue: u32) -> Result<bool, ServerErro
 /// 15: a group's progress. Answered when it is applied; a oneway commit is gathered with others.
 pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
     match checked_commit(broker, &request) {
-        Ok(commit) => commits::commit(broker, commit, request.reply),
+        Ok(commit) => commits::commit(broker, commit, request.order, request.reply),
         Err(ServerError::GroupNotExist(group)) => groups::create_and_serve(broker, group, request),
         Err(error) => request.reply.fail(error),
     }

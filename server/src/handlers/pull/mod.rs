@@ -140,7 +140,7 @@ fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
     let frame = Arc::new(Frame::request(RequestCode::UpdateConsumerOffset, &commit, Bytes::new()).oneway());
     let reply = Reply::to_client(channel.clone(), &frame);
     let (remote, channel) = (request.remote, Some(channel.clone()));
-    dispatch::dispatch(broker, Request { frame, remote, channel, reply });
+    dispatch::dispatch(broker, Request { frame, remote, channel, reply, order: None });
 }
 
 fn answer(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {

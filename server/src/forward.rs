@@ -33,7 +33,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_raft::group::CallError;
-use tokio::sync::{Semaphore, oneshot};
+use folio_raft::status::{Role, Status};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
@@ -180,10 +181,7 @@ async fn bring(retry: Retry, reply: Reply) {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     loop {
-        let (leads, leader) = {
-            let status = status.borrow_and_update();
-            (status.leader == Some(status.node_id) && broker.leads(), status.leader)
-        };
+        let (leads, leader) = look(&mut status);
         // turns.I1
         if retry.turn.as_ref().is_some_and(Turn::is_overtaken) {
             return reply.fail(ServerError::Overtaken);
@@ -211,6 +209,13 @@ async fn bring(retry: Retry, reply: Reply) {
         let patience = RETRY_AFTER.min(deadline.saturating_duration_since(Instant::now()));
         drop(tokio::time::timeout(patience, status.changed()).await);
     }
+}
+
+/// Whether this node leads, and who does. One look at one status: looking again (`Broker::leads`) while
+/// this one is held waits for a change, which waits for this one to end; then nobody gets past it.
+fn look(status: &mut watch::Receiver<Status>) -> (bool, Option<u64>) {
+    let status = status.borrow_and_update();
+    (status.role == Role::Leader && status.leader == Some(status.node_id), status.leader)
 }
 
 /// This node became the leader while the request waited.
@@ -346,9 +351,57 @@ fn decode_answer(mut bytes: Bytes) -> Asked {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
     use folio_protocol::code::ResponseCode;
     use folio_protocol::frame::Serialization;
+
+    fn status() -> Status {
+        Status {
+            node_id: 1,
+            role: Role::Leader,
+            leader: Some(1),
+            term: 1,
+            committed: 0,
+            applied: 0,
+            last: None,
+            durable_position: 0,
+            applied_position: 0,
+            members: BTreeMap::new(),
+            voters: BTreeSet::new(),
+            lag: BTreeMap::new(),
+            disk_full: false,
+            damaged: 0,
+            mended: 0,
+            damaged_units: 0,
+            mended_units: 0,
+            repeats: 0,
+        }
+    }
+
+    /// With two looks at once, each a read lock, a change between them stopped the whole node: the second
+    /// waits for the change and the change for the first.
+    #[test]
+    fn a_look_for_the_leader_and_a_change_of_it_do_not_wait_for_each_other() {
+        const ROUNDS: usize = 1_000_000;
+        let (sender, receiver) = watch::channel(status());
+        let (done, ended) = std::sync::mpsc::channel();
+        for _ in 0..2 {
+            let (mut receiver, done) = (receiver.clone(), done.clone());
+            std::thread::spawn(move || {
+                assert!((0..ROUNDS).all(|_| look(&mut receiver) == (true, Some(1))));
+                done.send(())
+            });
+        }
+        std::thread::spawn(move || {
+            (0..ROUNDS).for_each(|_| sender.send_modify(|status| status.committed += 1));
+            done.send(())
+        });
+        for _ in 0..3 {
+            ended.recv_timeout(Duration::from_secs(30)).expect("nobody waits for ever");
+        }
+    }
 
     fn request() -> Frame {
         Frame {

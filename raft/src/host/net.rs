@@ -4,8 +4,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use openraft::base::BoxFuture;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -34,7 +36,13 @@ pub trait Net: Send + Sync + 'static {
     fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Socket>>;
 }
 
-/// TCP, each write sent at once.
+/// How long what was sent to a peer may stay unacknowledged, and how long a connection lives on which a peer without power
+/// acknowledges nothing. Without it, the kernel tries for a quarter of an hour, and an idle connection for ever.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+/// Pause before a silent peer is asked whether it is still there, and between two such questions.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// TCP, each write sent at once; a peer that acknowledges nothing any more ends the connection.
 pub struct Tcp;
 
 impl Net for Tcp {
@@ -61,6 +69,10 @@ impl Listener for TcpListener {
 
 fn socket(stream: TcpStream, peer: String) -> io::Result<Socket> {
     stream.set_nodelay(true)?;
+    sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MAX.as_millis() as u32)?;
+    sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(&stream, KEEPALIVE)?;
+    sockopt::set_socket_keepalive(&stream, true)?;
     let (reader, writer) = stream.into_split();
     Ok(Socket { reader: Box::new(reader), writer: Box::new(writer), peer })
 }

@@ -2,6 +2,10 @@
 //!
 //! The connection is made when it is first needed and again after it broke. A request that was under way
 //! when it broke fails; whether the peer acted on it is not known here.
+//!
+//! A network that was cut for minutes leaves connections that look whole and wait for TCP's next retransmission, which
+//! is up to two minutes away. So a connection on which requests wait and nothing has come back for [`SILENCE_MAX`] gets no
+//! further request: the next one makes a new connection, and those that wait keep the old one until their time is up.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::wire::{Frame, FrameReader, FrameWriter, Hello, Kind, invalid};
 use crate::codec;
@@ -22,13 +26,38 @@ const WAITING_MAX: usize = 1024;
 /// How long a connection may take to be made, its hello included.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(1000);
 
-type Answers = Arc<Mutex<HashMap<u64, oneshot::Sender<io::Result<Frame>>>>>;
+/// How long requests may wait on a connection on which nothing comes back, before the next one takes another.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection that speaks.
+type Outgoing = mpsc::Sender<(Kind, u64, Vec<Bytes>)>;
+
+/// The requests that wait on one connection.
+#[derive(Default)]
+struct Waiting {
+    answers: HashMap<u64, oneshot::Sender<Frame>>,
+    /// When the first request was sent after the last frame came.
+    silent_since: Option<Instant>,
+}
+
+/// A connection that speaks. It ends when nobody holds `outgoing` any more.
 struct Link {
-    outgoing: mpsc::Sender<(Kind, u64, Vec<Bytes>)>,
-    answers: Answers,
+    outgoing: Outgoing,
+    waiting: Arc<Mutex<Waiting>>,
     next_id: u64,
+}
+
+/// A request under way: keeps its connection, and is forgotten there when its time is up.
+struct UnderWay {
+    id: u64,
+    answer: oneshot::Receiver<Frame>,
+    waiting: Arc<Mutex<Waiting>>,
+    _outgoing: Outgoing,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.waiting.lock().answers.remove(&self.id);
+    }
 }
 
 /// Requests to one peer.
@@ -73,8 +102,9 @@ impl Requests {
     /// Sends one request and waits for its answer, at most `limit`.
     pub(crate) async fn request(&self, kind: Kind, parts: Vec<Bytes>, limit: Duration) -> io::Result<Bytes> {
         let exchange = async {
-            let answer = self.send(kind, parts).await?;
-            let frame = answer.await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))??;
+            let mut sent = self.send(kind, parts).await?;
+            let frame =
+                (&mut sent.answer).await.map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
             match frame.kind {
                 Kind::Answer => Ok(frame.body),
                 Kind::Failure => Err(io::Error::other(String::from_utf8_lossy(&frame.body).into_owned())),
@@ -84,49 +114,170 @@ impl Requests {
         timeout(limit, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
-    async fn send(&self, kind: Kind, parts: Vec<Bytes>) -> io::Result<oneshot::Receiver<io::Result<Frame>>> {
+    async fn send(&self, kind: Kind, parts: Vec<Bytes>) -> io::Result<UnderWay> {
         let mut slot = self.link.lock().await;
-        if slot.as_ref().is_none_or(|link| link.outgoing.is_closed()) {
+        if slot.as_ref().is_none_or(|link| link.outgoing.is_closed() || link.is_silent()) {
+            *slot = None;
             *slot = Some(Link::open(&*self.net, &self.address, &self.hello).await?);
         }
         let Some(link) = slot.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
-        link.next_id += 1;
-        let (sender, answer) = oneshot::channel();
-        link.answers.lock().insert(link.next_id, sender);
-        let message = (kind, link.next_id, parts);
+        let sent = link.expect_answer();
         let outgoing = link.outgoing.clone();
         drop(slot);
-        outgoing.try_send(message).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(answer)
+        outgoing.try_send((kind, sent.id, parts)).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(sent)
     }
 }
 
 impl Link {
     async fn open(net: &dyn Net, address: &str, hello: &Hello) -> io::Result<Link> {
         let (mut reader, mut writer) = connect(net, address, hello).await?;
-        let (outgoing, mut waiting) = mpsc::channel::<(Kind, u64, Vec<Bytes>)>(WAITING_MAX);
-        let answers = Answers::default();
-        let inbox = answers.clone();
+        let (outgoing, mut requests) = mpsc::channel::<(Kind, u64, Vec<Bytes>)>(WAITING_MAX);
+        let waiting = Arc::<Mutex<Waiting>>::default();
+        let inbox = waiting.clone();
         tokio::spawn(async move {
             let write = async {
-                while let Some((kind, id, parts)) = waiting.recv().await {
+                while let Some((kind, id, parts)) = requests.recv().await {
                     writer.write(kind, id, parts).await?;
                 }
                 io::Result::Ok(())
             };
             let read = async {
                 while let Some(frame) = reader.next().await? {
-                    if let Some(answer) = inbox.lock().remove(&frame.id) {
-                        let _ = answer.send(Ok(frame));
+                    let mut inbox = inbox.lock();
+                    inbox.silent_since = None;
+                    if let Some(answer) = inbox.answers.remove(&frame.id) {
+                        let _ = answer.send(frame);
                     }
                 }
                 io::Result::Ok(())
             };
-            // Whichever ends first ends the link; dropping the receivers fails what is under way.
+            // Whichever ends first ends the link; dropping the senders fails what is under way.
             tokio::select! { _ = write => {}, _ = read => {} }
-            waiting.close();
-            inbox.lock().clear();
+            requests.close();
+            inbox.lock().answers.clear();
         });
-        Ok(Link { outgoing, answers, next_id: 0 })
+        Ok(Link { outgoing, waiting, next_id: 0 })
+    }
+
+    fn expect_answer(&mut self) -> UnderWay {
+        self.next_id += 1;
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        waiting.answers.insert(self.next_id, sender);
+        waiting.silent_since.get_or_insert_with(Instant::now);
+        UnderWay { id: self.next_id, answer, waiting: self.waiting.clone(), _outgoing: self.outgoing.clone() }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.waiting.lock().silent_since.is_some_and(|since| since.elapsed() >= SILENCE_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use openraft::base::BoxFuture;
+
+    use super::*;
+    use crate::host::{Listener, Socket};
+    use crate::transport::wire::Purpose;
+
+    /// A peer that takes as long for a request as its first bytes say, on its first connection, and answers at once on
+    /// later ones.
+    #[derive(Default)]
+    struct Slow {
+        dials: AtomicU64,
+    }
+
+    impl Net for Slow {
+        fn listen(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn dial<'a>(&'a self, address: &'a str) -> BoxFuture<'a, io::Result<Socket>> {
+            let first = self.dials.fetch_add(1, Ordering::Relaxed) == 0;
+            let (near, far) = tokio::io::duplex(1 << 16);
+            tokio::spawn(answer_slowly(first, far));
+            let (reader, writer) = tokio::io::split(near);
+            let socket =
+                Socket { reader: Box::new(reader), writer: Box::new(writer), peer: address.to_owned() };
+            Box::pin(async { Ok(socket) })
+        }
+    }
+
+    async fn answer_slowly(slow: bool, socket: tokio::io::DuplexStream) {
+        let (reader, writer) = tokio::io::split(socket);
+        let mut reader = FrameReader::new(Box::new(reader));
+        let writer = Arc::new(tokio::sync::Mutex::new(FrameWriter::new(Box::new(writer))));
+        while let Ok(Some(frame)) = reader.next().await {
+            let pause = frame.body.first_chunk().map_or(0, |ms| u64::from_le_bytes(*ms));
+            let writer = writer.clone();
+            tokio::spawn(async move {
+                if slow && frame.kind != Kind::Hello {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                drop(writer.lock().await.write(Kind::Answer, frame.id, Vec::new()).await);
+            });
+        }
+    }
+
+    fn requests() -> (Arc<Slow>, Requests) {
+        let net = Arc::new(Slow::default());
+        let (cluster, group) = ("c".to_owned(), "g".to_owned());
+        let hello = Hello { cluster, group, segment_bytes: 1, from: 1, to: 2, purpose: Purpose::Requests };
+        (net.clone(), Requests::new(net, "there".to_owned(), hello))
+    }
+
+    async fn ask(requests: &Requests, takes_ms: u64, limit_ms: u64) -> io::Result<Bytes> {
+        let body = Bytes::copy_from_slice(&takes_ms.to_le_bytes());
+        requests.request(Kind::Room, vec![body], Duration::from_millis(limit_ms)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_swallows_requests_is_replaced_after_a_second() {
+        let (net, requests) = requests();
+        let started = Instant::now();
+        while ask(&requests, 600_000, 300).await.is_err() {
+            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        }
+        assert!(started.elapsed() >= SILENCE_MAX);
+        assert_eq!(net.dials.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vote_now_and_then_does_not_wait_for_a_dead_connection_twice() {
+        let (net, requests) = requests();
+        ask(&requests, 600_000, 300).await.expect_err("swallowed");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ask(&requests, 600_000, 300).await.expect("an answer");
+        assert_eq!(net.dials.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_answer_still_comes_over_the_connection_that_was_given_up() {
+        let (net, requests) = requests();
+        let slow = tokio::spawn({
+            let requests = requests.clone();
+            async move { ask(&requests, 4_000, 5_000).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        ask(&requests, 600_000, 300).await.expect("an answer over another connection");
+        slow.await.expect("no panic").expect("the answer");
+        assert_eq!(net.dials.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_idle_or_answers_late_now_and_then_is_kept() {
+        let (net, requests) = requests();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            ask(&requests, 0, 300).await.expect("an answer");
+            ask(&requests, 600, 300).await.expect_err("too late");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(net.dials.load(Ordering::Relaxed), 1);
     }
 }

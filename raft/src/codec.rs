@@ -84,7 +84,7 @@ impl WireVote {
 }
 
 /// A log id as it is stored and sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct WireLogId {
     term: u64,
     index: u64,

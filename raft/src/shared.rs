@@ -136,6 +136,18 @@ impl Shared {
         durable && read().is_ok_and(|records| records.first().is_some_and(|record| record.id() == id))
     }
 
+    /// Whether this entry, once written here, is certainly not in this node's log any more. What is damaged is not lacking.
+    pub(crate) fn lacks(&self, id: EntryId) -> bool {
+        let state = self.log.state();
+        if id.index < state.first_index || state.purged.is_some_and(|purged| purged.index >= id.index) {
+            return false;
+        }
+        match self.log.read(id.index, id.index + 1, 1) {
+            Ok(records) => records.first().is_none_or(|record| record.id() != id),
+            Err(_) => false,
+        }
+    }
+
     /// Publishes how far this node has applied, after the effects are visible to readers.
     pub(crate) fn note_applied(&self, id: EntryId, position: u64) {
         self.applied_position.store(position, Ordering::Release);

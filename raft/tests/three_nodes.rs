@@ -105,6 +105,57 @@ async fn a_member_that_lost_its_disk_does_not_vote_until_it_has_caught_up() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_that_comes_back_with_an_older_disk_is_told_so_and_does_not_vote() {
+    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    cluster.send_all(0..20).await;
+    cluster.assert_identical().await;
+    let leader = cluster.leader().await.node_id();
+    let others: Vec<u64> = cluster.groups.keys().copied().filter(|id| *id != leader).collect();
+    let (restored, away) = (others[0], others[1]);
+    cluster.stop(restored).await;
+    let backup = TempDir::new().unwrap();
+    copy(cluster.dirs[&restored].path(), backup.path());
+    cluster.boot(restored, false).await;
+    cluster.send_all(20..40).await;
+    cluster.assert_identical().await;
+    assert_eq!(cluster.leader().await.node_id(), leader, "the story needs one leader throughout");
+    cluster.stop(away).await;
+    cluster.send_all(40..60).await;
+    cluster.stop(restored).await;
+    let marker = backup.path().join("catching-up");
+    cluster.dirs.insert(restored, backup);
+    cluster.boot(restored, false).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !marker.exists() {
+        assert!(Instant::now() < deadline, "it forgot 40 messages and nobody told it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Too few others with a whole log: it takes what the leader sends, and does not vote.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(marker.exists(), "catch_up.I1");
+    cluster.boot(away, false).await;
+    cluster.send_all(60..70).await;
+    cluster.assert_identical().await;
+    while marker.exists() {
+        assert!(Instant::now() < deadline + Duration::from_secs(20), "it never votes again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
 /// A disk lost in the first moments would otherwise meet a second node that cannot say what it had, and never vote again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_member_doubts_its_empty_log_any_more_once_a_leader_is_there() {

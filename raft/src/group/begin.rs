@@ -40,7 +40,7 @@ pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>)
 }
 
 /// With an empty log: founds the group, or waits for it, or notes that this node has to catch up. Then sees to it
-/// that a node which has to catch up votes again once it has.
+/// that a node which has to catch up, now or one day, votes again once it has.
 pub(super) async fn run(
     raft: Raft,
     shared: Arc<Shared>,
@@ -77,7 +77,10 @@ pub(super) async fn run(
         }
         tokio::time::sleep(founding::ASK_INTERVAL).await;
     }
-    catch_up::run(raft, shared, founding, connections, config).await;
+    loop {
+        founding.has_to_catch_up().await;
+        catch_up::run(&raft, &shared, &founding, &connections, &config).await;
+    }
 }
 
 /// Founds the group, once every member knows that its empty log is no loss (`founding.I3`).

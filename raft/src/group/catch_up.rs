@@ -14,7 +14,6 @@
 //! - `catch_up.I2`: the voters it asked are still the voters once it has reached that end; its log may have told it of others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use folio_engine::record::EntryId;
@@ -38,17 +37,17 @@ const WARN_EVERY: u32 = 200;
 
 /// Lets the node vote again once it has caught up; to be started when it was noted that it has to.
 pub(crate) async fn run(
-    raft: Raft,
-    shared: Arc<Shared>,
-    founding: Arc<Founding>,
-    connections: Connections,
-    config: GroupConfig,
+    raft: &Raft,
+    shared: &Shared,
+    founding: &Founding,
+    connections: &Connections,
+    config: &GroupConfig,
 ) {
     let mut target: Option<Target> = None;
     let mut looks = 0u32;
     while founding.is_catching_up() {
         if target.is_none() {
-            target = ask(&raft, &founding, &connections, &config).await;
+            target = ask(raft, founding, connections, config).await;
         }
         looks = looks.wrapping_add(1);
         if target.is_none() && looks.is_multiple_of(WARN_EVERY) {
@@ -65,13 +64,13 @@ pub(crate) async fn run(
         let settled = target.take_if(|target| durable >= target.end || !follows(target));
         // catch_up.I2
         let reached = settled.filter(|target| {
-            durable >= target.end && follows(target) && target.members == Members::of(&metrics, &config)
+            durable >= target.end && follows(target) && target.members == Members::of(&metrics, config)
         });
         // A snapshot's beginning counts as durable before it is on disk: what was begun by now is waited for.
         if let Some(reached) = reached
             && shared.durably(|done| shared.log.submit(done)).await.is_ok()
         {
-            finish(&raft, &founding, reached.end);
+            finish(raft, founding, reached.end);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }

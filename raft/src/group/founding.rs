@@ -10,6 +10,8 @@
 //!   restart in between.
 //! - `founding.I4`: a node that has lost its vote with its log follows no leader of an earlier term than any it may have voted
 //!   in: such a leader may have been deposed with its help, and with its help again would commit beside its successor.
+//! - `founding.I5`: a node that comes back with an older copy of its disk grants no vote, from the first append on that a leader
+//!   sends it to which it has acknowledged more. What only a leader that died meanwhile could tell it, it does not know.
 //! - `founding.I3`: when the group is founded, every member knows that its empty log is no loss: whoever refuses votes from
 //!   then on has lost something. The founder tells each one, and the word counts only in the start that it was asked in.
 
@@ -23,6 +25,7 @@ use std::time::Duration;
 use folio_engine::disk::{Disk, OpenMode, write_atomically};
 use folio_engine::record::EntryId;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 /// What a member says of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +117,8 @@ pub(crate) struct Founding {
     catching_up: AtomicBool,
     /// The log was empty at the start, and the other members have not all said yet that theirs are too.
     undecided: AtomicBool,
+    /// Told when it begins to catch up.
+    begun: Notify,
 }
 
 impl Founding {
@@ -137,6 +142,7 @@ impl Founding {
             start: RandomState::new().hash_one("start"),
             catching_up: AtomicBool::new(marked && !log_is_empty),
             undecided: AtomicBool::new(log_is_empty),
+            begun: Notify::new(),
         };
         if log_is_empty && !marked {
             write_atomically(&*founding.disk, &founding.marker, MARKER_TEXT)?;
@@ -213,7 +219,15 @@ impl Founding {
         write_atomically(&*self.disk, &self.marker, MARKER_TEXT)?;
         self.catching_up.store(true, Ordering::Release);
         self.undecided.store(false, Ordering::Release);
+        self.begun.notify_one();
         Ok(())
+    }
+
+    /// Waits until it was noted that this node does not vote.
+    pub(crate) async fn has_to_catch_up(&self) {
+        while !self.is_catching_up() {
+            self.begun.notified().await;
+        }
     }
 
     /// Durably notes that this node holds all that is committed and votes again.

@@ -18,7 +18,7 @@ use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 
-use super::replication::{Replication, append_parts};
+use super::replication::{Acknowledged, Replication, append_parts};
 use super::requests::{Requests, connect};
 use super::wire::{
     AppendAnswer, Hello, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
@@ -47,12 +47,14 @@ pub(crate) struct Connections {
     /// Ways to peers that only this node has.
     dial: Arc<BTreeMap<u64, String>>,
     kept: Arc<Mutex<HashMap<Kept, Requests>>>,
+    acknowledged: Arc<Mutex<HashMap<u64, Arc<Acknowledged>>>>,
 }
 
 impl Connections {
     /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers.
     pub(crate) fn new(net: Arc<dyn Net>, hello: Hello, dial: BTreeMap<u64, String>) -> Connections {
-        Connections { net, hello, dial: Arc::new(dial), kept: Arc::default() }
+        let (kept, acknowledged) = Default::default();
+        Connections { net, hello, dial: Arc::new(dial), kept, acknowledged }
     }
 
     /// Where this node reaches the peer that says it is at `address`.
@@ -81,6 +83,7 @@ impl Connections {
             hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
             requests: self.requests(target, &node.raft, purpose),
             pipelined: purpose == "replication",
+            acknowledged: self.acknowledged.lock().entry(target).or_default().clone(),
         }
     }
 }
@@ -108,6 +111,7 @@ pub(crate) struct Network {
     hello: Hello,
     requests: Requests,
     pipelined: bool,
+    acknowledged: Arc<Acknowledged>,
 }
 
 fn unreachable(error: &io::Error) -> RPCError<TypeConfig> {
@@ -170,7 +174,7 @@ impl Network {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
         let (reader, writer) = connected.map_err(|error| unreachable(&error))?;
-        let replication = Replication::start(reader, writer, input);
+        let replication = Replication::start(reader, writer, input, self.acknowledged.clone());
         let answers = stream::unfold(Some(replication), |replication| async move {
             let mut replication = replication?;
             match replication.next().await {
@@ -191,7 +195,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let parts = append_parts(&request).map_err(|error| broken(&error))?;
+        let parts = append_parts(&request, None).map_err(|error| broken(&error))?;
         let answer: AppendAnswer =
             self.ask(Kind::Append, parts, option.hard_ttl()).await.map_err(|error| unreachable(&error))?;
         Ok(match answer {
@@ -224,7 +228,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
             let answers = stream::once(async move {
                 let request = input.next().await?;
                 let exchange = async {
-                    let parts = append_parts(&request)?;
+                    let known = self.acknowledged.in_term(request.vote.leader_id.term);
+                    let parts = append_parts(&request, known)?;
                     self.ask::<AppendAnswer>(Kind::Append, parts, limit).await
                 };
                 Some(exchange.await.map(stream_result).map_err(|error| unreachable(&error)))

@@ -18,6 +18,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::requests::CONNECT_TIMEOUT;
@@ -30,7 +31,7 @@ use crate::group::founding::Founding;
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::SnapshotMetaOf;
-use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig};
+use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
 const APPENDS_WAITING: usize = 64;
@@ -51,13 +52,16 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Accepts peers until the listener's task is aborted.
+    /// Accepts peers until the listener's task is aborted, and ends their connections then: a peer would go on asking a group
+    /// that has stopped.
     pub(crate) async fn listen(self: Arc<Self>, mut listener: Box<dyn Listener>) {
+        let mut connections = JoinSet::new();
         loop {
+            while connections.try_join_next().is_some() {}
             match listener.accept().await {
                 Ok(socket) => {
                     let (peers, from) = (self.clone(), socket.peer.clone());
-                    tokio::spawn(async move {
+                    connections.spawn(async move {
                         if let Err(error) = peers.serve(socket).await {
                             tracing::debug!(%from, %error, "peer connection ended");
                         }
@@ -193,6 +197,7 @@ impl Peers {
         let head: AppendHead =
             codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
         self.may_follow(&head.vote)?;
+        self.notice_loss(&head)?;
         // peer.I3
         if !body.is_empty() && !self.shared.log.has_room(1) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
@@ -203,6 +208,24 @@ impl Peers {
             leader_commit: head.commit.map(WireLogId::log_id),
             entries: parse_records(body)?,
         })
+    }
+
+    /// Whether the leader remembers an entry of this node's that is not in its log (`founding.I5`): then it is noted, before
+    /// anything is answered, that this node does not vote.
+    fn notice_loss(&self, head: &AppendHead) -> io::Result<()> {
+        let Some(id) = head.acknowledged else { return Ok(()) };
+        let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
+        // A later leader may have taken it back.
+        let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > head.vote.vote());
+        if outvoted || self.founding.refuses_votes() || !self.shared.lacks(entry_id(&id.log_id())) {
+            return Ok(());
+        }
+        tracing::warn!(
+            ?id,
+            "this node has acknowledged an entry that its log lacks: no vote until it has caught up"
+        );
+        self.raft()?.runtime_config().elect(false);
+        self.founding.begin_catch_up()
     }
 
     /// `founding.I4`

@@ -89,6 +89,8 @@ pub(crate) struct AppendHead {
     pub(crate) vote: WireVote,
     pub(crate) prev: Option<WireLogId>,
     pub(crate) commit: Option<WireLogId>,
+    /// With a heartbeat and with the first append of a stream: the last entry that the receiver has acknowledged to this leader in its term.
+    pub(crate) acknowledged: Option<WireLogId>,
 }
 
 /// The answer to an append.

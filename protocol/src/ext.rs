@@ -57,6 +57,14 @@ impl ExtFields {
         Self { text, fields: Vec::with_capacity(16) }
     }
 
+    /// The same over a copy of `text`, with room for its escaped parts: unescaped, none is longer.
+    pub(crate) fn over_escaped(text: &str) -> Self {
+        let room = if text.as_bytes().contains(&b'\\') { text.len() } else { 0 };
+        let mut copy = String::with_capacity(text.len() + room);
+        copy.push_str(text);
+        Self::over(copy)
+    }
+
     /// How many fields there are.
     pub fn len(&self) -> usize {
         self.fields.len()
@@ -136,11 +144,18 @@ impl ExtFields {
         }
     }
 
-    /// Appends text that is no part of the header as received, such as an unescaped value.
-    pub(crate) fn push_text(&mut self, text: &str) -> Span {
+    /// Appends text that is no part of the header as received.
+    fn push_text(&mut self, text: &str) -> Span {
         let start = self.text.len() as u32;
         self.text.push_str(text);
         Span { start, end: self.text.len() as u32 }
+    }
+
+    /// Appends the text that `write` appends, such as an unescaped value; `None` if it says so.
+    pub(crate) fn push_with(&mut self, write: impl FnOnce(&mut String) -> Option<()>) -> Option<Span> {
+        let start = self.text.len() as u32;
+        write(&mut self.text)?;
+        Some(Span { start, end: self.text.len() as u32 })
     }
 
     /// Appends one field whose parts already lie in the text.

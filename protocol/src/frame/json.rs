@@ -285,7 +285,7 @@ impl<'a> Cursor<'a> {
             };
         }
         // Fields are spans of the header's own text; only unescaped ones are appended to it.
-        let mut ext = ExtFields::over(self.text.to_owned());
+        let mut ext = ExtFields::over_escaped(self.text);
         self.object(|cursor, key| {
             let key = cursor.field_text(&mut ext, key)?;
             if let Value::Text(raw) | Value::Bare(raw) = cursor.value()? {
@@ -301,22 +301,23 @@ impl<'a> Cursor<'a> {
         if !raw.escaped {
             return Ok(raw.span());
         }
-        let text = self.unescape(raw)?;
-        Ok(ext.push_text(&text))
+        let span = ext.push_with(|out| unescape(raw.inner, out));
+        span.ok_or(FrameError::Json { at: raw.start, what: "valid escapes" })
     }
 
     fn unescape(&self, raw: Raw<'a>) -> Result<std::borrow::Cow<'a, str>, FrameError> {
         if !raw.escaped {
             return Ok(raw.inner.into());
         }
-        unescape(raw.inner).map(Into::into).ok_or(FrameError::Json { at: raw.start, what: "valid escapes" })
+        let mut out = String::with_capacity(raw.inner.len());
+        let done = unescape(raw.inner, &mut out);
+        done.map(|()| out.into()).ok_or(FrameError::Json { at: raw.start, what: "valid escapes" })
     }
 }
 
-/// The text a string literal's inside stands for; `None` if an escape is malformed. A lone
+/// Appends the text a string literal's inside stands for; `None` if an escape is malformed. A lone
 /// surrogate, which no UTF-8 can carry, becomes U+FFFD.
-fn unescape(inner: &str) -> Option<String> {
-    let mut out = String::with_capacity(inner.len());
+fn unescape(inner: &str, out: &mut String) -> Option<()> {
     let mut rest = inner;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
@@ -329,12 +330,12 @@ fn unescape(inner: &str) -> Option<String> {
             b'n' => out.push('\n'),
             b'r' => out.push('\r'),
             b't' => out.push('\t'),
-            b'u' => rest = unescape_unit(rest, &mut out)?,
+            b'u' => rest = unescape_unit(rest, out)?,
             _ => return None,
         }
     }
     out.push_str(rest);
-    Some(out)
+    Some(())
 }
 
 /// Reads what follows `\u`, and the second half of a surrogate pair; returns the rest.

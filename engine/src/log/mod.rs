@@ -25,6 +25,7 @@
 //!   (position, index, term, previous crc) does not continue with them.
 //! - `log.I8`: positions and stamps are a function of the records before and the segment size alone.
 
+mod ahead;
 mod cache;
 mod cut;
 mod damage;

@@ -76,6 +76,7 @@ pub(super) fn open(
         files,
         dirty: Default::default(),
         end: walk.end,
+        ahead: Default::default(),
         last: walk.last,
         mark,
         votes,

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::ahead::Ahead;
 use super::error::WriteError;
 use super::mark::Mark;
 use super::prepare::Preparer;
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     pub(super) dirty: BTreeSet<u64>,
     /// Where the written part ends: what is beyond is zero.
     pub(super) end: u64,
+    pub(super) ahead: Ahead,
     pub(super) last: Option<EntryId>,
     pub(super) mark: Mark,
     pub(super) votes: Slots,
@@ -123,6 +125,7 @@ impl Writer {
 
     fn write(&mut self, appends: &[Append]) -> io::Result<()> {
         let Some(last) = appends.last() else { return Ok(()) };
+        self.ahead.note(appends.iter().map(|append| append.record.frame().len()).sum());
         let runs = appends
             .chunk_by(|a, b| a.record.end() == b.record.position() && a.segment.base == b.segment.base);
         for run in runs {
@@ -143,12 +146,17 @@ impl Writer {
         let Some(file) = self.files.get(&base).cloned() else {
             return Err(io::Error::other(format!("segment {base} has no file")));
         };
-        let frames: Vec<IoSlice<'_>> = run.iter().map(|append| IoSlice::new(append.record.frame())).collect();
+        let mut slices: Vec<IoSlice<'_>> =
+            run.iter().map(|append| IoSlice::new(append.record.frame())).collect();
+        let end = run.last().map_or(base, |last| last.record.end());
+        for zeroes in self.ahead.zeroes(end, base + self.shared.config.segment_bytes) {
+            slices.push(IoSlice::new(zeroes));
+        }
         if self.dirty.is_empty() {
             self.data_synced = self.workers.now();
         }
         self.dirty.insert(base);
-        file.write_all_at(&frames, first.record.position() - base)?;
+        file.write_all_at(&slices, first.record.position() - base)?;
         for append in run {
             append.segment.set_file(&file);
         }

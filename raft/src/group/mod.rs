@@ -29,6 +29,7 @@ use bytes::Bytes;
 use folio_engine::log::CommitLog;
 use folio_engine::queues::{Arrival, ConsumeQueues};
 use folio_engine::record::{Draft, RecordKind};
+use openraft::async_runtime::WatchReceiver;
 use openraft::base::BoxFuture;
 use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
@@ -210,12 +211,10 @@ impl Group {
 
     /// What this node knows of the group now.
     pub fn status(&self) -> Status {
-        let mut status = self.0.status.borrow().clone();
-        watch::refresh(&mut status, &self.0.shared);
-        status
+        watch::status_of(&self.0.raft.metrics().borrow_watched(), &self.0.shared)
     }
 
-    /// Changes of role, leader, term and members. Positions in it may be a little old: see [`Group::status`].
+    /// Changes of role, leader, term and members. Positions in it are of that moment: see [`Group::status`].
     pub fn watch(&self) -> tokio_watch::Receiver<Status> {
         self.0.status.clone()
     }

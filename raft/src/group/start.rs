@@ -43,6 +43,8 @@ fn raft_config(config: &GroupConfig, catching_up: bool) -> Result<Config, StartE
         election_timeout_max: ms(config.timing.election_max),
         heartbeat_interval: ms(config.timing.heartbeat),
         max_payload_entries: APPEND_RECORDS_MAX,
+        // A record is on its way to the followers while this node writes it, not a round of the core later.
+        broadcast_submitted_on_append: Some(true),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
         enable_elect: !catching_up,

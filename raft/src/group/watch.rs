@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 
@@ -12,22 +13,6 @@ use crate::dedup::Dedup;
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::types::{Raft, TypeConfig};
-
-/// Fills in what changes with every record, from where it is current.
-pub(crate) fn refresh(status: &mut Status, shared: &Shared) {
-    let log = shared.log.state();
-    status.last = log.last;
-    status.durable_position = log.durable_position;
-    status.applied = shared.applied_index.load(Ordering::Acquire);
-    status.applied_position = shared.applied_position.load(Ordering::Acquire);
-    status.committed = status.committed.max(status.applied);
-    status.disk_full = !shared.log.has_room(1);
-    status.damaged = shared.log.damages().len() as u64;
-    status.mended = shared.rot.mended.load(Ordering::Relaxed);
-    status.damaged_units = shared.queues.damaged() as u64;
-    status.mended_units = shared.rot.mended_units.load(Ordering::Relaxed);
-    status.repeats = shared.dedup.as_ref().map_or(0, Dedup::answered);
-}
 
 /// The status that openraft's metrics show.
 pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> Status {
@@ -37,28 +22,28 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         metrics.replication.iter().flatten().filter(|(id, _)| **id != metrics.id).map(|(id, matched)| {
             (*id, last.saturating_sub(matched.as_ref().map_or(0, |matched| matched.index)))
         });
-    let mut status = Status {
+    let log = shared.log.state();
+    let applied = shared.applied_index.load(Ordering::Acquire);
+    Status {
         node_id: metrics.id,
         role: role_of(metrics),
         leader: metrics.current_leader,
         term: metrics.current_term,
-        committed: metrics.cluster_committed.map_or(0, |id| id.index),
-        applied: 0,
-        last: None,
-        durable_position: 0,
-        applied_position: 0,
+        committed: metrics.cluster_committed.map_or(0, |id| id.index).max(applied),
+        applied,
+        last: log.last,
+        durable_position: log.durable_position,
+        applied_position: shared.applied_position.load(Ordering::Acquire),
         members: membership.nodes().map(|(id, node)| (*id, node.clone())).collect::<BTreeMap<_, _>>(),
         voters: membership.voter_ids().collect::<BTreeSet<_>>(),
         lag: lag.collect(),
-        disk_full: false,
-        damaged: 0,
-        mended: 0,
-        damaged_units: 0,
-        mended_units: 0,
-        repeats: 0,
-    };
-    refresh(&mut status, shared);
-    status
+        disk_full: !shared.log.has_room(1),
+        damaged: shared.log.damages().len() as u64,
+        mended: shared.rot.mended.load(Ordering::Relaxed),
+        damaged_units: shared.queues.damaged() as u64,
+        mended_units: shared.rot.mended_units.load(Ordering::Relaxed),
+        repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
+    }
 }
 
 fn role_of(metrics: &RaftMetrics<TypeConfig>) -> Role {
@@ -79,24 +64,46 @@ fn differs(a: &Status, b: &Status) -> bool {
     (&a.role, a.leader, a.term, &a.members, &a.voters) != (&b.role, b.leader, b.term, &b.members, &b.voters)
 }
 
-/// Follows the metrics until the group stops. Watchers are woken by changes that matter to them only, not by
-/// every record.
+/// Whether openraft has published the whole of which `part` is a part.
+fn agree(whole: &RaftMetrics<TypeConfig>, part: &RaftServerMetrics<TypeConfig>) -> bool {
+    (&whole.vote, whole.state, whole.current_leader, &whole.membership_config)
+        == (&part.vote, part.state, part.current_leader, &part.membership_config)
+}
+
+/// Follows openraft's metrics until the group stops. Most of them change with every record and wake nobody: this task
+/// waits for the part that changes with elections and members, and then takes the whole, which is published just after.
 pub(crate) async fn follow(raft: Raft, shared: Arc<Shared>, status: watch::Sender<Status>) {
-    let mut metrics = raft.metrics();
+    let (mut parts, mut wholes) = (raft.server_metrics(), raft.metrics());
     loop {
-        let new = status_of(&metrics.borrow_and_update(), &shared);
-        let old = status.borrow().clone();
-        if (&old.role, old.leader, old.term) != (&new.role, new.leader, new.term) {
-            tracing::info!(role = new.role.name(), leader = new.leader, term = new.term, "role");
+        let part = parts.borrow_and_update().clone();
+        let whole = wholes.borrow_and_update().clone();
+        let stopped = whole.running_state.is_err();
+        let agreed = agree(&whole, &part);
+        if stopped || agreed {
+            publish(status_of(&whole, &shared), &status);
         }
-        let stopped = matches!(new.role, Role::Stopped(_));
-        status.send_if_modified(|current| {
-            let notify = differs(current, &new);
-            *current = new;
-            notify
-        });
-        if stopped || metrics.changed().await.is_err() {
+        if stopped {
             return;
         }
+        let changed = if agreed { parts.changed().await } else { wholes.changed().await };
+        if changed.is_err() {
+            // The core ended: it said so in the whole, and dropped both.
+            return publish(status_of(&wholes.borrow_watched(), &shared), &status);
+        }
     }
+}
+
+fn publish(new: Status, status: &watch::Sender<Status>) {
+    let is_new = {
+        let old = status.borrow();
+        (&old.role, old.leader, old.term) != (&new.role, new.leader, new.term)
+    };
+    if is_new {
+        tracing::info!(role = new.role.name(), leader = new.leader, term = new.term, "role");
+    }
+    status.send_if_modified(|current| {
+        let notify = differs(current, &new);
+        *current = new;
+        notify
+    });
 }

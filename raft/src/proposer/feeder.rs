@@ -1,7 +1,7 @@
 //! The task that makes records of what waits, and hands them to openraft.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use folio_engine::planted;
@@ -10,7 +10,7 @@ use folio_protocol::message::{self, NewMessage};
 use openraft::errors::Fatal;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::batch::{Batch, Replies, answer};
 use super::{Inbox, Waiting};
@@ -25,6 +25,10 @@ use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
 /// Records on their way at once. Two keep the disk busy; more only spread the same messages over more
 /// records.
 const RECORDS_IN_FLIGHT: usize = 3;
+/// A record smaller than this, and of fewer proposals, waits until it is alone on its way: by itself it costs as much as
+/// some hundred messages in it.
+const WORTHWHILE_BYTES: usize = 128 << 10;
+const WORTHWHILE_PROPOSALS: usize = 128;
 /// Bytes at which a record is closed.
 const RECORD_BYTES: usize = 1 << 20;
 /// Proposals at which a record is closed.
@@ -38,7 +42,7 @@ pub(super) struct Feeder {
     host: Host,
     shared: Arc<Shared>,
     status: watch::Receiver<Status>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     inbox: Inbox,
     flights: Arc<Mutex<Flights>>,
 }
@@ -51,8 +55,7 @@ impl Feeder {
         status: watch::Receiver<Status>,
         inbox: Inbox,
     ) -> Feeder {
-        let slots = Arc::new(Semaphore::new(RECORDS_IN_FLIGHT));
-        Feeder { raft, host, shared, status, slots, inbox, flights: Arc::default() }
+        Feeder { raft, host, shared, status, slots: Arc::default(), inbox, flights: Arc::default() }
     }
 
     /// Feeds the group until it stops; what waits then was certainly not proposed.
@@ -69,7 +72,6 @@ impl Feeder {
     async fn feed(&self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
         let mut carried: Option<Waiting> = None;
         loop {
-            let Ok(slot) = self.slots.clone().acquire_owned().await else { return carried };
             let first = match carried.take() {
                 Some(first) => first,
                 None => waiting.recv().await?,
@@ -81,8 +83,9 @@ impl Feeder {
                     continue;
                 }
             };
-            let mut filled;
-            (filled, carried) = self.fill(first, waiting);
+            let mut filled = self.begin(&first);
+            let slot;
+            (slot, carried) = self.fill(&mut filled, first, waiting).await;
             if filled.replies.is_empty() {
                 continue;
             }
@@ -147,33 +150,48 @@ impl Feeder {
         }
     }
 
-    /// Encodes `first` and what waits behind it into one draft, until a limit is reached. A proposal that
-    /// does not fit any more is carried over.
-    fn fill(&self, first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> (Filled, Option<Waiting>) {
-        let mut filled = Filled {
-            draft: Draft::new(RecordKind::Messages, first.bytes.max(64 << 10)),
+    fn begin(&self, first: &Waiting) -> Filled {
+        Filled {
+            draft: Draft::new(
+                RecordKind::Messages,
+                self.inbox.waiting_bytes().min(RECORD_BYTES).max(first.bytes),
+            ),
             replies: Replies::default(),
             flight: self.flights.lock().begin(),
             prints: Vec::new(),
             store_timestamp: self.host.now_ms(),
-        };
+        }
+    }
+
+    /// Encodes `first` and what comes behind it into one draft, until it may go. A proposal that does not fit any more is
+    /// carried over.
+    async fn fill(
+        &self,
+        filled: &mut Filled,
+        first: Waiting,
+        waiting: &mut mpsc::Receiver<Waiting>,
+    ) -> (Slot, Option<Waiting>) {
         let bytes_max = self.shared.log.record_bytes_max();
-        let mut next = Some(first);
-        for _ in 0..RECORD_PROPOSALS {
-            let Some(proposal) = next.take() else { break };
-            self.add(&mut filled, proposal);
-            if filled.draft.len() >= RECORD_BYTES {
-                break;
-            }
-            match waiting.try_recv() {
-                Ok(more) if filled.draft.len() + more.bytes > bytes_max => {
-                    return (filled, Some(more));
+        let (mut next, mut ended) = (Some(first), false);
+        loop {
+            while let Some(proposal) = next.take_if(|_| !filled.is_full()) {
+                if filled.draft.len() + proposal.bytes > bytes_max && !filled.replies.is_empty() {
+                    return (self.slots.free().await, Some(proposal));
                 }
-                Ok(more) => next = Some(more),
-                Err(_) => break,
+                self.add(filled, proposal);
+                next = waiting.try_recv().ok();
+            }
+            if let Some(slot) = self.slots.take(filled.is_worthwhile()) {
+                return (slot, next);
+            }
+            tokio::select! {
+                () = self.slots.freed.notified() => {}
+                more = waiting.recv(), if next.is_none() && !ended && !filled.is_full() => {
+                    ended = more.is_none();
+                    next = more;
+                }
             }
         }
-        (filled, next)
     }
 
     /// Encodes a proposal into the draft; one that repeats what is known is answered, or waits with it.
@@ -226,6 +244,45 @@ impl Feeder {
     }
 }
 
+/// Places for records on their way.
+#[derive(Default)]
+struct Slots {
+    taken: AtomicUsize,
+    freed: Notify,
+}
+
+/// A record's place, until its outcome is known.
+struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// A place for a record, if it is alone or worth to be one of several.
+    fn take(self: &Arc<Slots>, is_worthwhile: bool) -> Option<Slot> {
+        let taken = self.taken.load(Ordering::Acquire);
+        // Only the feeder adds.
+        (taken == 0 || (is_worthwhile && taken < RECORDS_IN_FLIGHT)).then(|| {
+            self.taken.fetch_add(1, Ordering::AcqRel);
+            Slot(self.clone())
+        })
+    }
+
+    /// Waits for a place for a record that is full.
+    async fn free(self: &Arc<Slots>) -> Slot {
+        loop {
+            match self.take(true) {
+                Some(slot) => return slot,
+                None => self.freed.notified().await,
+            }
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.freed.notify_one();
+    }
+}
+
 /// A record in the making.
 struct Filled {
     draft: Draft,
@@ -237,6 +294,14 @@ struct Filled {
 }
 
 impl Filled {
+    fn is_full(&self) -> bool {
+        self.draft.len() >= RECORD_BYTES || self.replies.len() >= RECORD_PROPOSALS
+    }
+
+    fn is_worthwhile(&self) -> bool {
+        self.draft.len() >= WORTHWHILE_BYTES || self.replies.len() >= WORTHWHILE_PROPOSALS
+    }
+
     /// Adds the fingerprints of the messages that were encoded from byte `start` on; of all of them or of none.
     fn print(&mut self, dedup: &Dedup, start: usize, messages: &[NewMessage]) {
         let (known, mut at) = (self.prints.len(), start - HEADER_BYTES);

@@ -108,6 +108,10 @@ struct Inbox {
 }
 
 impl Inbox {
+    fn waiting_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     fn take(&self, waiting: Waiting) -> Proposal {
         self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
         waiting.proposal

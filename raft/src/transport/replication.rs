@@ -1,24 +1,24 @@
 //! The replication stream to one peer: appends are written as they come, answers come back in order.
 //!
-//! One task writes, the stream that openraft polls reads. Up to [`APPENDS_IN_FLIGHT`] appends are on their
-//! way; an answer that takes longer than [`ANSWER_TIMEOUT`] ends the stream, so that a hung follower blocks
-//! neither replication to it for ever nor retention.
+//! Up to [`APPENDS_IN_FLIGHT`] appends are on their way; five seconds without an answer end the stream, so that a
+//! hung follower blocks neither replication to it for ever nor retention.
 //!
 //! A stream begins with what the peer has acknowledged to this leader before, and each heartbeat says it: by that a peer that
 //! came back with an older copy of its disk finds out (`founding.I5`).
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use openraft::base::BoxFuture;
 use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::wire::{AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Kind, invalid};
 use crate::codec::{self, WireLogId};
@@ -26,14 +26,16 @@ use crate::types::{Content, TypeConfig};
 
 /// Appends on their way at once; openraft's receiving side pipelines as many.
 const APPENDS_IN_FLIGHT: usize = 64;
-/// How long one append may go unanswered.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often is looked whether appends go unanswered.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks in a row that may find appends, and no answer since the look before.
+const SILENT_LOOKS: u32 = 5;
+/// How long an append without records waits for one with records: a few times what one takes on a local network, and far
+/// less than a heartbeat.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(1);
 
 /// The pieces of an append frame's body: its head, then the records as they are in the log.
-pub(crate) fn append_parts(
-    request: &AppendEntriesRequest<TypeConfig>,
-    acknowledged: Option<WireLogId>,
-) -> io::Result<Vec<Bytes>> {
+pub(crate) fn append_parts(request: &Append, acknowledged: Option<WireLogId>) -> io::Result<Vec<Bytes>> {
     let head = codec::encode(&AppendHead {
         vote: (&request.vote).into(),
         prev: request.prev_log_id.as_ref().map(Into::into),
@@ -56,6 +58,8 @@ pub(crate) fn append_parts(
     Ok(parts)
 }
 
+type Append = AppendEntriesRequest<TypeConfig>;
+
 /// What one peer has acknowledged, for as long as this node runs.
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledged(Mutex<Option<(u64, WireLogId)>>);
@@ -75,76 +79,160 @@ impl Acknowledged {
 }
 
 /// One stream of appends over one connection.
+///
+/// Writing and reading are two halves of one task, the one that polls [`Replication::next`]: an append on its way costs
+/// no switch to another.
 pub(crate) struct Replication {
     acknowledged: Arc<Acknowledged>,
     /// The leader's, once it has sent something.
     term: Arc<AtomicU64>,
     reader: FrameReader,
-    /// One element for each append that was, or is about to be, written.
-    written: mpsc::Receiver<()>,
-    writer: JoinHandle<io::Result<()>>,
+    /// Until the input has ended and everything is written.
+    writing: Option<BoxFuture<'static, io::Result<()>>>,
+    unanswered: Arc<Unanswered>,
+    /// Looks that found appends unanswered, since the last answer.
+    silent: u32,
+    look: Pin<Box<Sleep>>,
 }
 
-impl Drop for Replication {
-    fn drop(&mut self) {
-        self.writer.abort();
+/// Room for appends without an answer.
+struct Unanswered(Semaphore);
+
+impl Unanswered {
+    fn are_there(&self) -> bool {
+        self.0.available_permits() < APPENDS_IN_FLIGHT
+    }
+
+    /// Waits for room, and takes it.
+    async fn add(&self) -> io::Result<()> {
+        self.0.acquire().await.map_err(io::Error::other)?.forget();
+        Ok(())
+    }
+
+    fn remove(&self) {
+        self.0.add_permits(1);
     }
 }
 
 impl Replication {
-    /// Starts writing what `input` yields.
+    /// Writes what `input` yields, once [`Replication::next`] is polled.
     pub(crate) fn start<S>(
         reader: FrameReader,
-        mut writer: FrameWriter,
-        mut input: S,
+        writer: FrameWriter,
+        input: S,
         acknowledged: Arc<Acknowledged>,
     ) -> Replication
     where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+        S: Stream<Item = Append> + Send + Unpin + 'static,
     {
-        let (note, written) = mpsc::channel(APPENDS_IN_FLIGHT);
-        let (term, before) = (Arc::new(AtomicU64::new(0)), acknowledged.clone());
-        let of = term.clone();
-        let writer = tokio::spawn(async move {
-            let mut id = 0;
-            while let Some(request) = input.next().await {
-                id += 1;
-                of.store(request.vote.leader_id.term, Ordering::Release);
-                let told = if id == 1 { before.in_term(request.vote.leader_id.term) } else { None };
-                let parts = append_parts(&request, told)?;
-                if note.send(()).await.is_err() {
-                    return Ok(());
-                }
-                writer.write(Kind::Append, id, parts).await?;
-            }
-            Ok(())
-        });
-        Replication { acknowledged, term, reader, written, writer }
+        let unanswered = Arc::new(Unanswered(Semaphore::new(APPENDS_IN_FLIGHT)));
+        let term = Arc::new(AtomicU64::new(0));
+        let write =
+            Write { unanswered: unanswered.clone(), term: term.clone(), acknowledged: acknowledged.clone() };
+        let writing: BoxFuture<'static, _> = Box::pin(write.run(writer, input));
+        let look = Box::pin(sleep(LOOK_INTERVAL));
+        Replication { acknowledged, term, reader, writing: Some(writing), unanswered, silent: 0, look }
     }
 
     /// The answer to the next append, in order; `None` once the input has ended and all are answered.
+    ///
+    /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> io::Result<Option<AppendAnswer>> {
-        if self.written.recv().await.is_none() {
-            return match (&mut self.writer).await {
-                Ok(result) => result.map(|()| None),
-                Err(error) => Err(io::Error::other(error)),
+        let Replication { acknowledged, term, reader, writing, unanswered, silent, look } = self;
+        while writing.is_some() || unanswered.are_there() {
+            tokio::select! {
+                biased;
+                frame = reader.next() => {
+                    unanswered.remove();
+                    *silent = 0;
+                    let answer = answer_of(frame?)?;
+                    if let AppendAnswer::Matching(Some(id)) = answer {
+                        acknowledged.note(term.load(Ordering::Acquire), id);
+                    }
+                    return Ok(Some(answer));
+                }
+                written = ended(writing) => {
+                    *writing = None;
+                    written?;
+                }
+                () = look.as_mut() => {
+                    look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+                    *silent = if unanswered.are_there() { *silent + 1 } else { 0 };
+                    if *silent > SILENT_LOOKS {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How writing ended; waits for ever where it ended before.
+async fn ended(writing: &mut Option<BoxFuture<'static, io::Result<()>>>) -> io::Result<()> {
+    match writing {
+        Some(writing) => writing.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn answer_of(frame: Option<Frame>) -> io::Result<AppendAnswer> {
+    match frame {
+        Some(Frame { kind: Kind::Answer, body, .. }) => codec::decode(&body).map_err(io::Error::other),
+        Some(Frame { kind: Kind::Failure, body, .. }) => {
+            Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()))
+        }
+        Some(other) => Err(invalid(format!("a {:?} frame on a replication stream", other.kind))),
+        None => Err(io::ErrorKind::ConnectionReset.into()),
+    }
+}
+
+/// The writing half.
+struct Write {
+    unanswered: Arc<Unanswered>,
+    term: Arc<AtomicU64>,
+    acknowledged: Arc<Acknowledged>,
+}
+
+impl Write {
+    /// Writes the appends of `input` until it ends.
+    async fn run<S>(self, mut writer: FrameWriter, input: S) -> io::Result<()>
+    where
+        S: Stream<Item = Append> + Send + Unpin + 'static,
+    {
+        let mut input = input.fuse();
+        let (mut id, mut next) = (0, input.next().await);
+        while let Some(request) = next.take() {
+            let (request, later) = with_records(request, &mut input).await;
+            id += 1;
+            let term = request.vote.leader_id.term;
+            self.term.store(term, Ordering::Release);
+            let told = if id == 1 { self.acknowledged.in_term(term) } else { None };
+            let parts = append_parts(&request, told)?;
+            self.unanswered.add().await?;
+            writer.write(Kind::Append, id, parts).await?;
+            next = match later {
+                Some(later) => Some(later),
+                None => input.next().await,
             };
         }
-        let frame =
-            timeout(ANSWER_TIMEOUT, self.reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        match frame {
-            Some(Frame { kind: Kind::Answer, body, .. }) => {
-                let answer = codec::decode(&body).map_err(io::Error::other)?;
-                if let AppendAnswer::Matching(Some(id)) = answer {
-                    self.acknowledged.note(self.term.load(Ordering::Acquire), id);
-                }
-                Ok(Some(answer))
-            }
-            Some(Frame { kind: Kind::Failure, body, .. }) => {
-                Err(io::Error::other(String::from_utf8_lossy(&body).into_owned()))
-            }
-            Some(other) => Err(invalid(format!("a {:?} frame on a replication stream", other.kind))),
-            None => Err(io::ErrorKind::ConnectionReset.into()),
+        Ok(())
+    }
+}
+
+/// An append that only tells how far is committed waits a little for one with records, which tells it too and is sent
+/// instead. Gives what is to be sent, and what came and is to be sent next.
+async fn with_records<S>(mut request: Append, input: &mut S) -> (Append, Option<Append>)
+where
+    S: Stream<Item = Append> + Send + Unpin,
+{
+    let until = Instant::now() + COMMIT_PATIENCE;
+    while request.entries.is_empty() {
+        match timeout_at(until, input.next()).await {
+            Ok(Some(later)) if later.vote == request.vote => request = later,
+            Ok(later) => return (request, later),
+            Err(_) => break,
         }
     }
+    (request, None)
 }

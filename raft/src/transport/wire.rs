@@ -23,8 +23,10 @@ use crate::codec::{WireLogId, WireMembership, WireVote};
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
 /// Bytes before the body, without the length itself.
 const HEAD_BYTES: usize = 9;
-/// Free space kept for the next read.
+/// Room made when there is too little left for the next read. Frames are slices of it, so it is not made anew for each.
 const READ_BYTES: usize = 256 << 10;
+/// Room below which there is too little.
+const READ_BYTES_MIN: usize = 16 << 10;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,7 +183,9 @@ impl FrameReader {
 
     fn parse(&mut self) -> io::Result<Option<Frame>> {
         let Some(length) = self.buffer.first_chunk::<4>() else {
-            self.buffer.reserve(READ_BYTES);
+            if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
+                self.buffer.reserve(READ_BYTES);
+            }
             return Ok(None);
         };
         let length = u32::from_le_bytes(*length) as usize;
@@ -189,7 +193,9 @@ impl FrameReader {
             return Err(invalid(format!("a frame of {length} bytes")));
         }
         if self.buffer.len() < 4 + length {
-            self.buffer.reserve((4 + length - self.buffer.len()).max(READ_BYTES));
+            if self.buffer.capacity() < 4 + length {
+                self.buffer.reserve((4 + length - self.buffer.len()).max(READ_BYTES));
+            }
             return Ok(None);
         }
         self.buffer.advance(4);

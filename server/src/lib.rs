@@ -14,6 +14,7 @@ mod dispatch;
 pub mod error;
 pub mod forward;
 mod gossip;
+mod group_thread;
 mod groups;
 pub mod handlers;
 pub mod identity;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::planted;
-use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use tokio::net::{TcpListener, lookup_host};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,7 +17,7 @@ use crate::clients::Addresses;
 use crate::config::{Listen, NodeConfig};
 use crate::net::Listener;
 use crate::peer::NodeHooks;
-use crate::{gossip, identity};
+use crate::{gossip, group_thread, identity};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,9 +40,8 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let sockets = Sockets::bind(&config.listen).await?;
     report_ignored(&config);
     let hooks = Arc::new(NodeHooks::default());
-    let starting = Group::start(config.group_config(), disk, hooks.clone());
-    let group = tokio::select! {
-        group = starting => group?,
+    let (group, group_thread) = tokio::select! {
+        started = group_thread::start(config.group_config(), disk, hooks.clone()) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
     let broker = Broker::new(identity_of(&config, store_host, sockets.namesrv.is_some()), group.clone());
@@ -62,6 +60,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     };
     gossip.abort();
     stop(&listener, &broker, &mut signals).await;
+    drop(group_thread);
     match failure {
         Some(why) => bail!("the group stopped on this node: {why}"),
         None => Ok(()),

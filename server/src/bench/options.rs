@@ -14,6 +14,8 @@ const CONNECTIONS_MAX: usize = 1_024;
 const CONNECTIONS: usize = 4;
 /// Requests in flight on one connection: what tells them apart has room for more.
 const OUTSTANDING_MAX: usize = 100_000;
+/// Topics that one load sends to: each is made first, one after the other.
+const TOPICS_MAX: usize = 10_000;
 /// Longest run, a week: a typing error should not hold a terminal for years.
 const SECONDS_MAX: f64 = 604_800.0;
 
@@ -85,6 +87,9 @@ pub struct SendOptions {
     /// route, 8 in a new topic.
     #[arg(long, value_name = "N")]
     pub queues: Option<u32>,
+    /// Send to N topics in turn: --topic with -1 to -N behind it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub topics: usize,
     /// Messages a second (an open loop): latency then counts from when a message was due, not from when
     /// it could be sent.
     #[arg(long, value_name = "R")]
@@ -166,6 +171,15 @@ impl SendOptions {
         Duration::from_secs_f64(self.warmup)
     }
 
+    /// The names of the topics.
+    pub fn topic_names(&self) -> Vec<String> {
+        let topic = &self.common.topic;
+        match self.topics {
+            1 => vec![topic.clone()],
+            topics => (1..=topics).map(|number| format!("{topic}-{number}")).collect(),
+        }
+    }
+
     /// How many connections.
     pub fn connections(&self) -> usize {
         self.connections.unwrap_or(CONNECTIONS.min(self.outstanding))
@@ -177,6 +191,8 @@ impl SendOptions {
         within("--size", self.size, BODY_BYTES_MAX)?;
         within("--outstanding", self.outstanding, OUTSTANDING_MAX)?;
         within("--connections", self.connections(), CONNECTIONS_MAX)?;
+        within("--topics", self.topics, TOPICS_MAX)?;
+        self.topic_names().iter().try_for_each(|topic| names::check_topic(topic))?;
         let warmup = self.warmup;
         ensure!(
             (0.0..=SECONDS_MAX).contains(&warmup),
@@ -258,6 +274,7 @@ mod tests {
         assert!(refusal("send -t t --seconds NaN").starts_with("--seconds NaN"));
         assert!(refusal("send -t t --warmup inf").starts_with("--warmup inf"));
         assert!(refusal("send -t t --rate 0").starts_with("--rate 0"));
+        assert_eq!(refusal("send -t t --topics 10001"), "--topics 10001: expected 1 to 10000");
         assert!(refusal("send -t a.b").contains("illegal characters"));
         assert!(refusal("send -t SCHEDULE_TOPIC_XXXX").contains("no client may send"));
         assert!(refusal("pull -t t -n nowhere").starts_with("--namesrv nowhere: expected HOST:PORT"));

@@ -92,17 +92,19 @@ pub async fn run(args: BenchArgs) -> Result<()> {
 async fn send(options: SendOptions) -> Result<()> {
     options.check()?;
     let common = &options.common;
-    let mut directory = Directory::new(common.namesrvs(), &common.topic, Purpose::Send, options.queues);
+    let topics = options.topic_names();
+    for topic in &topics[1..] {
+        Directory::new(common.namesrvs(), topic, Purpose::Send, options.queues).prepare().await?;
+    }
+    // The topics are made alike: the first one's route is that of all.
+    let mut directory = Directory::new(common.namesrvs(), &topics[0], Purpose::Send, options.queues);
     let targets = directory.prepare().await?;
     let durability = durability(&targets[0].address).await;
     // Every broker needs a connection, and every connection a message.
     let connections = options.connections().max(targets.len()).min(options.outstanding);
     let shared = Shared::new(common, options.warmup(), targets)?;
-    let plan = Arc::new(Plan {
-        topic: common.topic.clone(),
-        serialization: common.serialization.into(),
-        body: body(options.size),
-    });
+    let plan =
+        Arc::new(Plan { topics, serialization: common.serialization.into(), body: body(options.size) });
     let mut senders = JoinSet::new();
     for index in 0..connections {
         let share = share(options.outstanding, connections, index);

@@ -32,7 +32,7 @@ const PRODUCER_GROUP: &str = "folio_bench";
 
 /// What all connections of the load send.
 pub(super) struct Plan {
-    pub(super) topic: String,
+    pub(super) topics: Vec<String>,
     pub(super) serialization: Serialization,
     pub(super) body: Vec<u8>,
 }
@@ -145,15 +145,17 @@ impl Sender {
     }
 
     fn templates(&self, target: &Target) -> Result<Vec<Template>> {
-        let subject = |queue| Subject {
-            topic: self.plan.topic.as_str().into(),
+        let subject = |topic: &str, queue| Subject {
+            topic: topic.into(),
             producer_group: PRODUCER_GROUP.into(),
             broker_name: target.broker.as_str().into(),
             queue,
             body_bytes: self.plan.body.len(),
             serialization: self.plan.serialization,
         };
-        (0..target.queues).map(|queue| Template::new(&subject(queue))).collect()
+        let places =
+            (0..target.queues).flat_map(|queue| self.plan.topics.iter().map(move |topic| (topic, queue)));
+        places.map(|(topic, queue)| Template::new(&subject(topic, queue))).collect()
     }
 
     /// Makes all requests that are due and have room.

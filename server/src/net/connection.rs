@@ -11,8 +11,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Channel, CloseReason, NetConfig, Service};
 
-/// Room made before each read: some dozens of small requests at once.
+/// Room made when there is too little left: some dozens of small requests at once, and more while reads fill it.
 const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
+/// Room below which there is too little.
+const ROOM_BYTES_MIN: usize = 8 * 1024;
 /// First byte of a TLS handshake record. As a frame's first byte it would mean 352 MiB or more.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How long what is still queued may take to leave once the connection ends.
@@ -71,12 +74,14 @@ async fn read_frames(
     config: &NetConfig,
     service: &dyn Service,
 ) -> CloseReason {
-    let mut buffer = BytesMut::new();
+    let (mut buffer, mut room) = (BytesMut::new(), READ_BYTES);
     let mut waiting = Waiting::since_now();
     let mut timer = pin!(sleep_until(waiting.deadline(config)));
     let mut first_read = true;
     loop {
-        buffer.reserve(READ_BYTES);
+        if buffer.capacity() - buffer.len() < ROOM_BYTES_MIN {
+            buffer.reserve(room);
+        }
         let read = tokio::select! {
             biased;
             read = reader.read_buf(&mut buffer) => read,
@@ -92,7 +97,8 @@ async fn read_frames(
         match read {
             Ok(0) if buffer.is_empty() => return CloseReason::PeerClosed,
             Ok(0) => return CloseReason::PeerClosedInFrame(buffer.len()),
-            Ok(_) => {}
+            Ok(_) if buffer.len() == buffer.capacity() => room = READ_BYTES_MAX.min(2 * room),
+            Ok(_) => room = READ_BYTES.max(room / 2),
             Err(error) => return CloseReason::Io(error),
         }
         if first_read && buffer.first() == Some(&TLS_HANDSHAKE) {

@@ -4,9 +4,14 @@
 //! `[[:send k [offset v]]]`; a poll is `[[:poll]]` and comes back as `[[:poll {k [[offset v] ...]}]]`.
 //! A key `k` is a queue, a value `v` a message, both numbered from 0. An outcome nobody knows is
 //! `:info`, and its process does not act again. Faults are operations of the process `:nemesis`.
-//! Commits, lengths and empty polls have no place in that shape and are in the JSON lines only.
+//! What the checkers read on every replica at the end is a poll of each queue by a process of its own,
+//! as the final polls there are. Commits, lengths and empty polls have no place in that shape and are
+//! in the JSON lines only.
+//!
+//! Times are nanoseconds. What happened within one microsecond is put in order: completions come before
+//! invocations, and a process does one thing after the other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -16,23 +21,63 @@ use anyhow::{Context, Result};
 
 use crate::history::{History, Op, Outcome, Poll};
 use crate::payload::OpKey;
-use crate::reading::{Found, QueueKey};
+use crate::reading::{Found, QueueKey, Reading};
 
-/// Writes the history, one operation a line.
+/// Processes of lanes stay below it; sessions begin here.
+const SESSIONS_FROM: usize = 1 << 24;
+/// Sessions stay below it; readers of the end begin here.
+const READERS_FROM: usize = 1 << 25;
+
+/// Writes the history and what was read at the end, one operation a line.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, history: &History) -> Result<()> {
+pub fn write(path: &Path, history: &History, replicas: &[Reading]) -> Result<()> {
     let shown = || format!("write {}", path.display());
     let mut file = BufWriter::new(File::create(path).with_context(shown)?);
-    for line in lines(history) {
+    for line in lines(history, replicas) {
         writeln!(file, "{line}").with_context(shown)?;
     }
     file.flush().with_context(shown)
 }
 
-/// When, invocations after completions, and the rest of the map.
-type Event = (u64, u8, String, String, String);
+/// A line without its index.
+struct Event {
+    at_ns: u64,
+    process: String,
+    kind: &'static str,
+    rest: String,
+}
+
+/// Lines in the making.
+#[derive(Default)]
+struct Events {
+    all: Vec<Event>,
+    /// When each process did its last thing.
+    last_ns: HashMap<String, u64>,
+}
+
+impl Events {
+    /// Later than the process's last event, which must have been added before.
+    fn add(&mut self, at_ns: u64, process: &str, kind: &'static str, rest: String) {
+        let last_ns = self.last_ns.entry(process.to_owned()).or_default();
+        let at_ns = at_ns.max(*last_ns + 1);
+        *last_ns = at_ns;
+        self.all.push(Event { at_ns, process: process.to_owned(), kind, rest });
+    }
+
+    fn invoke(&mut self, at_us: u64, process: &str, rest: String) {
+        self.add(at_us.saturating_mul(1000).saturating_add(500), process, ":invoke", rest);
+    }
+
+    fn complete(&mut self, at_us: u64, process: &str, kind: &'static str, rest: String) {
+        self.add(at_us.saturating_mul(1000), process, kind, rest);
+    }
+
+    fn end_us(&self) -> u64 {
+        self.last_ns.values().max().map_or(0, |last_ns| last_ns / 1000 + 1)
+    }
+}
 
 /// Numbers queues, messages and processes.
 struct Numbers<'a> {
@@ -43,7 +88,7 @@ struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    fn of(history: &'a History) -> Self {
+    fn of(history: &'a History, replicas: &[Reading]) -> Self {
         let mut numbers = Self {
             keys: BTreeMap::new(),
             values: HashMap::new(),
@@ -52,17 +97,23 @@ impl<'a> Numbers<'a> {
         };
         for op in &history.ops {
             let queue = queue_of(op);
-            let (keys, values, lanes) = (numbers.keys.len(), numbers.values.len(), numbers.lanes.len());
-            numbers.keys.entry(queue).or_insert(keys);
+            let (values, lanes) = (numbers.values.len(), numbers.lanes.len());
+            numbers.add_key(queue);
             numbers.values.entry(op.key).or_insert(values);
             numbers.lanes.entry((op.key.producer, queue)).or_insert(lanes);
         }
         for poll in &history.polls {
-            let (keys, sessions) = (numbers.keys.len(), numbers.sessions.len());
-            numbers.keys.entry(poll.queue).or_insert(keys);
+            let sessions = numbers.sessions.len();
+            numbers.add_key(poll.queue);
             numbers.sessions.entry((&poll.consumer, poll.session)).or_insert(sessions);
         }
+        replicas.iter().flat_map(|reading| reading.queues.keys()).for_each(|queue| numbers.add_key(*queue));
         numbers
+    }
+
+    fn add_key(&mut self, queue: QueueKey) {
+        let next = self.keys.len();
+        self.keys.entry(queue).or_insert(next);
     }
 
     fn key(&self, queue: QueueKey) -> usize {
@@ -79,34 +130,45 @@ fn queue_of(op: &Op) -> QueueKey {
     QueueKey { topic: op.key.topic, queue: op.key.queue }
 }
 
-fn lines(history: &History) -> Vec<String> {
-    let numbers = Numbers::of(history);
-    let mut events: Vec<Event> = Vec::new();
+/// A string as EDN has it; Rust's own escapes are not all among EDN's.
+fn text(words: &str) -> String {
+    let mut text = String::from("\"");
+    for letter in words.chars() {
+        match letter {
+            '"' | '\\' => text.extend(['\\', letter]),
+            '\n' => text.push_str("\\n"),
+            letter if letter.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            letter => text.push(letter),
+        }
+    }
+    text.push('"');
+    text
+}
+
+fn lines(history: &History, replicas: &[Reading]) -> Vec<String> {
+    let numbers = Numbers::of(history, replicas);
+    let mut events = Events::default();
+    for fault in &history.faults {
+        let rest = format!(":f :fault, :value {}", text(&fault.fault));
+        events.complete(fault.at_us, ":nemesis", ":info", rest);
+    }
     sends(history, &numbers, &mut events);
     polls(history, &numbers, &mut events);
-    for fault in &history.faults {
-        let value = format!("{:?}", fault.fault);
-        events.push((
-            fault.at_us,
-            1,
-            ":nemesis".to_owned(),
-            ":info".to_owned(),
-            format!(":f :fault, :value {value}"),
-        ));
-    }
-    events.sort_by_key(|(at_us, order, ..)| (*at_us, *order));
-    let line = |(index, (at_us, _, process, kind, rest)): (usize, Event)| {
-        let time = at_us.saturating_mul(1000);
-        format!("{{:type {kind}, {rest}, :process {process}, :time {time}, :index {index}}}")
+    last_polls(replicas, &numbers, &mut events);
+    events.all.sort_by_key(|event| event.at_ns);
+    let line = |(index, Event { at_ns, process, kind, rest }): (usize, Event)| {
+        format!("{{:type {kind}, {rest}, :process {process}, :time {at_ns}, :index {index}}}")
     };
-    events.into_iter().enumerate().map(line).collect()
+    events.all.into_iter().enumerate().map(line).collect()
 }
 
 /// A lane is a process; after an outcome nobody knows another process takes its place.
-fn sends(history: &History, numbers: &Numbers<'_>, into: &mut Vec<Event>) {
+fn sends(history: &History, numbers: &Numbers<'_>, events: &mut Events) {
     let lanes = numbers.lanes.len();
     let mut crashed: HashMap<usize, usize> = HashMap::new();
-    for op in &history.ops {
+    let mut ops: Vec<&Op> = history.ops.iter().collect();
+    ops.sort_by_key(|op| op.invoked_us);
+    for op in ops {
         let lane = numbers.lanes.get(&(op.key.producer, queue_of(op))).copied().unwrap_or_default();
         let lives = crashed.entry(lane).or_default();
         let process = (lane + *lives * lanes).to_string();
@@ -116,48 +178,61 @@ fn sends(history: &History, numbers: &Numbers<'_>, into: &mut Vec<Event>) {
             Outcome::Ok { offset, .. } => {
                 (":ok", format!(":f :send, :value [[:send {key} [{offset} {value}]]]"))
             }
-            Outcome::Fail { error } => (":fail", format!("{send}, :error {error:?}")),
+            Outcome::Fail { error } => (":fail", format!("{send}, :error {}", text(error))),
             Outcome::Unknown { error } => {
                 *lives += 1;
-                (":info", format!("{send}, :error {error:?}"))
+                (":info", format!("{send}, :error {}", text(error)))
             }
         };
-        into.push((op.invoked_us, 1, process.clone(), ":invoke".to_owned(), send));
-        into.push((op.completed_us, 0, process, kind.to_owned(), done));
+        events.invoke(op.invoked_us, &process, send);
+        events.complete(op.completed_us, &process, kind, done);
     }
 }
 
 /// A session is a process, apart from all lanes; it is assigned the queues it polls.
-fn polls(history: &History, numbers: &Numbers<'_>, into: &mut Vec<Event>) {
-    /// Processes of lanes stay below it.
-    const SESSIONS_FROM: usize = 1 << 24;
-    let mut queues: BTreeMap<usize, (u64, Vec<usize>)> = BTreeMap::new();
+fn polls(history: &History, numbers: &Numbers<'_>, events: &mut Events) {
+    let mut sessions: BTreeMap<usize, Vec<&Poll>> = BTreeMap::new();
     for poll in &history.polls {
-        let session =
-            numbers.sessions.get(&(poll.consumer.as_str(), poll.session)).copied().unwrap_or_default();
-        let process = SESSIONS_FROM + session;
-        let (_, keys) = queues.entry(process).or_insert((poll.invoked_us, Vec::new()));
-        let key = numbers.key(poll.queue);
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-        let invoke = ":f :poll, :value [[:poll]]".to_owned();
-        into.push((poll.invoked_us, 1, process.to_string(), ":invoke".to_owned(), invoke));
-        into.push((poll.completed_us, 0, process.to_string(), ":ok".to_owned(), polled(poll, key, numbers)));
+        let session = numbers.sessions.get(&(poll.consumer.as_str(), poll.session)).copied();
+        sessions.entry(SESSIONS_FROM + session.unwrap_or_default()).or_default().push(poll);
     }
-    for (process, (first_us, keys)) in queues {
-        let keys: Vec<String> = keys.iter().map(usize::to_string).collect();
-        let assign = format!(":f :assign, :value [{}]", keys.join(" "));
-        // Before its first poll, even if that was asked in the same microsecond.
-        let at_us = first_us.saturating_sub(1);
-        into.push((at_us, 1, process.to_string(), ":invoke".to_owned(), assign.clone()));
-        into.push((at_us, 2, process.to_string(), ":ok".to_owned(), assign));
+    for (process, mut polls) in sessions {
+        polls.sort_by_key(|poll| poll.invoked_us);
+        let process = process.to_string();
+        let keys: BTreeSet<usize> = polls.iter().map(|poll| numbers.key(poll.queue)).collect();
+        assign(polls.first().map_or(0, |poll| poll.invoked_us), &process, &keys, events);
+        for poll in polls {
+            let key = numbers.key(poll.queue);
+            events.invoke(poll.invoked_us, &process, ":f :poll, :value [[:poll]]".to_owned());
+            events.complete(poll.completed_us, &process, ":ok", polled(&poll.found, key, numbers));
+        }
     }
 }
 
-fn polled(poll: &Poll, key: usize, numbers: &Numbers<'_>) -> String {
+/// Every queue as every reader found it at the end.
+fn last_polls(replicas: &[Reading], numbers: &Numbers<'_>, events: &mut Events) {
+    let end_us = events.end_us();
+    for (number, reading) in replicas.iter().enumerate() {
+        let process = (READERS_FROM + number).to_string();
+        let keys = reading.queues.keys().map(|queue| numbers.key(*queue)).collect();
+        assign(end_us, &process, &keys, events);
+        for (queue, found) in &reading.queues {
+            events.invoke(end_us, &process, ":f :poll, :value [[:poll]]".to_owned());
+            events.complete(end_us, &process, ":ok", polled(found, numbers.key(*queue), numbers));
+        }
+    }
+}
+
+fn assign(at_us: u64, process: &str, keys: &BTreeSet<usize>, events: &mut Events) {
+    let keys: Vec<String> = keys.iter().map(usize::to_string).collect();
+    let assign = format!(":f :assign, :value [{}]", keys.join(" "));
+    events.invoke(at_us, process, assign.clone());
+    events.complete(at_us, process, ":ok", assign);
+}
+
+fn polled(found: &[Found], key: usize, numbers: &Numbers<'_>) -> String {
     let mut pairs = String::new();
-    for Found { offset, key, .. } in &poll.found {
+    for Found { offset, key, .. } in found {
         let space = if pairs.is_empty() { "" } else { " " };
         // Writing into a String does not fail.
         let _ = write!(pairs, "{space}[{offset} {}]", numbers.value(*key));
@@ -166,59 +241,4 @@ fn polled(poll: &Poll, key: usize, numbers: &Numbers<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::Fault;
-
-    fn op(seq: u64, outcome: Outcome) -> Op {
-        let key = OpKey { topic: 0, queue: 0, producer: 0, seq };
-        Op { key, invoked_us: 10 * seq, completed_us: 10 * seq + 5, resent: 0, outcome }
-    }
-
-    fn history() -> History {
-        let queue = QueueKey { topic: 0, queue: 0 };
-        let key = OpKey { topic: 0, queue: 0, producer: 0, seq: 1 };
-        let found = vec![Found { offset: 7, position: 0, size: 1, key: Some(key) }];
-        let (consumer, broker) = ("reader".to_owned(), "a".to_owned());
-        History {
-            ops: vec![
-                op(1, Outcome::Ok { offset: 7, position: None }),
-                op(2, Outcome::Unknown { error: "a \"timeout\"".to_owned() }),
-                op(3, Outcome::Fail { error: "busy".to_owned() }),
-            ],
-            polls: vec![Poll {
-                consumer,
-                session: 3,
-                broker,
-                queue,
-                from: 7,
-                next: 8,
-                invoked_us: 16,
-                completed_us: 18,
-                found,
-            }],
-            faults: vec![Fault { at_us: 12, fault: "kill -9".to_owned(), stops_writes: true }],
-            ..History::default()
-        }
-    }
-
-    #[test]
-    fn operations_have_the_shape_of_the_kafka_workload() {
-        assert_eq!(
-            lines(&history()),
-            [
-                "{:type :invoke, :f :send, :value [[:send 0 0]], :process 0, :time 10000, :index 0}",
-                "{:type :info, :f :fault, :value \"kill -9\", :process :nemesis, :time 12000, :index 1}",
-                "{:type :ok, :f :send, :value [[:send 0 [7 0]]], :process 0, :time 15000, :index 2}",
-                "{:type :invoke, :f :assign, :value [0], :process 16777216, :time 15000, :index 3}",
-                "{:type :ok, :f :assign, :value [0], :process 16777216, :time 15000, :index 4}",
-                "{:type :invoke, :f :poll, :value [[:poll]], :process 16777216, :time 16000, :index 5}",
-                "{:type :ok, :f :poll, :value [[:poll {0 [[7 0]]}]], :process 16777216, :time 18000, :index 6}",
-                "{:type :invoke, :f :send, :value [[:send 0 1]], :process 0, :time 20000, :index 7}",
-                "{:type :info, :f :send, :value [[:send 0 1]], :error \"a \\\"timeout\\\"\", :process 0, :time 25000, :index 8}",
-                "{:type :invoke, :f :send, :value [[:send 0 2]], :process 1, :time 30000, :index 9}",
-                "{:type :fail, :f :send, :value [[:send 0 2]], :error \"busy\", :process 1, :time 35000, :index 10}",
-            ]
-        );
-    }
-}
+mod tests;

@@ -4,7 +4,15 @@
 //! the last one to take effect: nothing that certainly came after it was over before the question
 //! was asked. What certainly came after it is an acknowledged commit, or an answer, of another
 //! offset. Nothing is assumed about commits whose outcome is unknown: they may take effect late, and
-//! lower an offset again; that is counted apart, for it is what RocketMQ's clients live with.
+//! lower an offset again; that is counted apart (`late`) and no breach, because
+//!
+//! - the wire gives commits no number and allows an offset to go back, so a node that is handed an old
+//!   commit after a newer one came in elsewhere cannot tell it from a client that means it;
+//! - it costs what at-least-once costs: messages are given again, none is left out;
+//! - it ends with the next commit of whoever consumes the queue.
+//!
+//! It is not fatal for commits through one node either, whose order that node keeps: a client's two
+//! connections to it, or those of two members, have no order among themselves.
 
 use std::collections::{BTreeMap, HashMap};
 

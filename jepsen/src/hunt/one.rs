@@ -207,7 +207,7 @@ impl Hunt {
             read_end = read_end.zip(end).map(|(a, b): (u64, u64)| a.max(b));
             let found = checker::check_all(&history, &replicas, workload.kind.rules());
             if plan.keep || found.iter().any(Finding::fails) {
-                edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history)?;
+                edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history, &replicas)?;
             }
             report.add_workload(workload.kind, &history, found);
         }

@@ -215,3 +215,36 @@ async fn rot_in_any_small_file_heals_at_the_next_start_or_is_refused_by_name() {
         try_all(data.path(), &expected, Path::new(file), true).await;
     }
 }
+
+/// Found by a review: the log was cut at the bad record, whole acknowledged ones behind it were zeroed, and the node went on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_in_a_group_of_one_voter_destroys_nothing_unless_somebody_accepts_the_loss() {
+    let (dir, _) = data().await;
+    std::fs::remove_file(dir.path().join("checkpoint")).unwrap();
+    let segments = || {
+        let files = std::fs::read_dir(dir.path().join("commitlog")).unwrap();
+        let files = files.map(|entry| entry.unwrap().path());
+        files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let (path, mut bytes) =
+        segments().into_iter().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)).last().unwrap();
+    bytes[2_000] ^= 8;
+    std::fs::write(&path, &bytes).unwrap();
+    let rotten = segments();
+    let refused = start(dir.path()).await.map(drop).unwrap_err().to_string();
+    for named in [path.to_str().unwrap(), "only voter", "accept-loss"] {
+        assert!(refused.contains(named), "{refused}");
+    }
+    assert!(segments() == rotten, "nothing was changed");
+
+    std::fs::write(dir.path().join("accept-loss"), "").unwrap();
+    let group = start(dir.path()).await.unwrap();
+    leads(&group).await;
+    let kept = segments().into_iter().find(|(path, _)| path.to_str().unwrap().contains(".cut"));
+    let (kept, kept_bytes) = kept.expect("log.I9");
+    let name = kept.file_stem().unwrap().to_str().unwrap();
+    let from = (name.parse::<u64>().unwrap() % SEGMENT_BYTES) as usize;
+    assert!(from <= 2_000 && bytes[from..].starts_with(&kept_bytes), "log.I9");
+    assert!(bytes[from + kept_bytes.len()..].iter().all(|byte| *byte == 0), "log.I9: every byte is kept");
+    group.shutdown().await;
+}

@@ -285,9 +285,15 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
     let damaged = end - end % SEGMENT_BYTES + 300;
     std::fs::remove_file(dir.join("checkpoint")).unwrap();
     rot(&dir, damaged);
+    let base = end - end % SEGMENT_BYTES;
+    let before = std::fs::read(dir.join(format!("commitlog/{base:020}"))).unwrap();
     cluster.boot(rotten, false).await;
     assert!(dir.join("catching-up").exists());
-    assert!(cluster.groups[&rotten].log().state().next_position <= damaged, "cut before the damage");
+    let cut = cluster.groups[&rotten].log().state().next_position;
+    assert!(cut <= damaged, "cut before the damage");
+    let kept = dir.join(format!("commitlog/{cut:020}.cut"));
+    let (from, to) = ((cut - base) as usize, (end - base) as usize);
+    assert!(std::fs::read(&kept).unwrap()[..] == before[from..to], "log.I9: every byte is kept");
     cluster.boot(stale, false).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let leads = |group: &Group| group.status().role == Role::Leader;
@@ -303,6 +309,7 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
         assert!(Instant::now() < deadline, "the node never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert!(!kept.exists(), "log.I9: it is all back");
     let bounds = cluster.leader().await.queues().bounds("orders", 0);
     assert_eq!(bounds, Some((0, 53)), "210 messages in 4 queues, none lost");
 }

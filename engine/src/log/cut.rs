@@ -1,13 +1,18 @@
 //! Recovery's one change: the log is made to end where its last whole record does, durably (`log.I7`).
+//!
+//! Where acknowledged records go with it, they are kept first (`log.I9`): `<20-digit position>.cut` beside the segments has
+//! the bytes from that position on, up to the last one of its segment that is not zero; a second one of that name is
+//! `.cut.1`, and so on.
 
 use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
 
 use super::error::{IoContext, OpenError};
 use super::prepare;
 use super::recovery::Recovery;
 use super::segment::path_of;
 use super::truncate::zero;
-use crate::disk::DiskFile;
+use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// Bytes looked at together when searching the rest of a segment for what is not zero.
 const SEARCH_BYTES: usize = 1 << 20;
@@ -15,6 +20,30 @@ const SEARCH_BYTES: usize = 1 << 20;
 const END_BYTES: u64 = 4096;
 
 impl Recovery<'_> {
+    /// Keeps, durably, what a cut at `end` is about to take away (`log.I9`).
+    pub(super) fn keep(&mut self, end: u64) -> Result<(), OpenError> {
+        let later: Vec<u64> = self.files.range(self.base_of(end)..).map(|(&base, _)| base).collect();
+        for base in later {
+            let from = end.max(base);
+            let path = path_of(self.directory, base);
+            let Some(file) = self.files.get(&base) else { continue };
+            let data = data_end(&**file, from - base).context("read", &path)?;
+            let bytes = data.saturating_sub(from - base);
+            if bytes == 0 {
+                continue;
+            }
+            let kept = free_name(self.disk, self.directory, from).context("look for", &path)?;
+            if from == base {
+                self.files.remove(&base);
+                self.disk.rename(&path, &kept).context("rename", &path)?;
+            } else {
+                copy(&**file, from - base, data, self.disk, &kept).context("copy the cut tail to", &kept)?;
+            }
+            tracing::error!(file = %kept.display(), bytes, "what is cut off the log is kept here");
+        }
+        self.disk.sync_dir(self.directory).context("sync", self.directory)
+    }
+
     /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero.
     pub(super) fn cut(&mut self, end: u64) -> Result<u64, OpenError> {
         let base = self.base_of(end);
@@ -54,6 +83,55 @@ impl Recovery<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a file of the log's directory holds what was cut off the log.
+pub(super) fn is_kept(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.split_once(".cut")).is_some_and(|(position, _)| position.len() == 20)
+}
+
+fn free_name(disk: &dyn Disk, directory: &Path, position: u64) -> io::Result<PathBuf> {
+    let mut path = directory.join(format!("{position:020}.cut"));
+    let mut number = 0;
+    while disk.exists(&path)? {
+        number += 1;
+        path = directory.join(format!("{position:020}.cut.{number}"));
+    }
+    Ok(path)
+}
+
+/// The end of the last byte from `from` on that is not zero; `from` if there is none.
+fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
+    let mut bytes = vec![0; SEARCH_BYTES];
+    let (mut at, mut end) = (from, from);
+    loop {
+        let read = file.read_at(&mut bytes, at)?;
+        if read == 0 {
+            return Ok(end);
+        }
+        if let Some(last) = bytes[..read].iter().rposition(|&byte| byte != 0) {
+            end = at + last as u64 + 1;
+        }
+        at += read as u64;
+    }
+}
+
+/// Copies the bytes from `from` to `end` of a file into a new one, durably but for its name.
+fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) -> io::Result<()> {
+    let target = disk.open(to, OpenMode::Create)?;
+    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
+    let mut at = from;
+    while at < end {
+        let count = bytes.len().min((end - at) as usize);
+        let read = file.read_at(&mut bytes[..count], at)?;
+        if read == 0 {
+            break;
+        }
+        target.write_all_at(&[IoSlice::new(&bytes[..read])], at - from)?;
+        at += read as u64;
+    }
+    target.sync_all()
 }
 
 /// Writes the bytes from `from` to `end` of a file once more.

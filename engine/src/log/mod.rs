@@ -24,6 +24,7 @@
 //! - `log.I7`: bytes of a cut or truncated tail never become part of the log again: they are zeroed, and the chain
 //!   (position, index, term, previous crc) does not continue with them.
 //! - `log.I8`: positions and stamps are a function of the records before and the segment size alone.
+//! - `log.I9`: what a cut for rot takes off the log is kept beside it until [`CommitLog::discard_cut`].
 
 mod ahead;
 mod cache;
@@ -330,6 +331,18 @@ impl CommitLog {
     pub fn segment_starts(&self) -> Vec<(u64, u64)> {
         let view = self.inner.shared.view.lock();
         view.segments.iter().map(|live| (live.first.1, live.first.0)).collect()
+    }
+
+    /// Removes what cuts for rot have taken off the log and kept (`log.I9`): the caller has it all back from its peers.
+    pub fn discard_cut(&self) -> std::io::Result<()> {
+        let Shared { disk, directory, .. } = &*self.inner.shared;
+        let kept: Vec<PathBuf> =
+            disk.list(directory)?.into_iter().filter(|path| cut::is_kept(path)).collect();
+        for path in &kept {
+            disk.remove(path)?;
+            tracing::info!(file = %path.display(), "what was cut off the log is here again: the copy is removed");
+        }
+        if kept.is_empty() { Ok(()) } else { disk.sync_dir(directory) }
     }
 
     /// Writes and syncs what is queued and ends the workers. Later appends and completions get an error.

@@ -121,6 +121,9 @@ impl<'a> Recovery<'a> {
             }
         };
         self.refuse_rot(&walk, stop)?;
+        if self.on_rot == OnRot::Cut {
+            self.keep(walk.end)?;
+        }
         // Before anything goes: a crash in between must leave a torn tail, not rot once more.
         mark.lower(walk.end).context("lower the durable mark of", self.directory)?;
         let cut_bytes = self.cut(walk.end)?;

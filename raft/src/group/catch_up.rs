@@ -70,13 +70,20 @@ pub(crate) async fn run(
         if let Some(reached) = reached
             && shared.durably(|done| shared.log.submit(done)).await.is_ok()
         {
-            finish(raft, founding, reached.end);
+            finish(raft, shared, founding, &reached);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
-fn finish(raft: &Raft, founding: &Founding, end: Option<EntryId>) {
+fn finish(raft: &Raft, shared: &Shared, founding: &Founding, reached: &Target) {
+    let end = reached.end;
+    // Where nobody else could be asked, what was cut off is the last copy there is.
+    if reached.leader.is_some()
+        && let Err(error) = shared.log.discard_cut()
+    {
+        tracing::warn!(%error, "what was cut off the log and is back cannot be removed");
+    }
     match founding.caught_up() {
         Ok(()) => {
             raft.runtime_config().elect(true);

@@ -91,10 +91,20 @@ pub(crate) fn note_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
     write_atomically(disk, &marker(data_dir), MARKER_TEXT)
 }
 
+/// The file by which an operator lays down that what only this node may have held is given up.
+pub(crate) fn loss_acceptance(data_dir: &Path) -> PathBuf {
+    data_dir.join("accept-loss")
+}
+
+/// Whether it is there.
+pub(crate) fn is_loss_accepted(disk: &dyn Disk, data_dir: &Path) -> io::Result<bool> {
+    disk.exists(&loss_acceptance(data_dir))
+}
+
 /// Whether an operator has laid down that what only this node may have held is given up. It counts for one start.
 fn accepts_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<bool> {
-    let word = data_dir.join("accept-loss");
-    if !disk.exists(&word)? {
+    let word = loss_acceptance(data_dir);
+    if !is_loss_accepted(disk, data_dir)? {
         return Ok(false);
     }
     tracing::error!(file = %word.display(), "as accept-loss says: this node votes without what it may have lost");

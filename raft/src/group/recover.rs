@@ -4,7 +4,7 @@
 //! its first record, nothing at all. Whatever is older than the log's durable end is replayed through `apply`
 //! once a leader says what is committed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,6 +62,7 @@ fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> 
     };
     match refused.downcast_ref::<OpenError>() {
         Some(rot @ OpenError::Rot { .. }) => {
+            refuse_if_alone(config, host, rot)?;
             tracing::error!(error = %rot, "acknowledged records are damaged: no vote until they are back from the other nodes");
             founding::note_loss(&*host.disk, &config.data_dir)?;
             open_on_rot(config, host, OnRot::Cut)
@@ -73,6 +74,30 @@ fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> 
         }
         _ => Err(refused),
     }
+}
+
+/// A group of one voter has nobody to bring back what is damaged, nor what lies whole behind it: the files are left as they
+/// are, unless an operator has laid down that the loss is accepted.
+fn refuse_if_alone(config: &GroupConfig, host: &Host, rot: &OpenError) -> anyhow::Result<()> {
+    let dir = &config.data_dir;
+    let voters = last_known_voters(config, &Checkpoints::open(host.disk.clone(), dir)?)?;
+    if voters.iter().any(|id| *id != config.node_id) || founding::is_loss_accepted(&*host.disk, dir)? {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{rot}. This node is the group's only voter, so no other has the record: nothing was changed. Put a whole copy of the \
+         file in its place; or, to go on without this record and all behind it, create the file {accept} and start again: \
+         what is cut off is kept beside the log",
+        accept = founding::loss_acceptance(dir).display()
+    )
+}
+
+/// The voters as the newest readable checkpoint has them; before there is one, those of the configuration.
+fn last_known_voters(config: &GroupConfig, checkpoints: &Checkpoints) -> anyhow::Result<BTreeSet<u64>> {
+    let states = candidates(checkpoints)?.into_iter().filter_map(|found| State::decode(&found.state).ok());
+    let newest = states.map(|state| state.membership.membership().clone()).next();
+    let known: BTreeSet<u64> = newest.iter().flat_map(|membership| membership.voter_ids()).collect();
+    Ok(if known.is_empty() { config.nodes.keys().copied().collect() } else { known })
 }
 
 fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Result<Recovered> {
@@ -183,7 +208,7 @@ fn min_counters(log: &CommitLog, checkpoints: &Checkpoints) -> anyhow::Result<Op
 
 /// Whether a snapshot is the state as of the log's first record.
 fn begins(log: &LogState, snapshot: &Checkpoint) -> bool {
-    snapshot.base.position <= log.start_position || snapshot.base.id == log.purged
+    snapshot.base.id == log.purged
 }
 
 /// The same, read off the log: a queue begins at its first message there, and at its end when it has none.

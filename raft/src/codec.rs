@@ -32,7 +32,7 @@ pub enum CodecError {
     #[error("not a FolioMQ value of version 1")]
     Envelope,
     /// The envelope is ours, the body is not.
-    #[error("body does not decode: {0}")]
+    #[error("body does not decode or encode: {0}")]
     Body(String),
 }
 
@@ -45,12 +45,15 @@ fn options() -> impl Options {
 
 /// Encodes a value in its envelope.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut out = ENVELOPE.to_vec();
     // Writing to a vector cannot fail; a value over the limit is a bug of the caller, not of the input.
-    if let Err(error) = options().serialize_into(&mut out, value) {
-        panic!("codec.I1: a value of ours does not encode: {error}");
-    }
-    out
+    try_encode(value).unwrap_or_else(|error| panic!("codec.I1: a value of ours does not encode: {error}"))
+}
+
+/// Encodes a value that grows with what users do; fails if it is over the limit of [`decode`].
+pub(crate) fn try_encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = ENVELOPE.to_vec();
+    options().serialize_into(&mut out, value).map_err(|error| CodecError::Body(error.to_string()))?;
+    Ok(out)
 }
 
 /// Decodes a value from its envelope.

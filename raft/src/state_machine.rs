@@ -87,13 +87,18 @@ impl State {
         Ok(State { membership, metadata: wire.metadata, dedup_from })
     }
 
-    fn encode(membership: &StoredMembership, metadata: &Metadata, dedup_from: Option<u64>) -> Bytes {
+    /// Fails if it is larger than any checkpoint may be.
+    fn encode(
+        membership: &StoredMembership,
+        metadata: &Metadata,
+        dedup_from: Option<u64>,
+    ) -> Result<Bytes, CodecError> {
         let state = WireState {
             membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
             membership: membership.membership().into(),
             metadata: metadata.clone(),
         };
-        codec::encode(&WireStateWithWindow { state, dedup_from }).into()
+        codec::try_encode(&WireStateWithWindow { state, dedup_from }).map(Bytes::from)
     }
 }
 
@@ -188,7 +193,7 @@ impl StateMachine {
     }
 
     /// The state after everything applied so far.
-    fn capture(&self) -> Checkpoint {
+    fn capture(&self) -> io::Result<Checkpoint> {
         let base = StampBase {
             id: self.applied.as_ref().map(entry_id),
             position: self.position,
@@ -196,13 +201,18 @@ impl StateMachine {
             counters: self.shared.queues.counters(),
         };
         let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest_index);
-        Checkpoint { base, state: State::encode(&self.membership, &self.shared.metadata.read(), dedup_from) }
+        let state = State::encode(&self.membership, &self.shared.metadata.read(), dedup_from);
+        Ok(Checkpoint { base, state: state.map_err(io::Error::other)? })
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
     fn save_boundary(&self, first: &Record) {
-        let mut snapshot = self.capture();
-        snapshot.base.position = first.position();
+        let position = first.position();
+        let mut snapshot = match self.capture() {
+            Ok(snapshot) => snapshot,
+            Err(error) => return tracing::warn!(position, %error, "no snapshot at a segment's start"),
+        };
+        snapshot.base.position = position;
         let shared = self.shared.clone();
         self.host.system.block(Box::new(move || {
             if let Err(error) = shared.checkpoints.save_snapshot(&snapshot) {
@@ -218,9 +228,9 @@ impl StateMachine {
         let due = bytes >= CHECKPOINT_BYTES || (bytes > 0 && at.elapsed() >= CHECKPOINT_INTERVAL);
         if due && !self.saving.swap(true, Ordering::AcqRel) {
             self.checkpointed = (self.position, Instant::now());
-            let (checkpoint, shared, saving) = (self.capture(), self.shared.clone(), self.saving.clone());
+            let (captured, shared, saving) = (self.capture(), self.shared.clone(), self.saving.clone());
             self.host.system.block(Box::new(move || {
-                save_checkpoint(&shared, &checkpoint);
+                save_checkpoint(&shared, captured);
                 saving.store(false, Ordering::Release);
             }));
         }
@@ -228,17 +238,20 @@ impl StateMachine {
 
     /// Saves a checkpoint of everything applied so far; used at a clean stop.
     pub(crate) fn checkpoint_now(&self) {
-        save_checkpoint(&self.shared, &self.capture());
+        save_checkpoint(&self.shared, self.capture());
     }
 }
 
 /// The queues are durable before the checkpoint that counts on them is.
-fn save_checkpoint(shared: &Shared, checkpoint: &Checkpoint) {
-    let saved = shared.queues.sync().map_err(|error| error.to_string());
-    let saved = saved.and_then(|()| shared.checkpoints.save(checkpoint).map_err(|error| error.to_string()));
-    if let Err(error) = saved {
+fn save_checkpoint(shared: &Shared, captured: io::Result<Checkpoint>) {
+    let save = || {
+        let checkpoint = captured?;
+        shared.queues.sync().map_err(io::Error::other)?;
+        shared.checkpoints.save(&checkpoint).map_err(io::Error::other)
+    };
+    if let Err(error) = save() {
         // Derived data: a restart replays more of the log instead.
-        tracing::warn!(position = checkpoint.base.position, %error, "checkpoint not saved");
+        tracing::warn!(%error, "checkpoint not saved");
     }
 }
 
@@ -270,7 +283,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { shared: self.shared.clone(), now: self.capture() }
+        SnapshotBuilder { shared: self.shared.clone(), now: Some(self.capture()) }
     }
 
     /// The snapshot was saved and the log is being reset to it (see `transport::peer`).
@@ -297,22 +310,31 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        // The one that continues into the retained log: snapshots of later segment starts wait for retention.
         let log = self.shared.log.state();
-        for position in self.shared.checkpoints.snapshots().map_err(io::Error::other)?.into_iter().rev() {
-            let snapshot = match load_snapshot(&self.shared, position) {
-                Ok(snapshot) => snapshot,
-                Err(error) => {
-                    // A replica that needs one is sent another, made now.
-                    tracing::warn!(position, %error, "snapshot not readable, trying an older one");
-                    continue;
-                }
-            };
-            if position <= log.start_position || snapshot.base.id == log.purged {
-                return snapshot_of(snapshot).map(Some);
+        if log.purged.is_none() {
+            return Ok(None);
+        }
+        let positions = self.shared.checkpoints.snapshots().map_err(io::Error::other)?;
+        let mut later: Vec<u64> = Vec::new();
+        for position in positions.into_iter().rev() {
+            match load_snapshot(&self.shared, position) {
+                // The one that continues into the retained log: snapshots of later segment starts wait for retention.
+                Ok(snapshot) if snapshot.base.id == log.purged => return snapshot_of(snapshot).map(Some),
+                Ok(snapshot) if snapshot.base.id > log.purged => later.push(position),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(position, %error, "snapshot not readable, trying another one"),
             }
         }
-        Ok(None)
+        // With none, a leader could not serve a replica that needs one, and would stop. Any later state will do: the next
+        // one, so that little of the log is left out; or the state right now.
+        tracing::warn!(
+            position = log.start_position,
+            "no readable snapshot of the log's start: a later one is used"
+        );
+        match later.pop() {
+            Some(position) => snapshot_of(load_snapshot(&self.shared, position)?).map(Some),
+            None => snapshot_of(self.capture()?).map(Some),
+        }
     }
 }
 
@@ -334,7 +356,7 @@ pub(crate) fn load_snapshot(shared: &Shared, position: u64) -> io::Result<Checkp
 /// Builds the snapshot that retention asked for; without such a wish, the state as applied now.
 pub(crate) struct SnapshotBuilder {
     shared: Arc<Shared>,
-    now: Checkpoint,
+    now: Option<io::Result<Checkpoint>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -345,8 +367,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let checkpoint = match wanted {
             Some(position) => load_snapshot(&self.shared, position)?,
             None => {
-                self.shared.checkpoints.save_snapshot(&self.now).map_err(io::Error::other)?;
-                Checkpoint { base: self.now.base.clone(), state: self.now.state.clone() }
+                let now = self.now.take().ok_or_else(|| io::Error::other("a snapshot is built once"))??;
+                self.shared.checkpoints.save_snapshot(&now).map_err(io::Error::other)?;
+                now
             }
         };
         snapshot_of(checkpoint)
@@ -363,7 +386,7 @@ mod tests {
         let mut metadata = Metadata::default();
         metadata.apply(Command::CreateTopic(Topic::new("orders", 4)));
         let membership = StoredMembership::default();
-        let now = State::encode(&membership, &metadata, Some(7));
+        let now = State::encode(&membership, &metadata, Some(7)).unwrap();
         let state = State::decode(&now).unwrap();
         assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(7)));
         // Without the byte that says there is an index, and without the index.

@@ -5,9 +5,10 @@
 //! ([`crate::group::Hooks::call`]).
 //!
 //! Read in this order: [`wire`] (frames), [`peer`] (the listening side), [`requests`] (request and
-//! response), [`replication`] (the pipelined stream), [`network`] (openraft's view).
+//! response), [`replication`] (the pipelined stream), [`parts`] (large snapshots), [`network`] (openraft's view).
 
 pub(crate) mod network;
+mod parts;
 pub(crate) mod peer;
 pub(crate) mod replication;
 pub(crate) mod requests;

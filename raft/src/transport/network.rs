@@ -18,6 +18,7 @@ use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 
+use super::parts::{PART_BYTES, parts};
 use super::replication::{Acknowledged, Replication, append_parts};
 use super::requests::{Requests, connect};
 use super::wire::{
@@ -35,6 +36,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// bytes never answers, and nothing is sent to it meanwhile that would show it is gone: found by the simulation's seed 7,
 /// with half a minute here.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a large one that a peer installs in a second, at least: it is written and synced.
+const INSTALL_BYTES: u64 = 16 << 20;
 
 /// Peer, its address, purpose.
 type Kept = (u64, String, &'static str);
@@ -139,6 +143,14 @@ impl Network {
     ) -> io::Result<T> {
         let body = self.requests.request(kind, parts, limit).await?;
         codec::decode(&body).map_err(io::Error::other)
+    }
+
+    async fn send_parts(&self, checkpoint: &Bytes) -> io::Result<()> {
+        for (head, part) in parts(checkpoint) {
+            let frame = vec![codec::encode(&head).into(), part];
+            self.requests.request(Kind::SnapshotPart, frame, SNAPSHOT_TIMEOUT).await?;
+        }
+        Ok(())
     }
 
     async fn vote_request(
@@ -262,17 +274,23 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let body = SnapshotBody {
+        let mut body = SnapshotBody {
             vote: (&vote).into(),
             last: snapshot.meta.last_log_id.as_ref().map(Into::into),
             membership_log_id: snapshot.meta.last_membership.log_id().as_ref().map(Into::into),
             membership: snapshot.meta.last_membership.membership().into(),
             checkpoint: snapshot.snapshot.encode(),
         };
-        let parts = vec![codec::encode(&body).into()];
+        let exchange = async {
+            let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(body.checkpoint.len() as u64 / INSTALL_BYTES);
+            if body.checkpoint.len() > PART_BYTES {
+                self.send_parts(&std::mem::take(&mut body.checkpoint).into()).await?;
+            }
+            self.ask::<codec::WireVote>(Kind::Snapshot, vec![codec::encode(&body).into()], limit).await
+        };
         tokio::select! {
             closed = cancel => Err(closed.into()),
-            answer = self.ask::<codec::WireVote>(Kind::Snapshot, parts, SNAPSHOT_TIMEOUT) => {
+            answer = exchange => {
                 let vote = answer.map_err(|error| unreachable(&error))?;
                 Ok(SnapshotResponse::new(vote.vote()))
             }

@@ -17,10 +17,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
 };
 use openraft::storage::Snapshot;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{
     AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody,
@@ -246,14 +248,15 @@ impl Peers {
         let (answers, mut waiting) =
             mpsc::channel::<(Kind, u64, Bytes, Option<UnansweredCall>)>(REQUESTS_AT_ONCE);
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        let assembly = Arc::<Mutex<Assembly>>::default();
         let read = async {
             while let Some(frame) = reader.next().await? {
-                let (peers, answers) = (self.clone(), answers.clone());
+                let (peers, answers, assembly) = (self.clone(), answers.clone(), assembly.clone());
                 let call = (frame.kind == Kind::Call).then(|| UnansweredCall::new(&self.shared));
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
                     let id = frame.id;
-                    let answer = match peers.answer(from, frame).await {
+                    let answer = match peers.answer(from, frame, &assembly).await {
                         Ok(body) => (Kind::Answer, id, body, call),
                         Err(error) => (Kind::Failure, id, error.to_string().into(), call),
                     };
@@ -274,13 +277,18 @@ impl Peers {
         tokio::select! { ended = read => ended, ended = write => ended }
     }
 
-    async fn answer(&self, from: u64, frame: Frame) -> io::Result<Bytes> {
+    async fn answer(&self, from: u64, frame: Frame, assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
         match frame.kind {
             Kind::Append => self.append(&frame).await,
             Kind::Vote => self.vote(&frame.body, false).await,
             Kind::PreVote => self.vote(&frame.body, true).await,
             Kind::Transfer => self.transfer(&frame.body).await,
-            Kind::Snapshot => self.snapshot(&frame.body).await,
+            Kind::Snapshot => self.snapshot(&frame.body, assembly).await,
+            Kind::SnapshotPart => {
+                let (head, part) = frame.body.split_at_checked(PartHead::BYTES).unwrap_or_default();
+                let head: PartHead = codec::decode(head).map_err(io::Error::other)?;
+                assembly.lock().add(head, part).map(|()| Bytes::new())
+            }
             Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
             Kind::Room => Ok(crate::group::room::answer(&self.shared)),
             Kind::Summary => {
@@ -385,10 +393,12 @@ impl Peers {
 
     /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:
     /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
-    async fn snapshot(&self, body: &[u8]) -> io::Result<Bytes> {
+    async fn snapshot(&self, body: &[u8], assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
         let wire: SnapshotBody = codec::decode(body).map_err(io::Error::other)?;
         self.may_follow(&wire.vote)?;
-        let checkpoint = Checkpoint::decode(&wire.checkpoint.into()).map_err(io::Error::other)?;
+        let checkpoint =
+            if wire.checkpoint.is_empty() { assembly.lock().take()? } else { wire.checkpoint.into() };
+        let checkpoint = Checkpoint::decode(&checkpoint).map_err(io::Error::other)?;
         let membership = wire.membership.membership().map_err(io::Error::other)?;
         let meta = SnapshotMetaOf {
             last_log_id: wire.last.map(WireLogId::log_id),

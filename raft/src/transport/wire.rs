@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Room = 10,
     /// Tells, before the group is founded, that all members' logs were empty.
     AllEmpty = 11,
+    /// A part of the checkpoint of the snapshot that follows, see [`super::parts`].
+    SnapshotPart = 12,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -57,7 +59,19 @@ impl Kind {
     fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
         [
-            Hello, Append, Vote, PreVote, Transfer, Snapshot, Call, Summary, Record, Room, AllEmpty, Answer,
+            Hello,
+            Append,
+            Vote,
+            PreVote,
+            Transfer,
+            Snapshot,
+            Call,
+            Summary,
+            Record,
+            Room,
+            AllEmpty,
+            SnapshotPart,
+            Answer,
             Failure,
         ]
         .into_iter()
@@ -138,7 +152,7 @@ pub(crate) struct SnapshotBody {
     pub(crate) last: Option<WireLogId>,
     pub(crate) membership_log_id: Option<WireLogId>,
     pub(crate) membership: WireMembership,
-    /// The checkpoint in its file format.
+    /// The checkpoint in its file format; empty if it was sent in parts.
     pub(crate) checkpoint: Vec<u8>,
 }
 

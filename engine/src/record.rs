@@ -101,6 +101,9 @@ pub enum RecordError {
     /// The payload's crc does not fit its bytes.
     #[error("the payload's crc does not match")]
     PayloadCrc,
+    /// The disk does not give the bytes back.
+    #[error("the disk does not give it back")]
+    Lost,
 }
 
 /// The decoded header of a record.

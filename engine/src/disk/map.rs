@@ -18,7 +18,9 @@ pub(super) fn map(file: &File, len: usize) -> io::Result<Bytes> {
 fn map_whole(file: &File, len: usize) -> io::Result<Mmap> {
     // SAFETY: the map is read-only and `len` does not exceed the file's length (the caller has just read it); the file
     // is never shortened while mapped (`disk.I2`, and the directory is locked against other processes), so no access
-    // can fault. Bytes handed out are those of finished records, which are not written again; the one exception is a
-    // truncated, uncommitted suffix, whose bytes turn to zero: its readers check a crc over what they use.
+    // lies beyond it. A page whose sector the device has lost raises SIGBUS, which ends the process: not unsound, and
+    // the start, the scrub and mends copy instead and meet an error. Bytes handed out are those of finished records,
+    // which are not written again; the one exception is a truncated, uncommitted suffix, whose bytes turn to zero: its
+    // readers check a crc over what they use.
     unsafe { MmapOptions::new().len(len).map(file) }
 }

@@ -20,9 +20,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 pub use crashsafe::{create_dir, write_atomically};
 pub use real::RealDisk;
+
+/// Whether a read failed because the device does not give these bytes back any more, now or ever: a bad sector, as the
+/// kernel names it for reads through the page cache and past it.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::NODATA, Errno::ILSEQ].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|number| lost.contains(&number))
+}
 
 /// What an open file may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -112,19 +112,19 @@ impl RealFile {
         Ok(map.clone())
     }
 
-    /// Reads whole blocks around the range past the page cache; `None` where that is not possible.
-    fn read_direct(&self, buf: &mut [u8], offset: u64) -> Option<usize> {
+    /// Reads whole blocks around the range past the page cache; `None` where the file system does not do that.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
         let direct = self.direct.get_or_init(|| {
             let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
         });
-        let file = direct.as_ref()?;
+        let Some(file) = direct.as_ref() else { return Ok(None) };
         let skip = (offset % DIRECT_BYTES as u64) as usize;
         let wanted = (skip + buf.len()).next_multiple_of(DIRECT_BYTES);
         let mut space = vec![0; wanted + DIRECT_BYTES];
         let aligned = space.as_ptr().align_offset(DIRECT_BYTES);
-        let blocks = space.get_mut(aligned..aligned + wanted)?;
+        let Some(blocks) = space.get_mut(aligned..aligned + wanted) else { return Ok(None) };
         let mut done = 0;
         while done < wanted {
             match file.read_at(&mut blocks[done..], offset - skip as u64 + done as u64) {
@@ -136,12 +136,13 @@ impl RealFile {
                 }
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return None,
+                Err(error) if is_unsupported(&error) => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
         let count = done.saturating_sub(skip).min(buf.len());
         buf[..count].copy_from_slice(&blocks[skip..skip + count]);
-        Some(count)
+        Ok(Some(count))
     }
 
     fn fill_with_zeroes(&self, bytes: u64) -> io::Result<()> {
@@ -154,6 +155,10 @@ impl RealFile {
         }
         Ok(())
     }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    [Errno::INVAL, Errno::OPNOTSUPP].iter().any(|number| error.raw_os_error() == Some(number.raw_os_error()))
 }
 
 impl DiskFile for RealFile {
@@ -175,7 +180,7 @@ impl DiskFile for RealFile {
     }
 
     fn read_stored_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.read_direct(buf, offset) {
+        match self.read_direct(buf, offset)? {
             Some(count) => Ok(count),
             None => self.read_at(buf, offset),
         }

@@ -127,7 +127,8 @@ impl CommitLog {
     pub fn cached_copy(&self, damage: &Damage) -> Option<Record> {
         let live =
             self.inner.shared.view.lock().live_at(damage.position, self.inner.shared.config.segment_bytes)?;
-        live.segment.record(damage.position, damage.index).ok()
+        let segment_bytes = self.inner.shared.config.segment_bytes;
+        live.segment.copied(damage.position, damage.index, segment_bytes, false).ok()
     }
 }
 
@@ -167,8 +168,8 @@ impl Shared {
             (view.live_at(header.position, self.config.segment_bytes)?, next)
         };
         match next {
-            Some(next) => next.segment.header(next.first.1, index).ok(),
-            None => here.segment.header(end, index).ok(),
+            Some(next) => next.segment.copied_header(next.first.1, index),
+            None => here.segment.copied_header(end, index),
         }
     }
 

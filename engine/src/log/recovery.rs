@@ -320,9 +320,11 @@ impl<'a> Recovery<'a> {
         let base = self.base_of(position);
         let missing = || Stop::new(position, "its segment is missing");
         let file = self.files.get(&base).ok_or_else(missing)?;
-        let frame = file.slice(position - base, header.length as usize);
-        let frame = frame.map_err(|error| Stop::read(position, error))?;
-        Record::parse(frame).map_err(|reason| Stop::new(position, reason))
+        // Copied: a bad sector is an error here, and would end the process through the map.
+        let mut frame = vec![0; header.length as usize];
+        let read = file.read_at(&mut frame, position - base);
+        frame.truncate(read.map_err(|error| Stop::read(position, error))?);
+        Record::parse(frame.into()).map_err(|reason| Stop::new(position, reason))
     }
 
     fn restamp(&self, stamper: &mut Stamper, record: &Record) -> Result<(), OpenError> {

@@ -2,9 +2,7 @@
 //!
 //! It has no clock and no thread: who calls it decides how fast and how often.
 
-use super::segment::base_of;
 use super::{CommitLog, ReadError};
-use crate::record::{HEADER_BYTES, Record, RecordHeader};
 
 /// How far a pass of the scrub has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl CommitLog {
                 (view.epoch, at, live.segment)
             };
             scrubbed.next = Some(at);
-            match segment.stored(at.1, at.0, shared.config.segment_bytes) {
+            match segment.copied(at.1, at.0, shared.config.segment_bytes, true) {
                 Ok(record) => {
                     scrubbed.bytes += record.frame().len() as u64;
                     scrubbed.next = Some((at.0 + 1, record.end()));
@@ -62,23 +60,5 @@ impl CommitLog {
     /// Whether damage at `position` is still known.
     pub fn is_damaged(&self, position: u64) -> bool {
         self.inner.shared.damages.contains(position)
-    }
-}
-
-impl super::segment::Segment {
-    /// The record of entry `index` at `position`, read from the disk and not from memory.
-    fn stored(&self, position: u64, index: u64, segment_bytes: u64) -> Result<Record, ReadError> {
-        let rot = |reason| ReadError::Rot { position, index, reason };
-        let mut frame = vec![0; HEADER_BYTES];
-        self.read_stored(position, &mut frame)?;
-        let header = RecordHeader::parse(&frame).map_err(rot)?;
-        if (header.position, header.index) != (position, index)
-            || base_of(header.end() - 1, segment_bytes) != self.base
-        {
-            return Err(ReadError::Misplaced { position, index });
-        }
-        frame.resize(header.length as usize, 0);
-        self.read_stored(position, &mut frame)?;
-        Record::parse(frame.into()).map_err(rot)
     }
 }

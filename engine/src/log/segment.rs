@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::error::ReadError;
 use super::index::Index;
-use crate::disk::DiskFile;
-use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordHeader};
+use crate::disk::{DiskFile, is_lost};
+use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordError, RecordHeader};
 
 /// How far a record is looked for from a known one before it, header by header.
 const HOP_BYTES_MAX: u64 = 256 << 10;
@@ -38,6 +38,14 @@ pub(super) fn path_of(directory: &Path, base: u64) -> PathBuf {
 pub(super) fn base_of_path(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     (name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+/// Why bytes could not be copied.
+enum Unread {
+    /// The device has lost them.
+    Lost,
+    /// Anything else.
+    Io(String),
 }
 
 /// A segment with at least one record in it.
@@ -75,14 +83,55 @@ impl Segment {
         file.slice(position - self.base, length).map_err(|error| io(error.to_string()))
     }
 
-    /// Fills `bytes` with what the disk holds from `position` on.
-    pub(super) fn read_stored(&self, position: u64, bytes: &mut [u8]) -> Result<(), ReadError> {
-        let io = |reason: String| ReadError::Io { position, reason };
-        let file = self.file.get().ok_or_else(|| io("the segment has no file yet".into()))?;
-        let read = file.read_stored_at(bytes, position - self.base).map_err(|error| io(error.to_string()))?;
+    /// Fills `bytes` with what the disk holds from `position` on; `stored`: the device itself, not memory. What it has
+    /// lost is told as such, where a look through the map would end the process.
+    fn fill(&self, position: u64, bytes: &mut [u8], stored: bool) -> Result<(), Unread> {
+        let file = self.file.get().ok_or_else(|| Unread::Io("the segment has no file yet".into()))?;
+        let offset = position - self.base;
+        let read = if stored { file.read_stored_at(bytes, offset) } else { file.read_at(bytes, offset) };
+        let read = read.map_err(|error| match is_lost(&error) {
+            true => Unread::Lost,
+            false => Unread::Io(error.to_string()),
+        })?;
         // What a file too short should hold reads as no record.
         bytes[read..].fill(0);
         Ok(())
+    }
+
+    /// The record of entry `index` at `position`, copied from the disk; `stored`: from the device itself.
+    pub(super) fn copied(
+        &self,
+        position: u64,
+        index: u64,
+        segment_bytes: u64,
+        stored: bool,
+    ) -> Result<Record, ReadError> {
+        let rot = |reason| ReadError::Rot { position, index, reason };
+        let fill = |bytes: &mut [u8]| {
+            self.fill(position, bytes, stored).map_err(|unread| match unread {
+                Unread::Lost => rot(RecordError::Lost),
+                Unread::Io(reason) => ReadError::Io { position, reason },
+            })
+        };
+        let mut frame = vec![0; HEADER_BYTES];
+        fill(&mut frame)?;
+        let header = RecordHeader::parse(&frame).map_err(rot)?;
+        if (header.position, header.index) != (position, index)
+            || base_of(header.end() - 1, segment_bytes) != self.base
+        {
+            return Err(ReadError::Misplaced { position, index });
+        }
+        frame.resize(header.length as usize, 0);
+        fill(&mut frame)?;
+        Record::parse(frame.into()).map_err(rot)
+    }
+
+    /// The header at `position`, copied from the disk, if it is whole and that of entry `index`.
+    pub(super) fn copied_header(&self, position: u64, index: u64) -> Option<RecordHeader> {
+        let mut bytes = [0; HEADER_BYTES];
+        self.fill(position, &mut bytes, false).ok()?;
+        let header = RecordHeader::parse(&bytes).ok()?;
+        ((header.position, header.index) == (position, index)).then_some(header)
     }
 
     /// The whole record around `position`, payload checked; `first` is the segment's first entry.

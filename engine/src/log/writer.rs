@@ -19,7 +19,7 @@ use super::segment::base_of;
 use super::slots::Slots;
 use super::workers::{Worker, Workers};
 use super::{Completion, Shared};
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_lost};
 use crate::planted;
 use crate::record::{EntryId, Record};
 
@@ -209,6 +209,9 @@ impl Writer {
     }
 
     fn change(&mut self, change: Change, done: Completion) {
+        if let Change::Mend(record) = &change {
+            return done(self.mend(record));
+        }
         let outcome = self.guarded(|writer| {
             writer.sync_data()?;
             writer.apply(change)
@@ -235,19 +238,29 @@ impl Writer {
                 self.reset(start)?;
                 self.publish(epoch);
             }
-            Change::Mend(record) => self.mend(&record)?,
+            Change::Mend(_) => return Err(io::Error::other("a mend has a way of its own")),
             Change::Close => self.mark.sync()?,
         }
         Ok(())
     }
 
     /// Replaces a damaged record. Torn by a crash it is damaged again, and found again.
-    fn mend(&mut self, record: &Record) -> io::Result<()> {
+    fn mend(&mut self, record: &Record) -> Result<(), WriteError> {
         let base = self.base_of(record.position());
         // Purged or truncated meanwhile: nothing to mend any more.
-        if let Some(file) = self.files.get(&base).filter(|_| record.end() <= self.end) {
-            file.write_all_at(&[IoSlice::new(record.frame())], record.position() - base)?;
-            file.sync_data()?;
+        let file = self.files.get(&base).filter(|_| record.end() <= self.end).cloned();
+        if let Some(file) = file {
+            let frame = [IoSlice::new(record.frame())];
+            // Where a page is written in part the kernel has to read it, and a bad sector may not let it: that is no more
+            // damage than was there, and tells nothing of what else was written.
+            self.guarded(|writer| {
+                writer.sync_data()?;
+                match file.write_all_at(&frame, record.position() - base) {
+                    Err(error) if is_lost(&error) => Ok(Err(WriteError::Refused(error.to_string()))),
+                    written => written.map(Ok),
+                }
+            })??;
+            self.guarded(|_| file.sync_data())?;
         }
         self.shared.damages.forget(record.position());
         Ok(())

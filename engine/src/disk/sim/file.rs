@@ -76,7 +76,7 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.state.lock();
-        state.begin_read()?;
+        state.begin_read_of(self.file, offset, buf.len())?;
         Ok(state.content(self.file).live().read(buf, offset))
     }
 
@@ -98,6 +98,7 @@ impl DiskFile for SimFile {
             Some(fault) => return Err(fault.error()),
             None => {}
         }
+        state.overwrite(self.file, offset, bytes.len())?;
         let cost = state.content(self.file).write_cost(offset, bytes.len());
         if !state.has_room_for(cost) {
             return Err(Fault::Enospc.error());
@@ -151,6 +152,8 @@ impl DiskFile for SimFile {
         let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::InvalidInput)?;
         let mut state = self.state.lock();
         state.begin_read()?;
+        let lost = state.lost_in(self.file, offset, len);
+        assert!(lost.is_none(), "SIGBUS: a map of lost bytes ({lost:?}) ends the process");
         let pages = state.content(self.file).live();
         if end > pages.len() {
             return Err(io::Error::new(

@@ -25,6 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,6 +85,15 @@ impl SimDisk {
     /// Makes the read with this number fail with EIO.
     pub fn fail_read_at(&self, read: usize) {
         self.state.lock().read_faults.insert(read);
+    }
+
+    /// Loses bytes of a file, like a bad sector: reads fail with EIO, and a look through the map panics, until all of them
+    /// are written again.
+    pub fn lose(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.file_at(path)?;
+        state.lost.push((file, bytes));
+        Ok(())
     }
 
     /// Takes back what was planned and has not struck yet.

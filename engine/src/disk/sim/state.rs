@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::choice::CrashChoice;
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) reads: usize,
     pub(super) faults: BTreeMap<usize, Fault>,
     pub(super) read_faults: BTreeSet<usize>,
+    /// Bytes of files that no read gives back, until they are all written again.
+    pub(super) lost: Vec<(u64, Range<u64>)>,
     pub(super) faults_struck: usize,
     pub(super) power_cut_at: Option<usize>,
     pub(super) off: bool,
@@ -57,6 +60,30 @@ impl State {
         if self.read_faults.contains(&(self.reads - 1)) {
             self.faults_struck += 1;
             return Err(Fault::Eio.error());
+        }
+        Ok(())
+    }
+
+    /// The lost bytes of a file that lie in a range.
+    pub(super) fn lost_in(&self, file: u64, from: u64, length: usize) -> Option<Range<u64>> {
+        let within = |lost: &Range<u64>| lost.start < from + length as u64 && from < lost.end;
+        let found = self.lost.iter().find(|(of, lost)| *of == file && within(lost));
+        found.map(|(_, lost)| lost.clone())
+    }
+
+    /// Every read of a file's bytes begins here.
+    pub(super) fn begin_read_of(&mut self, file: u64, from: u64, length: usize) -> io::Result<()> {
+        self.begin_read()?;
+        if self.lost_in(file, from, length).is_some() { Err(Fault::Eio.error()) } else { Ok(()) }
+    }
+
+    /// A write that covers lost bytes brings them back; one that covers a part of them would have to read the rest.
+    pub(super) fn overwrite(&mut self, file: u64, from: u64, length: usize) -> io::Result<()> {
+        while let Some(lost) = self.lost_in(file, from, length) {
+            if lost.start < from || from + (length as u64) < lost.end {
+                return Err(Fault::Eio.error());
+            }
+            self.lost.retain(|(of, other)| (*of, other) != (file, &lost));
         }
         Ok(())
     }

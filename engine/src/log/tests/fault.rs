@@ -183,3 +183,32 @@ fn without_sync_completions_do_not_wait_and_the_disk_follows() {
     log.close();
     assert_eq!(start(&disk.crash(&mut LoseAll)).state().last, Some(id(2)));
 }
+
+/// Found by a review: the scrub fell back to the page cache, and mending looked at the neighbours through the map.
+#[test]
+fn a_bad_sector_is_found_by_the_scrub_and_mended_and_ends_nothing() {
+    let disk = SimDisk::new();
+    let log = start(&disk);
+    let records: Vec<Record> = (1..=9).map(|index| log.append(id(index), command(300)).unwrap()).collect();
+    flush(&log);
+    drop(log);
+    let log = start(&disk);
+    let file = segment::path_of(Path::new("/commitlog"), 0);
+    let hit = &records[4];
+    disk.lose(&file, hit.position() + 100..hit.position() + 200).unwrap();
+    let scrub = || log.scrub(None, 9, u64::MAX).unwrap().damaged;
+    assert!(scrub());
+    let damages = log.damages();
+    assert_eq!(damages.iter().map(|damage| damage.index).collect::<Vec<_>>(), [5]);
+    assert!(log.cached_copy(&damages[0]).is_none());
+    wait(|done| log.mend(hit.clone(), done)).unwrap();
+    assert!(!scrub() && log.damages().is_empty());
+
+    // One that reaches into the next record cannot be written without being read.
+    disk.lose(&file, hit.end() - 50..hit.end() + 50).unwrap();
+    assert!(scrub());
+    wait(|done| log.mend(hit.clone(), done)).unwrap_err();
+    assert!(log.state().poisoned.is_none() && log.is_damaged(hit.position()));
+    log.append(id(10), command(100)).unwrap();
+    flush(&log);
+}

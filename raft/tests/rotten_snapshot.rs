@@ -24,7 +24,8 @@ async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {
     boot(cluster, 4, segment_bytes).await;
     let leads = |id: &u64| cluster.groups[id].status().role == Role::Leader;
     let gone = cluster.groups.keys().copied().find(|id| *id != 4 && !leads(id)).unwrap();
-    let replaced = cluster.leader().await.replace_member(gone, 4, cluster.nodes[&4].clone());
+    let leader = cluster.leader().await;
+    let replaced = leader.replace_member(gone, 4, cluster.nodes[&4].clone());
     tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("in time").unwrap();
     cluster.stop(gone).await;
 }

@@ -56,6 +56,13 @@ fn decode_ext(fields: &[u8]) -> Result<ExtFields, FrameError> {
         }
     }
     let text = String::from_utf8(text).map_err(|_| FrameError::Utf8)?;
+    // A part that ends inside a character is none, also where the next part begins with the rest of it.
+    if spans
+        .iter()
+        .any(|(key, value)| [key, value].iter().any(|part| !text.is_char_boundary(part.end as usize)))
+    {
+        return Err(FrameError::Utf8);
+    }
     let mut ext = ExtFields::over(text);
     for (key, value) in spans {
         ext.push_span(key, value);

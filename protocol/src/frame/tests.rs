@@ -131,6 +131,17 @@ fn a_binary_header_that_says_more_than_there_is_is_refused() {
     assert_eq!(decoded(1, &negative), Err(FrameError::Binary("remark")));
 }
 
+/// Found by fuzzing. One half ended the value, the other one began the next key: together they were text, and the value
+/// was cut out of it in the middle of a character.
+#[test]
+fn t90_a_character_split_between_a_value_and_the_next_key_panicked() {
+    let mut header = vec![0, 11, 9, 1, 61, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 15];
+    header.extend(b"\0\x01a\0\0\0\x01\xc9\0\x01\xbb\0\0\0\x01c");
+    let length = header.len() - 21;
+    header[20] = length as u8;
+    assert_eq!(decoded(1, &header), Err(FrameError::Utf8));
+}
+
 #[test]
 fn impossible_lengths_are_refused_before_the_bytes_arrive() {
     let decode = |bytes: &[u8]| Frame::decode(&mut BytesMut::from(bytes));

@@ -2,7 +2,8 @@
 //!
 //! With the cargo feature `planted` the environment variable [`VARIABLE`] names one of [`NAMES`], and that one promise is
 //! broken, each in one small place. Without the feature, which no crate has by default (a house rule watches that),
-//! [`is`] is a constant `false` and the code behind it is not compiled in.
+//! [`is`] is a constant `false` and the code behind it is not compiled in. The unit tests of this crate have the defects
+//! too, for as long as a test asks for one: see `with`.
 //!
 //! | name | the promise it breaks | where |
 //! |---|---|---|
@@ -29,14 +30,14 @@ pub const NAMES: [&str; 7] = [
 ];
 
 /// Whether this process has the defect `name`.
-#[cfg(feature = "planted")]
+#[cfg(all(feature = "planted", not(test)))]
 pub fn is(name: &str) -> bool {
     assert!(NAMES.contains(&name), "{name} is none of {NAMES:?}");
     active() == Some(name)
 }
 
 /// Whether this process has the defect `name`: never, in this build.
-#[cfg(not(feature = "planted"))]
+#[cfg(not(any(feature = "planted", test)))]
 pub const fn is(_name: &str) -> bool {
     false
 }
@@ -63,21 +64,37 @@ pub const fn active() -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) use in_tests::{is, with};
 
-    #[cfg(not(feature = "planted"))]
-    #[test]
-    fn a_build_without_the_feature_has_no_defect_at_compile_time() {
-        const NONE: bool = is("ack-before-sync") || active().is_some();
-        const { assert!(!NONE) };
-        assert!(NAMES.into_iter().all(|name| !is(name)));
+/// Defects of a unit test's own thread.
+#[cfg(test)]
+mod in_tests {
+    use std::cell::Cell;
+
+    use super::NAMES;
+
+    thread_local! {
+        static HERE: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
 
-    #[cfg(feature = "planted")]
+    /// Whether the test has the defect `name` now.
+    pub(crate) fn is(name: &str) -> bool {
+        assert!(NAMES.contains(&name), "{name} is none of {NAMES:?}");
+        HERE.get() == Some(name)
+    }
+
+    /// Runs `run` with a defect in what this thread does.
+    pub(crate) fn with<T>(name: &'static str, run: impl FnOnce() -> T) -> T {
+        HERE.set(Some(name));
+        let done = run();
+        HERE.set(None);
+        done
+    }
+
     #[test]
-    fn without_the_variable_there_is_no_defect() {
-        assert_eq!(active(), None);
+    fn a_defect_lasts_as_long_as_it_is_asked_for() {
+        assert!(!is("vote-before-log"));
+        assert!(with("vote-before-log", || is("vote-before-log") && !is("ack-before-sync")));
         assert!(NAMES.into_iter().all(|name| !is(name)));
     }
 }

@@ -31,6 +31,9 @@ const HEAD_BYTES: usize = 16;
 /// The longest value.
 pub(super) const VALUE_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES - 4;
 
+/// Sequences above it are never counted up to: a slot that has one was not written here.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Two slots, the newest value known to the caller.
 pub(super) struct Slots {
     file: Arc<dyn DiskFile>,
@@ -125,6 +128,9 @@ fn decode(magic: [u8; 4], bytes: &[u8]) -> Option<(u64, Bytes)> {
         return None;
     }
     let sequence = u64::from_le_bytes(head[4..12].try_into().ok()?);
+    if sequence > SEQUENCE_MAX {
+        return None;
+    }
     Some((sequence, Bytes::copy_from_slice(&rest[..length])))
 }
 
@@ -175,6 +181,18 @@ mod tests {
             refused.contains("both copies are bad") && refused.contains(path.to_str().unwrap()),
             "{refused}"
         );
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn t90_the_next_sequence_after_the_last_number_there_is_panicked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, [encode(MAGIC, u64::MAX, b"never"), encode(MAGIC, 7, b"value")].concat())
+            .unwrap();
+        assert_eq!(open(&path).unwrap().1[..], *b"value");
+        std::fs::write(&path, [encode(MAGIC, u64::MAX, b"never"), vec![0; SLOT_BYTES]].concat()).unwrap();
+        assert!(open(&path).is_err());
     }
 
     #[test]

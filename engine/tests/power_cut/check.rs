@@ -90,9 +90,11 @@ fn found(log: &CommitLog, name: &str) -> Found {
 /// The log is one of the states since the last acknowledged one, or lies between two of them.
 fn check(found: &Found, model: &Model, name: &str) {
     let acknowledged = model.acknowledged();
-    let since = &model.states[acknowledged..];
-    let votes = since[0].vote..=model.now().vote;
+    let votes = model.states[acknowledged].vote..=model.now().vote;
     assert!(votes.contains(&found.vote), "{name}: vote {} of {votes:?}", found.vote);
+    // log.I4: a vote that is found says that all before it is durable.
+    let voted = model.states.iter().position(|state| state.vote == found.vote).unwrap_or(0);
+    let since = &model.states[acknowledged.max(voted)..];
     let purged = since.iter().any(|state| state.purged == found.purged);
     assert!(purged, "{name}: purged {}, at least {}", found.purged, since[0].purged);
     let mut least = since[0].last();
@@ -105,8 +107,8 @@ fn check(found: &Found, model: &Model, name: &str) {
     let states: Vec<_> = since.iter().map(|state| (state.purged, state.last())).collect();
     assert!(
         fits,
-        "{name}: found {indexes:?} after {}, acknowledged {acknowledged}: {states:?}",
-        found.purged
+        "{name}: found {indexes:?} after {}, acknowledged {acknowledged}, vote {} of request {voted}: {states:?}",
+        found.purged, found.vote
     );
 }
 

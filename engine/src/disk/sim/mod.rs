@@ -101,7 +101,7 @@ impl SimDisk {
         let mut state = self.state.lock();
         state.faults.clear();
         state.read_faults.clear();
-        state.power_cut_at = None;
+        (state.power_cut_at, state.power_cut_after) = (None, None);
     }
 
     /// From now on every sync says that it succeeded and makes nothing durable: a disk without which no crash test can
@@ -121,6 +121,11 @@ impl SimDisk {
         self.state.lock().power_cut_at = Some(op);
     }
 
+    /// Cuts the power so many operations after the next write to this file.
+    pub fn cut_power_after_write(&self, path: &Path, operations: usize) {
+        self.state.lock().power_cut_after = Some((path.into(), operations));
+    }
+
     /// Whether the power was cut.
     pub fn is_off(&self) -> bool {
         self.state.lock().off
@@ -129,6 +134,11 @@ impl SimDisk {
     /// Limits the bytes in use; `None` is no limit. A limit below what is in use only refuses what needs more.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;
+    }
+
+    /// The limit, if there is one.
+    pub fn capacity(&self) -> Option<u64> {
+        self.state.lock().capacity
     }
 
     /// Bytes in use: what was reserved, and what was written outside of it in pages of 4 KiB.

@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) lost: Vec<(u64, Range<u64>)>,
     pub(super) faults_struck: usize,
     pub(super) power_cut_at: Option<usize>,
+    /// The power goes so many operations after the next write to that file.
+    pub(super) power_cut_after: Option<(PathBuf, usize)>,
     pub(super) off: bool,
     /// Syncs do nothing.
     pub(super) lying: bool,
@@ -41,6 +43,11 @@ impl State {
         self.powered()?;
         let fault = self.faults.get(&number).copied().filter(|fault| fault.strikes(&operation));
         self.faults_struck += usize::from(fault.is_some());
+        if let Operation::Write { path, .. } = &operation
+            && let Some((_, more)) = self.power_cut_after.take_if(|(awaited, _)| awaited == path)
+        {
+            self.power_cut_at = Some(number + 1 + more);
+        }
         self.history.push(operation);
         Ok(fault)
     }

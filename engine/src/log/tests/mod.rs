@@ -8,6 +8,7 @@ mod front;
 mod model;
 mod rot;
 mod steps;
+mod votes;
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};

@@ -8,7 +8,7 @@ use crate::disk::sim::{LoseAll, SimDisk};
 
 /// Keeps the workers for the test to step.
 #[derive(Default)]
-struct ByHand(Mutex<Vec<Stepped>>);
+pub(super) struct ByHand(Mutex<Vec<Stepped>>);
 
 impl Workers for ByHand {
     fn start(&self, _name: &'static str, worker: Box<dyn Worker>) -> io::Result<Box<dyn Running>> {
@@ -26,21 +26,22 @@ impl Workers for ByHand {
     }
 }
 
-struct Steps {
-    log: CommitLog,
+/// A log whose workers the test steps.
+pub(super) struct Steps {
+    pub(super) log: CommitLog,
     workers: Arc<ByHand>,
-    disk: SimDisk,
+    pub(super) disk: SimDisk,
 }
 
 impl Steps {
-    fn open(disk: SimDisk) -> Steps {
+    pub(super) fn open(disk: SimDisk) -> Steps {
         let workers = Arc::new(ByHand::default());
         let (on, base) = (Arc::new(disk.clone()), StampBase::default());
         let log = CommitLog::open_on(on, workers.clone(), Path::new("/"), config(), base, OnRot::Refuse);
         Steps { log: log.unwrap(), workers, disk }
     }
 
-    fn step(&self) {
+    pub(super) fn step(&self) {
         let workers = self.workers.0.lock().clone();
         for worker in workers {
             worker.step();

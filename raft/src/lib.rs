@@ -11,6 +11,8 @@ pub mod codec;
 pub mod command;
 pub mod config;
 mod dedup;
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod group;
 pub mod host;
 mod log_store;

@@ -12,7 +12,7 @@ use folio_engine::record::EntryId;
 use openraft::StorageError;
 use openraft::base::BoxFuture;
 use openraft::entry::RaftEntry;
-use openraft::storage::RaftLogStorageExt;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
@@ -123,4 +123,15 @@ async fn a_node_holds_what_is_durable_in_its_log_under_the_same_term() {
     assert!(!holds(2, 5), "not there yet");
     store.shared().note_truncated(Some(3));
     assert!(holds(2, 3) && !holds(2, 4), "written, but not durable");
+}
+
+/// A stream of appends that had broken read on, and its error stopped the leader (simulation).
+#[tokio::test]
+async fn t90_entries_purged_since_a_stream_to_a_peer_began_are_no_error_of_the_log() {
+    let (_dir, mut store, _) = Builder.build().await.unwrap();
+    let blank = |index| LogEntry::new_blank(log_id(EntryId { term: 1, index }));
+    store.blocking_append((0..5).map(blank)).await.unwrap();
+    store.purge(log_id(EntryId { term: 1, index: 2 })).await.unwrap();
+    assert!(store.limited_get_log_entries(1, 5).await.unwrap().is_empty());
+    assert_eq!(store.limited_get_log_entries(3, 5).await.unwrap().len(), 2);
 }

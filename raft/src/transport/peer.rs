@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use folio_engine::checkpoint::Checkpoint;
-use folio_engine::record::{Record, RecordHeader};
+use folio_engine::record::{Record, RecordHeader, RecordKind};
 use futures_util::StreamExt;
 use openraft::entry::RaftEntry;
 use openraft::raft::{
@@ -188,27 +188,18 @@ impl Peers {
 
     /// Takes an append apart: the records stay slices of the frame.
     fn parse_append(&self, frame: &Frame) -> io::Result<AppendEntriesRequest<TypeConfig>> {
-        let mut body = frame.body.clone();
-        if frame.kind != Kind::Append || body.len() < 4 {
-            return Err(invalid(format!("a {:?} frame of {} bytes as an append", frame.kind, body.len())));
-        }
-        let head_bytes = body.get_u32_le() as usize;
-        if head_bytes > body.len() {
-            return Err(invalid("an append whose head is longer than its frame"));
-        }
-        let head: AppendHead =
-            codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
+        let (head, records) = split_append(frame)?;
         self.may_follow(&head.vote)?;
         self.notice_loss(&head)?;
         // peer.I3
-        if !body.is_empty() && !self.shared.log.has_room(1) {
+        if !records.is_empty() && !self.shared.log.has_room(1) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
         Ok(AppendEntriesRequest {
             vote: head.vote.vote(),
             prev_log_id: head.prev.map(WireLogId::log_id),
             leader_commit: head.commit.map(WireLogId::log_id),
-            entries: parse_records(body)?,
+            entries: parse_records(records)?,
         })
     }
 
@@ -431,8 +422,22 @@ fn append_answer(result: Result<Option<LogId>, StreamAppendError<TypeConfig>>) -
     }
 }
 
+/// The head of an append, and its records.
+pub(crate) fn split_append(frame: &Frame) -> io::Result<(AppendHead, Bytes)> {
+    let mut body = frame.body.clone();
+    if frame.kind != Kind::Append || body.len() < 4 {
+        return Err(invalid(format!("a {:?} frame of {} bytes as an append", frame.kind, body.len())));
+    }
+    let head_bytes = body.get_u32_le() as usize;
+    if head_bytes > body.len() {
+        return Err(invalid("an append whose head is longer than its frame"));
+    }
+    let head = codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
+    Ok((head, body))
+}
+
 /// Splits back-to-back records; every length and checksum is checked.
-fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
+pub(crate) fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
     let mut entries = Vec::new();
     while !bytes.is_empty() {
         let header = RecordHeader::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
@@ -440,7 +445,41 @@ fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
             return Err(invalid(format!("record {} is longer than its frame", header.index)));
         }
         let frame = bytes.split_to(header.length as usize);
-        entries.push(LogEntry::stored(Record::parse(frame).map_err(|error| invalid(error.to_string()))?));
+        let record = Record::parse(frame).map_err(|error| invalid(error.to_string()))?;
+        if record.header.kind == RecordKind::Membership {
+            // Once it is in the log, nobody could go on without guessing a quorum.
+            codec::decode_membership(&record.payload()).map_err(|error| invalid(error.to_string()))?;
+        }
+        entries.push(LogEntry::stored(record));
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use folio_engine::disk::sim::SimDisk;
+    use folio_engine::record::{Draft, EntryId};
+    use folio_engine::{CommitLog, LogConfig, StampBase};
+
+    use super::*;
+    use crate::types::Membership;
+
+    fn membership_record(payload: &[u8]) -> Bytes {
+        let disk = Arc::new(SimDisk::new());
+        let log = CommitLog::open(disk, Path::new("/"), LogConfig::default(), StampBase::default()).unwrap();
+        let draft = Draft::with_payload(RecordKind::Membership, payload);
+        let record = log.append(EntryId { term: 1, index: 0 }, draft).unwrap();
+        log.close();
+        record.frame().clone()
+    }
+
+    /// Found by fuzzing: once it was in the log the node stopped, and at every start again.
+    #[test]
+    fn t90_a_membership_that_does_not_decode_was_taken_from_a_peer() {
+        assert!(parse_records(membership_record(b"no membership")).is_err());
+        let whole = codec::encode_membership(&Membership::default());
+        assert_eq!(parse_records(membership_record(&whole)).unwrap().len(), 1);
+    }
 }

@@ -1,13 +1,14 @@
 //! What goes wrong in a run, and when, by the seed.
 //!
 //! At any time at most one partition is in force, with its own end; other faults come on top. Never more is broken than
-//! the group promises to survive: at most one node is without what it had acknowledged, and no other node loses its disk
-//! before that one has caught up.
+//! the group promises to survive: in one run one node alone, the weak one, loses what it had acknowledged, by an empty disk
+//! or by rot.
 
 use folio_engine::disk::sim::{Fault as DiskFault, SeededChoice};
 
 use crate::net::Delay;
 use crate::node::Death;
+use crate::rot::Rot;
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Hash)]
@@ -22,6 +23,28 @@ pub(crate) enum Fault {
     DieAtOperation {
         node: u64,
         operations: u64,
+    },
+    /// Its disk is slow, leadership changes, and its power fails around the vote, so many operations after that is first
+    /// written: behind records that wait for the disk.
+    DieAtVote {
+        node: u64,
+        operations: u64,
+        delay: Delay,
+    },
+    /// Its disk has no room for more than so many bytes, for so many milliseconds.
+    FullDisk {
+        node: u64,
+        room: u64,
+        ms: u64,
+    },
+    /// A spare node becomes a member and this one is none any more.
+    Members {
+        leaves: u64,
+    },
+    /// Bytes of one of its files change.
+    Rot {
+        node: u64,
+        what: Rot,
     },
     /// All machines lose power at once.
     PowerCutOfAll {
@@ -142,16 +165,20 @@ impl Faults {
         let (node, ms) = (self.node(), self.ms());
         match self.random.below(100) {
             0..10 => Fault::Die { node, death: DeathKind::Kill, down_ms: ms },
-            10..22 => Fault::Die { node, death: DeathKind::PowerCut, down_ms: ms },
-            22..34 => Fault::DieAtOperation { node, operations: self.random.below(60) },
-            34..38 => Fault::PowerCutOfAll { down_ms: ms },
-            38..62 => Fault::Partition { links: self.links(node), ms },
-            62..68 => Fault::SlowNode { node, delay: self.delay(), ms },
-            68..75 => Fault::SlowDisk { node, delay: self.delay(), ms },
-            75..80 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
-            80..87 => Fault::Stop { node, ms },
-            87..94 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
-            94..98 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
+            10..18 => Fault::Die { node, death: DeathKind::PowerCut, down_ms: ms },
+            18..24 => Fault::DieAtVote { node, operations: self.random.below(6), delay: self.delay() },
+            24..32 => Fault::DieAtOperation { node, operations: self.random.below(60) },
+            32..36 => Fault::PowerCutOfAll { down_ms: ms },
+            36..53 => Fault::Partition { links: self.links(node), ms },
+            53..56 => Fault::Members { leaves: node },
+            56..61 => Fault::SlowNode { node, delay: self.delay(), ms },
+            61..67 => Fault::SlowDisk { node, delay: self.delay(), ms },
+            67..72 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
+            72..76 => Fault::FullDisk { node, room: self.random.below(64 << 10), ms: 2 * ms },
+            76..82 => Fault::Stop { node, ms },
+            82..88 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
+            88..91 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
+            91..98 => Fault::Rot { node, what: self.rot() },
             _ => Fault::LoseDisk { node, down_ms: ms },
         }
     }
@@ -163,6 +190,11 @@ impl Faults {
 
     fn bad_disk(&mut self) -> BadDisk {
         [BadDisk::Eio, BadDisk::FailSync, BadDisk::ShortWrite][self.random.below(3) as usize]
+    }
+
+    fn rot(&mut self) -> Rot {
+        [Rot::Record, Rot::Record, Rot::Unit, Rot::Vote, Rot::Mark, Rot::Checkpoint]
+            [self.random.below(6) as usize]
     }
 
     /// A cut around one node, in one direction or both, between two halves, or any links at all.

@@ -2,18 +2,22 @@
 //! have everything everywhere.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use folio_raft::group::Group;
 use folio_raft::status::Role;
 
 use crate::check::{Checked, violation};
 use crate::client::{QUEUES, TOPICS};
+use crate::node::SEGMENT_BYTES;
 use crate::world::World;
 
 /// By then a message must be acknowledged again, and all nodes be level; milliseconds.
 const HEAL_MS: u64 = 15_000;
 /// Messages that are sent to see that the cluster serves.
 const PROOF: u64 = 20;
+/// Pause between two looks at a cluster in which something rotted.
+const LOOK_EVERY_MS: u64 = 200;
 
 pub(crate) fn heal(world: &mut World) -> Checked {
     let deadline = world.clock.now() + HEAL_MS;
@@ -33,7 +37,17 @@ pub(crate) fn heal(world: &mut World) -> Checked {
         world.step()?;
     }
     world.trace.event("level");
-    check_everywhere(world)
+    // Rot that nobody has read yet is found by the scrub.
+    while let Err(broken) = check_everywhere(world) {
+        if world.weak.is_none() || world.clock.now() > deadline {
+            return Err(broken);
+        }
+        for _ in 0..LOOK_EVERY_MS {
+            world.step()?;
+        }
+    }
+    world.trace.event("whole");
+    Ok(())
 }
 
 fn stuck(world: &World, what: &str) -> crate::check::Violation {
@@ -54,7 +68,8 @@ fn is_level(world: &World) -> bool {
     let leaders: Vec<_> = world.seen.values().filter(|status| status.role == Role::Leader).collect();
     let [leader] = leaders[..] else { return false };
     let last = leader.last.map_or(0, |last| last.index);
-    world.seen.len() == world.nodes.len()
+    world.change.is_none()
+        && leader.members.keys().eq(world.seen.keys())
         && world.seen.values().all(|status| {
             status.leader == Some(leader.node_id)
                 && status.applied == last
@@ -92,6 +107,7 @@ fn check_everywhere(world: &World) -> Checked {
 
 fn check_log(world: &World, id: u64, group: &Group) -> Checked {
     let first = group.log().state().first_index;
+    let disk = world.nodes[&id].machine.disk.dump();
     for expected in world.checks.committed.records().filter(|record| record.header.index >= first) {
         let index = expected.header.index;
         let found = group.log().read(index, index + 1, 1);
@@ -100,6 +116,17 @@ fn check_log(world: &World, id: u64, group: &Group) -> Checked {
         let bytes = group.log().bytes(expected.position(), expected.frame().len());
         if !same || bytes.ok().as_ref() != Some(expected.frame()) {
             return Err(violation("identical bytes", format!("node {id}, entry {}", expected.id())));
+        }
+        let (base, at) = (expected.position() / SEGMENT_BYTES * SEGMENT_BYTES, expected.position());
+        let path = PathBuf::from(format!("/data/commitlog/{base:020}"));
+        let at = (at - base) as usize;
+        let file = disk.get(&path).and_then(|content| content.as_ref());
+        let stored = file.and_then(|file| file.get(at..at + expected.frame().len()));
+        if stored != Some(&expected.frame()[..]) {
+            return Err(violation(
+                "identical bytes",
+                format!("node {id}, entry {} on its disk", expected.id()),
+            ));
         }
     }
     Ok(())

@@ -55,8 +55,9 @@ impl Setup {
             flush: self.flush,
             timing: Timing::default(),
             retention: Retention { age: None, bytes: self.retain, interval: Duration::from_millis(700) },
-            scrub: Scrub { bytes_per_second: 64 << 10, interval: Duration::from_secs(2) },
-            dedup: Some(DedupConfig::default()),
+            scrub: Scrub { bytes_per_second: 1 << 20, interval: Duration::from_secs(2) },
+            // Wall clocks jump by hours here, which is to forget nothing.
+            dedup: Some(DedupConfig { keys: 40_000, age: Duration::MAX, ..DedupConfig::default() }),
         }
     }
 }
@@ -79,6 +80,14 @@ struct Process {
     missed: Duration,
 }
 
+/// What a millisecond was for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tick {
+    Usual,
+    /// All the time since it was stopped went by.
+    Woke,
+}
+
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Death {
@@ -95,6 +104,8 @@ pub(crate) struct Node {
     process: Option<Process>,
     /// Not scheduled until then.
     pub(crate) stopped_until: u64,
+    /// Its processes are started to join the group, not to found it.
+    pub(crate) joins: bool,
     network: Network,
     clock: Clock,
 }
@@ -102,7 +113,8 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(id: u64, seed: u64, network: &Network, clock: &Clock) -> Node {
         let machine = Machine::new(seed, clock);
-        Node { id, machine, process: None, stopped_until: 0, network: network.clone(), clock: clock.clone() }
+        let (network, clock) = (network.clone(), clock.clone());
+        Node { id, machine, process: None, stopped_until: 0, joins: false, network, clock }
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -133,13 +145,13 @@ impl Node {
         }
     }
 
-    pub(crate) fn boot(&mut self, setup: &Setup, join: bool) {
+    pub(crate) fn boot(&mut self, setup: &Setup) {
         self.network.lit(self.id);
         self.machine.boots += 1;
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime");
         let started: Arc<Mutex<Option<Result<Group, String>>>> = Arc::default();
-        let (host, config) = (self.machine.host(&self.network, self.id), setup.config(self.id, join));
+        let (host, config) = (self.machine.host(&self.network, self.id), setup.config(self.id, self.joins));
         let slot = started.clone();
         runtime.spawn(async move {
             let group = Group::start_on(host, config, Arc::new(NoHooks)).await;
@@ -149,13 +161,13 @@ impl Node {
     }
 
     /// Lets a millisecond pass.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) -> Tick {
         let stopped = self.stopped_until > self.clock.now();
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.process else { return Tick::Usual };
         let millisecond = Duration::from_millis(1);
         if stopped {
             process.missed += millisecond;
-            return;
+            return Tick::Usual;
         }
         let missed = std::mem::take(&mut process.missed);
         process.runtime.block_on(async {
@@ -164,6 +176,7 @@ impl Node {
             }
             tokio::time::sleep(millisecond).await;
         });
+        if missed.is_zero() { Tick::Usual } else { Tick::Woke }
     }
 
     /// Ends the process, if there is one, and leaves the disk as that way of dying leaves it.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
 
+use folio_engine::planted;
+
 use crate::world::{Outcome, Plant, Script, World};
 use crate::{entropy, panics};
 
@@ -30,6 +32,8 @@ impl Plant {
 
 /// Runs a seed in this process. Fails the test with what was broken.
 pub(crate) fn in_process(seed: u64, plant: Plant) {
+    let asked = std::env::var(planted::VARIABLE).unwrap_or_default();
+    assert_eq!(planted::active().unwrap_or_default(), asked, "needs `--features planted`");
     entropy::seed(seed);
     panics::watch();
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
@@ -114,6 +118,7 @@ impl Run {
             .args(["one_run", "--exact", "--ignored", "--nocapture"])
             .env("FOLIO_SIM_SEED", seed.to_string())
             .env(PLANT, plant)
+            .env(planted::VARIABLE, if planted::NAMES.contains(&plant) { plant } else { "" })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -141,6 +146,12 @@ impl Run {
             )
         })
     }
+}
+
+/// The invariant that a failure names.
+#[cfg(feature = "planted")]
+pub(crate) fn invariant_of(failure: &str) -> &str {
+    failure.split(": ").nth(1).unwrap_or("nothing that has a name").lines().next().unwrap_or_default()
 }
 
 /// Runs seeds, as many at a time as there are processors.

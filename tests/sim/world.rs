@@ -2,7 +2,7 @@
 
 mod scripts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folio_engine::disk::sim::SeededChoice;
 use folio_raft::config::Flush;
@@ -11,10 +11,11 @@ use folio_raft::status::{Role, Status};
 use crate::check::{Checked, Checks, Violation, violation};
 use crate::client::Clients;
 use crate::clock::Clock;
-use crate::faults::{Fault, Faults};
+use crate::faults::Faults;
 use crate::heal;
+use crate::members::Change;
 use crate::net::Network;
-use crate::node::{Death, Node, SEGMENT_BYTES, Setup};
+use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
 use crate::panics;
 use crate::trace::Trace;
 pub(crate) use scripts::Script;
@@ -56,19 +57,28 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
-    setup: Setup,
+    pub(crate) setup: Setup,
     plant: Plant,
-    random: SeededChoice,
+    pub(crate) random: SeededChoice,
     /// Things to be undone or done at a time, in order.
     agenda: BTreeMap<u64, Vec<Due>>,
-    lost_disk: Option<u64>,
+    /// A node that is no member; down unless it is about to become one.
+    pub(crate) spare: u64,
+    pub(crate) change: Option<Change>,
+    /// The one node of this run that may lose what it acknowledged.
+    pub(crate) weak: Option<u64>,
+    /// Nodes that have a reason to stop: their disk was full, or rotted, since they were started.
+    pub(crate) strained: BTreeSet<u64>,
     failed_since: BTreeMap<u64, u64>,
     said: BTreeMap<u64, (&'static str, u64)>,
-    counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
-enum Due {
+pub(crate) enum Due {
     Boot(u64),
+    Transfer(u64),
+    Members,
+    RoomyDisk(u64),
     HealPartition,
     UsualDelays,
     UsualDisk(u64),
@@ -85,13 +95,16 @@ impl World {
         let trace = Trace::new(&clock);
         trace.event(format!("seed {seed}: {setup:?}"));
         let network = Network::new(random.below(u64::MAX), &clock, &trace);
-        let clients = Clients::new(random.below(u64::MAX));
+        let clients = Clients::new(random.below(u64::MAX), retain.is_none());
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         let (seen, agenda, failed_since, said, counts) = Default::default();
         let mut world = World {
             nodes: BTreeMap::new(),
-            lost_disk: None,
+            spare: nodes + 1,
+            change: None,
+            weak: None,
+            strained: BTreeSet::new(),
             clock,
             trace,
             network,
@@ -106,7 +119,7 @@ impl World {
             said,
             counts,
         };
-        for id in 1..=nodes {
+        for id in 1..=nodes + 1 {
             let seed = world.random.below(u64::MAX);
             let node = Node::new(id, seed, &world.network, &world.clock);
             world.nodes.insert(id, node);
@@ -118,7 +131,7 @@ impl World {
     /// Runs a seed to its end.
     pub(crate) fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
         let mut world = World::new(seed, plant);
-        let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes);
+        let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes + 1);
         if let Some(script) = plant.script {
             world.play(script)?;
         }
@@ -147,11 +160,16 @@ impl World {
             due.remove().into_iter().for_each(|due| self.act(due));
         }
         let sent = self.clients.step(&self.nodes, &self.seen);
-        sent.into_iter().for_each(|message| self.checks.oracle.sent(message));
-        for node in self.nodes.values_mut() {
-            node.tick();
+        for message in sent.messages {
+            if sent.again { self.checks.oracle.sent_again(message) } else { self.checks.oracle.sent(message) }
         }
-        let died = self.bury();
+        for (id, node) in &mut self.nodes {
+            // Many steps at once: what happened between them was not seen.
+            if node.tick() == Tick::Woke {
+                self.checks.votes.forget(*id);
+            }
+        }
+        let died = self.bury()?;
         self.look(!died)
     }
 
@@ -186,7 +204,7 @@ impl World {
     }
 
     /// Ends processes whose power was cut by their disk, or which cannot go on; true if there was one.
-    fn bury(&mut self) -> bool {
+    fn bury(&mut self) -> Result<bool, Violation> {
         let mut died = false;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -203,6 +221,11 @@ impl World {
                 self.failed_since.remove(&id);
                 continue;
             };
+            let strained = self.plant.lying_disks || self.strained.contains(&id);
+            if node.machine.disk.faults_struck() == 0 && !strained {
+                let seen = format!("node {id}, whose disk is whole: {reason}");
+                return Err(violation("stops for its disk only", seen));
+            }
             let now = self.clock.now();
             let since = *self.failed_since.entry(id).or_insert_with(|| {
                 self.trace.event(format!("node {id} failed: {reason}"));
@@ -215,35 +238,44 @@ impl World {
                 self.later(200, Due::Boot(id));
             }
         }
-        died
+        Ok(died)
     }
 
     pub(crate) fn boot(&mut self, id: u64) {
+        if id == self.spare && self.change.is_none() {
+            return;
+        }
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up()) {
             if self.plant.lying_disks {
                 node.machine.disk.lie_about_syncs();
             }
-            node.boot(&self.setup, false);
+            if node.machine.disk.capacity().is_none() {
+                self.strained.remove(&id);
+            }
+            node.boot(&self.setup);
             self.trace.event(format!("node {id}: started"));
         }
     }
 
-    fn end(&mut self, id: u64, death: Death) {
+    pub(crate) fn end(&mut self, id: u64, death: Death) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.die(death, &mut self.random);
             self.seen.remove(&id);
-            self.checks.died(id);
+            self.checks.died(id, self.weak == Some(id));
             self.said.remove(&id);
         }
     }
 
-    fn later(&mut self, ms: u64, due: Due) {
+    pub(crate) fn later(&mut self, ms: u64, due: Due) {
         self.agenda.entry(self.clock.now() + ms + 1).or_default().push(due);
     }
 
     fn act(&mut self, due: Due) {
         match due {
             Due::Boot(id) => self.boot(id),
+            Due::Transfer(to) => self.transfer(Some(to)),
+            Due::Members => self.go_on_with_change(),
+            Due::RoomyDisk(id) => self.nodes[&id].machine.disk.set_capacity(None),
             Due::HealPartition => {
                 self.trace.event("links open");
                 self.network.unblock_all();
@@ -253,106 +285,12 @@ impl World {
         }
     }
 
-    fn suffer(&mut self, fault: Fault) {
-        self.trace.event(format!("{fault:?}"));
-        let name = match fault {
-            Fault::Die { node, death, down_ms } => {
-                self.end(node, death.into());
-                self.later(down_ms, Due::Boot(node));
-                "die"
-            }
-            Fault::DieAtOperation { node, operations } => {
-                let disk = &self.nodes[&node].machine.disk;
-                disk.cut_power_at(disk.ops() + operations as usize);
-                "die at operation"
-            }
-            Fault::PowerCutOfAll { down_ms } => {
-                for id in 1..=self.setup.nodes {
-                    self.end(id, Death::PowerCut);
-                    let more = self.random.below(500);
-                    self.later(down_ms + more, Due::Boot(id));
-                }
-                "power cut of all"
-            }
-            Fault::Partition { links, ms } => {
-                self.network.unblock_all();
-                self.network.block(links);
-                self.later(ms, Due::HealPartition);
-                "partition"
-            }
-            Fault::SlowNode { node, delay, ms } => {
-                for other in 1..=self.setup.nodes {
-                    self.network.set_delay((node, other), delay);
-                    self.network.set_delay((other, node), delay);
-                }
-                self.later(ms, Due::UsualDelays);
-                "slow node"
-            }
-            Fault::SlowDisk { node, delay, ms } => {
-                let least = delay.least.max(1);
-                self.nodes[&node]
-                    .machine
-                    .pace
-                    .set(Some(crate::net::Delay { least, most: delay.most.max(least) }));
-                self.later(ms, Due::UsualDisk(node));
-                "slow disk"
-            }
-            Fault::BadDisk { node, operations, fault } => {
-                let disk = &self.nodes[&node].machine.disk;
-                disk.fail_at(disk.ops() + operations as usize, fault.into());
-                "bad disk"
-            }
-            Fault::Stop { node, ms } => {
-                let until = self.clock.now() + ms;
-                self.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
-                "stop"
-            }
-            Fault::Transfer { to } => {
-                self.transfer(to);
-                "transfer"
-            }
-            Fault::WallClock { node, skew_ms } => {
-                self.nodes[&node].machine.wall.set_skew(skew_ms);
-                "wall clock"
-            }
-            Fault::LoseDisk { node, down_ms } => {
-                if !self.lose_disk(node) {
-                    return;
-                }
-                self.later(down_ms, Due::Boot(node));
-                "lose disk"
-            }
-        };
-        *self.counts.entry(name).or_default() += 1;
-    }
-
-    fn transfer(&self, to: Option<u64>) {
-        let leader = self.seen.values().find(|status| status.role == Role::Leader);
-        let Some(node) = leader.map(|leader| &self.nodes[&leader.node_id]) else { return };
-        let Some(group) = node.group() else { return };
-        node.spawn(async move { drop(group.transfer_leadership(to).await) });
-    }
-
-    /// Only where all other nodes are up and nobody is catching up: no promise is made for more.
-    fn lose_disk(&mut self, node: u64) -> bool {
-        let caught_up = |status: &Status| status.role != Role::Learner && status.applied > 0;
-        let whole = self.seen.len() as u64 == self.setup.nodes && self.seen.values().all(caught_up);
-        if !whole || self.lost_disk.is_some() {
-            return false;
-        }
-        self.lost_disk = Some(node);
-        self.end(node, Death::PowerCut);
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.lose_disk();
-        }
-        self.checks.lost_disk(node);
-        true
-    }
-
     /// Nothing goes wrong any more; whoever is down is started.
     fn calm(&mut self) {
         self.trace.event("the faults end");
         self.agenda.clear();
+        // A change of the members comes to its end.
+        self.later(0, Due::Members);
         self.network.unblock_all();
         self.network.usual_delays();
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
@@ -362,6 +300,7 @@ impl World {
                 node.machine.wall.set_skew(0);
                 node.stopped_until = 0;
                 node.machine.disk.forget_faults();
+                node.machine.disk.set_capacity(None);
             }
             self.boot(id);
         }

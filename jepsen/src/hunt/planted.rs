@@ -23,6 +23,9 @@ struct Defect {
     workload: &'static str,
     /// Tried in turn.
     nemeses: &'static [&'static str],
+    /// Whether a client can see it. What none can see is left to the simulation (`tests/sim/planted.rs`), unless it is
+    /// asked for by its name.
+    visible: bool,
 }
 
 /// One for each name in `engine/src/planted.rs`.
@@ -32,42 +35,49 @@ const DEFECTS: [Defect; 7] = [
         promise: "acknowledge after fdatasync",
         workload: "log,linearizable",
         nemeses: &["power-cut"],
+        visible: true,
     },
     Defect {
         name: "ack-before-majority",
         promise: "acknowledge after a majority has it",
         workload: "log,linearizable",
         nemeses: &["partition-isolate", "kill"],
+        visible: true,
     },
     Defect {
         name: "vote-before-log",
         promise: "vote after the log before it is durable",
         workload: "log,linearizable",
         nemeses: &["power-cut"],
+        visible: false,
     },
     Defect {
         name: "serve-unapplied",
         promise: "serve only what is applied",
         workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
+        visible: true,
     },
     Defect {
         name: "skip-truncation",
         promise: "cut off what the leader does not have",
         workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
+        visible: true,
     },
     Defect {
         name: "forget-undo",
         promise: "give offsets back that a truncation frees",
         workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
+        visible: true,
     },
     Defect {
         name: "retry-stores-again",
         promise: "answer a repeated send with the first one's offset",
         workload: "retry",
         nemeses: &["pause", "kill"],
+        visible: true,
     },
 ];
 
@@ -86,7 +96,7 @@ pub struct PlantedPlan {
     pub minutes: f64,
     /// Runs before a defect counts as not caught.
     pub tries: u64,
-    /// Defects by name; empty for all.
+    /// Defects by name; empty for all that a client can see.
     pub only: Vec<String>,
 }
 
@@ -127,10 +137,18 @@ struct Ran {
 /// When a run could not be: then nothing is shown.
 pub async fn run(plan: &PlantedPlan) -> Result<PlantedReport> {
     let mut report = PlantedReport::default();
-    let control =
-        Defect { name: "", promise: "none is broken", workload: "log,linearizable", nemeses: &["pause"] };
+    let control = Defect {
+        name: "",
+        promise: "none is broken",
+        workload: "log,linearizable",
+        nemeses: &["pause"],
+        visible: true,
+    };
     report.verdicts.push(hunt(plan, &control, 1).await?);
-    let chosen = |defect: &&Defect| plan.only.is_empty() || plan.only.iter().any(|name| name == defect.name);
+    let chosen = |defect: &&Defect| match plan.only.is_empty() {
+        true => defect.visible,
+        false => plan.only.iter().any(|name| name == defect.name),
+    };
     for defect in DEFECTS.iter().filter(chosen) {
         let verdict = hunt(plan, defect, plan.tries).await?;
         eprintln!("{}", line(&verdict));

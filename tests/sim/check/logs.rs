@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use folio_engine::log::ReadError;
 use folio_engine::record::{EntryId, Record};
 use folio_raft::group::Group;
 use folio_raft::status::Status;
@@ -56,11 +57,18 @@ impl Logs {
         while replica.records.first_key_value().is_some_and(|(index, _)| *index < log.first_index) {
             replica.records.pop_first();
         }
-        let unreadable = |error: &dyn std::fmt::Display| {
-            violation("log readable", format!("node {}: {error}", status.node_id))
+        let read = |start: u64, end: u64, bytes: usize| match group.log().read(start, end, bytes) {
+            Ok(found) => Ok(Some(found)),
+            // Damaged, and not mended yet: it is looked at again.
+            Err(ReadError::Rot { position, .. } | ReadError::Misplaced { position, .. })
+                if group.log().is_damaged(position) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(violation("log readable", format!("node {}: {error}", status.node_id))),
         };
         while let Some((&index, known)) = replica.records.last_key_value() {
-            let found = group.log().read(index, index + 1, 1).map_err(|error| unreadable(&error))?;
+            let Some(found) = read(index, index + 1, 1)? else { return Ok(()) };
             if found.first().is_some_and(|record| record.header.crc == known.header.crc) {
                 break;
             }
@@ -68,7 +76,7 @@ impl Logs {
         }
         let mut next = replica.records.last_key_value().map_or(log.first_index, |(index, _)| index + 1);
         while next <= last && log.last.is_some() {
-            let found = group.log().read(next, last + 1, 1 << 20).map_err(|error| unreadable(&error))?;
+            let Some(found) = read(next, last + 1, 1 << 20)? else { return Ok(()) };
             if found.is_empty() {
                 break;
             }

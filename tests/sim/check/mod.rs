@@ -7,6 +7,8 @@ pub(crate) mod committed;
 pub(crate) mod elections;
 pub(crate) mod logs;
 pub(crate) mod oracle;
+pub(crate) mod served;
+pub(crate) mod votes;
 pub(crate) mod watermarks;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ use committed::Committed;
 use elections::Elections;
 use logs::{Logs, Replica};
 use oracle::Oracle;
+use served::Served;
+use votes::Votes;
 
 /// A broken invariant: its name and what was seen.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub(crate) struct Checks {
     elections: Elections,
     pub(crate) committed: Committed,
     pub(crate) oracle: Oracle,
+    pub(crate) votes: Votes,
+    served: Served,
     replicas: BTreeMap<u64, Replica>,
 }
 
@@ -57,6 +63,8 @@ impl Checks {
         let replica = self.replicas.entry(id).or_default();
         self.logs.follow(replica, group, &status)?;
         self.elections.check(&status)?;
+        self.votes.look(id, group.log().vote(), group.log().state().last)?;
+        self.served.look(group, &status)?;
         Ok(status)
     }
 
@@ -81,13 +89,22 @@ impl Checks {
         Ok(())
     }
 
-    /// The node's process ended: what it said of its log may be less true after the next start.
-    pub(crate) fn died(&mut self, node: u64) {
-        self.replicas.entry(node).or_default().died();
+    /// The node's process ended: what it said of its log may be less true after the next start, and if it is the weak node,
+    /// may not be true any more.
+    pub(crate) fn died(&mut self, node: u64, is_weak: bool) {
+        let replica = self.replicas.entry(node).or_default();
+        replica.died();
+        self.votes.died(node);
+        if is_weak {
+            self.committed.held_before(replica);
+            self.votes.forget(node);
+        }
     }
 
     /// The node's disk is gone: it holds nothing any more.
     pub(crate) fn lost_disk(&mut self, node: u64) {
+        // What it held was noted when it died.
         self.replicas.remove(&node);
+        self.votes.forget(node);
     }
 }

@@ -1,7 +1,7 @@
 //! What clients were told, against what the log holds: an acknowledged message is there, once, where it was said to be;
 //! a refused one is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::Messages;
@@ -29,6 +29,8 @@ enum Told {
 #[derive(Default)]
 pub(crate) struct Oracle {
     told: BTreeMap<u64, Told>,
+    /// Messages that were sent more than once: a refusal of one attempt says nothing of the others.
+    repeated: BTreeSet<u64>,
     pub(crate) places: BTreeMap<u64, Place>,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
@@ -37,6 +39,14 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn sent(&mut self, message: u64) {
         self.told.insert(message, Told::Nothing);
+    }
+
+    /// The message was sent before.
+    pub(crate) fn sent_again(&mut self, message: u64) {
+        self.repeated.insert(message);
+        if !matches!(self.told.get(&message), Some(Told::Stored(..))) {
+            self.told.insert(message, Told::Nothing);
+        }
     }
 
     /// The answer to a proposal of these messages.
@@ -53,6 +63,7 @@ impl Oracle {
                 Ok(receipt) => Told::Stored(receipt.queue_offsets[at], receipt.positions[at]),
                 // Whoever hears that the group stopped knows as little as one whose connection broke.
                 Err(ProposeError::Unknown(_) | ProposeError::Stopped(_)) => Told::Nothing,
+                Err(_) if self.repeated.contains(message) => Told::Nothing,
                 Err(refused) => Told::Refused(refused.to_string()),
             };
             match told {

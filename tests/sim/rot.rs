@@ -1,0 +1,73 @@
+//! Bytes that change on a disk by themselves.
+
+use std::path::{Path, PathBuf};
+
+use folio_engine::disk::sim::{SeededChoice, SimDisk};
+
+/// Bytes that are zeroed together.
+const PAGE_BYTES: u64 = 4096;
+/// Bytes at the start of a slot's page in which something stands.
+const SLOT_USED: u64 = 40;
+
+/// What of a node rots.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+pub(crate) enum Rot {
+    /// A record of the log.
+    Record,
+    /// A unit of a consume queue.
+    Unit,
+    /// One of the two copies of the vote.
+    Vote,
+    /// One of the two copies of the durable mark.
+    Mark,
+    /// The checkpoint or a snapshot.
+    Checkpoint,
+}
+
+impl Rot {
+    fn is_of(self, path: &Path) -> bool {
+        match self {
+            Rot::Record => path.starts_with("/data/commitlog"),
+            Rot::Unit => path.starts_with("/data/consumequeue"),
+            Rot::Vote => path == Path::new("/data/vote"),
+            Rot::Mark => path == Path::new("/data/durable"),
+            Rot::Checkpoint => path == Path::new("/data/checkpoint") || path.starts_with("/data/snapshots"),
+        }
+    }
+
+    /// Flips a bit, or zeroes up to a page, where there is something. Returns what was struck.
+    pub(crate) fn strike(self, disk: &SimDisk, random: &mut SeededChoice) -> Option<String> {
+        let files: Vec<(PathBuf, Vec<u8>)> = disk
+            .dump()
+            .into_iter()
+            .filter_map(|(path, content)| Some((path, content?)))
+            .filter(|(path, content)| self.is_of(path) && content.iter().any(|byte| *byte != 0))
+            .collect();
+        if files.is_empty() {
+            return None;
+        }
+        let (path, content) = &files[random.below(files.len() as u64) as usize];
+        let used = content.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+        let at = match self {
+            Rot::Vote | Rot::Mark => random.below(2) * PAGE_BYTES + random.below(SLOT_USED),
+            Rot::Record | Rot::Unit | Rot::Checkpoint => random.below(used),
+        };
+        let one_bit = random.below(2) == 0;
+        let bit = random.below(8) as u32;
+        if one_bit {
+            disk.flip_bit(path, at, bit).ok()?;
+        } else {
+            zero(disk, path, content, at - at % PAGE_BYTES)?;
+        }
+        Some(format!("{} at {at}, {}", path.display(), if one_bit { "a bit" } else { "a page" }))
+    }
+}
+
+fn zero(disk: &SimDisk, path: &Path, content: &[u8], from: u64) -> Option<()> {
+    for (byte, at) in content.iter().skip(from as usize).take(PAGE_BYTES as usize).zip(from..) {
+        for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+            disk.flip_bit(path, at, bit).ok()?;
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,176 @@
+//! What a fault does to the world.
+
+use std::path::Path;
+
+use folio_raft::status::{Role, Status};
+
+use crate::faults::Fault;
+use crate::net::Delay;
+use crate::node::Death;
+use crate::rot::Rot;
+use crate::world::{Due, World};
+
+impl World {
+    pub(crate) fn suffer(&mut self, fault: Fault) {
+        self.trace.event(format!("{fault:?}"));
+        let name = match fault {
+            Fault::Die { node, death, down_ms } => {
+                self.end(node, death.into());
+                self.later(down_ms, Due::Boot(node));
+                "die"
+            }
+            Fault::DieAtOperation { node, operations } => {
+                let disk = &self.nodes[&node].machine.disk;
+                disk.cut_power_at(disk.ops() + operations as usize);
+                "die at operation"
+            }
+            Fault::DieAtVote { node, operations, delay } => {
+                self.die_at_vote(node, operations, delay);
+                "die at vote"
+            }
+            Fault::FullDisk { node, room, ms } => {
+                let disk = &self.nodes[&node].machine.disk;
+                disk.set_capacity(Some(disk.used() + room));
+                self.strained.insert(node);
+                self.later(ms, Due::RoomyDisk(node));
+                "full disk"
+            }
+            Fault::Members { leaves } => {
+                if !self.begin_change(leaves) {
+                    return;
+                }
+                "members"
+            }
+            Fault::Rot { node, what } => {
+                if !self.rot(node, what) {
+                    return;
+                }
+                "rot"
+            }
+            Fault::PowerCutOfAll { down_ms } => {
+                for id in 1..=self.setup.nodes + 1 {
+                    self.end(id, Death::PowerCut);
+                    let more = self.random.below(500);
+                    self.later(down_ms + more, Due::Boot(id));
+                }
+                "power cut of all"
+            }
+            Fault::Partition { links, ms } => {
+                self.network.unblock_all();
+                self.network.block(links);
+                self.later(ms, Due::HealPartition);
+                "partition"
+            }
+            Fault::SlowNode { node, delay, ms } => {
+                for other in 1..=self.setup.nodes + 1 {
+                    self.network.set_delay((node, other), delay);
+                    self.network.set_delay((other, node), delay);
+                }
+                self.later(ms, Due::UsualDelays);
+                "slow node"
+            }
+            Fault::SlowDisk { node, delay, ms } => {
+                self.slow_disk(node, delay);
+                self.later(ms, Due::UsualDisk(node));
+                "slow disk"
+            }
+            Fault::BadDisk { node, operations, fault } => {
+                let disk = &self.nodes[&node].machine.disk;
+                disk.fail_at(disk.ops() + operations as usize, fault.into());
+                "bad disk"
+            }
+            Fault::Stop { node, ms } => {
+                let until = self.clock.now() + ms;
+                self.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
+                "stop"
+            }
+            Fault::Transfer { to } => {
+                self.transfer(to);
+                "transfer"
+            }
+            Fault::WallClock { node, skew_ms } => {
+                self.nodes[&node].machine.wall.set_skew(skew_ms);
+                "wall clock"
+            }
+            Fault::LoseDisk { node, down_ms } => {
+                if !self.lose_disk(node) {
+                    return;
+                }
+                self.later(down_ms, Due::Boot(node));
+                "lose disk"
+            }
+        };
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    fn slow_disk(&self, node: u64, delay: Delay) {
+        let least = delay.least.max(1);
+        self.nodes[&node].machine.pace.set(Some(Delay { least, most: delay.most.max(least) }));
+    }
+
+    /// Leadership goes to neither the node nor nobody, once records wait for its disk.
+    fn die_at_vote(&mut self, node: u64, operations: u64, delay: Delay) {
+        let leads = |status: &&Status| status.role == Role::Leader;
+        let leader = self.seen.values().find(leads).map(|status| status.node_id);
+        let others = self.seen.keys().copied().filter(|id| *id != node && Some(*id) != leader);
+        let others: Vec<u64> = others.collect();
+        if others.is_empty() {
+            return;
+        }
+        let to = others[self.random.below(others.len() as u64) as usize];
+        let slow = Delay { least: delay.least + 30, most: delay.most + 60 };
+        self.slow_disk(node, slow);
+        self.nodes[&node].machine.disk.cut_power_after_write(Path::new("/data/vote"), operations as usize);
+        self.later(slow.least, Due::Transfer(to));
+        self.later(1000, Due::UsualDisk(node));
+    }
+
+    pub(crate) fn transfer(&self, to: Option<u64>) {
+        let leader = self.seen.values().find(|status| status.role == Role::Leader);
+        let Some(node) = leader.map(|leader| &self.nodes[&leader.node_id]) else { return };
+        let Some(group) = node.group() else { return };
+        node.spawn(async move { drop(group.transfer_leadership(to).await) });
+    }
+
+    /// Whether this node may lose what it acknowledged: it is the only one of this run, or the first.
+    fn may_lose(&mut self, node: u64) -> bool {
+        *self.weak.get_or_insert(node) == node
+    }
+
+    /// The group is founded, its members do not change, and all nodes are up and have something.
+    pub(crate) fn is_whole(&self) -> bool {
+        let caught_up = |status: &Status| status.role != Role::Learner && status.applied > 0;
+        self.change.is_none()
+            && self.seen.len() as u64 == self.setup.nodes
+            && self.seen.values().all(caught_up)
+    }
+
+    fn lose_disk(&mut self, node: u64) -> bool {
+        if !self.is_whole() || !self.may_lose(node) {
+            return false;
+        }
+        self.end(node, Death::PowerCut);
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.lose_disk();
+        }
+        self.checks.lost_disk(node);
+        true
+    }
+
+    fn rot(&mut self, node: u64, what: Rot) -> bool {
+        let founded = self.checks.committed.last() > 0;
+        if !founded || !self.may_lose(node) {
+            return false;
+        }
+        if what == Rot::Vote {
+            // A torn copy beside a rotten one is more than is promised: the process is killed, not the power cut.
+            self.end(node, Death::Kill);
+            self.later(100, Due::Boot(node));
+        }
+        let disk = &self.nodes[&node].machine.disk;
+        let Some(struck) = what.strike(disk, &mut self.random) else { return false };
+        self.trace.event(format!("node {node}: rot in {struck}"));
+        self.strained.insert(node);
+        true
+    }
+}

@@ -50,7 +50,8 @@ fn request(frame: &Frame) {
             }
         }
         Kind::Record => drop(body::<RecordBody>(&frame.body)),
-        Kind::Summary | Kind::Room | Kind::Call | Kind::Failure => {}
+        Kind::AllEmpty => drop(body::<Option<u64>>(&frame.body)),
+        Kind::Summary | Kind::Room | Kind::Call | Kind::SnapshotPart | Kind::Failure => {}
         Kind::Answer => {
             drop(body::<AppendAnswer>(&frame.body));
             drop(body::<VoteAnswer>(&frame.body));

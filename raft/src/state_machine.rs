@@ -311,9 +311,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
         let log = self.shared.log.state();
-        if log.purged.is_none() {
-            return Ok(None);
-        }
         let positions = self.shared.checkpoints.snapshots().map_err(io::Error::other)?;
         let mut later: Vec<u64> = Vec::new();
         for position in positions.into_iter().rev() {
@@ -324,6 +321,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 Ok(_) => {}
                 Err(error) => tracing::warn!(position, %error, "snapshot not readable, trying another one"),
             }
+        }
+        if log.purged.is_none() {
+            // Nobody needs one.
+            return later
+                .pop()
+                .map(|position| snapshot_of(load_snapshot(&self.shared, position)?))
+                .transpose();
         }
         // With none, a leader could not serve a replica that needs one, and would stop. Any later state will do: the next
         // one, so that little of the log is left out; or the state right now.

@@ -475,7 +475,7 @@ mod tests {
         record.frame().clone()
     }
 
-    /// Found by reading. once it was in the log the node stopped, and at every start again.
+    /// Found by reading: once it was in the log the node stopped, and at every start again.
     #[test]
     fn t90_a_membership_that_does_not_decode_was_taken_from_a_peer() {
         assert!(parse_records(membership_record(b"no membership")).is_err());

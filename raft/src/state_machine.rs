@@ -323,11 +323,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
         }
         if log.purged.is_none() {
-            // Nobody needs one.
-            return later
-                .pop()
-                .map(|position| snapshot_of(load_snapshot(&self.shared, position)?))
-                .transpose();
+            // Nobody needs one, and a later one would have openraft drop what is before it.
+            let begin = later.pop().filter(|position| *position <= log.start_position);
+            return begin.map(|position| snapshot_of(load_snapshot(&self.shared, position)?)).transpose();
         }
         // With none, a leader could not serve a replica that needs one, and would stop. Any later state will do: the next
         // one, so that little of the log is left out; or the state right now.

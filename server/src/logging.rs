@@ -26,6 +26,9 @@ pub fn start(level: Option<&str>) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // It would tell a failed write on standard error, which is what failed, and panic: a log on a full disk must
+        // not take the node down.
+        .log_internal_errors(false)
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging does not start: {error}"))
 }

@@ -1,5 +1,6 @@
 //! The binary `folio`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,7 +10,8 @@ fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("folio: {error:#}");
+            // Where this cannot be written either, the exit code has to do.
+            drop(writeln!(std::io::stderr(), "folio: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -69,14 +69,14 @@ impl Child {
         }
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
-            println!("node {} cannot be told to stop: {error}", self.id);
+            super::tell(format_args!("node {} cannot be told to stop: {error}", self.id));
         }
     }
 
     /// Ends it at once.
     pub(super) fn kill(&mut self) {
         if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(drop)) {
-            println!("node {} cannot be killed: {error}", self.id);
+            super::tell(format_args!("node {} cannot be killed: {error}", self.id));
         }
         self.running = false;
     }

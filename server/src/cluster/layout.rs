@@ -164,10 +164,10 @@ impl Made {
                 "--base-port {base}: the last port would be {last}"
             );
             if last >= u32::from(EPHEMERAL_PORT) {
-                eprintln!(
+                super::tell(format_args!(
                     "folio: --base-port {base}: ports from {EPHEMERAL_PORT} on are also given to outgoing \
                      connections and may be in use at some start"
-                );
+                ));
             }
         }
         let segment_bytes = launch.segment_size.map_or(SEGMENT_BYTES, |size| size.0);

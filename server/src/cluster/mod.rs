@@ -6,6 +6,8 @@
 mod child;
 mod layout;
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,25 +62,28 @@ pub async fn run(launch: Launch) -> Result<()> {
     for id in layout.ids() {
         children.push(Child::start(&layout, id, launch.log.as_deref())?);
     }
-    println!("{layout}");
+    tell(&layout);
     let ended = tokio::select! {
         () = &mut told => Ok(()),
         ended = serve(&layout, &launch, &mut children) => ended,
     };
     let running = children.iter_mut().map(Child::is_running).filter(|running| *running).count();
-    println!("stopping {running} nodes");
+    tell(format_args!("stopping {running} nodes"));
     stop(&mut children).await;
     ended
 }
 
 async fn serve(layout: &Layout, launch: &Launch, children: &mut [Child]) -> Result<()> {
     let leader = ready(layout, children).await?;
-    println!("ready: node {leader} leads. RocketMQ clients connect to NameServer {}", layout.namesrv());
-    println!(
+    tell(format_args!(
+        "ready: node {leader} leads. RocketMQ clients connect to NameServer {}",
+        layout.namesrv()
+    ));
+    tell(format_args!(
         "next:  folio topic create orders -n {0}    or    folio cluster status -n {0}",
         layout.namesrv()
-    );
-    println!("       Ctrl-C stops all nodes");
+    ));
+    tell(format_args!("       Ctrl-C stops all nodes"));
     look_after(layout, launch, children).await
 }
 
@@ -125,11 +130,11 @@ async fn look_after(layout: &Layout, launch: &Launch, children: &mut [Child]) ->
         ticks.tick().await;
         for child in children.iter_mut() {
             let Some(how) = child.ended() else { continue };
-            println!("node {} {how}; its log: {}", child.id, child.log.display());
+            tell(format_args!("node {} {how}; its log: {}", child.id, child.log.display()));
             if launch.restart {
                 sleep(RESTART_PAUSE).await;
                 *child = Child::start(layout, child.id, launch.log.as_deref())?;
-                println!("node {} started again", child.id);
+                tell(format_args!("node {} started again", child.id));
             }
         }
         if !children.iter_mut().any(Child::is_running) {
@@ -148,7 +153,7 @@ async fn stop(children: &mut [Child]) {
             sleep(Duration::from_millis(10)).await;
         }
         if child.is_running() {
-            println!("node {} did not stop within {STOP_PATIENCE:?} and is killed", child.id);
+            tell(format_args!("node {} did not stop within {STOP_PATIENCE:?} and is killed", child.id));
             child.kill();
         }
     }
@@ -157,4 +162,9 @@ async fn stop(children: &mut [Child]) {
 /// Where this very program is: the nodes run the same one.
 fn own_binary() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find this program's own file")
+}
+
+/// Prints a line. One that cannot be printed, on a full disk or to nobody, must not end what looks after the nodes.
+fn tell(line: impl Display) {
+    drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -215,3 +215,49 @@ fn a_leader_whose_disk_is_full_hands_over_and_catches_up_once_there_is_room() {
         nodes.status(full).is_some_and(|status| !status.disk_full && status.applied_position >= applied)
     });
 }
+
+/// A log on a full disk: nothing that a node says can be written. It used to end in a panic at its first line.
+#[test]
+fn a_node_whose_output_cannot_be_written_serves() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut node = super::node::Node::start();
+    node.signal("TERM");
+    assert!(node.wait().success(), "{}", node.log());
+    let mut command = folio();
+    command.args(["node", "-c"]).arg(node.dir.path().join("node.toml")).stdout(full()).stderr(full());
+    node.child = command.spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while node.status().is_none_or(|status| status.role != "leader") {
+        assert_eq!(node.child.try_wait().unwrap(), None, "it ended");
+        assert!(Instant::now() < deadline, "it does not lead");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.signal("TERM");
+    assert!(node.wait().success());
+}
+
+/// The same for what looks after the nodes: a line it cannot print must not take a cluster down.
+#[test]
+fn a_cluster_whose_output_cannot_be_written_goes_on() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_ports(40);
+    let mut command = folio();
+    command.args(["cluster", "--nodes", "1", "--segment-size", "16MiB", "--base-port", &port.to_string()]);
+    let mut child = command.arg("--data").arg(dir.path()).stdout(full()).stderr(full()).spawn().unwrap();
+    let leads = |at: u16| {
+        let mut socket = TcpStream::connect(("127.0.0.1", at)).ok()?;
+        let answer = ask(&mut socket, &Frame { code: NODE_STATUS, ..Frame::default() })?;
+        serde_json::from_slice::<NodeStatus>(&answer.body).ok().filter(|status| status.role == "leader")
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while leads(port).is_none() {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended");
+        assert!(Instant::now() < deadline, "no node leads");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // It says that it is ready, that it stops, and ends as it should.
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+    assert!(super::node::wait(&mut child).success());
+}

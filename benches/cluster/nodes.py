@@ -5,6 +5,8 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,10 +20,10 @@ READY_S = 60
 class Nodes:
     """Nodes 1 to `count`, each a process of its own. Ports from `base` to `base` + 50 are used."""
 
-    def __init__(self, folio, base, folder, count=3, flush="sync", link_ms=0.0):
+    def __init__(self, folio, base, folder, count=3, flush="sync", link_ms=0.0, keep=None):
         self.folio, self.base, self.folder = folio, base, folder
         self.ids, self.flush, self.link_ms = range(1, count + 1), flush, link_ms
-        self.processes, self.relay = {}, None
+        self.processes, self.relay, self.keep = {}, None, keep
 
     def __enter__(self):
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -49,7 +51,7 @@ class Nodes:
         local = lambda which, of: f'{which} = "127.0.0.1:{self.port(node, of)}"'
         lines = [f"node_id = {node}", f'data_dir = "{self.folder / str(node)}"']
         lines += ["[listen]", local("namesrv", 0), local("raft", 4), local("broker", 5)]
-        lines += ["[log]", f'flush = "{self.flush}"', 'segment_size = "256MiB"']
+        lines += ["[log]", f'flush = "{self.flush}"', 'segment_size = "256MiB"', *([f'keep_size = "{self.keep}"'] if self.keep else [])]
         for other in self.ids:
             address = lambda which, of: f'{which} = "127.0.0.1:{self.port(other, of)}"'
             lines += ["[[nodes]]", f"id = {other}", address("namesrv", 0), address("raft", 4), address("broker", 5)]
@@ -73,6 +75,20 @@ class Nodes:
                     pass
             time.sleep(0.05)
         raise RuntimeError(f"no leader within {READY_S} s: {self.folder}")
+
+    def until_acknowledged(self, node, topic):
+        """Seconds until a SEND to this node is acknowledged, tried anew every few milliseconds on a connection of its own."""
+        begun = time.monotonic()
+        while time.monotonic() < begun + READY_S:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port(node, 5)), 1) as connection:
+                    while time.monotonic() < begun + READY_S:
+                        if send_once(connection, topic) == 0:
+                            return time.monotonic() - begun
+                        time.sleep(0.002)
+            except OSError:
+                time.sleep(0.002)
+        raise RuntimeError(f"nothing was acknowledged within {READY_S} s: {self.folder}")
 
     def status(self):
         """What each node that answers says of itself."""
@@ -130,6 +146,33 @@ class Nodes:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def forget_all_pages():
+    """Empties the machine's page cache of what is on disk; says whether that is allowed here."""
+    os.sync()
+    try:
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("1")
+    except OSError:
+        return False
+    return True
+
+
+def send_once(connection, topic):
+    """Sends one message of 100 bytes to queue 0: the answer's code, 0 once it is acknowledged."""
+    fields = {"producerGroup": "reach", "topic": topic, "defaultTopic": "TBW102", "defaultTopicQueueNums": "4", "queueId": "0",
+              "sysFlag": "0", "bornTimestamp": str(int(time.time() * 1000)), "flag": "0", "properties": "", "reconsumeTimes": "0",
+              "unitMode": "false", "maxReconsumeTimes": "0", "batch": "false"}
+    header = {"code": 10, "language": "JAVA", "version": 395, "opaque": 1, "flag": 0, "extFields": fields}
+    header, body = json.dumps(header).encode(), b"x" * 100
+    connection.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
+    answer = b""
+    while len(answer) < 8 or len(answer) < 4 + struct.unpack(">I", answer[:4])[0]:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError("the node closed the connection")
+        answer += part
+    return json.loads(answer[8 : 8 + (struct.unpack(">I", answer[4:8])[0] & 0xFFFFFF)])["code"]
 
 
 def result(process, seconds):

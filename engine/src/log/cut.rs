@@ -120,6 +120,22 @@ fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
 /// Copies the bytes from `from` to `end` of a file into a new one, durably but for its name.
 fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) -> io::Result<()> {
     let target = disk.open(to, OpenMode::Create)?;
+    each_part(file, from, end, |at, bytes| target.write_all_at(&[IoSlice::new(bytes)], at - from))?;
+    target.sync_all()
+}
+
+/// Writes the bytes from `from` to `end` of a file once more.
+fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
+    each_part(file, from, end, |at, bytes| file.write_all_at(&[IoSlice::new(bytes)], at))
+}
+
+/// Reads from `from` to `end`, or to the file's end, and hands on each part with where it lies.
+fn each_part(
+    file: &dyn DiskFile,
+    from: u64,
+    end: u64,
+    mut part: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
     let mut at = from;
     while at < end {
@@ -128,23 +144,7 @@ fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) ->
         if read == 0 {
             break;
         }
-        target.write_all_at(&[IoSlice::new(&bytes[..read])], at - from)?;
-        at += read as u64;
-    }
-    target.sync_all()
-}
-
-/// Writes the bytes from `from` to `end` of a file once more.
-fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
-    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
-    let mut at = from;
-    while at < end {
-        let count = bytes.len().min((end - at) as usize);
-        let read = file.read_at(&mut bytes[..count], at)?;
-        if read == 0 {
-            return Ok(());
-        }
-        file.write_all_at(&[IoSlice::new(&bytes[..read])], at)?;
+        part(at, &bytes[..read])?;
         at += read as u64;
     }
     Ok(())

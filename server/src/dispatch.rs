@@ -18,7 +18,7 @@ use crate::request::Request;
 pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
     match request.frame.request_code() {
         Some(code) if forward::needs_leader(code) && !broker.leads() => forward::forward(broker, request),
-        Some(code) if forward::needs_leader(code) => {
+        Some(code) if forward::needs_leader(code) || forward::may_need_leader(code) => {
             route_code(broker, code, forward::armed(broker, request))
         }
         Some(code) => route_code(broker, code, request),

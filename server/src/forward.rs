@@ -131,6 +131,16 @@ pub(crate) const fn needs_leader(code: RequestCode) -> bool {
     )
 }
 
+/// Whether a node that knows less than the leader asks it; see `handlers/absent.rs`.
+pub(crate) const fn may_need_leader(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::GetRouteInfoByTopic
+            | RequestCode::GetTopicConfig
+            | RequestCode::GetSubscriptionGroupConfig
+    )
+}
+
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
 pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
     if let Some(channel) = &request.channel {

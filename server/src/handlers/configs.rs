@@ -1,6 +1,6 @@
 //! Topics and groups as admin tools list them: all topics 21, one topic 351, all groups 201, one group 352.
 //!
-//! From what is applied on this node. Changing them: `topics.rs`, `groups.rs`.
+//! From what is applied on this node; what is not there, the leader is asked for. Changing them: `topics.rs`, `groups.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::broker::{Broker, now_ms};
 use crate::error::ServerError;
+use crate::handlers::absent;
 use crate::request::Request;
 use crate::system;
 
@@ -39,7 +40,10 @@ pub(crate) fn one_topic(broker: &Arc<Broker>, request: Request) {
     };
     match broker.topic(&name) {
         Some(topic) => body_answer(request, &topic_config(&topic)),
-        None => request.reply.fail(ServerError::TopicNotExist(name.to_string())),
+        None => absent::look_again(broker, request, move |broker, request| match broker.topic(&name) {
+            Some(topic) => body_answer(request, &topic_config(&topic)),
+            None => request.reply.fail(ServerError::TopicNotExist(name.to_string())),
+        }),
     }
 }
 
@@ -62,10 +66,13 @@ pub(crate) fn one_group(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header.group,
         Err(error) => return request.reply.fail(error),
     };
-    let group = broker.group.metadata().group(&name).map(group_config);
-    match group {
+    let group = |broker: &Broker, name: &str| broker.group.metadata().group(name).map(group_config);
+    match group(broker, &name) {
         Some(config) => body_answer(request, &config),
-        None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),
+        None => absent::look_again(broker, request, move |broker, request| match group(broker, &name) {
+            Some(config) => body_answer(request, &config),
+            None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),
+        }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What requests mean: one file per family.
 
+mod absent;
 pub(crate) mod clients;
 pub(crate) mod configs;
 pub(crate) mod groups;

@@ -13,6 +13,7 @@ use folio_raft::command::Topic;
 
 use crate::broker::Broker;
 use crate::error::ServerError;
+use crate::handlers::absent;
 use crate::request::Request;
 
 /// 105.
@@ -21,14 +22,21 @@ pub(crate) fn route(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header.topic,
         Err(error) => return request.reply.fail(error),
     };
-    let Some(topic) = routable(broker, &name) else {
-        return request.reply.fail(ServerError::NoRoute(name.to_string()));
-    };
+    match routable(broker, &name) {
+        Some(topic) => found(broker, request, &topic),
+        None => absent::look_again(broker, request, move |broker, request| match routable(broker, &name) {
+            Some(topic) => found(broker, request, &topic),
+            None => request.reply.fail(ServerError::NoRoute(name.to_string())),
+        }),
+    }
+}
+
+fn found(broker: &Broker, request: Request, topic: &Topic) {
     let name = &broker.identity.broker_name;
     let order_topic_conf = topic.order.then(|| format!("{name}:{}", topic.write_queues));
     let route = TopicRouteData {
         order_topic_conf,
-        queue_datas: vec![queue_data(name, &topic)],
+        queue_datas: vec![queue_data(name, topic)],
         broker_datas: vec![broker.broker_data()],
         filter_server_table: BTreeMap::new(),
     };

@@ -7,11 +7,12 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
-    OffsetResponseHeader, PullMessageHeader, PullMessageResponseHeader, QueryConsumerOffsetHeader,
-    SendMessageResponseHeader, UpdateConsumerOffsetHeader, ViewMessageHeader,
+    GetGroupConfigHeader, GetRouteHeader, GetTopicConfigHeader, OffsetResponseHeader, PullMessageHeader,
+    PullMessageResponseHeader, QueryConsumerOffsetHeader, SendMessageResponseHeader,
+    UpdateConsumerOffsetHeader, ViewMessageHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
-use folio_raft::command::{Command, Topic};
+use folio_raft::command::{Command, ConsumerGroup, Topic};
 
 use crate::node::{Node, expect, header, messages, pull_header};
 
@@ -34,6 +35,34 @@ async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
     assert_eq!(messages(&pulled.body).first().map(|message| message.body()), Some(&b"hello"[..]));
     let view = ViewMessageHeader { offset: id.position as i64, topic: None };
     expect(&client.ask(RequestCode::ViewMessageById, &view).await, ResponseCode::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_behind_denies_neither_topic_nor_group() {
+    let nodes = Node::cluster(3).await;
+    let mut clients = [nodes[1].client_of_group().await, nodes[2].client_of_group().await];
+    for number in 0..20 {
+        let (topic, group) = (format!("orders-{number}"), format!("g-{number}"));
+        let leader = &nodes[0].broker.group;
+        leader.execute(Command::PutGroup(ConsumerGroup::new(&group))).await.expect("a group");
+        leader.execute(Command::CreateTopic(Topic::new(&topic, 4))).await.expect("a topic");
+        for client in &mut clients {
+            let route = GetRouteHeader { topic: topic.as_str().into(), accept_standard_json_only: None };
+            expect(&client.ask(RequestCode::GetRouteInfoByTopic, &route).await, ResponseCode::Success);
+            let config = GetTopicConfigHeader { topic: topic.as_str().into(), logical: None };
+            expect(&client.ask(RequestCode::GetTopicConfig, &config).await, ResponseCode::Success);
+            let config = GetGroupConfigHeader { group: group.as_str().into() };
+            expect(
+                &client.ask(RequestCode::GetSubscriptionGroupConfig, &config).await,
+                ResponseCode::Success,
+            );
+        }
+    }
+    for node in &nodes {
+        let mut client = node.client().await;
+        let route = GetRouteHeader { topic: "never-created".into(), accept_standard_json_only: None };
+        expect(&client.ask(RequestCode::GetRouteInfoByTopic, &route).await, ResponseCode::TopicNotExist);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

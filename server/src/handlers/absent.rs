@@ -1,0 +1,31 @@
+//! What to say of a topic or a group that this node does not know.
+//!
+//! A replica is behind for a moment, and whoever was told "created" may ask it next: clients give up at
+//! once on a topic that a NameServer denies. So only a leader that has applied everything acknowledged
+//! denies anything; every other node asks it.
+//!
+//! - `absent.I1`: a topic or group that somebody was told is created is denied by no node.
+
+use std::sync::Arc;
+
+use crate::broker::Broker;
+use crate::forward;
+use crate::request::Request;
+
+/// Serves a request again when its answer is certain: here by `serve` if this node leads, else there.
+pub(crate) fn look_again(
+    broker: &Arc<Broker>,
+    request: Request,
+    serve: impl FnOnce(&Arc<Broker>, Request) + Send + 'static,
+) {
+    if !broker.leads() {
+        return forward::forward(broker, request);
+    }
+    let broker = broker.clone();
+    drop(tokio::spawn(async move {
+        match broker.group.confirm().await {
+            Ok(()) => serve(&broker, request),
+            Err(error) => request.reply.refuse(error),
+        }
+    }));
+}

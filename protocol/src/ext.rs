@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::Name;
+use crate::fields::FieldWriter;
 
 /// Why a typed header could not be read. Refused: the client can mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,7 +208,7 @@ pub trait FieldValue: Sized {
     /// Reads the text; `None` if it is not of this type.
     fn parse(text: &str) -> Option<Self>;
     /// Writes the value under `key`.
-    fn put(&self, key: &str, ext: &mut ExtFields);
+    fn put(&self, key: &str, out: &mut impl FieldWriter);
 }
 
 /// Reads one field's text: `None` if it counts as absent.
@@ -230,8 +231,8 @@ macro_rules! integers {
             fn parse(text: &str) -> Option<Self> {
                 text.parse().ok()
             }
-            fn put(&self, key: &str, ext: &mut ExtFields) {
-                ext.insert_display(key, self);
+            fn put(&self, key: &str, out: &mut impl FieldWriter) {
+                out.number(key, i64::from(*self));
             }
         }
     )+};
@@ -249,8 +250,8 @@ impl FieldValue for bool {
             _ => None,
         }
     }
-    fn put(&self, key: &str, ext: &mut ExtFields) {
-        ext.insert(key, if *self { "true" } else { "false" });
+    fn put(&self, key: &str, out: &mut impl FieldWriter) {
+        out.text(key, if *self { "true" } else { "false" });
     }
 }
 
@@ -260,8 +261,8 @@ impl FieldValue for String {
     fn parse(text: &str) -> Option<Self> {
         Some(text.to_owned())
     }
-    fn put(&self, key: &str, ext: &mut ExtFields) {
-        ext.insert(key, self);
+    fn put(&self, key: &str, out: &mut impl FieldWriter) {
+        out.text(key, self);
     }
 }
 
@@ -271,8 +272,8 @@ impl FieldValue for Name {
     fn parse(text: &str) -> Option<Self> {
         Some(Name::from(text))
     }
-    fn put(&self, key: &str, ext: &mut ExtFields) {
-        ext.insert(key, self);
+    fn put(&self, key: &str, out: &mut impl FieldWriter) {
+        out.text(key, self);
     }
 }
 

@@ -29,13 +29,20 @@ pub struct OffsetMessageId {
     pub position: u64,
 }
 
-impl fmt::Display for OffsetMessageId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl OffsetMessageId {
+    /// Its text, on the stack.
+    pub(crate) fn hex(&self) -> Hex {
         let mut id = Hex::new();
         id.put_ip(self.host.ip());
         id.put(&u32::from(self.host.port()).to_be_bytes());
         id.put(&self.position.to_be_bytes());
-        out.write_str(id.as_str())
+        id
+    }
+}
+
+impl fmt::Display for OffsetMessageId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.hex().as_str())
     }
 }
 
@@ -105,7 +112,7 @@ fn day_of_month(days: u64) -> u64 {
 }
 
 /// Hex digits on the stack, enough for the longest id.
-struct Hex {
+pub(crate) struct Hex {
     digits: [u8; OFFSET_ID_V6_CHARS],
     used: usize,
 }
@@ -131,7 +138,7 @@ impl Hex {
         }
     }
 
-    fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.digits[..self.used]).unwrap_or_default()
     }
 }

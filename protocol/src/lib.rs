@@ -8,6 +8,7 @@
 //! | [`batch`] | the body of SEND_BATCH_MESSAGE |
 //! | [`frame`] | remoting frames with JSON or binary headers |
 //! | [`ext`] | the named strings of a header |
+//! | [`fields`] | the same on their way out, without a list |
 //! | [`header`] | typed request and response headers |
 //! | [`body`] | JSON bodies: routes, heartbeats, topic and group configs |
 //! | [`code`] | request, response and language codes |
@@ -28,6 +29,7 @@ pub mod batch;
 pub mod body;
 pub mod code;
 pub mod ext;
+pub mod fields;
 pub mod flags;
 pub mod frame;
 pub mod header;

@@ -6,8 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 use folio_protocol::code::ResponseCode;
+use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, Serialization};
-use folio_protocol::header::Header;
 use folio_raft::proposal::ProposeError;
 use tokio::sync::oneshot;
 
@@ -64,7 +64,7 @@ impl Reply {
     }
 
     /// SUCCESS with a typed header.
-    pub fn ok(self, header: &impl Header, body: impl Into<Bytes>) {
+    pub fn ok(self, header: &impl Fields, body: impl Into<Bytes>) {
         self.answer(ResponseCode::Success, None, header, body);
     }
 
@@ -85,21 +85,21 @@ impl Reply {
         self,
         code: ResponseCode,
         remark: Option<String>,
-        header: &impl Header,
+        header: &impl Fields,
         body: impl Into<Bytes>,
     ) {
-        let mut frame = self.frame(code).with_header(header).with_body(body);
+        let mut frame = self.frame(code).with_body(body);
         frame.remark = remark;
-        self.send(frame);
+        self.send_with(frame, header);
     }
 
     /// Any code with a typed header and a body of many slices, which are written uncopied.
-    pub fn parts(mut self, code: ResponseCode, header: &impl Header, parts: Vec<Bytes>) {
-        let head = self.frame(code).with_header(header);
+    pub fn parts(mut self, code: ResponseCode, header: &impl Fields, parts: Vec<Bytes>) {
+        let head = self.frame(code);
         match self.to.take() {
             _ if self.oneway => self.silence(),
             Some(To::Client(channel)) => {
-                if let Err(error) = channel.push_parts(&head, parts) {
+                if let Err(error) = channel.push_parts(&head, header, parts) {
                     self.to = Some(To::Client(channel));
                     self.error(
                         ResponseCode::SystemError,
@@ -111,7 +111,7 @@ impl Reply {
                 let mut body = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
                 parts.iter().for_each(|part| body.extend_from_slice(part));
                 self.to = to;
-                self.send(head.with_body(body.freeze()));
+                self.send_with(head.with_body(body.freeze()), header);
             }
         }
     }
@@ -157,19 +157,25 @@ impl Reply {
     }
 
     /// Sends a frame made by [`Reply::frame`].
-    pub fn send(mut self, frame: Frame) {
+    pub fn send(self, mut frame: Frame) {
+        let fields = std::mem::take(&mut frame.ext);
+        self.send_with(frame, &fields);
+    }
+
+    /// Sends a frame without fields of its own, with these.
+    fn send_with(mut self, frame: Frame, fields: &impl Fields) {
         if self.oneway {
             return self.silence();
         }
         match self.to.take() {
             Some(To::Client(channel)) => {
-                if let Err(error) = channel.push(&frame) {
+                if let Err(error) = channel.push_with(&frame, fields) {
                     let remark = format!("the answer does not fit a frame: {error}");
                     let refused = self.frame(ResponseCode::SystemError).with_remark(remark);
                     drop(channel.push(&refused));
                 }
             }
-            Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame))),
+            Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields)))),
             None => {}
         }
     }

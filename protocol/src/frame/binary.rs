@@ -15,6 +15,7 @@ use bytes::{BufMut, BytesMut};
 use super::{Frame, FrameError, Serialization};
 use crate::code::LanguageCode;
 use crate::ext::{ExtFields, Span};
+use crate::fields::{FieldWriter, Fields};
 
 /// Reads a header; the frame's body stays empty.
 pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
@@ -78,12 +79,15 @@ fn gather(text: &mut Vec<u8>, part: &[u8]) -> Span {
 
 /// Writes the header, or nothing and `false` if a number or a key does not fit.
 pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
+    encode_with(frame, &frame.ext, out)
+}
+
+/// The same with `fields` in place of the frame's own.
+pub(super) fn encode_with(frame: &Frame, fields: &impl Fields, out: &mut BytesMut) -> bool {
     let (Ok(code), Ok(version)) = (i16::try_from(frame.code), i16::try_from(frame.version)) else {
         return false;
     };
-    if frame.ext.iter().any(|(key, _)| key.len() > i16::MAX as usize) {
-        return false;
-    }
+    let header = out.len();
     out.put_i16(code);
     out.put_u8(frame.language.byte());
     out.put_i16(version);
@@ -92,14 +96,30 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) -> bool {
     put_long_text(frame.remark.as_deref().unwrap_or(""), out);
     let start = out.len();
     out.put_u32(0);
-    for (key, value) in frame.ext.iter() {
-        out.put_u16(key.len() as u16);
-        out.put_slice(key.as_bytes());
-        put_long_text(value, out);
+    let mut writer = Writer { out, fits: true };
+    fields.write(&mut writer);
+    if !writer.fits {
+        out.truncate(header);
+        return false;
     }
     let ext_bytes = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&ext_bytes.to_be_bytes());
     true
+}
+
+struct Writer<'a> {
+    out: &'a mut BytesMut,
+    /// Whether every key so far has a length of 16 bits.
+    fits: bool,
+}
+
+impl FieldWriter for Writer<'_> {
+    fn text(&mut self, key: &str, value: &str) {
+        self.fits &= key.len() <= i16::MAX as usize;
+        self.out.put_u16(key.len() as u16);
+        self.out.put_slice(key.as_bytes());
+        put_long_text(value, self.out);
+    }
 }
 
 /// A text past 4 GiB would wrap its length, but the frame's limit refuses it afterwards.

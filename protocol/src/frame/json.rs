@@ -7,11 +7,11 @@
 //! Nested values where a text belongs are skipped. Nothing recurses, so depth costs no stack.
 
 use bytes::{BufMut, BytesMut};
-use std::fmt::Write;
 
 use super::{Frame, FrameError, Serialization};
 use crate::code::LanguageCode;
 use crate::ext::{ExtFields, Span};
+use crate::fields::{Digits, FieldWriter, Fields};
 
 /// Reads a header; the frame's body stays empty.
 pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
@@ -47,40 +47,65 @@ pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
 
 /// Writes the header.
 pub fn encode(frame: &Frame, out: &mut BytesMut) {
-    put(out, format_args!("{{\"code\":{},\"extFields\":{{", frame.code));
-    for (index, (key, value)) in frame.ext.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        put_text(key, out);
-        out.put_u8(b':');
-        put_text(value, out);
-    }
-    put(
-        out,
-        format_args!(
-            "}},\"flag\":{},\"language\":\"{}\",\"opaque\":{}",
-            frame.flag,
-            frame.language.name(),
-            frame.opaque
-        ),
-    );
+    encode_with(frame, &frame.ext, out);
+}
+
+/// The same with `fields` in place of the frame's own.
+pub(super) fn encode_with(frame: &Frame, fields: &impl Fields, out: &mut BytesMut) {
+    out.put_slice(b"{\"code\":");
+    put_integer(frame.code, out);
+    out.put_slice(b",\"extFields\":{");
+    fields.write(&mut Writer { out, is_first: true });
+    out.put_slice(b"},\"flag\":");
+    put_integer(frame.flag, out);
+    out.put_slice(b",\"language\":\"");
+    out.put_slice(frame.language.name().as_bytes());
+    out.put_slice(b"\",\"opaque\":");
+    put_integer(frame.opaque, out);
     if let Some(remark) = &frame.remark {
         out.put_slice(b",\"remark\":");
         put_text(remark, out);
     }
-    put(out, format_args!(",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":{}}}", frame.version));
+    out.put_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
+    put_integer(frame.version, out);
+    out.put_u8(b'}');
 }
 
-fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
-    // BytesMut refuses only lengths beyond memory.
-    let _ = out.write_fmt(text);
+struct Writer<'a> {
+    out: &'a mut BytesMut,
+    is_first: bool,
+}
+
+impl FieldWriter for Writer<'_> {
+    fn text(&mut self, key: &str, value: &str) {
+        if !std::mem::take(&mut self.is_first) {
+            self.out.put_u8(b',');
+        }
+        put_text(key, self.out);
+        self.out.put_u8(b':');
+        put_text(value, self.out);
+    }
+}
+
+fn put_integer(value: i32, out: &mut BytesMut) {
+    out.put_slice(Digits::of(value.into()).as_bytes());
 }
 
 fn put_text(text: &str, out: &mut BytesMut) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.put_u8(b'"');
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.put_u8(b'"');
+    // Without an early end the compiler looks at many bytes at once; almost no text has anything to escape.
+    if bytes.iter().fold(false, |found, byte| found | is_escaped(*byte)) {
+        put_escaped(bytes, out);
+    } else {
+        out.put_slice(bytes);
+    }
+    out.put_u8(b'"');
+}
+
+fn put_escaped(bytes: &[u8], out: &mut BytesMut) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut plain = 0;
     while let Some(length) = bytes[plain..].iter().position(|byte| is_escaped(*byte)) {
         let at = plain + length;
@@ -99,7 +124,6 @@ fn put_text(text: &str, out: &mut BytesMut) {
         }
     }
     out.put_slice(&bytes[plain..]);
-    out.put_u8(b'"');
 }
 
 const fn is_escaped(byte: u8) -> bool {

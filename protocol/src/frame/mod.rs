@@ -21,6 +21,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::code::{LanguageCode, RequestCode, ResponseCode};
 use crate::ext::ExtFields;
+use crate::fields::Fields;
 use crate::header::Header;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
 
@@ -153,8 +154,8 @@ impl Frame {
 
     /// This frame with a typed header's fields added.
     #[must_use]
-    pub fn with_header(mut self, header: &impl Header) -> Self {
-        header.to_ext(&mut self.ext);
+    pub fn with_header(mut self, header: &impl Fields) -> Self {
+        header.write(&mut self.ext);
         self
     }
 
@@ -216,7 +217,13 @@ impl Frame {
 
     /// Appends the whole frame to `out`. On error `out` is as it was.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), FrameError> {
-        self.encode_head(self.body.len(), out)?;
+        self.encode_with(&self.ext, out)
+    }
+
+    /// The same with `fields` in place of the frame's own: a typed header is written without being
+    /// made a list of fields first.
+    pub fn encode_with(&self, fields: &impl Fields, out: &mut BytesMut) -> Result<(), FrameError> {
+        self.encode_head_with(fields, self.body.len(), out)?;
         out.extend_from_slice(&self.body);
         Ok(())
     }
@@ -224,10 +231,20 @@ impl Frame {
     /// Appends everything but the body, whose `body_bytes` the caller writes after it (a pull's
     /// answer is many slices of the log). On error `out` is as it was.
     pub fn encode_head(&self, body_bytes: usize, out: &mut BytesMut) -> Result<(), FrameError> {
+        self.encode_head_with(&self.ext, body_bytes, out)
+    }
+
+    /// The same with `fields` in place of the frame's own.
+    pub fn encode_head_with(
+        &self,
+        fields: &impl Fields,
+        body_bytes: usize,
+        out: &mut BytesMut,
+    ) -> Result<(), FrameError> {
         let start = out.len();
         out.reserve(512);
         out.put_bytes(0, PREFIX_BYTES);
-        let serialization = self.write_header(out);
+        let serialization = self.write_header(fields, out);
         let header_bytes = out.len() - start - PREFIX_BYTES;
         let frame_bytes = (PREFIX_BYTES + header_bytes).saturating_add(body_bytes);
         if frame_bytes > FRAME_BYTES_MAX || header_bytes > FRAME_HEADER_BYTES_MAX {
@@ -244,11 +261,11 @@ impl Frame {
 
     /// Writes the header, binary if asked for and possible: a binary header has 16 bits for the
     /// code, which POP's codes exceed, and clients read either by the header word.
-    fn write_header(&self, out: &mut BytesMut) -> Serialization {
-        if self.serialization == Serialization::Rocketmq && binary::encode(self, out) {
+    fn write_header(&self, fields: &impl Fields, out: &mut BytesMut) -> Serialization {
+        if self.serialization == Serialization::Rocketmq && binary::encode_with(self, fields, out) {
             return Serialization::Rocketmq;
         }
-        json::encode(self, out);
+        json::encode_with(self, fields, out);
         Serialization::Json
     }
 }

@@ -11,6 +11,7 @@ mod pull;
 mod query;
 mod route;
 mod send;
+mod send_answer;
 mod topic;
 mod transaction;
 
@@ -39,6 +40,7 @@ pub use route::GetRouteHeader;
 pub use send::{
     DEFAULT_REGION, PushReplyHeader, SendMessageHeader, SendMessageResponseHeader, SendMessageV1,
 };
+pub use send_answer::SendAnswer;
 pub use topic::{
     CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, GetGroupConfigHeader, GetTopicConfigHeader,
 };
@@ -46,13 +48,16 @@ pub use transaction::{CheckTransactionStateHeader, EndTransactionHeader};
 
 pub use crate::ext::HeaderError;
 use crate::ext::{ExtFields, FieldValue};
+use crate::fields::{FieldWriter, Fields};
 
 /// A typed header.
-pub trait Header: Sized {
+pub trait Header: Fields + Sized {
     /// Reads it from ext fields; other fields are ignored.
     fn from_ext(ext: &ExtFields) -> Result<Self, HeaderError>;
     /// Adds its fields.
-    fn to_ext(&self, ext: &mut ExtFields);
+    fn to_ext(&self, ext: &mut ExtFields) {
+        self.write(ext);
+    }
 }
 
 /// A header without fields.
@@ -63,21 +68,24 @@ impl Header for NoHeader {
     fn from_ext(_ext: &ExtFields) -> Result<Self, HeaderError> {
         Ok(Self)
     }
-    fn to_ext(&self, _ext: &mut ExtFields) {}
+}
+
+impl Fields for NoHeader {
+    fn write(&self, _out: &mut impl FieldWriter) {}
 }
 
 /// How one field of a header is read and written; its type decides.
 pub(crate) trait HeaderField: Sized {
     fn read(ext: &ExtFields, key: &'static str) -> Result<Self, HeaderError>;
-    fn write(&self, key: &'static str, ext: &mut ExtFields);
+    fn write(&self, key: &'static str, out: &mut impl FieldWriter);
 }
 
 impl<T: FieldValue> HeaderField for T {
     fn read(ext: &ExtFields, key: &'static str) -> Result<Self, HeaderError> {
         ext.required(key)
     }
-    fn write(&self, key: &'static str, ext: &mut ExtFields) {
-        self.put(key, ext);
+    fn write(&self, key: &'static str, out: &mut impl FieldWriter) {
+        self.put(key, out);
     }
 }
 
@@ -85,9 +93,9 @@ impl<T: FieldValue> HeaderField for Option<T> {
     fn read(ext: &ExtFields, key: &'static str) -> Result<Self, HeaderError> {
         ext.optional(key)
     }
-    fn write(&self, key: &'static str, ext: &mut ExtFields) {
+    fn write(&self, key: &'static str, out: &mut impl FieldWriter) {
         if let Some(value) = self {
-            value.put(key, ext);
+            value.put(key, out);
         }
     }
 }
@@ -107,8 +115,11 @@ macro_rules! header {
             fn from_ext(ext: &crate::ext::ExtFields) -> Result<Self, crate::header::HeaderError> {
                 Ok(Self { $($field: crate::header::header!(@read ext, $key, $type $(, $default)?),)+ })
             }
-            fn to_ext(&self, ext: &mut crate::ext::ExtFields) {
-                $(crate::header::HeaderField::write(&self.$field, $key, ext);)+
+        }
+
+        impl crate::fields::Fields for $kind {
+            fn write(&self, out: &mut impl crate::fields::FieldWriter) {
+                $(crate::header::HeaderField::write(&self.$field, $key, out);)+
             }
         }
     };

@@ -3,6 +3,7 @@
 use super::{Header, HeaderError, header};
 use crate::Name;
 use crate::ext::{ExtFields, FieldValue, parse_field};
+use crate::fields::{FieldWriter, Fields};
 
 /// The region answers and messages carry when none is configured.
 pub const DEFAULT_REGION: &str = "DefaultRegion";
@@ -118,10 +119,12 @@ impl Header for SendMessageHeader {
             broker_name: found.broker_name,
         })
     }
+}
 
+impl Fields for SendMessageHeader {
     /// Writes the one-letter names of 310 and 320.
-    fn to_ext(&self, ext: &mut ExtFields) {
-        self.put(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"], ext);
+    fn write(&self, out: &mut impl FieldWriter) {
+        self.put(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"], out);
     }
 }
 
@@ -131,23 +134,23 @@ impl SendMessageHeader {
         SendMessageV1(self)
     }
 
-    fn put(&self, keys: &[&'static str; 14], ext: &mut ExtFields) {
+    fn put(&self, keys: &[&'static str; 14], out: &mut impl FieldWriter) {
         use super::HeaderField;
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = keys;
-        self.producer_group.write(a, ext);
-        self.topic.write(b, ext);
-        self.default_topic.write(c, ext);
-        self.default_topic_queue_nums.write(d, ext);
-        self.queue_id.write(e, ext);
-        self.sys_flag.write(f, ext);
-        self.born_timestamp.write(g, ext);
-        self.flag.write(h, ext);
-        self.properties.write(i, ext);
-        self.reconsume_times.write(j, ext);
-        self.unit_mode.write(k, ext);
-        self.max_reconsume_times.write(l, ext);
-        self.batch.write(m, ext);
-        self.broker_name.write(n, ext);
+        self.producer_group.write(a, out);
+        self.topic.write(b, out);
+        self.default_topic.write(c, out);
+        self.default_topic_queue_nums.write(d, out);
+        self.queue_id.write(e, out);
+        self.sys_flag.write(f, out);
+        self.born_timestamp.write(g, out);
+        self.flag.write(h, out);
+        self.properties.write(i, out);
+        self.reconsume_times.write(j, out);
+        self.unit_mode.write(k, out);
+        self.max_reconsume_times.write(l, out);
+        self.batch.write(m, out);
+        self.broker_name.write(n, out);
     }
 }
 
@@ -159,8 +162,10 @@ impl Header for SendMessageV1 {
     fn from_ext(ext: &ExtFields) -> Result<Self, HeaderError> {
         SendMessageHeader::from_ext(ext).map(Self)
     }
+}
 
-    fn to_ext(&self, ext: &mut ExtFields) {
+impl Fields for SendMessageV1 {
+    fn write(&self, out: &mut impl FieldWriter) {
         const KEYS: [&str; 14] = [
             "producerGroup",
             "topic",
@@ -177,7 +182,7 @@ impl Header for SendMessageV1 {
             "batch",
             "bname",
         ];
-        self.0.put(&KEYS, ext);
+        self.0.put(&KEYS, out);
     }
 }
 

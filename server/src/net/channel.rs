@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -128,20 +129,30 @@ impl Channel {
 
     /// Queues a frame. Fails only if the frame cannot be one; a closed connection swallows it.
     pub fn push(&self, frame: &Frame) -> Result<(), FrameError> {
+        self.push_with(frame, &frame.ext)
+    }
+
+    /// The same with `fields` in place of the frame's own.
+    pub fn push_with(&self, frame: &Frame, fields: &impl Fields) -> Result<(), FrameError> {
         if frame.body.len() >= BODY_BY_REFERENCE_BYTES {
-            return self.push_parts(frame, vec![frame.body.clone()]);
+            return self.push_parts(frame, fields, vec![frame.body.clone()]);
         }
         let mut encoded = Ok(());
-        let pushed = self.0.outgoing.push(|tail| encoded = frame.encode(tail));
+        let pushed = self.0.outgoing.push(|tail| encoded = frame.encode_with(fields, tail));
         self.after_push(pushed);
         encoded
     }
 
-    /// Queues `head` with `parts` as its body, uncopied. The frame's own body is ignored.
-    pub fn push_parts(&self, head: &Frame, parts: Vec<Bytes>) -> Result<(), FrameError> {
+    /// Queues `head` with `fields`, and `parts` as its body, uncopied. The frame's own fields and body are ignored.
+    pub fn push_parts(
+        &self,
+        head: &Frame,
+        fields: &impl Fields,
+        parts: Vec<Bytes>,
+    ) -> Result<(), FrameError> {
         let body_bytes = parts.iter().map(Bytes::len).sum();
         let mut buffer = bytes::BytesMut::new();
-        head.encode_head(body_bytes, &mut buffer)?;
+        head.encode_head_with(fields, body_bytes, &mut buffer)?;
         let pushed = self.0.outgoing.push_parts(|tail| tail.extend_from_slice(&buffer), parts);
         self.after_push(pushed);
         Ok(())

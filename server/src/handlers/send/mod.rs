@@ -16,13 +16,11 @@ mod check;
 mod message;
 mod stored;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use folio_protocol::code::RequestCode;
-use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
-use folio_protocol::ids::OffsetMessageId;
+use folio_protocol::header::{Header, SendAnswer, SendMessageHeader};
 use folio_protocol::message::NewMessage;
 use folio_raft::command::Topic;
 use folio_raft::proposal::{Proposal, Receipt};
@@ -121,7 +119,7 @@ fn propose(
     let answerer = broker.clone();
     let reply = request.reply;
     let reply = Box::new(move |outcome| match outcome {
-        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id), Bytes::new()),
+        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id.as_deref()), Bytes::new()),
         Err(error) => reply.refuse(error),
     });
     if let Err((proposal, error)) = broker.group.propose(Proposal { messages, once: true, reply }) {
@@ -129,28 +127,14 @@ fn propose(
     }
 }
 
-fn answer(broker: &Broker, receipt: &Receipt, transaction_id: Option<String>) -> SendMessageResponseHeader {
-    let host = receipt.store_host.unwrap_or(broker.identity.store_host);
-    SendMessageResponseHeader {
-        msg_id: message_ids(host, &receipt.positions),
+fn answer<'a>(broker: &'a Broker, receipt: &'a Receipt, transaction_id: Option<&'a str>) -> SendAnswer<'a> {
+    SendAnswer {
+        host: receipt.store_host.unwrap_or(broker.identity.store_host),
+        positions: &receipt.positions,
         queue_id: receipt.queue_id as i32,
         queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
         transaction_id,
-        batch_uniq_id: None,
-        recall_handle: None,
-        region_id: broker.settings.region.clone(),
+        region_id: &broker.settings.region,
         trace_on: broker.settings.trace_on,
     }
-}
-
-/// The offset ids of the messages, joined by commas.
-fn message_ids(host: SocketAddr, positions: &[u64]) -> String {
-    use std::fmt::Write;
-    let mut ids = String::with_capacity(positions.len() * 33);
-    for (at, position) in positions.iter().enumerate() {
-        let comma = if at > 0 { "," } else { "" };
-        // Writing to a String cannot fail.
-        let _ = write!(ids, "{comma}{}", OffsetMessageId { host, position: *position });
-    }
-    ids
 }

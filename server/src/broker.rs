@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
 use crate::error::ServerError;
-use crate::forward::Forwards;
+use crate::forward::{self, Forwards};
 use crate::handlers::clients::tell;
 use crate::handlers::{HandlerState, Parked};
 use crate::net::{Channel, Service};
@@ -113,7 +113,8 @@ impl Service for Arc<Broker> {
     fn request(&self, channel: &Channel, frame: Frame) {
         let frame = Arc::new(frame);
         let reply = Reply::to_client(channel.clone(), &frame);
-        if !channel.takes_requests() {
+        // forward.I3: the new leader answers a question for an offset.
+        if !channel.takes_requests() && !forward::is_offset_query(&frame) {
             channel.note_refused();
             return reply.fail(ServerError::Stopping);
         }

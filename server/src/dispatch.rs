@@ -3,8 +3,10 @@
 //! NameServer ports and broker ports share it: a client may ask any port of any node anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_raft::proposal::ProposeError;
 
 use crate::broker::Broker;
 use crate::forward;
@@ -14,14 +16,17 @@ use crate::handlers::{
 };
 use crate::request::Request;
 
+/// How long a request waits for a new leader to apply what its predecessors acknowledged.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Serves a request here, or brings it to the leader if only the leader may serve it.
 pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
     match request.frame.request_code() {
         Some(code) if forward::needs_leader(code) && !broker.leads() => forward::forward(broker, request),
         Some(code) if forward::needs_leader(code) || forward::may_need_leader(code) => {
-            route_code(broker, code, forward::armed(broker, request))
+            serve(broker, code, forward::armed(broker, request))
         }
-        Some(code) => route_code(broker, code, request),
+        Some(code) => serve(broker, code, request),
         None => own(broker, request),
     }
 }
@@ -39,9 +44,26 @@ fn own(broker: &Arc<Broker>, request: Request) {
 /// Serves a request on this node, whoever leads.
 pub(crate) fn route(broker: &Arc<Broker>, request: Request) {
     match request.frame.request_code() {
-        Some(code) => route_code(broker, code, request),
+        Some(code) => serve(broker, code, request),
         None => unsupported(request),
     }
+}
+
+/// A new leader is asked for what its predecessors acknowledged before it has applied it: it would deny what exists, and
+/// tell old offsets (absent.I1).
+fn serve(broker: &Arc<Broker>, code: RequestCode, request: Request) {
+    if !broker.group.is_settling() || !forward::asks_for_state(code) {
+        return route_code(broker, code, request);
+    }
+    let broker = broker.clone();
+    drop(tokio::spawn(async move {
+        let settled = broker.group.settle(SETTLE_PATIENCE).await;
+        if settled && (broker.leads() || !forward::needs_leader(code)) {
+            route_code(&broker, code, request);
+        } else {
+            request.reply.refuse(ProposeError::NotLeader { leader: None });
+        }
+    }));
 }
 
 #[rustfmt::skip]

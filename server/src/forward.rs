@@ -21,8 +21,11 @@
 //! | frame | rest | the answer |
 //!
 //! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
-//! handed out again only if it certainly was not proposed; an unknown outcome is told, not retried.
+//! handed out again only if it certainly was not proposed, or changes nothing; an unknown outcome is told,
+//! not retried. forward.I3: a question for a group's offset hears no error while its client waits.
 //! `turns.I1`: nor if it is a commit and a later one has come for its queue.
+
+mod codes;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,13 +33,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use folio_protocol::code::RequestCode;
+use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_raft::group::CallError;
 use folio_raft::status::{Role, Status};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
+use self::codes::changes_nothing;
+pub(crate) use self::codes::{asks_for_state, may_need_leader, needs_leader};
 use crate::broker::Broker;
 use crate::dispatch;
 use crate::error::ServerError;
@@ -48,6 +53,9 @@ use crate::turns::{Order, Turn, Turns};
 
 /// How long a request waits for a leader: several elections.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a group's offset. RocketMQ 4, its C++ client and its Go client take every error for "this group has no
+/// offset" and go to a queue's start or end; so an error comes only after they have stopped waiting (5 s).
+pub(crate) const OFFSET_PATIENCE: Duration = Duration::from_secs(6);
 /// How long the leader may take to answer: what clients wait, and then some.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same on a node that stops: it has to answer before it closes its connections.
@@ -95,50 +103,14 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// Whether only the leader may answer: what proposes, and what must see every proposal before it.
-pub(crate) const fn needs_leader(code: RequestCode) -> bool {
-    matches!(
-        code,
-        RequestCode::SendMessage
-            | RequestCode::SendMessageV2
-            | RequestCode::SendBatchMessage
-            | RequestCode::SendReplyMessage
-            | RequestCode::SendReplyMessageV2
-            | RequestCode::ConsumerSendMessageBack
-            | RequestCode::EndTransaction
-            | RequestCode::RecallMessage
-            | RequestCode::QueryConsumerOffset
-            | RequestCode::UpdateConsumerOffset
-            | RequestCode::GetMaxOffset
-            | RequestCode::GetMinOffset
-            | RequestCode::SearchOffsetByTimestamp
-            | RequestCode::GetEarliestMessageStoreTime
-            | RequestCode::LockBatchMq
-            | RequestCode::UnlockBatchMq
-            | RequestCode::UpdateAndCreateTopic
-            | RequestCode::UpdateAndCreateTopicList
-            | RequestCode::DeleteTopicInBroker
-            | RequestCode::DeleteTopicInNamesrv
-            | RequestCode::UpdateAndCreateSubscriptionGroup
-            | RequestCode::UpdateAndCreateSubscriptionGroupList
-            | RequestCode::DeleteSubscriptionGroup
-            | RequestCode::InvokeBrokerToResetOffset
-            | RequestCode::CloneGroupOffset
-            | RequestCode::PopMessage
-            | RequestCode::AckMessage
-            | RequestCode::BatchAckMessage
-            | RequestCode::ChangeMessageInvisibleTime
-    )
+/// Whether a client takes a refusal of it for an answer.
+pub(crate) fn is_offset_query(frame: &Frame) -> bool {
+    frame.request_code() == Some(RequestCode::QueryConsumerOffset)
 }
 
-/// Whether a node that knows less than the leader asks it; see `handlers/absent.rs`.
-pub(crate) const fn may_need_leader(code: RequestCode) -> bool {
-    matches!(
-        code,
-        RequestCode::GetRouteInfoByTopic
-            | RequestCode::GetTopicConfig
-            | RequestCode::GetSubscriptionGroupConfig
-    )
+/// When a request that came now is told that there is no leader.
+fn deadline(frame: &Frame) -> Instant {
+    Instant::now() + if is_offset_query(frame) { OFFSET_PATIENCE } else { LEADER_PATIENCE }
 }
 
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
@@ -151,7 +123,7 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
             frame: request.frame.clone(),
             remote: request.remote,
             channel: channel.clone(),
-            deadline: Instant::now() + LEADER_PATIENCE,
+            deadline: deadline(&request.frame),
             tried_here: true,
             turn,
         };
@@ -166,17 +138,27 @@ pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
         // forward.I1: it was forwarded here by a node that believed we lead.
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
     };
-    let deadline = Instant::now() + LEADER_PATIENCE;
+    let deadline = deadline(&frame);
     let turn = broker.forwards.turns.take(&frame);
     again(Retry { broker: broker.clone(), frame, remote, channel, deadline, tried_here: false, turn }, reply);
 }
 
 /// Hands a request out that was certainly not proposed yet.
 pub(crate) fn again(retry: Retry, reply: Reply) {
-    let Ok(permit) = retry.broker.forwards.under_way.clone().try_acquire_owned() else {
+    let under_way = retry.broker.forwards.under_way.clone();
+    let permit = under_way.clone().try_acquire_owned().ok();
+    if permit.is_none() && !is_offset_query(&retry.frame) {
         return reply.fail(ServerError::ForwardBusy);
-    };
+    }
     tokio::spawn(async move {
+        let permit = match permit {
+            Some(permit) => Some(permit),
+            // forward.I3
+            None => {
+                let acquired = tokio::time::timeout_at(retry.deadline, under_way.acquire_owned()).await;
+                acquired.ok().and_then(Result::ok)
+            }
+        };
         bring(retry, reply).await;
         drop(permit);
     });
@@ -186,6 +168,7 @@ async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
     let request = encode_request(retry.turn.as_ref().map(Turn::order), retry.remote, &retry.frame);
+    let repeatable = retry.frame.request_code().is_some_and(changes_nothing);
     let mut stops = None;
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -201,9 +184,12 @@ async fn bring(retry: Retry, reply: Reply) {
         }
         if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
             match ask(&broker, leader, &request).await {
+                // It is on its way out, or cannot reach the others: whoever follows it will know.
+                Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
                 Asked::Answered(frame) => return reply.relay(frame),
                 Asked::Silent => return reply.done(),
                 Asked::NotProposed => {}
+                Asked::Unknown(why) if repeatable => tracing::debug!(leader, "asked again: {why}"),
                 Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
             }
         }
@@ -219,6 +205,10 @@ async fn bring(retry: Retry, reply: Reply) {
         let patience = RETRY_AFTER.min(deadline.saturating_duration_since(Instant::now()));
         drop(tokio::time::timeout(patience, status.changed()).await);
     }
+}
+
+fn is_unavailable(frame: &Frame) -> bool {
+    frame.code == ResponseCode::ServiceNotAvailable.code()
 }
 
 /// Whether this node leads, and who does. One look at one status: looking again (`Broker::leads`) while
@@ -342,7 +332,7 @@ fn encode_answer(answer: Answer) -> Bytes {
 }
 
 fn frame_too_large(frame: &Frame, why: &str) -> Frame {
-    let code = folio_protocol::code::ResponseCode::SystemError;
+    let code = ResponseCode::SystemError;
     Frame::response(frame.opaque, frame.serialization, code)
         .with_remark(format!("the answer does not fit a frame: {why}"))
 }
@@ -364,7 +354,6 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use folio_protocol::code::ResponseCode;
     use folio_protocol::frame::Serialization;
 
     fn status() -> Status {

@@ -4,6 +4,7 @@
 //! its predecessor acknowledged, or it was replaced and does not know it yet. [`Group::confirm`] rules out
 //! both, without a write: the ReadIndex of the Raft thesis (§6.4).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
@@ -11,11 +12,32 @@ use openraft::errors::{LinearizableReadError, RaftError};
 
 use super::Group;
 use crate::proposal::ProposeError;
+use crate::status::Role;
 
 /// How long a quorum may take to confirm the leader: several elections.
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
+/// How often a new leader looks whether it has applied what its predecessors left.
+const SETTLE_POLL: Duration = Duration::from_millis(1);
 
 impl Group {
+    /// Whether this node leads and has yet to apply what was acknowledged before it was elected.
+    pub fn is_settling(&self) -> bool {
+        let status = self.0.status.borrow();
+        // A leader's first entry of its own follows all earlier ones.
+        status.role == Role::Leader && self.0.shared.applied_term.load(Ordering::Acquire) < status.term
+    }
+
+    /// Waits until this node has applied what was acknowledged before it was elected, or leads no more, at most `limit`;
+    /// whether it is settled.
+    pub async fn settle(&self, limit: Duration) -> bool {
+        let settled = async {
+            while self.is_settling() {
+                tokio::time::sleep(SETTLE_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, settled).await.is_ok()
+    }
+
     /// Waits until this node has proved that it still leads and has applied everything that was
     /// acknowledged before the call.
     pub async fn confirm(&self) -> Result<(), ProposeError> {

@@ -2,7 +2,8 @@
 //!
 //! A replica is behind for a moment, and whoever was told "created" may ask it next: clients give up at
 //! once on a topic that a NameServer denies. So only a leader that has applied everything acknowledged
-//! denies anything; every other node asks it.
+//! denies anything; every other node asks it, and a leader that has yet to apply what its predecessors acknowledged
+//! keeps what depends on it waiting (`dispatch.rs`).
 //!
 //! - `absent.I1`: a topic or group that somebody was told is created is denied by no node.
 
@@ -18,9 +19,15 @@ pub(crate) fn look_again(
     request: Request,
     serve: impl FnOnce(&Arc<Broker>, Request) + Send + 'static,
 ) {
-    if !broker.leads() {
-        return forward::forward(broker, request);
-    }
+    if broker.leads() { surely(broker, request, serve) } else { forward::forward(broker, request) }
+}
+
+/// Serves a request once this node has proved that it leads and has applied everything acknowledged.
+pub(crate) fn surely(
+    broker: &Arc<Broker>,
+    request: Request,
+    serve: impl FnOnce(&Arc<Broker>, Request) + Send + 'static,
+) {
     let broker = broker.clone();
     drop(tokio::spawn(async move {
         match broker.group.confirm().await {

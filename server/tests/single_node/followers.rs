@@ -14,7 +14,7 @@ use folio_protocol::header::{
 use folio_protocol::ids::OffsetMessageId;
 use folio_raft::command::{Command, ConsumerGroup, Topic};
 
-use crate::node::{Node, expect, header, messages, pull_header};
+use crate::node::{Node, execute, expect, header, messages, pull_header};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
@@ -43,9 +43,8 @@ async fn a_follower_that_is_behind_denies_neither_topic_nor_group() {
     let mut clients = [nodes[1].client_of_group().await, nodes[2].client_of_group().await];
     for number in 0..20 {
         let (topic, group) = (format!("orders-{number}"), format!("g-{number}"));
-        let leader = &nodes[0].broker.group;
-        leader.execute(Command::PutGroup(ConsumerGroup::new(&group))).await.expect("a group");
-        leader.execute(Command::CreateTopic(Topic::new(&topic, 4))).await.expect("a topic");
+        execute(&nodes, Command::PutGroup(ConsumerGroup::new(&group))).await;
+        execute(&nodes, Command::CreateTopic(Topic::new(&topic, 4))).await;
         for client in &mut clients {
             let route = GetRouteHeader { topic: topic.as_str().into(), accept_standard_json_only: None };
             expect(&client.ask(RequestCode::GetRouteInfoByTopic, &route).await, ResponseCode::Success);
@@ -123,8 +122,7 @@ async fn a_commit_that_waited_for_a_leader_never_replaces_a_later_one() {
     const QUEUES: u32 = 64;
     let nodes = Node::cluster(3).await;
     let mut client = nodes[1].client_of_group().await;
-    let topic = Command::CreateTopic(Topic::new("orders", QUEUES));
-    nodes[0].broker.group.execute(topic).await.expect("a topic");
+    execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES))).await;
     let commit = |queue: u32, commit_offset| {
         let header = UpdateConsumerOffsetHeader {
             consumer_group: "g".into(),

@@ -18,6 +18,7 @@ use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{Header, PullMessageHeader, SendMessageHeader};
 use folio_protocol::message::{MessageView, Messages};
+use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
 use folio_raft::types::NodeAddress;
@@ -193,6 +194,20 @@ impl Client {
         let answer = self.call(message(&send_header(topic, tag), body)).await;
         expect(&answer, ResponseCode::Success);
         answer
+    }
+}
+
+/// Has whoever leads execute a command that may be executed twice: on a busy machine the leader changes.
+pub(crate) async fn execute(nodes: &[Node], command: Command) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        for node in nodes {
+            if node.broker.leads() && node.broker.group.execute(command.clone()).await.is_ok() {
+                return;
+            }
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nobody executes {command:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

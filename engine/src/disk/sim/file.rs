@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use parking_lot::Mutex;
 use super::super::{DiskFile, OpenMode};
 use super::operation::{Fault, Operation};
 use super::state::State;
+
+/// How often a sync looks whether the disk still hangs.
+const HANG_POLL: Duration = Duration::from_millis(1);
 
 pub(super) struct SimFile {
     state: Arc<Mutex<State>>,
@@ -51,6 +55,9 @@ impl SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        while self.state.lock().hanging {
+            std::thread::sleep(HANG_POLL);
+        }
         let mut state = self.state.lock();
         let fault = state.begin(Operation::Sync { path: self.path.clone() })?;
         match fault {

@@ -110,6 +110,11 @@ impl SimDisk {
         self.state.lock().lying = true;
     }
 
+    /// Whether syncs hang from now on: each waits, with its thread, until they do not.
+    pub fn hang_syncs(&self, hanging: bool) {
+        self.state.lock().hanging = hanging;
+    }
+
     /// How many planned faults have struck.
     pub fn faults_struck(&self) -> usize {
         self.state.lock().faults_struck

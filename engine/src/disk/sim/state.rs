@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) off: bool,
     /// Syncs do nothing.
     pub(super) lying: bool,
+    /// Syncs wait.
+    pub(super) hanging: bool,
     pub(super) capacity: Option<u64>,
     pub(super) locks: BTreeSet<PathBuf>,
 }

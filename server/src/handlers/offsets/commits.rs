@@ -11,12 +11,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use folio_raft::command::{Command, OffsetCommit};
 use folio_raft::proposal::ProposeError;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::error::ServerError;
@@ -25,8 +26,6 @@ use crate::turns::{Arrived, Key, Order};
 
 /// How long oneway commits are gathered; clients commit every 5 s.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a question waits for commits that came before it; then the applied offset is the answer.
-const APPLY_MAX: Duration = Duration::from_secs(1);
 /// How often it looks: about a record's way to a majority.
 const APPLY_POLL: Duration = Duration::from_millis(1);
 /// Queues with a waiting commit, and replies that wait, at most.
@@ -49,26 +48,39 @@ struct Waiting {
     offsets: Offsets,
     /// What the command under way holds.
     under_way: Arc<Offsets>,
+    /// Commands begun, the one under way included.
+    begun: u64,
+    /// Commands that are applied or refused.
+    ended: u64,
     replies: Vec<Reply>,
     arrived: Arrived,
     draining: bool,
 }
 
 impl Commits {
-    /// Waits until no commit for this queue is on its way: a consumer that asks right after its oneway
-    /// commit sees it, and nobody sees an offset that a failover may still take back.
-    pub(super) async fn applied(&self, group: &str, topic: &str, queue: u32) {
-        let key = (group.to_owned(), topic.to_owned(), queue);
-        let until = Instant::now() + APPLY_MAX;
-        while self.is_waiting(&key) && Instant::now() < until {
+    /// Waits until the commits for this queue that came before have ended: a consumer that asks right after its
+    /// oneway commit sees it, however long the disk takes. Those that come meanwhile are not waited for.
+    pub(super) async fn applied(&self, key: &Key, deadline: Instant) {
+        let Some(last) = self.waiting.lock().last(key) else { return };
+        while self.waiting.lock().ended < last && Instant::now() < deadline {
             self.urgent.notify_one();
             tokio::time::sleep(APPLY_POLL).await;
         }
     }
+}
 
-    fn is_waiting(&self, key: &Key) -> bool {
-        let waiting = self.waiting.lock();
-        waiting.offsets.contains_key(key) || waiting.under_way.contains_key(key)
+impl Waiting {
+    /// Which command the newest commit for this queue goes with, if one is on its way.
+    fn last(&self, key: &Key) -> Option<u64> {
+        if self.offsets.contains_key(key) {
+            return Some(self.begun + 1);
+        }
+        self.under_way.contains_key(key).then_some(self.begun)
+    }
+
+    fn end(&mut self) {
+        self.under_way = Arc::default();
+        self.ended = self.begun;
     }
 }
 
@@ -103,7 +115,7 @@ async fn drain(broker: Arc<Broker>) {
     let commits = &broker.state.commits;
     while let Some((offsets, replies)) = next(commits) {
         let outcome = execute(&broker, &offsets).await;
-        commits.waiting.lock().under_way = Arc::default();
+        commits.waiting.lock().end();
         for reply in replies {
             match &outcome {
                 Ok(()) => reply.done(),
@@ -122,6 +134,7 @@ fn next(commits: &Commits) -> Option<(Arc<Offsets>, Vec<Reply>)> {
         waiting.draining = false;
         return None;
     }
+    waiting.begun += 1;
     waiting.under_way = Arc::new(std::mem::take(&mut waiting.offsets));
     Some((waiting.under_way.clone(), std::mem::take(&mut waiting.replies)))
 }

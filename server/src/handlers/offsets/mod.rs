@@ -7,7 +7,7 @@ mod commits;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use folio_engine::queues::{QueuesError, Unit};
@@ -17,12 +17,15 @@ use folio_protocol::header::{
 };
 use folio_protocol::message::MessageView;
 use folio_raft::command::OffsetCommit;
+use tokio::time::Instant;
 
 pub(crate) use self::commits::Commits;
 
 use crate::broker::Broker;
 use crate::error::ServerError;
+use crate::forward::OFFSET_PATIENCE;
 use crate::groups;
+use crate::handlers::absent;
 use crate::request::Request;
 
 /// A queue whose first message is at most this far behind the end of the log is young: a group without an
@@ -30,25 +33,24 @@ use crate::request::Request;
 /// makes replicas agree.
 const YOUNG_BYTES: u64 = 4 << 30;
 
-/// How long a query waits for the unit it needs to be mended. RocketMQ 4 takes every error for "this group has no
-/// offset" and starts at the end; so an error comes only after its clients have stopped waiting (5 s).
-const MEND_PATIENCE: Duration = Duration::from_secs(6);
-/// Pause before it is looked at again.
+/// Pause before a unit that is about to be mended is looked at again.
 const MEND_PAUSE: Duration = Duration::from_millis(50);
 
 /// 14: where a group goes on in a queue.
 ///
 /// A consumer that goes on from an old offset is given everything since then again. So commits that came
-/// before the question are applied first, and this node proves that it leads and has applied everything.
+/// before the question are applied first, and this node proves that it leads and has applied everything. For the same
+/// reason it takes its time before it says that it cannot tell (forward.I3).
 pub(crate) fn query(broker: &Arc<Broker>, request: Request) {
     let broker = broker.clone();
     drop(tokio::spawn(async move {
+        let deadline = Instant::now() + OFFSET_PATIENCE;
         if let Ok(header) = QueryConsumerOffsetHeader::from_ext(&request.frame.ext)
             && let Ok(queue) = queue_number(header.queue_id)
         {
-            broker.state.commits.applied(&header.consumer_group, &header.topic, queue).await;
+            let key = (header.consumer_group.to_string(), header.topic.to_string(), queue);
+            broker.state.commits.applied(&key, deadline).await;
         }
-        let deadline = Instant::now() + MEND_PATIENCE;
         loop {
             if let Err(error) = broker.group.confirm().await {
                 return request.reply.refuse(error);
@@ -116,15 +118,9 @@ fn checked_commit(broker: &Broker, request: &Request) -> Result<OffsetCommit, Se
 /// 30: the offset after a queue's last message that consumers may see.
 pub(crate) fn max(broker: &Arc<Broker>, request: Request) {
     match GetMaxOffsetHeader::from_ext(&request.frame.ext) {
-        Ok(header) => {
-            let broker = broker.clone();
-            drop(tokio::spawn(async move {
-                match broker.group.confirm().await {
-                    Ok(()) => answer(request, bounds(&broker, &header.topic, header.queue_id).1),
-                    Err(error) => request.reply.refuse(error),
-                }
-            }));
-        }
+        Ok(header) => absent::surely(broker, request, move |broker, request| {
+            answer(request, bounds(broker, &header.topic, header.queue_id).1)
+        }),
         Err(error) => request.reply.fail(error),
     }
 }
@@ -132,10 +128,9 @@ pub(crate) fn max(broker: &Arc<Broker>, request: Request) {
 /// 31: the offset of a queue's first message.
 pub(crate) fn min(broker: &Arc<Broker>, request: Request) {
     match GetMinOffsetHeader::from_ext(&request.frame.ext) {
-        Ok(header) => {
-            let (min, _) = bounds(broker, &header.topic, header.queue_id);
-            answer(request, min);
-        }
+        Ok(header) => absent::surely(broker, request, move |broker, request| {
+            answer(request, bounds(broker, &header.topic, header.queue_id).0)
+        }),
         Err(error) => request.reply.fail(error),
     }
 }
@@ -146,11 +141,13 @@ pub(crate) fn search_by_time(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header,
         Err(error) => return request.reply.fail(error),
     };
-    let broker = broker.clone();
-    drop(tokio::task::spawn_blocking(move || match offset_at(&broker, &header) {
-        Ok(offset) => answer(request, offset),
-        Err(error) => request.reply.fail(error),
-    }));
+    absent::surely(broker, request, move |broker, request| {
+        let broker = broker.clone();
+        drop(tokio::task::spawn_blocking(move || match offset_at(&broker, &header) {
+            Ok(offset) => answer(request, offset),
+            Err(error) => request.reply.fail(error),
+        }));
+    });
 }
 
 /// LOWER: the first message stored at or after the time, or the offset after the last. UPPER: the last one
@@ -182,11 +179,13 @@ pub(crate) fn earliest_time(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header,
         Err(error) => return request.reply.fail(error),
     };
-    let broker = broker.clone();
-    drop(tokio::task::spawn_blocking(move || match first_time(&broker, &header) {
-        Ok(timestamp) => request.reply.ok(&TimestampResponseHeader { timestamp }, Bytes::new()),
-        Err(error) => request.reply.fail(error),
-    }));
+    absent::surely(broker, request, move |broker, request| {
+        let broker = broker.clone();
+        drop(tokio::task::spawn_blocking(move || match first_time(&broker, &header) {
+            Ok(timestamp) => request.reply.ok(&TimestampResponseHeader { timestamp }, Bytes::new()),
+            Err(error) => request.reply.fail(error),
+        }));
+    });
 }
 
 fn first_time(broker: &Broker, header: &GetEarliestStoreTimeHeader) -> Result<i64, ServerError> {

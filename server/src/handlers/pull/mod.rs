@@ -36,6 +36,7 @@ use folio_protocol::header::{
     Header, PullMessageHeader, PullMessageResponseHeader, UpdateConsumerOffsetHeader,
 };
 use folio_raft::command::Command;
+use folio_raft::proposal::ProposeError;
 
 pub use self::hold::Parked;
 use self::hold::park;
@@ -233,6 +234,7 @@ fn outside(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {
 async fn make_sure(broker: Arc<Broker>, pull: Pull, request: Request) {
     match broker.group.execute(Command::CommitOffsets(Vec::new())).await {
         Ok(_) => answer(&broker, pull, request, Pass::Sure),
+        Err(ProposeError::NotLeader { .. }) => forward::forward(&broker, request),
         Err(_) => {
             tokio::time::sleep(UNCHECKED_PAUSE).await;
             let same = pull.header.queue_offset;

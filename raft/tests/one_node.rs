@@ -19,6 +19,9 @@ use folio_raft::proposal::{Proposal, ProposeError, Receipt};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 
+/// Nothing a test waits for takes longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Quiet;
 
 impl Hooks for Quiet {
@@ -53,7 +56,7 @@ async fn leader_on(disk: SimDisk) -> Group {
     let group = Group::start(config, Arc::new(disk), Arc::new(Quiet)).await.unwrap();
     let mut status = group.watch();
     let leads = status.wait_for(|status| status.role == Role::Leader);
-    tokio::time::timeout(Duration::from_secs(20), leads).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, leads).await.unwrap().unwrap();
     group
 }
 
@@ -107,5 +110,5 @@ async fn a_node_whose_log_is_poisoned_ends_though_nobody_writes_to_it() {
     group.log().save_vote(b"any", Box::new(|_| ()));
     let mut status = group.watch();
     let stopped = status.wait_for(|status| matches!(status.role, Role::Stopped(_)));
-    tokio::time::timeout(Duration::from_secs(10), stopped).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, stopped).await.unwrap().unwrap();
 }

@@ -15,7 +15,7 @@ use folio_raft::group::Group;
 use folio_raft::status::Role;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, SEGMENT_BYTES, address, no_retention};
+use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 
 /// Adds node 4 with an empty disk in the place of a follower.
 async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {
@@ -26,7 +26,7 @@ async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {
     let gone = cluster.groups.keys().copied().find(|id| *id != 4 && !leads(id)).unwrap();
     let leader = cluster.leader().await;
     let replaced = leader.replace_member(gone, 4, cluster.nodes[&4].clone());
-    tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("in time").unwrap();
+    tokio::time::timeout(PATIENCE * 2, replaced).await.expect("in time").unwrap();
     cluster.stop(gone).await;
 }
 
@@ -37,7 +37,7 @@ async fn boot(cluster: &mut Cluster, id: u64, segment_bytes: u64) {
 }
 
 async fn until_dropped(cluster: &Cluster) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while cluster.groups.values().any(|group| group.log().state().start_position == 0) {
         assert!(Instant::now() < deadline, "nothing was dropped");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -51,7 +51,7 @@ async fn until_dropped(cluster: &Cluster) {
 async fn a_leader_whose_snapshot_of_the_logs_start_rotted_sends_a_later_one() {
     let retention =
         Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(100) };
-    let mut cluster = Cluster::start(1..=3, retention).await;
+    let mut cluster = Cluster::start(1..=3, retention, steady()).await;
     cluster.send_all(0..900).await;
     cluster.assert_identical().await;
     until_dropped(&cluster).await;
@@ -82,7 +82,7 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
         Retention { bytes: Some(2 * segment_bytes), interval: Duration::from_millis(200), ..no_retention() };
     let nodes: BTreeMap<_, _> = (1..=3).map(|id| (id, address())).collect();
     let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-    let mut cluster = Cluster { dirs, nodes, groups: BTreeMap::new(), retention };
+    let mut cluster = Cluster { dirs, nodes, groups: BTreeMap::new(), retention, timing: steady() };
     for id in 1..=3 {
         boot(&mut cluster, id, segment_bytes).await;
     }
@@ -103,7 +103,7 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
     until_dropped(&cluster).await;
     replace_one(&mut cluster, segment_bytes).await;
     let target = cluster.leader().await.status().applied_position;
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while cluster.groups[&4].status().applied_position < target {
         assert!(Instant::now() < deadline, "not caught up: {:?}", cluster.groups[&4].status());
         tokio::time::sleep(Duration::from_millis(20)).await;

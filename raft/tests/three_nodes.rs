@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use folio_engine::disk::RealDisk;
 use folio_raft::command::{Command, Outcome, Topic};
-use folio_raft::config::{GroupConfig, Retention, Timing};
+use folio_raft::config::{Retention, Timing};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, SEGMENT_BYTES, address, no_retention};
+use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
     let receipts = cluster.send_all(0..400).await;
     for (number, receipt) in receipts.iter().enumerate() {
         assert_eq!(receipt.queue_offsets, vec![number as u64 / 4]);
@@ -48,9 +48,9 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
 async fn a_new_node_catches_up_from_a_snapshot_and_replaces_a_dead_one() {
     let retention =
         Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(200) };
-    let mut cluster = Cluster::start(1..=3, retention).await;
+    let mut cluster = Cluster::start(1..=3, retention, steady()).await;
     cluster.send_all(0..900).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while cluster.leader().await.log().state().start_position == 0 {
         assert!(Instant::now() < deadline, "nothing was dropped");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -78,7 +78,7 @@ async fn a_new_node_catches_up_from_a_snapshot_and_replaces_a_dead_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_lost_its_disk_does_not_vote_until_it_has_caught_up() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), Timing::default()).await;
     cluster.send_all(0..50).await;
     cluster.assert_identical().await;
     let lost = *cluster.groups.iter().find(|(_, group)| group.status().role != Role::Leader).unwrap().0;
@@ -98,7 +98,7 @@ async fn a_member_that_lost_its_disk_does_not_vote_until_it_has_caught_up() {
     cluster.send_all(50..60).await;
     cluster.assert_identical().await;
     let marker = cluster.dirs[&lost].path().join("catching-up");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while marker.exists() {
         assert!(Instant::now() < deadline, "the node never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -107,7 +107,7 @@ async fn a_member_that_lost_its_disk_does_not_vote_until_it_has_caught_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_member_that_comes_back_with_an_older_disk_is_told_so_and_does_not_vote() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
     cluster.send_all(0..20).await;
     cluster.assert_identical().await;
     let leader = cluster.leader().await.node_id();
@@ -126,7 +126,7 @@ async fn a_member_that_comes_back_with_an_older_disk_is_told_so_and_does_not_vot
     let marker = backup.path().join("catching-up");
     cluster.dirs.insert(restored, backup);
     cluster.boot(restored, false).await;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !marker.exists() {
         assert!(Instant::now() < deadline, "it forgot 40 messages and nobody told it");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -138,7 +138,7 @@ async fn a_member_that_comes_back_with_an_older_disk_is_told_so_and_does_not_vot
     cluster.send_all(60..70).await;
     cluster.assert_identical().await;
     while marker.exists() {
-        assert!(Instant::now() < deadline + Duration::from_secs(20), "it never votes again");
+        assert!(Instant::now() < deadline + PATIENCE, "it never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -160,7 +160,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_member_doubts_its_empty_log_any_more_once_a_leader_is_there() {
     for _ in 0..5 {
-        let cluster = Cluster::start(1..=3, no_retention()).await;
+        let cluster = Cluster::start(1..=3, no_retention(), Timing::default()).await;
         cluster.leader().await;
         let doubts = |dir: &&TempDir| dir.path().join("catching-up").exists();
         assert_eq!(cluster.dirs.values().filter(doubts).count(), 0);
@@ -180,7 +180,7 @@ fn rot(dir: &std::path::Path, position: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rot_found_by_the_scrub_is_mended_from_a_peer_on_every_node() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), Timing::default()).await;
     cluster.send_all(0..400).await;
     cluster.assert_identical().await;
     // The log's cache would hide it.
@@ -194,7 +194,7 @@ async fn rot_found_by_the_scrub_is_mended_from_a_peer_on_every_node() {
     for id in &ids {
         cluster.boot(*id, false).await;
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     while cluster.groups.values().any(|group| group.status().mended == 0) {
         assert!(Instant::now() < deadline, "not mended");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -212,7 +212,7 @@ fn unit_file(dir: &std::path::Path, queue: u32) -> std::path::PathBuf {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rotten_units_are_never_read_and_mended_while_the_nodes_run() {
     use std::os::unix::fs::FileExt;
-    let cluster = Cluster::start(1..=3, no_retention()).await;
+    let cluster = Cluster::start(1..=3, no_retention(), Timing::default()).await;
     cluster.send_all(0..1000).await;
     cluster.assert_identical().await;
     let read = |group: &Group, queue, offset| group.queues().units("orders", queue, offset, 1000);
@@ -235,7 +235,7 @@ async fn rotten_units_are_never_read_and_mended_while_the_nodes_run() {
         write(id, 2, &whole[3][..2000], 0);
     }
     std::fs::remove_file(path(follower, 3)).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     let mended = |id: &u64| {
         let status = cluster.groups[id].status();
         // The bit, the page, and 100 units of another queue; on the follower a file as well, which the scrub misses.
@@ -267,7 +267,7 @@ async fn rotten_units_are_never_read_and_mended_while_the_nodes_run() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_before() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), Timing::default()).await;
     cluster.send_all(0..100).await;
     cluster.assert_identical().await;
     let leader = cluster.leader().await.node_id();
@@ -306,7 +306,7 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
     cluster.boot(leader, false).await;
     cluster.send_all(200..210).await;
     cluster.assert_identical().await;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while dir.join("catching-up").exists() {
         assert!(Instant::now() < deadline, "the node never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -321,16 +321,13 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
 fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
     let nodes: BTreeMap<u64, NodeAddress> = (1..=3).map(|id| (id, address())).collect();
     let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-    let cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention: no_retention() };
-    let slow = Timing {
-        election_min: Duration::from_secs(4),
-        election_max: Duration::from_secs(5),
-        heartbeat: Duration::from_millis(100),
-    };
+    let (groups, retention, timing) = (BTreeMap::new(), no_retention(), steady());
+    let lease = timing.election_max;
+    let cluster = Cluster { dirs, nodes: nodes.clone(), groups, retention, timing };
     let mut machines = BTreeMap::new();
     for id in nodes.keys() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = GroupConfig { timing: slow.clone(), ..cluster.config(*id, false) };
+        let config = cluster.config(*id, false);
         let group = runtime.block_on(Group::start(config, Arc::new(RealDisk), Arc::new(Echo))).unwrap();
         machines.insert(*id, (runtime, group));
     }
@@ -338,7 +335,7 @@ fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
         let leads = |(_, group): &&(tokio::runtime::Runtime, Group)| group.status().role == Role::Leader;
         machines.values().find(leads).map(|(_, group)| group.node_id())
     };
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     let first = loop {
         let known = machines.values().all(|(_, group)| group.status().leader.is_some());
         match leader(&machines) {
@@ -352,7 +349,7 @@ fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
     runtime.shutdown_background();
     let died = Instant::now();
     while leader(&machines).is_none() {
-        assert!(died.elapsed() < Duration::from_secs(4), "its lease alone lasts longer than that");
+        assert!(died.elapsed() < lease, "its lease has run out");
         std::thread::sleep(Duration::from_millis(5));
     }
     for (runtime, _) in machines.into_values() {
@@ -362,11 +359,11 @@ fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn leadership_moves_on_request_and_calls_reach_other_nodes() {
-    let cluster = Cluster::start(1..=3, no_retention()).await;
+    let cluster = Cluster::start(1..=3, no_retention(), steady()).await;
     cluster.send_all(0..10).await;
     let leader = cluster.leader().await;
     let to = cluster.groups.keys().copied().find(|id| *id != leader.node_id()).unwrap();
-    let answer = leader.call(to, Bytes::from_static(b"hello"), Duration::from_secs(2)).await.unwrap();
+    let answer = leader.call(to, Bytes::from_static(b"hello"), PATIENCE).await.unwrap();
     assert_eq!(&answer[8..], b"hello");
     leader.transfer_leadership(Some(to)).await.unwrap();
     assert_eq!(cluster.leader().await.node_id(), to);
@@ -378,7 +375,7 @@ async fn leadership_moves_on_request_and_calls_reach_other_nodes() {
 /// woke up from a pause.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn only_a_leader_with_a_quorum_confirms_a_read_and_then_it_has_applied_all() {
-    let mut cluster = Cluster::start(1..=3, no_retention()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
     cluster.send_all(0..40).await;
     let leader = cluster.leader().await;
     assert_eq!(leader.confirm().await, Ok(()));

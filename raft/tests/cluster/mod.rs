@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use openraft::base::BoxFuture;
 use tempfile::TempDir;
 
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
+/// Nothing a test waits for takes longer, on however busy a machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers a call with who called and what was said.
 pub(crate) struct Echo;
@@ -38,10 +41,30 @@ pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<u64, NodeAddress>,
     pub(crate) groups: BTreeMap<u64, Group>,
     pub(crate) retention: Retention,
+    pub(crate) timing: Timing,
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port nothing listens on, below those the system gives to outgoing connections: one of these could be taken while its
+/// node is down.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 26_000 + (std::process::id() % 400) as u16 * 10;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// For stories that need one leader throughout: no machine is so busy that another one stands for election. One that dies
+/// or hands over is still replaced at once.
+pub(crate) fn steady() -> Timing {
+    Timing {
+        election_min: Duration::from_secs(11),
+        election_max: Duration::from_secs(12),
+        heartbeat: Duration::from_millis(100),
+    }
 }
 
 pub(crate) fn address() -> NodeAddress {
@@ -49,12 +72,16 @@ pub(crate) fn address() -> NodeAddress {
 }
 
 impl Cluster {
-    pub(crate) async fn start(ids: impl IntoIterator<Item = u64>, retention: Retention) -> Cluster {
+    pub(crate) async fn start(
+        ids: impl IntoIterator<Item = u64>,
+        retention: Retention,
+        timing: Timing,
+    ) -> Cluster {
         let filter = tracing_subscriber::EnvFilter::try_from_env("FOLIO_LOG").unwrap_or_default();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let nodes: BTreeMap<u64, NodeAddress> = ids.into_iter().map(|id| (id, address())).collect();
         let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-        let mut cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention };
+        let mut cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention, timing };
         for id in nodes.keys() {
             cluster.boot(*id, false).await;
         }
@@ -80,7 +107,7 @@ impl Cluster {
             join,
             listen,
             flush: Flush::Sync,
-            timing: Timing::default(),
+            timing: self.timing.clone(),
             retention: self.retention.clone(),
             scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
             dedup: Some(DedupConfig::default()),
@@ -92,7 +119,7 @@ impl Cluster {
     }
 
     pub(crate) async fn leader(&self) -> Group {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let leads = |group: &&Group| group.status().role == Role::Leader;
             if let Some(leader) = self.groups.values().find(leads) {
@@ -117,7 +144,7 @@ impl Cluster {
 
     /// Sends until it is acknowledged; a refusal is safe to repeat.
     pub(crate) async fn send_one(&self, number: u64) -> Receipt {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match send(&self.leader().await, number).await {
                 Ok(receipt) => return receipt,
@@ -130,7 +157,7 @@ impl Cluster {
     /// Waits until every node has applied what the leader has, and compares their log files byte for byte.
     pub(crate) async fn assert_identical(&self) {
         let target = self.leader().await.status();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         for group in self.groups.values() {
             while group.status().applied_position < target.applied_position {
                 assert!(Instant::now() < deadline, "behind {target:?}: {:?}", group.status());

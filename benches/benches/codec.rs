@@ -8,7 +8,7 @@ use criterion::{Criterion, Throughput};
 use folio_benches::{BATCH, messages, new_message, send_request};
 use folio_protocol::code::ResponseCode;
 use folio_protocol::frame::{Frame, Serialization};
-use folio_protocol::header::{Header, SendAnswer, SendMessageHeader, SendMessageResponseHeader};
+use folio_protocol::header::{SendAnswer, SendMessageResponseHeader, SendRequest};
 use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{Messages, peek, stamp};
 
@@ -32,7 +32,7 @@ fn headers(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let frame =
                     Frame::decode(&mut BytesMut::from(&wire[..])).expect("well-formed").expect("whole");
-                black_box(SendMessageHeader::from_ext(&frame.ext).expect("well-formed"))
+                black_box(SendRequest::from_ext(&frame.ext).expect("well-formed"));
             });
         });
         // As a list of owned fields, which is then encoded, and straight into the frame.

@@ -2,12 +2,13 @@
 //! `cargo run --release -p folio-protocol --example header_cost`; one thread, nothing else running.
 
 use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::{Frame, Serialization};
-use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
+use folio_protocol::header::{SendAnswer, SendMessageHeader, SendRequest};
 
 const ROUNDS: u32 = 300_000;
 
@@ -25,13 +26,13 @@ fn main() {
         let mut source = BytesMut::from(&wire[..]);
         let frame = Frame::decode(&mut source).expect("well-formed").expect("whole");
         report("read the typed header", serialization, || {
-            black_box(SendMessageHeader::from_ext(black_box(&frame.ext)).expect("well-formed"));
+            black_box(SendRequest::from_ext(black_box(&frame.ext)).expect("well-formed"));
         });
         let mut out = BytesMut::with_capacity(1 << 16);
         report("write the answer", serialization, || {
             out.clear();
-            let answer = frame.response_to(ResponseCode::Success).with_header(&answer_header());
-            answer.encode(&mut out).expect("short enough");
+            let answer = frame.response_to(ResponseCode::Success);
+            answer.encode_with(&ANSWER, &mut out).expect("short enough");
             black_box(&out);
         });
     }
@@ -72,15 +73,12 @@ fn send_frame(serialization: Serialization) -> BytesMut {
     out
 }
 
-fn answer_header() -> SendMessageResponseHeader {
-    SendMessageResponseHeader {
-        msg_id: "7F00000100002A9F0000000000001234".to_owned(),
-        queue_id: 3,
-        queue_offset: 123_456,
-        transaction_id: Some("7F0000010001AABBCCDD000000010000".to_owned()),
-        batch_uniq_id: None,
-        recall_handle: None,
-        region_id: "DefaultRegion".to_owned(),
-        trace_on: true,
-    }
-}
+const ANSWER: SendAnswer<'static> = SendAnswer {
+    host: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10_911)),
+    positions: &[0x1234],
+    queue_id: 3,
+    queue_offset: 123_456,
+    transaction_id: Some("7F0000010001AABBCCDD000000010000"),
+    region_id: "DefaultRegion",
+    trace_on: true,
+};

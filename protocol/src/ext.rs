@@ -1,13 +1,20 @@
 //! Ext fields: the named strings a remoting header carries.
 //!
-//! One text holds all names and values; a field is four numbers into it. Decoding a header copies
-//! it once and allocates twice, however many fields there are. Keys may repeat on the wire; the
-//! last one counts, as in Java.
+//! One text holds all names and values; a field is four numbers into it. The text of a header that was
+//! read is the received bytes themselves, and the numbers of up to [`INLINE_FIELDS`] fields lie beside
+//! them: nothing is allocated. Keys may repeat on the wire; the last one counts, as in Java.
 
 use std::fmt;
+use std::ops::Range;
+
+use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use crate::Name;
 use crate::fields::FieldWriter;
+
+/// Fields of the longest header that is common: SEND's fourteen, and what an ACL adds.
+const INLINE_FIELDS: usize = 16;
 
 /// Why a typed header could not be read. Refused: the client can mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,9 +37,14 @@ pub enum HeaderError {
 /// Ordered (name, value) pairs of a header.
 #[derive(Clone, Default)]
 pub struct ExtFields {
-    text: String,
-    fields: Vec<Field>,
+    /// Each field's parts are UTF-8; what lies between them may be anything.
+    text: BytesMut,
+    fields: FieldList,
 }
+
+/// Where the fields of a header are in its text.
+#[derive(Clone, Default)]
+pub(crate) struct FieldList(SmallVec<[Field; INLINE_FIELDS]>);
 
 #[derive(Clone, Copy)]
 struct Field {
@@ -47,47 +59,74 @@ pub(crate) struct Span {
     pub(crate) end: u32,
 }
 
+impl Span {
+    /// From byte `start` to before byte `end` of a header.
+    pub(crate) fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+impl FieldList {
+    #[inline]
+    pub(crate) fn push(&mut self, key: Span, value: Span) {
+        self.0.push(Field { key, value });
+    }
+
+    /// Where keys and values are.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
+        self.0.iter().flat_map(|field| [field.key, field.value])
+    }
+}
+
 impl ExtFields {
     /// No fields.
-    pub const fn new() -> Self {
-        Self { text: String::new(), fields: Vec::new() }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// No fields yet, over a text whose parts later calls of [`push_span`](Self::push_span) name.
-    pub(crate) fn over(text: String) -> Self {
-        Self { text, fields: Vec::with_capacity(16) }
+    /// The list for fields that lie in a text yet to be [set](Self::set_text).
+    pub(crate) fn fields_mut(&mut self) -> &mut FieldList {
+        &mut self.fields
     }
 
-    /// The same over a copy of `text`, with room for its escaped parts: unescaped, none is longer.
-    pub(crate) fn over_escaped(text: &str) -> Self {
-        let room = if text.as_bytes().contains(&b'\\') { text.len() } else { 0 };
-        let mut copy = String::with_capacity(text.len() + room);
-        copy.push_str(text);
-        Self::over(copy)
+    /// The text that the listed fields lie in, each part of UTF-8.
+    pub(crate) fn set_text(&mut self, text: BytesMut) {
+        self.text = text;
     }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
-        self.fields.len()
+        self.fields.0.len()
     }
 
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
-        self.fields.is_empty()
+        self.fields.0.is_empty()
     }
 
     /// The value of the last field called `key`.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.fields
-            .iter()
-            .rev()
-            .find(|field| self.slice(field.key) == key)
-            .map(|field| self.slice(field.value))
+        let field = self.fields.0.iter().rev().find(|field| self.part(field.key) == key.as_bytes())?;
+        Some(self.slice(field.value))
     }
 
     /// All fields in their order on the wire.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> {
-        self.fields.iter().map(|field| (self.slice(field.key), self.slice(field.value)))
+        self.fields.0.iter().map(|field| (self.slice(field.key), self.slice(field.value)))
+    }
+
+    /// All fields with their keys as bytes, which to compare takes no look at whether they are text.
+    pub(crate) fn keyed(&self) -> impl Iterator<Item = (&[u8], &str)> {
+        // One look at a JSON header is cheaper than one at each field; a binary one has lengths in between.
+        let whole = std::str::from_utf8(&self.text).ok();
+        self.fields.0.iter().map(move |field| {
+            let value = whole.and_then(|whole| whole.get(field.value.range()));
+            (self.part(field.key), value.unwrap_or_else(|| self.slice(field.value)))
+        })
     }
 
     /// Sets `key` to `value`, replacing what was there.
@@ -100,19 +139,19 @@ impl ExtFields {
     /// Sets `key` to the text `value` displays as, without a string in between.
     pub fn insert_display(&mut self, key: &str, value: impl fmt::Display) {
         self.reserve();
-        let start = self.text.len() as u32;
-        // Writing to a String cannot fail.
+        let start = self.text.len();
+        // BytesMut refuses only lengths beyond memory.
         let _ = fmt::Write::write_fmt(&mut self.text, format_args!("{value}"));
-        let value = Span { start, end: self.text.len() as u32 };
+        let value = Span::new(start, self.text.len());
         self.set(key, value);
     }
 
     /// Removes `key`; says whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let before = self.fields.len();
+        let before = self.fields.0.len();
         let text = &self.text;
-        self.fields.retain(|field| slice(text, field.key) != key);
-        self.fields.len() != before
+        self.fields.0.retain(|field| text[field.key.range()] != *key.as_bytes());
+        self.fields.0.len() != before
     }
 
     /// A field that must be there.
@@ -128,49 +167,37 @@ impl ExtFields {
 
     /// Before the first field: most headers then grow once instead of half a dozen times.
     fn reserve(&mut self) {
-        if self.fields.is_empty() {
+        if self.fields.0.is_empty() {
             self.text.reserve(256);
-            self.fields.reserve(8);
         }
     }
 
     fn set(&mut self, key: &str, value: Span) {
         let text = &self.text;
-        match self.fields.iter_mut().rev().find(|field| slice(text, field.key) == key) {
+        let mut fields = self.fields.0.iter_mut().rev();
+        match fields.find(|field| text[field.key.range()] == *key.as_bytes()) {
             Some(field) => field.value = value,
             None => {
                 let key = self.push_text(key);
-                self.fields.push(Field { key, value });
+                self.fields.push(key, value);
             }
         }
     }
 
     /// Appends text that is no part of the header as received.
     fn push_text(&mut self, text: &str) -> Span {
-        let start = self.text.len() as u32;
-        self.text.push_str(text);
-        Span { start, end: self.text.len() as u32 }
+        let start = self.text.len();
+        self.text.extend_from_slice(text.as_bytes());
+        Span::new(start, self.text.len())
     }
 
-    /// Appends the text that `write` appends, such as an unescaped value; `None` if it says so.
-    pub(crate) fn push_with(&mut self, write: impl FnOnce(&mut String) -> Option<()>) -> Option<Span> {
-        let start = self.text.len() as u32;
-        write(&mut self.text)?;
-        Some(Span { start, end: self.text.len() as u32 })
-    }
-
-    /// Appends one field whose parts already lie in the text.
-    pub(crate) fn push_span(&mut self, key: Span, value: Span) {
-        self.fields.push(Field { key, value });
+    fn part(&self, span: Span) -> &[u8] {
+        &self.text[span.range()]
     }
 
     fn slice(&self, span: Span) -> &str {
-        slice(&self.text, span)
+        std::str::from_utf8(self.part(span)).unwrap_or_default()
     }
-}
-
-fn slice(text: &str, span: Span) -> &str {
-    text.get(span.start as usize..span.end as usize).unwrap_or("")
 }
 
 impl fmt::Debug for ExtFields {

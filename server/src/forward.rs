@@ -96,7 +96,7 @@ pub(crate) struct Retry {
 /// What came of a forwarded request at the leader.
 pub(crate) enum Answer {
     /// Answered.
-    Frame(Frame),
+    Frame(Box<Frame>),
     /// Not proposed: that node does not lead.
     NotLeader,
     /// Taken; a oneway request has no answer.
@@ -186,7 +186,7 @@ async fn bring(retry: Retry, reply: Reply) {
             match ask(&broker, leader, &request).await {
                 // It is on its way out, or cannot reach the others: whoever follows it will know.
                 Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
-                Asked::Answered(frame) => return reply.relay(frame),
+                Asked::Answered(frame) => return reply.relay(*frame),
                 Asked::Silent => return reply.done(),
                 Asked::NotProposed => {}
                 Asked::Unknown(why) if repeatable => tracing::debug!(leader, "asked again: {why}"),
@@ -229,7 +229,7 @@ fn serve_here(mut retry: Retry, reply: Reply) {
 }
 
 enum Asked {
-    Answered(Frame),
+    Answered(Box<Frame>),
     Silent,
     NotProposed,
     Unknown(String),
@@ -340,7 +340,7 @@ fn frame_too_large(frame: &Frame, why: &str) -> Frame {
 fn decode_answer(mut bytes: Bytes) -> Asked {
     match bytes.try_get_u8() {
         Ok(0) => match decode_frame(bytes) {
-            Some(frame) => Asked::Answered(frame),
+            Some(frame) => Asked::Answered(frame.into()),
             None => Asked::Unknown("the leader's answer does not decode".to_owned()),
         },
         Ok(1) => Asked::NotProposed,
@@ -442,10 +442,10 @@ mod tests {
     #[test]
     fn answers_come_back_as_what_they_were() {
         let frame = request().response_to(ResponseCode::SystemBusy).with_remark("later");
-        let Asked::Answered(back) = decode_answer(encode_answer(Answer::Frame(frame.clone()))) else {
+        let Asked::Answered(back) = decode_answer(encode_answer(Answer::Frame(frame.clone().into()))) else {
             panic!("a frame was answered");
         };
-        assert_eq!(back, frame);
+        assert_eq!(*back, frame);
         let kind = |answer| match decode_answer(answer) {
             Asked::Answered(_) => "frame",
             Asked::Silent => "silent",

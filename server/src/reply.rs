@@ -175,7 +175,7 @@ impl Reply {
                     drop(channel.push(&refused));
                 }
             }
-            Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields)))),
+            Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields).into()))),
             None => {}
         }
     }

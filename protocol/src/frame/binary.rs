@@ -14,12 +14,17 @@ use bytes::{BufMut, BytesMut};
 
 use super::{Frame, FrameError, Serialization};
 use crate::code::LanguageCode;
-use crate::ext::{ExtFields, Span};
+use crate::ext::{FieldList, Span};
 use crate::fields::{FieldWriter, Fields};
 
 /// Reads a header; the frame's body stays empty.
 pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
-    let mut cursor = Cursor { bytes: header, at: 0 };
+    decode_in_place(BytesMut::from(header))
+}
+
+/// The same, and the frame's fields are parts of `header`.
+pub(super) fn decode_in_place(header: BytesMut) -> Result<Frame, FrameError> {
+    let mut cursor = Cursor { bytes: &header, at: 0 };
     let code = i32::from(i16::from_be_bytes(cursor.array("code")?));
     let [language] = cursor.array("language")?;
     let version = i32::from(i16::from_be_bytes(cursor.array("version")?));
@@ -27,54 +32,41 @@ pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
     let flag = i32::from_be_bytes(cursor.array("flag")?);
     let remark = cursor.long_text("remark")?;
     let remark = if remark.is_empty() { None } else { Some(utf8(remark)?.to_owned()) };
-    let fields = cursor.long_text("ext fields")?;
-    Ok(Frame {
+    let ext_bytes = cursor.long_text("ext fields")?.len();
+    let (ext_start, ext_end) = (cursor.at - ext_bytes, cursor.at);
+    let mut frame = Frame {
         code,
         language: LanguageCode::from_byte(language),
         version,
         opaque,
         flag,
         remark,
-        ext: decode_ext(fields)?,
         serialization: Serialization::Rocketmq,
         ..Frame::default()
-    })
+    };
+    read_fields(&header[..ext_end], ext_start, frame.ext.fields_mut())?;
+    if !frame.ext.is_empty() {
+        frame.ext.set_text(header);
+    }
+    Ok(frame)
 }
 
-fn decode_ext(fields: &[u8]) -> Result<ExtFields, FrameError> {
-    if fields.is_empty() {
-        return Ok(ExtFields::new());
-    }
-    let mut spans = Vec::with_capacity(16);
-    let mut cursor = Cursor { bytes: fields, at: 0 };
-    // The lengths between the texts are no UTF-8, so the texts are gathered and checked as one.
-    let mut text = Vec::with_capacity(fields.len());
-    while cursor.at < fields.len() {
-        let key = cursor.short_text("key")?;
-        let value = cursor.long_text("value")?;
-        if !value.is_empty() {
-            spans.push((gather(&mut text, key), gather(&mut text, value)));
+/// The fields that `header` has from byte `at` to its end.
+fn read_fields(header: &[u8], at: usize, fields: &mut FieldList) -> Result<(), FrameError> {
+    let mut cursor = Cursor { bytes: header, at };
+    while cursor.at < header.len() {
+        let key = cursor.short_text("key")?.len();
+        let key = Span::new(cursor.at - key, cursor.at);
+        let value = cursor.long_text("value")?.len();
+        if value > 0 {
+            fields.push(key, Span::new(cursor.at - value, cursor.at));
         }
     }
-    let text = String::from_utf8(text).map_err(|_| FrameError::Utf8)?;
-    // A part that ends inside a character is none, also where the next part begins with the rest of it.
-    if spans
-        .iter()
-        .any(|(key, value)| [key, value].iter().any(|part| !text.is_char_boundary(part.end as usize)))
-    {
-        return Err(FrameError::Utf8);
+    // Lengths first: a header that is cut is told as such.
+    for span in fields.spans() {
+        utf8(&header[span.range()])?;
     }
-    let mut ext = ExtFields::over(text);
-    for (key, value) in spans {
-        ext.push_span(key, value);
-    }
-    Ok(ext)
-}
-
-fn gather(text: &mut Vec<u8>, part: &[u8]) -> Span {
-    let start = text.len() as u32;
-    text.extend_from_slice(part);
-    Span { start, end: text.len() as u32 }
+    Ok(())
 }
 
 /// Writes the header, or nothing and `false` if a number or a key does not fit.

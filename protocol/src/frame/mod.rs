@@ -12,7 +12,8 @@
 //!
 //! Invariants: no length is believed before it was compared with a limit (frame.I1); decoding an
 //! incomplete frame consumes nothing (frame.I2); a body is a slice of the received bytes, never a
-//! copy (frame.I3).
+//! copy (frame.I3), and so are the fields of a frame that has a body; a frame without one, which may
+//! be kept for long (a pull that waits), keeps none of the received bytes (frame.I4).
 
 pub mod binary;
 pub mod json;
@@ -201,14 +202,19 @@ impl Frame {
         if src.len() < prefix.frame_bytes {
             return Ok(None);
         }
-        let header_end = PREFIX_BYTES + prefix.header_bytes;
-        let header = &src[PREFIX_BYTES..header_end];
-        let mut frame = match prefix.serialization {
-            Serialization::Json => json::decode(header)?,
-            Serialization::Rocketmq => binary::decode(header)?,
+        let body_bytes = prefix.frame_bytes - PREFIX_BYTES - prefix.header_bytes;
+        src.advance(PREFIX_BYTES);
+        let header = if body_bytes > 0 {
+            src.split_to(prefix.header_bytes)
+        } else {
+            let header = BytesMut::from(&src[..prefix.header_bytes]);
+            src.advance(prefix.header_bytes);
+            header
         };
-        src.advance(header_end);
-        let body_bytes = prefix.frame_bytes - header_end;
+        let mut frame = match prefix.serialization {
+            Serialization::Json => json::decode_in_place(header)?,
+            Serialization::Rocketmq => binary::decode_in_place(header)?,
+        };
         if body_bytes > 0 {
             frame.body = src.split_to(body_bytes).freeze();
         }

@@ -174,6 +174,40 @@ fn a_body_is_a_slice_of_what_was_received() {
     assert_eq!(&source[..], b"next");
 }
 
+/// frame.I3: escapes are replaced in the received bytes, and what follows them there is as it was.
+#[test]
+fn the_fields_of_a_frame_with_a_body_are_slices_of_what_was_received() {
+    let header = br#"{"extFields":{"i":"KEYS\u0001\u4e2d\u0002","\u006a":"\ud83d\ude00"},"code":10}"#;
+    let mut source = framed(0, header, b"body");
+    source.extend_from_slice(&framed(0, header, b"more"));
+    let received = source.as_ptr() as usize..source.as_ptr() as usize + source.len();
+    for body in [b"body", b"more"] {
+        let frame = Frame::decode(&mut source).expect("well-formed").expect("whole");
+        assert_eq!((frame.code, &frame.body[..]), (10, &body[..]));
+        let fields: Vec<_> = frame.ext.iter().collect();
+        assert_eq!(fields, [("i", "KEYS\u{1}中\u{2}"), ("j", "😀")]);
+        assert!(fields.iter().all(|(key, value)| {
+            [key, value].iter().all(|part| received.contains(&(part.as_ptr() as usize)))
+        }));
+    }
+}
+
+/// frame.I4: what waits for long holds no read buffer.
+#[test]
+fn a_frame_without_a_body_keeps_nothing_of_what_was_received() {
+    for (kind, header) in [
+        (0, &br#"{"extFields":{"k":"v"}}"#[..]),
+        (1, b"\0\x0b\x09\x01\x3d\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x08\0\x01k\0\0\0\x01v"),
+    ] {
+        let mut source = framed(kind, header, b"");
+        let received = source.as_ptr() as usize..source.as_ptr() as usize + source.len();
+        let frame = Frame::decode(&mut source).expect("well-formed").expect("whole");
+        let value = frame.ext.get("k").expect("a field");
+        assert_eq!(value, "v");
+        assert!(!received.contains(&(value.as_ptr() as usize)));
+    }
+}
+
 #[test]
 fn a_frame_too_large_to_be_read_is_not_written() {
     let mut out = BytesMut::from(&b"kept"[..]);

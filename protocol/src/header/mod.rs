@@ -38,7 +38,7 @@ pub use pull::{PullMessageHeader, PullMessageResponseHeader};
 pub use query::{QueryMessageHeader, QueryMessageResponseHeader, ViewMessageHeader};
 pub use route::GetRouteHeader;
 pub use send::{
-    DEFAULT_REGION, PushReplyHeader, SendMessageHeader, SendMessageResponseHeader, SendMessageV1,
+    DEFAULT_REGION, PushReplyHeader, SendMessageHeader, SendMessageResponseHeader, SendMessageV1, SendRequest,
 };
 pub use send_answer::SendAnswer;
 pub use topic::{

@@ -41,49 +41,82 @@ pub struct SendMessageHeader {
     pub broker_name: Option<Name>,
 }
 
+/// The header of a SEND as it lies in the request's fields: what [`SendMessageHeader`] says, nothing copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendRequest<'a> {
+    /// See [`SendMessageHeader::producer_group`].
+    pub producer_group: &'a str,
+    /// See [`SendMessageHeader::topic`].
+    pub topic: &'a str,
+    /// See [`SendMessageHeader::default_topic`].
+    pub default_topic: &'a str,
+    /// See [`SendMessageHeader::default_topic_queue_nums`].
+    pub default_topic_queue_nums: i32,
+    /// See [`SendMessageHeader::queue_id`].
+    pub queue_id: i32,
+    /// See [`SendMessageHeader::sys_flag`].
+    pub sys_flag: i32,
+    /// See [`SendMessageHeader::born_timestamp`].
+    pub born_timestamp: i64,
+    /// See [`SendMessageHeader::flag`].
+    pub flag: i32,
+    /// See [`SendMessageHeader::properties`].
+    pub properties: Option<&'a str>,
+    /// See [`SendMessageHeader::reconsume_times`].
+    pub reconsume_times: Option<i32>,
+    /// See [`SendMessageHeader::unit_mode`].
+    pub unit_mode: bool,
+    /// See [`SendMessageHeader::max_reconsume_times`].
+    pub max_reconsume_times: Option<i32>,
+    /// See [`SendMessageHeader::batch`].
+    pub batch: bool,
+    /// See [`SendMessageHeader::broker_name`].
+    pub broker_name: Option<&'a str>,
+}
+
 /// Fields as they come, in any order and under either name.
 #[derive(Default)]
-struct Found {
-    producer_group: Option<Name>,
-    topic: Option<Name>,
-    default_topic: Option<Name>,
+struct Found<'a> {
+    producer_group: Option<&'a str>,
+    topic: Option<&'a str>,
+    default_topic: Option<&'a str>,
     default_topic_queue_nums: Option<i32>,
     queue_id: Option<i32>,
     sys_flag: Option<i32>,
     born_timestamp: Option<i64>,
     flag: Option<i32>,
-    properties: Option<String>,
+    properties: Option<&'a str>,
     reconsume_times: Option<i32>,
     unit_mode: Option<bool>,
     max_reconsume_times: Option<i32>,
     batch: Option<bool>,
-    broker_name: Option<Name>,
+    broker_name: Option<&'a str>,
 }
 
-impl Found {
+impl<'a> Found<'a> {
     /// One pass over the fields: a lookup per field would walk them fourteen times.
-    fn gather(ext: &ExtFields) -> Result<Self, HeaderError> {
+    fn gather(ext: &'a ExtFields) -> Result<Self, HeaderError> {
         let mut found = Self::default();
-        for (key, value) in ext.iter() {
+        for (key, value) in ext.keyed() {
             match key {
-                "a" | "producerGroup" => read(&mut found.producer_group, "producerGroup", value)?,
-                "b" | "topic" => read(&mut found.topic, "topic", value)?,
-                "c" | "defaultTopic" => read(&mut found.default_topic, "defaultTopic", value)?,
-                "d" | "defaultTopicQueueNums" => {
+                b"a" | b"producerGroup" => found.producer_group = Some(value),
+                b"b" | b"topic" => found.topic = Some(value),
+                b"c" | b"defaultTopic" => found.default_topic = Some(value),
+                b"d" | b"defaultTopicQueueNums" => {
                     read(&mut found.default_topic_queue_nums, "defaultTopicQueueNums", value)?;
                 }
-                "e" | "queueId" => read(&mut found.queue_id, "queueId", value)?,
-                "f" | "sysFlag" => read(&mut found.sys_flag, "sysFlag", value)?,
-                "g" | "bornTimestamp" => read(&mut found.born_timestamp, "bornTimestamp", value)?,
-                "h" | "flag" => read(&mut found.flag, "flag", value)?,
-                "i" | "properties" => read(&mut found.properties, "properties", value)?,
-                "j" | "reconsumeTimes" => read(&mut found.reconsume_times, "reconsumeTimes", value)?,
-                "k" | "unitMode" => read(&mut found.unit_mode, "unitMode", value)?,
-                "l" | "maxReconsumeTimes" => {
+                b"e" | b"queueId" => read(&mut found.queue_id, "queueId", value)?,
+                b"f" | b"sysFlag" => read(&mut found.sys_flag, "sysFlag", value)?,
+                b"g" | b"bornTimestamp" => read(&mut found.born_timestamp, "bornTimestamp", value)?,
+                b"h" | b"flag" => read(&mut found.flag, "flag", value)?,
+                b"i" | b"properties" => found.properties = Some(value),
+                b"j" | b"reconsumeTimes" => read(&mut found.reconsume_times, "reconsumeTimes", value)?,
+                b"k" | b"unitMode" => read(&mut found.unit_mode, "unitMode", value)?,
+                b"l" | b"maxReconsumeTimes" => {
                     read(&mut found.max_reconsume_times, "maxReconsumeTimes", value)?;
                 }
-                "m" | "batch" => read(&mut found.batch, "batch", value)?,
-                "n" | "bname" => read(&mut found.broker_name, "bname", value)?,
+                b"m" | b"batch" => read(&mut found.batch, "batch", value)?,
+                b"n" | b"bname" => found.broker_name = Some(value),
                 _ => {}
             }
         }
@@ -96,8 +129,9 @@ fn read<T: FieldValue>(slot: &mut Option<T>, key: &'static str, value: &str) -> 
     Ok(())
 }
 
-impl Header for SendMessageHeader {
-    fn from_ext(ext: &ExtFields) -> Result<Self, HeaderError> {
+impl<'a> SendRequest<'a> {
+    /// Reads it from ext fields; other fields are ignored.
+    pub fn from_ext(ext: &'a ExtFields) -> Result<Self, HeaderError> {
         let found = Found::gather(ext)?;
         let missing = HeaderError::Missing;
         Ok(Self {
@@ -117,6 +151,28 @@ impl Header for SendMessageHeader {
             max_reconsume_times: found.max_reconsume_times,
             batch: found.batch.unwrap_or(false),
             broker_name: found.broker_name,
+        })
+    }
+}
+
+impl Header for SendMessageHeader {
+    fn from_ext(ext: &ExtFields) -> Result<Self, HeaderError> {
+        let read = SendRequest::from_ext(ext)?;
+        Ok(Self {
+            producer_group: read.producer_group.into(),
+            topic: read.topic.into(),
+            default_topic: read.default_topic.into(),
+            default_topic_queue_nums: read.default_topic_queue_nums,
+            queue_id: read.queue_id,
+            sys_flag: read.sys_flag,
+            born_timestamp: read.born_timestamp,
+            flag: read.flag,
+            properties: read.properties.map(str::to_owned),
+            reconsume_times: read.reconsume_times,
+            unit_mode: read.unit_mode,
+            max_reconsume_times: read.max_reconsume_times,
+            batch: read.batch,
+            broker_name: read.broker_name.map(Name::from),
         })
     }
 }

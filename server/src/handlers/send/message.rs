@@ -6,7 +6,7 @@ use bytes::Bytes;
 use folio_protocol::Name;
 use folio_protocol::batch::BatchItems;
 use folio_protocol::flags::sys_flag;
-use folio_protocol::header::SendMessageHeader;
+use folio_protocol::header::SendRequest;
 use folio_protocol::limits::{PROPERTIES_BYTES_MAX, TOPIC_BYTES_MAX};
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
@@ -23,22 +23,34 @@ const SERVERS_FLAGS: i32 = sys_flag::TRANSACTION_MASK | sys_flag::NEED_UNWRAP | 
 
 /// Everything the messages of one request share.
 pub(super) struct Draft<'a> {
-    pub(super) broker: &'a Broker,
-    pub(super) header: &'a SendMessageHeader,
-    pub(super) place: Place,
-    pub(super) born_host: SocketAddr,
+    broker: &'a Broker,
+    header: &'a SendRequest<'a>,
+    /// The topic to store in.
+    topic: Name,
+    place: Place,
+    born_host: SocketAddr,
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        broker: &'a Broker,
+        header: &'a SendRequest<'a>,
+        place: Place,
+        born_host: SocketAddr,
+    ) -> Self {
+        let topic = place.diverted.as_deref().unwrap_or(header.topic).into();
+        Self { broker, header, topic, place, born_host }
+    }
+
     /// The one message of an ordinary send, and its unique key.
-    pub(super) fn single(&mut self, body: &Bytes) -> Result<(NewMessage, String), ServerError> {
+    pub(super) fn single(&self, body: &Bytes) -> Result<(NewMessage, String), ServerError> {
         self.check_body(body.len())?;
-        let sent = self.header.properties.as_deref().unwrap_or("").as_bytes();
+        let sent = self.header.properties.unwrap_or("").as_bytes();
         if sent.len() > PROPERTIES_BYTES_MAX {
             return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
         }
         let seen = stored::look(sent)?;
-        if !names::is_retry_topic(&self.header.topic) {
+        if !names::is_retry_topic(self.header.topic) {
             self.check_kind(seen.kind)?;
         }
         let unique_key = seen.unique_key.map_or_else(|| self.broker.state.unique_id(), str::to_owned);
@@ -47,7 +59,7 @@ impl Draft<'_> {
     }
 
     /// The messages of a batch, their bodies and properties slices of the received bytes.
-    pub(super) fn batch(&mut self, body: &Bytes) -> Result<Vec<NewMessage>, ServerError> {
+    pub(super) fn batch(&self, body: &Bytes) -> Result<Vec<NewMessage>, ServerError> {
         self.check_body(body.len())?;
         let mut messages = Vec::new();
         for item in BatchItems::new(body) {
@@ -70,7 +82,7 @@ impl Draft<'_> {
         if bytes > max {
             return Err(too_long("body", bytes, max));
         }
-        let topic = &self.header.topic;
+        let topic = self.header.topic;
         if topic.len() > TOPIC_BYTES_MAX && !names::is_retry_topic(topic) && !names::is_dlq_topic(topic) {
             return Err(too_long("topic", topic.len(), TOPIC_BYTES_MAX));
         }
@@ -92,9 +104,8 @@ impl Draft<'_> {
     fn message(&self, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
         let header = self.header;
         let multi_tags = if self.place.multi_tags { sys_flag::MULTI_TAGS } else { 0 };
-        let topic = self.place.diverted.as_deref().map_or_else(|| header.topic.clone(), Name::from);
         NewMessage {
-            topic,
+            topic: self.topic.clone(),
             queue_id: self.place.queue,
             flag,
             sys_flag: header.sys_flag & !SERVERS_FLAGS | multi_tags,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use folio_protocol::code::RequestCode;
-use folio_protocol::header::{Header, SendAnswer, SendMessageHeader};
+use folio_protocol::header::{SendAnswer, SendRequest};
 use folio_protocol::message::NewMessage;
 use folio_raft::command::Topic;
 use folio_raft::proposal::{Proposal, Receipt};
@@ -55,13 +55,13 @@ pub(crate) fn send(broker: &Arc<Broker>, request: Request) {
 
 fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Prepared, ServerError> {
     let frame = &request.frame;
-    let header = SendMessageHeader::from_ext(&frame.ext)?;
+    let header = SendRequest::from_ext(&frame.ext)?;
     let batch = header.batch || frame.request_code() == Some(RequestCode::SendBatchMessage);
     let place = match route(broker, request, &header, batch)? {
         Route::Create(topic) => return Ok(Prepared::Create(topic)),
         Route::Queue(place) => place,
     };
-    let mut draft = message::Draft { broker, header: &header, place, born_host: request.remote };
+    let draft = message::Draft::new(broker, &header, place, request.remote);
     let (messages, transaction_id) = if batch {
         (draft.batch(&frame.body)?, None)
     } else {
@@ -74,13 +74,13 @@ fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Prepared, ServerEr
 fn route(
     broker: &Broker,
     request: &Request,
-    header: &SendMessageHeader,
+    header: &SendRequest<'_>,
     batch: bool,
 ) -> Result<Route, ServerError> {
     let says_max = request.frame.version >= VERSION_WITH_MAX_RECONSUME;
     let to = Destination {
-        topic: &header.topic,
-        default_topic: &header.default_topic,
+        topic: header.topic,
+        default_topic: header.default_topic,
         default_queues: header.default_topic_queue_nums,
         queue: header.queue_id,
         batch,

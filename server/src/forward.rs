@@ -170,6 +170,7 @@ async fn bring(retry: Retry, reply: Reply) {
     let request = encode_request(retry.turn.as_ref().map(Turn::order), retry.remote, &retry.frame);
     let repeatable = retry.frame.request_code().is_some_and(changes_nothing);
     let mut stops = None;
+    broker.forwards.turns.let_pass(&retry.frame, retry.deadline).await;
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
     }

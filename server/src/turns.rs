@@ -3,26 +3,29 @@
 //! A commit may wait here for a leader, be handed out again, or travel beside a later one on the way to the leader. The
 //! last one that came counts, not the last one that arrives. So each is given a number when it comes from its client:
 //! this node never hands out a commit again once a later one has come for the same queue, and the node that leads drops one
-//! that arrives after a later one from the same node.
+//! that arrives after a later one from the same node. And a question for the offset that comes here waits for the commits
+//! that came before it: another way to the leader may be shorter.
 //!
 //! Not here: commits of one queue that come to several nodes. Nobody knows their order; the last that arrives counts.
 //!
 //! Invariants: `turns.I1`: of two commits for one queue that came to one node, the later one is never followed by the
-//! earlier one in the log. `turns.I2`: memory is bounded by the requests under way, and by what came in the last
+//! earlier one in the log, and who asks that node is told of neither's past. `turns.I2`: memory is bounded by the requests under way, and by what came in the last
 //! [`REMEMBERED`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{Header, UpdateConsumerOffsetHeader};
+use folio_protocol::header::{Header, QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
 use parking_lot::Mutex;
 
 /// How long a commit is remembered after it arrived: several times what one may wait to be sent and answered.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// How often a question looks whether the commits before it have ended.
+const ENDED_POLL: Duration = Duration::from_millis(1);
 /// Remembered commits after which the old ones are looked for and dropped.
 const REMEMBERED_MANY: usize = 65_536;
 
@@ -70,10 +73,10 @@ struct UnderWay {
     queues: HashMap<Key, Newest>,
 }
 
-/// Of one queue: the newest commit's number, and how many are under way.
+/// Of one queue: the newest commit's number, and those under way.
 struct Newest {
     number: u64,
-    count: usize,
+    under_way: BTreeSet<u64>,
 }
 
 impl Turns {
@@ -96,10 +99,42 @@ impl Turns {
         let mut under_way = self.under_way.lock();
         under_way.last_number += 1;
         let number = under_way.last_number;
-        let newest = under_way.queues.entry(key.clone()).or_insert(Newest { number, count: 0 });
+        let newest = under_way.queues.entry(key.clone());
+        let newest = newest.or_insert_with(|| Newest { number, under_way: BTreeSet::new() });
         newest.number = number;
-        newest.count += 1;
+        newest.under_way.insert(number);
         Turn { turns: self.clone(), key, number }
+    }
+
+    /// Before a question for an offset is handed out: waits until the commits for its queue that came here before have
+    /// ended.
+    pub(crate) async fn let_pass(&self, question: &Frame, deadline: tokio::time::Instant) {
+        let Some((key, last)) = self.before(question) else { return };
+        let passed = async {
+            while self.is_under_way(&key, last) {
+                tokio::time::sleep(ENDED_POLL).await;
+            }
+        };
+        drop(tokio::time::timeout_at(deadline, passed).await);
+    }
+
+    /// The queue a question is about and the last commit for it, if one is under way.
+    fn before(&self, question: &Frame) -> Option<(Key, u64)> {
+        if question.request_code() != Some(RequestCode::QueryConsumerOffset) {
+            return None;
+        }
+        let header = QueryConsumerOffsetHeader::from_ext(&question.ext).ok()?;
+        let queue = u32::try_from(header.queue_id).ok()?;
+        let key = (header.consumer_group.to_string(), header.topic.to_string(), queue);
+        let last = self.under_way.lock().queues.get(&key)?.number;
+        Some((key, last))
+    }
+
+    /// Whether a commit up to the one of this number is under way.
+    fn is_under_way(&self, key: &Key, last: u64) -> bool {
+        let under_way = self.under_way.lock();
+        let first = under_way.queues.get(key).and_then(|newest| newest.under_way.first());
+        first.is_some_and(|first| *first <= last)
     }
 }
 
@@ -126,8 +161,8 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let mut under_way = self.turns.under_way.lock();
         if let Some(newest) = under_way.queues.get_mut(&self.key) {
-            newest.count -= 1;
-            if newest.count == 0 {
+            newest.under_way.remove(&self.number);
+            if newest.under_way.is_empty() {
                 under_way.queues.remove(&self.key);
             }
         }

@@ -1,6 +1,7 @@
 //! Answers around a change of leader, or while a disk hangs: what was acknowledged is denied by nobody, and no consumer
 //! is sent back.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,21 +21,21 @@ use crate::node::{Client, Node, execute, expect, header, message, pull_header, s
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_QUEUE: i32 = 7;
 
-fn commit(commit_offset: i64) -> Frame {
+fn commit(queue_id: i32, commit_offset: i64) -> Frame {
     let header = UpdateConsumerOffsetHeader {
         consumer_group: "g".into(),
         topic: "orders".into(),
-        queue_id: 0,
+        queue_id,
         commit_offset,
     };
     Frame::request(RequestCode::UpdateConsumerOffset, &header, Bytes::new())
 }
 
-fn query() -> Frame {
+fn query(queue_id: i32) -> Frame {
     let header = QueryConsumerOffsetHeader {
         consumer_group: "g".into(),
         topic: "orders".into(),
-        queue_id: 0,
+        queue_id,
         set_zero_if_not_found: Some(false),
     };
     Frame::request(RequestCode::QueryConsumerOffset, &header, Bytes::new())
@@ -117,16 +118,16 @@ async fn a_question_for_an_offset_hears_no_error_while_its_client_waits() {
     let nodes = Node::cluster(3).await;
     let mut client = nodes[1].client_of_group().await;
     client.send("orders", "", "x").await;
-    expect(&client.call(commit(1)).await, ResponseCode::Success);
+    expect(&client.call(commit(0, 1)).await, ResponseCode::Success);
     // Two disks fail and their nodes stop: nobody leads any more.
     for node in [&nodes[0], &nodes[2]] {
         node.disk.cut_power_at(node.disk.ops());
     }
-    client.put(commit(1).oneway()).await;
+    client.put(commit(0, 1).oneway()).await;
     while nodes.iter().any(|node| node.broker.leads()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    client.put(query()).await;
+    client.put(query(0)).await;
     let early = tokio::time::timeout(CLIENT_PATIENCE, client.take()).await;
     assert!(early.is_err(), "{early:?}");
     expect(&client.take().await, ResponseCode::ServiceNotAvailable);
@@ -137,14 +138,44 @@ async fn a_question_for_an_offset_waits_for_the_commits_before_it_however_long_t
     let node = Node::start().await;
     let mut client = node.client_of_group().await;
     client.send("orders", "", "x").await;
-    expect(&client.call(commit(1)).await, ResponseCode::Success);
+    expect(&client.call(commit(0, 1)).await, ResponseCode::Success);
     node.disk.hang_syncs(true);
-    client.put(commit(9).oneway()).await;
-    client.put(query()).await;
+    client.put(commit(0, 9).oneway()).await;
+    client.put(query(0)).await;
     let early = tokio::time::timeout(Duration::from_millis(2_500), client.take()).await;
     assert!(early.is_err(), "an offset from before the commit: {early:?}");
     node.disk.hang_syncs(false);
     let answer = client.take().await;
     expect(&answer, ResponseCode::Success);
     assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 9);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_asked_for_at_a_node_is_the_one_committed_there_before_though_both_wait_for_a_leader() {
+    const QUEUES: i32 = 64;
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[1].client_of_group().await;
+    execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES as u32))).await;
+    for queue in 0..QUEUES {
+        expect(&client.call(commit(queue, 1)).await, ResponseCode::Success);
+    }
+    // Its disk fails and it stops.
+    nodes[0].disk.cut_power_at(nodes[0].disk.ops());
+    while nodes[0].broker.leads() {
+        client.put(commit(0, 1).oneway()).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for queue in 0..QUEUES {
+        client.put(commit(queue, 100).oneway()).await;
+    }
+    let mut asked = BTreeMap::new();
+    for queue in 0..QUEUES {
+        asked.insert(client.put(query(queue)).await, queue);
+    }
+    while !asked.is_empty() {
+        let answer = client.take().await;
+        let queue = asked.remove(&answer.opaque);
+        expect(&answer, ResponseCode::Success);
+        assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 100, "turns.I1: {queue:?}");
+    }
 }

@@ -35,7 +35,7 @@ func tagFilter(l *lab) error {
 	if _, err := l.push(l.group("tags"), topic, "a || b", box.handle); err != nil {
 		return err
 	}
-	if err := box.await(wanted, 40*time.Second); err != nil {
+	if err := box.await(wanted, patience); err != nil {
 		return err
 	}
 	if box.size() != len(wanted) {
@@ -61,7 +61,7 @@ func retryOnce(l *lab) error {
 	if err != nil {
 		return err
 	}
-	if err := founding.await(before, 30*time.Second); err != nil {
+	if err := founding.await(before, patience); err != nil {
 		return err
 	}
 	if err := founder.Shutdown(); err != nil {
@@ -92,7 +92,7 @@ func retryOnce(l *lab) error {
 	if err != nil {
 		return err
 	}
-	if err := box.await(sent, 50*time.Second); err != nil {
+	if err := box.await(sent, patience); err != nil {
 		return err
 	}
 	mu.Lock()
@@ -140,7 +140,7 @@ func pushOrderly(l *lab) error {
 	if err != nil {
 		return err
 	}
-	if err := box.await(sent, 50*time.Second); err != nil {
+	if err := box.await(sent, patience); err != nil {
 		return err
 	}
 	mu.Lock()
@@ -164,7 +164,7 @@ func offsetRestart(l *lab) error {
 	if err != nil {
 		return err
 	}
-	if err := first.await(half, 40*time.Second); err != nil {
+	if err := first.await(half, patience); err != nil {
 		return err
 	}
 	if err := c.Shutdown(); err != nil {
@@ -179,5 +179,5 @@ func offsetRestart(l *lab) error {
 	if _, err := l.push(group, topic, "*", second.handle); err != nil {
 		return err
 	}
-	return second.await(rest, 40*time.Second)
+	return second.await(rest, patience)
 }

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	start          = 40 * time.Second
+	start          = patience
 	ackedAfterKill = 300
 	afterKill      = 8 * time.Second
-	heal           = 80 * time.Second
+	heal           = patience
 )
 
 // flight is a producer that sends unique payloads all the time.

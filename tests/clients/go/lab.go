@@ -22,6 +22,9 @@ type lab struct {
 	closers []func() error
 }
 
+// patience is how long anything may take to come true, on however busy a machine; nothing is slower for it.
+const patience = 120 * time.Second
+
 var instances int64
 
 func newLab(namesrv, run string) *lab {

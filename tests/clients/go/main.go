@@ -46,7 +46,7 @@ func main() {
 	namesrv := flag.String("namesrv", "127.0.0.1:9876", "name servers, separated by semicolons")
 	run := flag.String("run", "0", "ends the names of topics and groups")
 	only := flag.String("only", "", "scenarios, separated by commas")
-	limit := flag.Int("limit", 60, "seconds a scenario may take")
+	limit := flag.Int("limit", 300, "seconds a scenario may take")
 	jobs := flag.Int("jobs", 4, "scenarios at a time")
 	flag.Parse()
 	rlog.SetLogLevel("warn")

@@ -49,7 +49,7 @@ func sendSync(l *lab) error {
 	if err != nil {
 		return err
 	}
-	if err := box.await(sent, 40*time.Second); err != nil {
+	if err := box.await(sent, patience); err != nil {
 		return err
 	}
 	wrong.Range(func(_, m interface{}) bool {
@@ -89,7 +89,7 @@ func sendAsync(l *lab) error {
 			if err != nil {
 				return err
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			return fmt.Errorf("%d callbacks are missing", 100-i)
 		}
 	}
@@ -148,5 +148,5 @@ func consumeAll(l *lab, name, topic string, sent []string) error {
 	if _, err := l.push(l.group(name), topic, "*", box.handle); err != nil {
 		return err
 	}
-	return box.await(sent, 40*time.Second)
+	return box.await(sent, patience)
 }

@@ -18,7 +18,7 @@ final class Admin {
         String topic = lab.topic("created");
         DefaultMQProducer producer = lab.producer();
         Versions.createTopic(producer, topic, 8);
-        Check.until(10, "8 queues in the route of a created topic", () -> {
+        Check.until("8 queues in the route of a created topic", () -> {
             try {
                 return producer.fetchPublishMessageQueues(topic).size() % 8 == 0;
             } catch (MQClientException notYet) {
@@ -38,7 +38,7 @@ final class Admin {
         DefaultMQProducer producer = lab.producer();
         SendResult result = Lab.ok(producer.send(Lab.message(topic, "TagV", "keyV", "view me")));
         MessageExt[] found = new MessageExt[1];
-        Check.until(10, "view by offset id", () -> (found[0] = view(producer, topic, result.getOffsetMsgId())) != null);
+        Check.until("view by offset id", () -> (found[0] = view(producer, topic, result.getOffsetMsgId())) != null);
         check(found[0], topic, result);
     }
 
@@ -48,7 +48,7 @@ final class Admin {
         DefaultMQProducer producer = lab.producer();
         SendResult result = Lab.ok(producer.send(Lab.message(topic, "TagV", "keyV", "view me")));
         MessageExt[] found = new MessageExt[1];
-        Check.until(10, "view by unique id", () -> (found[0] = view(producer, topic, result.getMsgId())) != null);
+        Check.until("view by unique id", () -> (found[0] = view(producer, topic, result.getMsgId())) != null);
         check(found[0], topic, result);
     }
 
@@ -78,7 +78,7 @@ final class Admin {
         Lab.ok(producer.send(Lab.message(topic, "tag", "order-2", "two")));
         Lab.ok(producer.send(Lab.message(topic, "tag", "order-3 order-1", "three")));
         Inbox inbox = new Inbox();
-        Check.until(15, "both messages found by their key", () -> {
+        Check.until("both messages found by their key", () -> {
             try {
                 QueryResult result =
                     producer.queryMessage(topic, "order-1", 32, start - 60_000, System.currentTimeMillis() + 60_000);

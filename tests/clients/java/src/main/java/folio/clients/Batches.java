@@ -23,7 +23,6 @@ final class Batches {
     static void large(Lab lab) throws Exception {
         String topic = lab.topic("batch");
         DefaultMQProducer producer = lab.producer();
-        producer.setSendMsgTimeout(10_000);
         sendAndCheck(producer, messages(topic, 0, 10, 100));
         sendAndCheck(producer, messages(topic, 10, 400, 10_000));
         consume(lab, topic, 410, 10);
@@ -32,7 +31,6 @@ final class Batches {
     static void split(Lab lab) throws Exception {
         String topic = lab.topic("split");
         DefaultMQProducer producer = lab.producer();
-        producer.setSendMsgTimeout(10_000);
         List<Message> messages = messages(topic, 0, 1_000, 10_000);
         int batches = 0;
         for (ListSplitter splitter = new ListSplitter(messages, BATCH_MAX); splitter.hasNext(); batches++) {
@@ -87,7 +85,7 @@ final class Batches {
         for (int i = 0; i < count; i++) {
             expected.add(String.valueOf(i));
         }
-        inbox.await(expected, 40);
+        inbox.await(expected);
         Check.equal(count, inbox.size(), "distinct messages");
         for (int i = 1; i < Math.min(count, firstLarge); i++) {
             Check.equal(offsets.get(i - 1) + 1, offsets.get(i), "place of message " + i + " of a batch");

@@ -6,6 +6,9 @@ import org.apache.rocketmq.client.exception.MQBrokerException;
 
 /** Assertions whose message is the reason printed behind FAIL. */
 final class Check {
+    /** How long anything may take to come true, on however busy a machine; nothing is slower for it. */
+    static final int PATIENCE_SECONDS = 120;
+
     private Check() {}
 
     static void that(boolean holds, String otherwise) {
@@ -19,6 +22,11 @@ final class Check {
     }
 
     /** Polls until the condition holds; fails naming what was awaited. */
+    static void until(String what, Callable<Boolean> condition) throws Exception {
+        until(PATIENCE_SECONDS, what, condition);
+    }
+
+    /** The same, with a time of its own. */
     static void until(int seconds, String what, Callable<Boolean> condition) throws Exception {
         long end = System.nanoTime() + seconds * 1_000_000_000L;
         while (!condition.call()) {

@@ -22,8 +22,6 @@ final class Failover implements Scenario {
     static final String NAME = "failover";
     private static final int ACKED_AFTER_KILL = 300;
     private static final long AFTER_KILL_MS = 8_000;
-    private static final int START_SECONDS = 40;
-    private static final int HEAL_SECONDS = 60;
 
     private final List<String> acked = Collections.synchronizedList(new ArrayList<>());
     private final AtomicLong failed = new AtomicLong();
@@ -36,24 +34,25 @@ final class Failover implements Scenario {
         String topic = lab.topic(NAME);
         DefaultMQProducer producer = lab.producer();
         producer.setRetryTimesWhenSendFailed(5);
+        producer.setSendMsgTimeout(3_000);
         Thread sender = new Thread(() -> sendAll(producer, topic));
         sender.start();
         lab.closing(() -> stop.set(true));
-        Check.until(START_SECONDS, "messages flowing", () -> acked.size() >= 10);
+        Check.until("messages flowing", () -> acked.size() >= 10);
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group(NAME), topic, "*");
-        Check.until(START_SECONDS, "messages consumed", () -> acked.size() >= 100 && inbox.size() >= 50);
+        Check.until("messages consumed", () -> acked.size() >= 100 && inbox.size() >= 50);
         failed.set(0);
         gapMs.set(0);
         Main.report("READY");
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8)).readLine();
         int atKill = acked.size();
         Thread.sleep(AFTER_KILL_MS);
-        Check.until(HEAL_SECONDS, ACKED_AFTER_KILL + " acknowledged after the kill, last failure " + lastFailure, () ->
+        Check.until(ACKED_AFTER_KILL + " acknowledged after the kill, last failure " + lastFailure, () ->
             acked.size() >= atKill + ACKED_AFTER_KILL);
         stop.set(true);
         sender.join();
-        inbox.await(new ArrayList<>(acked), HEAL_SECONDS);
+        inbox.await(new ArrayList<>(acked));
         Main.report("NOTE " + NAME + " acked " + acked.size() + " (" + (acked.size() - atKill) + " after the kill), "
             + failed + " failed, longest time without an acknowledgement " + gapMs + " ms, " + inbox.repeats()
             + " delivered again");

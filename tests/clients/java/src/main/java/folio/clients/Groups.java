@@ -29,7 +29,7 @@ final class Groups {
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group("concurrent"), topic, "*");
         sent.addAll(Lab.send(producer, topic, "during", 100));
-        inbox.await(sent, 30);
+        inbox.await(sent);
         Check.equal(sent.size(), inbox.size(), "distinct payloads");
     }
 
@@ -55,7 +55,7 @@ final class Groups {
                 orderlyConsumer(lab, topic, inbox, last, disorder);
             }
         }
-        inbox.await(sent, 50);
+        inbox.await(sent);
         Check.that(disorder.get() == null, "out of order: " + disorder.get());
     }
 
@@ -97,7 +97,7 @@ final class Groups {
         }
         sent.addAll(Lab.send(producer, topic, "during", 40));
         for (Inbox inbox : inboxes) {
-            inbox.await(sent, 30);
+            inbox.await(sent);
         }
     }
 
@@ -115,10 +115,10 @@ final class Groups {
         }
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group("tags"), topic, "a || b");
-        inbox.await(wanted, 30);
+        inbox.await(wanted);
         Lab.ok(producer.send(Lab.message(topic, "c", null, "c-late")));
         Lab.ok(producer.send(Lab.message(topic, "a", null, "a-late")));
-        inbox.await(List.of("a-late"), 10);
+        inbox.await(List.of("a-late"));
         Check.equal(wanted.size() + 1, inbox.size(), "distinct payloads with tag a or b");
     }
 
@@ -136,9 +136,9 @@ final class Groups {
         leaver.shutdown();
         int atEnd = leaves.size();
         List<String> after = Lab.send(producer, topic, "after", 40);
-        stays.await(after, 40);
+        stays.await(after);
         Check.equal(atEnd, leaves.size(), "messages of the consumer that left");
-        Check.until(20, "every message consumed by one of the two", () ->
+        Check.until("every message consumed by one of the two", () ->
             stays.missing(leaves.missing(sent)).isEmpty());
     }
 
@@ -155,8 +155,8 @@ final class Groups {
         share(producer, topic, sent, () -> stays.size(), () -> dies.size());
         child.destroyForcibly().waitFor();
         List<String> after = Lab.send(producer, topic, "after", 40);
-        stays.await(after, 40);
-        Check.until(20, "every message consumed by one of the two", () ->
+        stays.await(after);
+        Check.until("every message consumed by one of the two", () ->
             stays.missing(dies.missing(sent)).isEmpty());
     }
 
@@ -164,7 +164,7 @@ final class Groups {
     private static void share(DefaultMQProducer producer, String topic, List<String> sent,
         Callable<Integer> one, Callable<Integer> other) throws Exception {
         int[] round = {0};
-        Check.until(40, "both consumers get a share", () -> {
+        Check.until("both consumers get a share", () -> {
             int oneBefore = one.call();
             int otherBefore = other.call();
             sent.addAll(Lab.send(producer, topic, "round" + round[0]++, 16));
@@ -195,13 +195,13 @@ final class Groups {
         List<String> half = Lab.send(producer, topic, "half", 60);
         Inbox first = new Inbox();
         DefaultMQPushConsumer consumer = lab.pushInto(first, group, topic, "*");
-        first.await(half, 30);
+        first.await(half);
         consumer.shutdown();
         List<String> rest = Lab.send(producer, topic, "rest", 60);
         Thread.sleep(500);
         Inbox second = new Inbox();
         lab.pushInto(second, group, topic, "*");
-        second.await(rest, 30);
+        second.await(rest);
         Check.equal(rest.size(), second.size(), "distinct payloads after the restart");
     }
 }

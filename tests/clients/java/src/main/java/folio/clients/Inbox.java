@@ -66,6 +66,11 @@ final class Inbox {
     }
 
     /** Waits until every expected payload came at least once. */
+    void await(Collection<String> expected) throws Exception {
+        await(expected, Check.PATIENCE_SECONDS);
+    }
+
+    /** The same, with a time of its own. */
     void await(Collection<String> expected, int seconds) throws Exception {
         try {
             Check.until(seconds, "", () -> counts.size() >= expected.size() && missing(expected).isEmpty());

@@ -62,6 +62,8 @@ final class Lab implements AutoCloseable {
         DefaultMQProducer producer = configure(new DefaultMQProducer(group("producer")));
         producer.setRetryTimesWhenSendFailed(3);
         producer.setRetryTimesWhenSendAsyncFailed(3);
+        // All tries together: a disk may hang for seconds, and no scenario is about that.
+        producer.setSendMsgTimeout(30_000);
         producer.start();
         closing(producer::shutdown);
         return producer;
@@ -71,6 +73,8 @@ final class Lab implements AutoCloseable {
     DefaultMQPushConsumer push(String group) {
         DefaultMQPushConsumer consumer = configure(new DefaultMQPushConsumer(group));
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        // Without it a shutdown stores its positions while the last messages are still being consumed.
+        consumer.setAwaitTerminationMillisWhenShutdown(30_000);
         closing(consumer::shutdown);
         return consumer;
     }

@@ -37,7 +37,7 @@ public final class Main {
         }
         String namesrv = options.get("--namesrv");
         String run = options.get("--run");
-        int limit = Integer.parseInt(options.getOrDefault("--limit", "60"));
+        int limit = Integer.parseInt(options.getOrDefault("--limit", "300"));
         int jobs = Integer.parseInt(options.getOrDefault("--jobs", "4"));
         Map<String, Scenario> all = Scenarios.all();
         List<String> plan = new ArrayList<>(all.keySet());

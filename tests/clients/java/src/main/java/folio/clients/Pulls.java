@@ -69,10 +69,10 @@ final class Pulls {
         Check.equal(PullStatus.FOUND, consumer.pull(queue, "*", 0, 13).getPullStatus(), "first pull");
         consumer.updateConsumeOffset(queue, 13);
         consumer.getDefaultMQPullConsumerImpl().getOffsetStore().persist(queue);
-        Check.until(5, "the position 13 is stored", () -> consumer.fetchConsumeOffset(queue, true) == 13);
+        Check.until("the position 13 is stored", () -> consumer.fetchConsumeOffset(queue, true) == 13);
         consumer.shutdown();
         DefaultMQPullConsumer next = lab.pull(group);
-        Check.until(5, "the stored position 13 is read back", () -> next.fetchConsumeOffset(queue, true) == 13);
+        Check.until("the stored position 13 is read back", () -> next.fetchConsumeOffset(queue, true) == 13);
         Thread sender = new Thread(() -> {
             try {
                 Thread.sleep(1_500);
@@ -82,13 +82,14 @@ final class Pulls {
                 e.printStackTrace();
             }
         });
-        sender.start();
         long start = System.nanoTime();
+        sender.start();
         PullResult awaited = next.pullBlockIfNotFound(queue, "*", 20, 1);
         long waitedMs = (System.nanoTime() - start) / 1_000_000;
         sender.join();
         Check.equal(PullStatus.FOUND, awaited.getPullStatus(), "pull that waits");
-        Check.that(waitedMs >= 1_000 && waitedMs < 5_000, "a waiting pull came back after " + waitedMs + " ms");
+        // With the message and not when its time of 20 s is over, however slow the machine.
+        Check.that(waitedMs >= 1_000 && waitedMs < 15_000, "a waiting pull came back after " + waitedMs + " ms");
     }
 
     /** A lite consumer that subscribes gets all; the next one of the group gets only what is new. */
@@ -102,7 +103,7 @@ final class Pulls {
         consumer.setPullBatchSize(20);
         consumer.start();
         Inbox inbox = new Inbox();
-        poll(consumer, inbox, sent, 30);
+        poll(consumer, inbox, sent);
         consumer.commitSync();
         Thread.sleep(1_500);
         consumer.shutdown();
@@ -111,7 +112,7 @@ final class Pulls {
         next.subscribe(topic, "*");
         next.start();
         Inbox second = new Inbox();
-        poll(next, second, fresh, 30);
+        poll(next, second, fresh);
         Check.equal(fresh.size(), second.size(), "distinct payloads of the second consumer");
     }
 
@@ -133,22 +134,21 @@ final class Pulls {
         consumer.assign(Set.of(queue));
         consumer.seek(queue, 20);
         Inbox tail = new Inbox();
-        poll(consumer, tail, sent.subList(20, 30), 20);
+        poll(consumer, tail, sent.subList(20, 30));
         Check.equal(10, tail.size(), "messages from offset 20 on");
         consumer.seekToBegin(queue);
         Inbox all = new Inbox();
-        poll(consumer, all, sent, 20);
+        poll(consumer, all, sent);
         consumer.seekToEnd(queue);
         Lab.ok(producer.send(Lab.message(topic, "tag", null, "new"), queue));
         Inbox end = new Inbox();
-        poll(consumer, end, List.of("new"), 20);
+        poll(consumer, end, List.of("new"));
         Check.equal(1, end.size(), "messages from the end on");
         Check.equal(0L, consumer.offsetForTimestamp(queue, 0L), "offset at time 0");
     }
 
-    private static void poll(DefaultLitePullConsumer consumer, Inbox inbox, List<String> expected, int seconds)
-        throws Exception {
-        long end = System.nanoTime() + seconds * 1_000_000_000L;
+    private static void poll(DefaultLitePullConsumer consumer, Inbox inbox, List<String> expected) throws Exception {
+        long end = System.nanoTime() + Check.PATIENCE_SECONDS * 1_000_000_000L;
         while (!inbox.missing(expected).isEmpty() && System.nanoTime() < end) {
             inbox.addAll(consumer.poll(500));
         }

@@ -19,7 +19,6 @@ final class Refusals {
         String topic = lab.topic("large");
         DefaultMQProducer producer = lab.producer();
         producer.setMaxMessageSize(16 * 1024 * 1024);
-        producer.setSendMsgTimeout(10_000);
         Lab.send(producer, topic, "before", 1);
         Message large = new Message(topic, Sends.noise(5 * 1024 * 1024));
         Check.refused(MESSAGE_ILLEGAL, "a body of 5 MiB", () -> producer.send(large));

@@ -38,7 +38,7 @@ final class Retries {
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
-        again.await(sent, 40);
+        again.await(sent);
         Check.that(failed.containsAll(sent), "some were never delivered a first time");
         for (String payload : sent) {
             Check.equal(1, again.message(payload).getReconsumeTimes(), "reconsume times of " + payload);
@@ -63,7 +63,7 @@ final class Retries {
         consumer.start();
         Inbox dead = new Inbox();
         DefaultMQPullConsumer reader = lab.pull(lab.group("dlqreader"));
-        Check.until(50, "all messages in the dead letter topic, deliveries so far " + deliveries, () -> {
+        Check.until("all messages in the dead letter topic, deliveries so far " + deliveries, () -> {
             Thread.sleep(500);
             read(reader, "%DLQ%" + group, dead);
             return dead.missing(sent).isEmpty();

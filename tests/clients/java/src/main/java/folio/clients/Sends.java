@@ -37,7 +37,7 @@ final class Sends {
         }
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group("sync"), topic, "*");
-        inbox.await(sent, 30);
+        inbox.await(sent);
         for (int i = 0; i < sent.size(); i++) {
             MessageExt message = inbox.message(sent.get(i));
             Check.equal(topic, message.getTopic(), "topic");
@@ -72,11 +72,11 @@ final class Sends {
                 }
             });
         }
-        Check.that(answers.await(30, TimeUnit.SECONDS), answers.getCount() + " callbacks are missing after 30 s");
+        Check.that(answers.await(Check.PATIENCE_SECONDS, TimeUnit.SECONDS), answers.getCount() + " callbacks are missing");
         Check.that(failure.get() == null, "a send failed: " + failure.get());
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group("async"), topic, "*");
-        inbox.await(sent, 30);
+        inbox.await(sent);
         Check.equal(sent.size(), inbox.size(), "distinct payloads");
     }
 
@@ -90,7 +90,7 @@ final class Sends {
         }
         Inbox inbox = new Inbox();
         lab.pushInto(inbox, lab.group("oneway"), topic, "*");
-        inbox.await(sent, 30);
+        inbox.await(sent);
     }
 
     /** A selector puts all messages of a key into one queue, where their offsets rise in the order of sending. */

@@ -92,7 +92,7 @@ fn a_client_that_does_not_read_is_closed_and_the_others_are_served() {
         let frame = Frame { code: RequestCode::GetBrokerClusterInfo.code(), opaque, ..Frame::default() };
         frame.encode(&mut requests).unwrap();
     }
-    deaf.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    deaf.set_write_timeout(Some(super::node::PATIENCE)).unwrap();
     // Until the answers fill what the system buffers, and then our limit.
     for _ in 0..1_000 {
         if deaf.write_all(&requests).is_err() {

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use folio_protocol::code::{RequestCode, ResponseCode};
@@ -61,20 +61,30 @@ struct Sender {
     waiting: HashSet<i32>,
     next: i32,
     seen: Seen,
+    /// As in `seen`, for others to look at.
+    stored: Arc<AtomicU64>,
+}
+
+/// A sender on a thread of its own.
+struct Started {
+    thread: JoinHandle<Seen>,
+    stored: Arc<AtomicU64>,
 }
 
 impl Sender {
-    fn start(address: &str, stop: Arc<AtomicBool>) -> JoinHandle<Seen> {
+    fn start(address: &str, stop: Arc<AtomicBool>) -> Started {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stored = Arc::new(AtomicU64::new(0));
         let sender = Sender {
             socket,
             received: BytesMut::new(),
             waiting: HashSet::new(),
             next: 0,
             seen: Seen::default(),
+            stored: stored.clone(),
         };
-        std::thread::spawn(move || sender.run(&stop))
+        Started { thread: std::thread::spawn(move || sender.run(&stop)), stored }
     }
 
     fn run(mut self, stop: &AtomicBool) -> Seen {
@@ -125,7 +135,10 @@ impl Sender {
             let refused =
                 answer.remark.as_ref().is_some_and(|remark| remark.contains("this node is stopping"));
             match answer.code {
-                code if code == ResponseCode::Success.code() => self.seen.stored += 1,
+                code if code == ResponseCode::Success.code() => {
+                    self.seen.stored += 1;
+                    self.stored.store(self.seen.stored, Ordering::Relaxed);
+                }
                 code if code == ResponseCode::ServiceNotAvailable.code() && refused => self.seen.refused += 1,
                 code => self.seen.other.push((code, answer.remark)),
             }
@@ -160,13 +173,18 @@ fn a_leader_stopped_under_load_answers_all_it_took_and_no_client_sees_a_failure(
     let here: Vec<_> = (0..4).map(|_| Sender::start(&broker(leader_id), goes.clone())).collect();
     let there: Vec<_> = (0..2).map(|_| Sender::start(&at_follower, stays.clone())).collect();
     std::thread::sleep(Duration::from_millis(500));
+    let deadline = Instant::now() + PATIENCE;
+    while here.iter().chain(&there).any(|sender| sender.stored.load(Ordering::Relaxed) == 0) {
+        assert!(Instant::now() < deadline, "not every sender gets answers\n{}", running.out());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     send("TERM", &running.children()[leader_id as usize - 1]);
     running.wait_for(&format!("node {leader_id} has ended"));
     std::thread::sleep(Duration::from_millis(500));
     stays.store(true, Ordering::Relaxed);
 
-    let here: Vec<Seen> = here.into_iter().map(|sender| sender.join().unwrap()).collect();
-    let there: Vec<Seen> = there.into_iter().map(|sender| sender.join().unwrap()).collect();
+    let here: Vec<Seen> = here.into_iter().map(|sender| sender.thread.join().unwrap()).collect();
+    let there: Vec<Seen> = there.into_iter().map(|sender| sender.thread.join().unwrap()).collect();
     for seen in &here {
         assert!(seen.stored > 0 && seen.other.is_empty(), "{here:?}\n{}", running.out());
         assert!(!seen.reset, "{here:?}\n{}", running.out());

@@ -14,6 +14,7 @@ use folio_protocol::header::{
 };
 use folio_protocol::ids::OffsetMessageId;
 use folio_raft::command::{Command, Topic};
+use folio_raft::config::Timing;
 
 use crate::node::{Client, Node, execute, expect, header, message, pull_header, send_header};
 
@@ -153,7 +154,7 @@ async fn a_question_for_an_offset_waits_for_the_commits_before_it_however_long_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_offset_asked_for_at_a_node_is_the_one_committed_there_before_though_both_wait_for_a_leader() {
     const QUEUES: i32 = 64;
-    let nodes = Node::cluster(3).await;
+    let nodes = Node::cluster_with(3, Timing::default()).await;
     let mut client = nodes[1].client_of_group().await;
     execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES as u32))).await;
     for queue in 0..QUEUES {

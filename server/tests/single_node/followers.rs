@@ -13,6 +13,7 @@ use folio_protocol::header::{
 };
 use folio_protocol::ids::OffsetMessageId;
 use folio_raft::command::{Command, ConsumerGroup, Topic};
+use folio_raft::config::Timing;
 
 use crate::node::{Node, execute, expect, header, messages, pull_header};
 
@@ -120,7 +121,7 @@ async fn only_the_leader_tells_a_consumer_that_it_is_beyond_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_waited_for_a_leader_never_replaces_a_later_one() {
     const QUEUES: u32 = 64;
-    let nodes = Node::cluster(3).await;
+    let nodes = Node::cluster_with(3, Timing::default()).await;
     let mut client = nodes[1].client_of_group().await;
     execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES))).await;
     let commit = |queue: u32, commit_offset| {

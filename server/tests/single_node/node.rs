@@ -63,12 +63,20 @@ impl Node {
         Node::cluster(1).await.remove(0)
     }
 
-    /// Starts a group of `count` nodes and waits until one leads; that one comes first.
+    /// Starts a group of `count` nodes and waits until one leads; that one comes first, and leads until it stops or hands
+    /// over: no machine is so busy that another one stands for election.
     pub(crate) async fn cluster(count: u64) -> Vec<Node> {
+        let heartbeat = Duration::from_millis(100);
+        let (election_min, election_max) = (Duration::from_secs(11), Duration::from_secs(12));
+        Node::cluster_with(count, Timing { election_min, election_max, heartbeat }).await
+    }
+
+    /// The same, with a timing of its own.
+    pub(crate) async fn cluster_with(count: u64, timing: Timing) -> Vec<Node> {
         let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member())).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes.push(Node::join(*id, members.clone()).await);
+            nodes.push(Node::join(*id, members.clone(), timing.clone()).await);
         }
         let mut status = nodes[0].broker.group.watch();
         let led = status.wait_for(|status| status.leader.is_some());
@@ -80,7 +88,7 @@ impl Node {
         nodes
     }
 
-    async fn join(node_id: u64, members: BTreeMap<u64, NodeAddress>) -> Node {
+    async fn join(node_id: u64, members: BTreeMap<u64, NodeAddress>, timing: Timing) -> Node {
         let own = members[&node_id].clone();
         let address: SocketAddr = own.broker.parse().expect("an address");
         let config = GroupConfig {
@@ -94,7 +102,7 @@ impl Node {
             join: false,
             listen: own.raft.parse().expect("an address"),
             flush: Flush::Sync,
-            timing: Timing::default(),
+            timing,
             retention: Retention::default(),
             scrub: Scrub::default(),
             dedup: Some(DedupConfig::default()),

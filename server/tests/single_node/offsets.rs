@@ -68,7 +68,7 @@ async fn oneway_commits_are_seen_at_once_and_gathered_in_few_records() {
     let mut tries = 0;
     while node.broker.group.metadata().offset("g", "orders", 0) != Some(500) {
         tries += 1;
-        assert!(tries < 500);
+        assert!(tries < 3_000);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let records = node.broker.group.status().applied - before;

@@ -138,18 +138,28 @@ async fn a_held_pull_waits_for_its_tag_and_at_most_its_time() {
     let node = Node::start().await;
     let (mut consumer, mut producer) = (node.client_of_group().await, node.client().await);
     producer.send("orders", "a", "creates the topic").await;
-    let wish = PullMessageHeader { subscription: Some("b".to_owned()), ..held("orders", 1, 600) };
+    let time = Duration::from_millis(600);
+    let mut offset = 1;
+    loop {
+        let wish = PullMessageHeader { subscription: Some("b".to_owned()), ..held("orders", offset, 600) };
+        let started = Instant::now();
+        consumer.put(request(&wish)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        producer.send("orders", "a", "not for it").await;
+        let in_time = started.elapsed() < time / 2;
+        offset += 1;
+        let answer = consumer.take().await;
+        assert!(started.elapsed() >= time, "{:?}", started.elapsed());
+        // On a machine that stalls it may have been over before.
+        if in_time {
+            // It has looked at the message that was not for it: the next pull starts after it.
+            expect(&answer, ResponseCode::PullRetryImmediately);
+            assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, offset);
+            break;
+        }
+    }
     let started = Instant::now();
-    consumer.put(request(&wish)).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    producer.send("orders", "a", "not for it").await;
-    let answer = consumer.take().await;
-    assert!(started.elapsed() >= Duration::from_millis(600), "{:?}", started.elapsed());
-    // It has looked at the message that was not for it: the next pull starts after it.
-    expect(&answer, ResponseCode::PullRetryImmediately);
-    assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 2);
-    let started = Instant::now();
-    let answer = consumer.call(request(&held("orders", 2, 300))).await;
+    let answer = consumer.call(request(&held("orders", offset, 300))).await;
     expect(&answer, ResponseCode::PullNotFound);
     assert!(started.elapsed() >= Duration::from_millis(300));
 }
@@ -178,7 +188,7 @@ async fn held_pulls_go_with_their_connection() {
         let mut tries = 0;
         while node.broker.polls.len() != expected {
             tries += 1;
-            assert!(tries < 500, "{} polls, expected {expected}", node.broker.polls.len());
+            assert!(tries < 3_000, "{} polls, expected {expected}", node.broker.polls.len());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         if expected == 1 {

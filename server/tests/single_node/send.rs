@@ -139,7 +139,7 @@ async fn a_oneway_send_is_stored_and_not_answered() {
     let answer = client.call(message(&send_header("orders", ""), "second")).await;
     expect(&answer, ResponseCode::Success);
     let mut bounds = None;
-    for _ in 0..100 {
+    for _ in 0..1_500 {
         bounds = node.broker.group.queues().bounds("orders", 0);
         if bounds == Some((0, 2)) {
             break;

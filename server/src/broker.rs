@@ -119,8 +119,7 @@ impl Service for Arc<Broker> {
             return reply.fail(ServerError::Stopping);
         }
         let remote = channel.remote();
-        let channel = Some(channel.clone());
-        dispatch::dispatch(self, Request { frame, remote, channel, reply, order: None });
+        dispatch::dispatch(self, Request { frame, remote, reply, order: None });
     }
 
     fn closed(&self, channel: &Channel) {

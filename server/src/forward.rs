@@ -45,7 +45,6 @@ pub(crate) use self::codes::{asks_for_state, may_need_leader, needs_leader};
 use crate::broker::Broker;
 use crate::dispatch;
 use crate::error::ServerError;
-use crate::net::Channel;
 use crate::peer;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -86,7 +85,6 @@ pub(crate) struct Retry {
     broker: Arc<Broker>,
     frame: Arc<Frame>,
     remote: SocketAddr,
-    channel: Channel,
     deadline: Instant,
     /// This node believed it leads, and was told better: it may believe so for another moment.
     tried_here: bool,
@@ -115,14 +113,13 @@ fn deadline(frame: &Frame) -> Instant {
 
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
 pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
-    if let Some(channel) = &request.channel {
+    if !request.is_forwarded() {
         let turn = broker.forwards.turns.take(&request.frame);
         request.order = turn.as_ref().map(Turn::order);
         let retry = Retry {
             broker: broker.clone(),
             frame: request.frame.clone(),
             remote: request.remote,
-            channel: channel.clone(),
             deadline: deadline(&request.frame),
             tried_here: true,
             turn,
@@ -134,13 +131,14 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
 
 /// Brings a request of a client of ours to the leader, and the answer back.
 pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
-    let Request { frame, remote, channel: Some(channel), reply, .. } = request else {
-        // forward.I1: it was forwarded here by a node that believed we lead.
+    if request.is_forwarded() {
+        // forward.I1: by a node that believed we lead.
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
-    };
+    }
+    let Request { frame, remote, reply, .. } = request;
     let deadline = deadline(&frame);
     let turn = broker.forwards.turns.take(&frame);
-    again(Retry { broker: broker.clone(), frame, remote, channel, deadline, tried_here: false, turn }, reply);
+    again(Retry { broker: broker.clone(), frame, remote, deadline, tried_here: false, turn }, reply);
 }
 
 /// Hands a request out that was certainly not proposed yet.
@@ -194,7 +192,7 @@ async fn bring(retry: Retry, reply: Reply) {
                 Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
             }
         }
-        if !retry.channel.takes_requests() {
+        if reply.channel().is_some_and(|channel| !channel.takes_requests()) {
             stops.get_or_insert(Instant::now() + STOPPING_PATIENCE);
         }
         let deadline = stops.map_or(retry.deadline, |stops| stops.min(retry.deadline));
@@ -223,10 +221,10 @@ fn look(status: &mut watch::Receiver<Status>) -> (bool, Option<u64>) {
 fn serve_here(mut retry: Retry, reply: Reply) {
     retry.tried_here = true;
     let broker = retry.broker.clone();
-    let (frame, remote, channel) = (retry.frame.clone(), retry.remote, retry.channel.clone());
+    let (frame, remote) = (retry.frame.clone(), retry.remote);
     let order = retry.turn.as_ref().map(Turn::order);
     let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
-    dispatch::route(&broker, Request { frame, remote, channel: Some(channel), reply, order });
+    dispatch::route(&broker, Request { frame, remote, reply, order });
 }
 
 enum Asked {
@@ -259,7 +257,7 @@ pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes
     };
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, channel: None, reply, order });
+    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, reply, order });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
     encode_answer(receiver.await.unwrap_or(Answer::Silence))
 }

@@ -58,6 +58,14 @@ impl Reply {
         self
     }
 
+    /// The connection it goes to, if that is one of this node's.
+    pub(crate) fn channel(&self) -> Option<&Channel> {
+        match &self.to {
+            Some(To::Client(channel)) => Some(channel),
+            Some(To::Node(_)) | None => None,
+        }
+    }
+
     /// Whether nobody waits for the answer.
     pub fn is_oneway(&self) -> bool {
         self.oneway

@@ -15,8 +15,6 @@ pub struct Request {
     pub frame: Arc<Frame>,
     /// The client's address, also when another node forwarded the request: the born host of messages.
     pub remote: SocketAddr,
-    /// The client's connection; `None` for a request that another node forwarded.
-    pub channel: Option<Channel>,
     /// To be used exactly once. Dropped unused, it answers SYSTEM_ERROR.
     pub reply: Reply,
     /// Its place among the commits of its node's clients, if it is a commit.
@@ -24,8 +22,13 @@ pub struct Request {
 }
 
 impl Request {
+    /// The client's connection; `None` for a request that another node forwarded.
+    pub fn channel(&self) -> Option<&Channel> {
+        self.reply.channel()
+    }
+
     /// Whether another node forwarded it: then it must not be forwarded again.
     pub fn is_forwarded(&self) -> bool {
-        self.channel.is_none()
+        self.channel().is_none()
     }
 }

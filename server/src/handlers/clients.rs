@@ -17,7 +17,7 @@ use crate::request::Request;
 
 /// 34. Answers when the client's consumer groups exist, so that its first pull finds them.
 pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
-    let Some(channel) = &request.channel else {
+    let Some(channel) = request.channel() else {
         return request.reply.fail(ServerError::Internal("a heartbeat was forwarded".to_owned()));
     };
     let data: HeartbeatData = match body::decode(&request.frame.body) {
@@ -50,7 +50,7 @@ pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header,
         Err(error) => return request.reply.fail(error),
     };
-    if let Some(channel) = &request.channel {
+    if let Some(channel) = request.channel() {
         let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
         tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
     }

@@ -30,14 +30,14 @@ pub struct Parked {
 pub(super) fn park(broker: &Arc<Broker>, pull: Pull, request: Request, wait: Duration) {
     let (topic, queue): (Name, u32) = (pull.header.topic.clone(), pull.subject.queue);
     let offset = u64::try_from(pull.header.queue_offset).unwrap_or(0);
-    let channel = request.channel.clone();
+    let channel = request.channel().cloned();
     let poll = Poll {
         topic: topic.clone(),
         queue,
         offset,
         filter: pull.subject.filter.clone(),
         deadline: Instant::now() + wait,
-        connection: request.channel.as_ref().map_or(0, Channel::id),
+        connection: request.channel().map_or(0, Channel::id),
         payload: Parked { broker: broker.clone(), pull, request },
     };
     start_timer(broker);
@@ -56,7 +56,7 @@ pub(super) fn park(broker: &Arc<Broker>, pull: Pull, request: Request, wait: Dur
 /// Answers a pull that was held.
 fn release(poll: Poll<Parked>) {
     let Parked { broker, pull, request } = poll.payload;
-    if request.channel.as_ref().is_some_and(|channel| !channel.is_open()) {
+    if request.channel().is_some_and(|channel| !channel.is_open()) {
         return request.reply.done();
     }
     answer(&broker, pull, request, Pass::Held);

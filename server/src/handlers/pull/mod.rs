@@ -123,7 +123,7 @@ fn prepare(broker: &Broker, request: &Request) -> Result<Pull, ServerError> {
 /// which finds the leader wherever it is.
 fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
     let (group, topic) = (&header.consumer_group, &header.topic);
-    let Some(channel) = &request.channel else { return };
+    let Some(channel) = request.channel() else { return };
     let (Ok(offset), Ok(queue)) = (u64::try_from(header.commit_offset), u32::try_from(header.queue_id))
     else {
         return;
@@ -140,8 +140,7 @@ fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
     };
     let frame = Arc::new(Frame::request(RequestCode::UpdateConsumerOffset, &commit, Bytes::new()).oneway());
     let reply = Reply::to_client(channel.clone(), &frame);
-    let (remote, channel) = (request.remote, Some(channel.clone()));
-    dispatch::dispatch(broker, Request { frame, remote, channel, reply, order: None });
+    dispatch::dispatch(broker, Request { frame, remote: request.remote, reply, order: None });
 }
 
 fn answer(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {

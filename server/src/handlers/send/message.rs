@@ -11,6 +11,7 @@ use folio_protocol::limits::{PROPERTIES_BYTES_MAX, TOPIC_BYTES_MAX};
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
 
+use super::UniqueKey;
 use super::check::Place;
 use super::stored::{self, Kind};
 use crate::broker::Broker;
@@ -43,7 +44,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The one message of an ordinary send, and its unique key.
-    pub(super) fn single(&self, body: &Bytes) -> Result<(NewMessage, String), ServerError> {
+    pub(super) fn single(&self, body: &Bytes) -> Result<(NewMessage, UniqueKey), ServerError> {
         self.check_body(body.len())?;
         let sent = self.header.properties.unwrap_or("").as_bytes();
         if sent.len() > PROPERTIES_BYTES_MAX {
@@ -53,9 +54,13 @@ impl<'a> Draft<'a> {
         if !names::is_retry_topic(self.header.topic) {
             self.check_kind(seen.kind)?;
         }
-        let unique_key = seen.unique_key.map_or_else(|| self.broker.state.unique_id(), str::to_owned);
-        let properties = stored::store(sent, &seen, &self.broker.state.stamp, &unique_key)?;
-        Ok((self.message(self.header.flag, body.clone(), properties), unique_key))
+        let made = seen.unique_key.is_none().then(|| self.broker.state.unique_id());
+        let unique_key = seen.unique_key.or(made.as_deref()).unwrap_or_default();
+        let properties = stored::store(sent, &seen, &self.broker.state.stamp, unique_key)?;
+        Ok((
+            self.message(self.header.flag, body.clone(), properties),
+            UniqueKey::from_slice(unique_key.as_bytes()),
+        ))
     }
 
     /// The messages of a batch, their bodies and properties slices of the received bytes.

@@ -24,6 +24,7 @@ use folio_protocol::header::{SendAnswer, SendRequest};
 use folio_protocol::message::NewMessage;
 use folio_raft::command::Topic;
 use folio_raft::proposal::{Proposal, Receipt};
+use smallvec::SmallVec;
 
 pub(crate) use self::stored::Stamp;
 
@@ -34,10 +35,13 @@ use crate::error::ServerError;
 use crate::handlers::topics;
 use crate::request::Request;
 
+/// A unique key until it is answered: clients make them of 32 characters, or of 56 where addresses are long.
+type UniqueKey = SmallVec<[u8; 64]>;
+
 /// What became of a request that was not refused.
 enum Prepared {
     /// Messages to propose, and what the answer says besides their place.
-    Store { messages: Vec<NewMessage>, transaction_id: Option<String> },
+    Store { messages: Vec<NewMessage>, transaction_id: Option<UniqueKey> },
     /// A topic to create first.
     Create(Topic),
 }
@@ -113,13 +117,13 @@ fn create_first(broker: Arc<Broker>, topic: Topic, request: Request) {
 fn propose(
     broker: &Arc<Broker>,
     messages: Vec<NewMessage>,
-    transaction_id: Option<String>,
+    transaction_id: Option<UniqueKey>,
     request: Request,
 ) {
     let answerer = broker.clone();
     let reply = request.reply;
     let reply = Box::new(move |outcome| match outcome {
-        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id.as_deref()), Bytes::new()),
+        Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id.as_ref()), Bytes::new()),
         Err(error) => reply.refuse(error),
     });
     if let Err((proposal, error)) = broker.group.propose(Proposal { messages, once: true, reply }) {
@@ -127,13 +131,17 @@ fn propose(
     }
 }
 
-fn answer<'a>(broker: &'a Broker, receipt: &'a Receipt, transaction_id: Option<&'a str>) -> SendAnswer<'a> {
+fn answer<'a>(
+    broker: &'a Broker,
+    receipt: &'a Receipt,
+    transaction_id: Option<&'a UniqueKey>,
+) -> SendAnswer<'a> {
     SendAnswer {
         host: receipt.store_host.unwrap_or(broker.identity.store_host),
         positions: &receipt.positions,
         queue_id: receipt.queue_id as i32,
         queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
-        transaction_id,
+        transaction_id: transaction_id.and_then(|key| std::str::from_utf8(key).ok()),
         region_id: &broker.settings.region,
         trace_on: broker.settings.trace_on,
     }

@@ -24,9 +24,7 @@ async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {
     boot(cluster, 4, segment_bytes).await;
     let leads = |id: &u64| cluster.groups[id].status().role == Role::Leader;
     let gone = cluster.groups.keys().copied().find(|id| *id != 4 && !leads(id)).unwrap();
-    let leader = cluster.leader().await;
-    let replaced = leader.replace_member(gone, 4, cluster.nodes[&4].clone());
-    tokio::time::timeout(PATIENCE * 2, replaced).await.expect("in time").unwrap();
+    cluster.replace(gone, 4).await;
     cluster.stop(gone).await;
 }
 
@@ -96,9 +94,8 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
         };
         Command::CommitOffsets((0..COMMITS).map(|number| commit(command * COMMITS + number)).collect())
     };
-    let leader = cluster.leader().await;
     for command in 0..COMMANDS {
-        leader.execute(commits(command)).await.unwrap();
+        cluster.execute(commits(command)).await;
     }
     until_dropped(&cluster).await;
     replace_one(&mut cluster, segment_bytes).await;

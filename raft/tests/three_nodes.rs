@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Command, Outcome, Topic};
+use folio_raft::command::{Command, Topic};
 use folio_raft::config::{Retention, Timing};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
@@ -27,13 +27,10 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
     for (number, receipt) in receipts.iter().enumerate() {
         assert_eq!(receipt.queue_offsets, vec![number as u64 / 4]);
     }
-    let leader = cluster.leader().await;
-    let created = leader.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
-    assert_eq!(created, Ok(Outcome::Done));
+    cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
     cluster.assert_identical().await;
 
-    let old = leader.node_id();
-    drop(leader);
+    let old = cluster.leader().await.node_id();
     cluster.stop(old).await;
     cluster.send_all(400..800).await;
     cluster.boot(old, false).await;
@@ -65,8 +62,7 @@ async fn a_new_node_catches_up_from_a_snapshot_and_replaces_a_dead_one() {
         .find(|id| *id != 4 && cluster.groups[id].status().role != Role::Leader);
     let dead = dead.unwrap();
     cluster.stop(dead).await;
-    let leader = cluster.leader().await;
-    leader.replace_member(dead, 4, cluster.nodes[&4].clone()).await.unwrap();
+    cluster.replace(dead, 4).await;
     cluster.send_all(900..1000).await;
     cluster.assert_identical().await;
     let status = cluster.leader().await.status();

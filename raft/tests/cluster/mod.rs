@@ -12,6 +12,7 @@ use bytes::Bytes;
 use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
+use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt};
@@ -149,6 +150,30 @@ impl Cluster {
             match send(&self.leader().await, number).await {
                 Ok(receipt) => return receipt,
                 Err(error) => assert!(Instant::now() < deadline, "message {number}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Has whoever leads execute a command that may be executed twice. A leader whose disk is slower than the others' for
+    /// seconds hands over, whatever the timing.
+    pub(crate) async fn execute(&self, command: Command) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.leader().await.execute(command.clone()).await {
+            assert!(Instant::now() < deadline, "not executed: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Puts node `new` in the place of `old`, whoever leads.
+    pub(crate) async fn replace(&self, old: u64, new: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leader = self.leader().await;
+            let replaced = leader.replace_member(old, new, self.nodes[&new].clone());
+            match tokio::time::timeout(PATIENCE, replaced).await.expect("in time") {
+                Ok(()) => return,
+                Err(error) => assert!(Instant::now() < deadline, "{old} not replaced by {new}: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -39,7 +39,7 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writers.stop().await;
-    live.drain(Duration::from_secs(2)).await.unwrap();
+    live.drain(Duration::from_secs(20)).await.unwrap();
     let history = recorder.finish().unwrap();
     assert!(!history.polls.is_empty(), "the live reader read nothing");
     let client = Arc::new(Client::new(Vec::new(), LAST_READER));

@@ -397,7 +397,7 @@ mod tests {
             done.send(())
         });
         for _ in 0..3 {
-            ended.recv_timeout(Duration::from_secs(30)).expect("nobody waits for ever");
+            ended.recv_timeout(Duration::from_secs(120)).expect("nobody waits for ever");
         }
     }
 

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,11 +20,22 @@ struct Pair {
     dialed: TcpStream,
 }
 
+/// A port nothing listens on, below those the system gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 18_000 + (std::process::id() % 100) as u16 * 10;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 async fn pair() -> Pair {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap().to_string();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let listen = free.to_string();
+    let listen = format!("127.0.0.1:{}", free_port());
     let links = Links::start(&[Link { from: 1, to: 2, listen: listen.clone(), target }]).unwrap();
     let dialer = TcpStream::connect(&listen).await.unwrap();
     let (dialed, _) = listener.accept().await.unwrap();

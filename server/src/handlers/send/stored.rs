@@ -86,9 +86,7 @@ pub(crate) fn store(
     stamp: &Stamp,
     unique_key: &str,
 ) -> Result<Bytes, ServerError> {
-    let mut out = BytesMut::with_capacity(
-        sent.len() + stamp.encoded.len() + 2 + names::UNIQUE_KEY.len() + unique_key.len(),
-    );
+    let mut out = BytesMut::with_capacity(stored_len(sent, seen, stamp, unique_key));
     for (name, value) in iter(sent) {
         if !is_dropped(name, value) {
             append(&mut out, name, value);
@@ -105,6 +103,15 @@ pub(crate) fn store(
         )));
     }
     Ok(out.freeze())
+}
+
+/// Bytes of the properties as stored, if nothing of them is dropped. Exact, because a buffer that is full when it is
+/// frozen needs no second allocation to be shared.
+fn stored_len(sent: &[u8], seen: &Seen<'_>, stamp: &Stamp, unique_key: &str) -> usize {
+    // Some clients leave the last separator out.
+    let separator = usize::from(sent.last().is_some_and(|last| *last != names::VALUE_END));
+    let added = if seen.unique_key.is_none() { names::UNIQUE_KEY.len() + unique_key.len() + 2 } else { 0 };
+    sent.len() + separator + added + stamp.encoded.len()
 }
 
 fn is_dropped(name: &str, value: &str) -> bool {
@@ -176,6 +183,17 @@ mod tests {
     fn a_retrys_delay_is_not_stored() {
         let sent = encoded(&[("DELAY", "3"), ("UNIQ_KEY", "U")]);
         assert!(!names_of(&stored(&sent)).contains(&"DELAY"));
+    }
+
+    #[test]
+    fn the_length_as_stored_is_known_before() {
+        let stamp = Stamp::new("c", "r", true);
+        let keyed = encoded(&[("KEYS", "k"), ("UNIQ_KEY", "U")]);
+        for sent in [&b""[..], b"KEYS\x01k", b"KEYS\x01k\x02", &keyed, &keyed[..keyed.len() - 1]] {
+            let seen = look(sent).expect("readable");
+            let stored = store(sent, &seen, &stamp, "NEW").expect("short enough");
+            assert_eq!(stored_len(sent, &seen, &stamp, "NEW"), stored.len());
+        }
     }
 
     #[test]

@@ -13,9 +13,8 @@ use super::queue::{Pushed, Queue};
 use super::unit::Unit;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
-/// Files that may be written to between two syncs without being synced: each is held open. Beyond it they are synced
-/// early, so that a group with very many busy queues does not run out of open files.
-const UNSYNCED_FILES_MAX: usize = 512;
+/// Queues that are written at a time by a sync: appliers wait for that long.
+const QUEUES_PER_TURN: usize = 64;
 
 /// See the module.
 #[derive(Default)]
@@ -82,11 +81,22 @@ impl Applier {
         })
     }
 
-    /// Writes what is unwritten and hands out what is to be synced.
-    pub(super) fn take_unsynced(&mut self, files: &Files) -> Result<Unsynced, QueuesError> {
-        while let Some(queue) = self.unwritten.pop() {
+    /// The queues with units that are not written, for [`Applier::take_unsynced`].
+    pub(super) fn take_unwritten(&mut self) -> Vec<Arc<Queue>> {
+        std::mem::take(&mut self.unwritten)
+    }
+
+    /// Writes some of the queues of `due` and hands out what is to be synced. Those that cannot be written stay unwritten.
+    pub(super) fn take_unsynced(
+        &mut self,
+        due: &mut Vec<Arc<Queue>>,
+        files: &Files,
+    ) -> Result<Unsynced, QueuesError> {
+        for _ in 0..QUEUES_PER_TURN {
+            let Some(queue) = due.pop() else { break };
             if let Err(error) = self.write(&queue, files) {
                 self.unwritten.push(queue);
+                self.unwritten.append(due);
                 return Err(error);
             }
             queue.listed.store(false, Ordering::Relaxed);
@@ -98,7 +108,7 @@ impl Applier {
         let written = queue.flush(|base| self.unsynced.file(queue, base, files));
         self.disk_full = matches!(&written, Err(QueuesError::DiskFull { .. }));
         written?;
-        if self.unsynced.files.len() > UNSYNCED_FILES_MAX {
+        if self.unsynced.files.len() > files.unsynced_max() {
             std::mem::take(&mut self.unsynced).sync(files.disk())?;
         }
         Ok(())
@@ -166,4 +176,42 @@ fn open_failed(path: &Path, error: std::io::Error) -> QueuesError {
         return QueuesError::DiskFull { path: path.into() };
     }
     QueuesError::io(path, "create")(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::super::tests::{Maker, apply, disk, empty};
+
+    /// The thread that applies serves a whole group: while it stands, nobody is answered.
+    #[test]
+    fn appliers_do_not_wait_for_the_sync_of_a_thousand_queues() {
+        let (disk, mut maker) = (disk(), Maker::default());
+        let queues = empty(&disk);
+        let many: Vec<(&str, u32)> = (0..1000).map(|number| ("wide", number)).collect();
+        apply(&queues, &maker.record(&many));
+        disk.hang_syncs(true);
+        let before = disk.ops();
+        let syncing = std::thread::spawn({
+            let queues = queues.clone();
+            move || queues.sync()
+        });
+        // Directories and files are made before the first of them is synced.
+        while disk.ops() == before {
+            std::thread::yield_now();
+        }
+        let (applied, told) = mpsc::channel();
+        let next = maker.record(&many);
+        std::thread::spawn({
+            let queues = queues.clone();
+            move || applied.send(apply(&queues, &next).len())
+        });
+        let told = told.recv_timeout(Duration::from_secs(20));
+        disk.hang_syncs(false);
+        syncing.join().unwrap().unwrap();
+        assert_eq!(told, Ok(1000));
+        assert_eq!(queues.bounds("wide", 999), Some((0, 2)));
+    }
 }

@@ -17,8 +17,14 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 pub const UNITS_PER_FILE: u64 = 300_000;
 /// Bytes of a full file.
 pub(super) const FILE_BYTES: u64 = UNITS_PER_FILE * UNIT_BYTES as u64;
-/// Files kept open for reading and writing. One process hosts several groups, and 1,024 open files is a usual limit.
-const OPEN_FILES_MAX: usize = 256;
+/// Of the files that the process may have open, one of this many is kept open for reading and writing: 256 of the usual
+/// 1,024. One process hosts several groups and has connections besides.
+const OPEN_FILES_SHARE: usize = 4;
+/// Likewise files that are written to between two syncs, each held open. Beyond it they are synced early, while appliers
+/// wait, so that a group with very many busy queues does not run out of open files.
+const UNSYNCED_FILES_SHARE: usize = 2;
+/// The system's limit as far as it is made use of.
+const LIMIT_MAX: usize = 1 << 16;
 
 /// The first position of the file that holds a unit.
 pub(super) fn base_of(offset: u64) -> u64 {
@@ -53,6 +59,8 @@ pub(super) type FileKey = (u64, u64);
 pub(super) struct Files {
     disk: Arc<dyn Disk>,
     open: Mutex<Open>,
+    /// Files that the process may have open.
+    limit: usize,
 }
 
 #[derive(Default)]
@@ -63,7 +71,14 @@ struct Open {
 
 impl Files {
     pub(super) fn new(disk: Arc<dyn Disk>) -> Files {
-        Files { disk, open: Mutex::default() }
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_MAX).min(LIMIT_MAX);
+        Files { disk, open: Mutex::default(), limit }
+    }
+
+    /// Files that may be written to between two syncs without being synced.
+    pub(super) fn unsynced_max(&self) -> usize {
+        self.limit / UNSYNCED_FILES_SHARE
     }
 
     pub(super) fn disk(&self) -> &dyn Disk {
@@ -87,7 +102,7 @@ impl Files {
         }
         let file = self.disk.open(path, mode)?;
         let mut open = self.open.lock();
-        if open.files.len() >= OPEN_FILES_MAX {
+        if open.files.len() >= (self.limit / OPEN_FILES_SHARE).max(1) {
             open.close_oldest();
         }
         open.clock += 1;
@@ -137,11 +152,11 @@ mod tests {
     #[test]
     fn the_number_of_open_files_is_bounded_and_the_recent_ones_stay() {
         let disk = SimDisk::new();
-        let files = Files::new(Arc::new(disk));
+        let files = Files { limit: 1024, ..Files::new(Arc::new(disk)) };
         for serial in 0..1000 {
             files.open((serial, 0), Path::new(&format!("/{serial}")), OpenMode::Create).unwrap();
             files.cached((0, 0)).unwrap();
-            assert!(files.open.lock().files.len() <= OPEN_FILES_MAX);
+            assert!(files.open.lock().files.len() <= 256);
         }
         assert!(files.cached((999, 0)).is_some() && files.cached((1, 0)).is_none());
     }

@@ -166,16 +166,23 @@ impl ConsumeQueues {
         Ok(Some(low))
     }
 
-    /// Makes everything that was applied before this call durable. Appliers wait for the writing, not for the syncing.
+    /// Makes everything that was applied before this call durable. Appliers wait for the writing of a few queues at a
+    /// time, not for the syncing.
     pub fn sync(&self) -> Result<(), QueuesError> {
         let _alone = self.inner.syncing.lock();
-        let unsynced = {
-            let mut applier = self.inner.applier.lock();
-            self.inner.check_poisoned()?;
-            let taken = applier.take_unsynced(&self.inner.files);
-            self.inner.poison_on_io(taken)?
-        };
-        self.inner.poison_on_io(unsynced.sync(self.inner.files.disk()))
+        let mut due = self.inner.applier.lock().take_unwritten();
+        loop {
+            let unsynced = {
+                let mut applier = self.inner.applier.lock();
+                self.inner.check_poisoned()?;
+                let taken = applier.take_unsynced(&mut due, &self.inner.files);
+                self.inner.poison_on_io(taken)?
+            };
+            self.inner.poison_on_io(unsynced.sync(self.inner.files.disk()))?;
+            if due.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     /// Retention: the first offset of each queue moves up to that in `min`, and files wholly below are removed.

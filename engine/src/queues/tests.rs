@@ -12,7 +12,7 @@ use crate::record::{Draft, EntryId};
 
 /// Makes stamped records, as the log would.
 #[derive(Default, Clone)]
-struct Maker {
+pub(super) struct Maker {
     counters: QueueCounters,
     position: u64,
     index: u64,
@@ -23,7 +23,7 @@ impl Maker {
         Maker { counters: counters.clone(), ..Maker::default() }
     }
 
-    fn record(&mut self, messages: &[(&str, u32)]) -> Record {
+    pub(super) fn record(&mut self, messages: &[(&str, u32)]) -> Record {
         let mut draft = Draft::new(RecordKind::Messages, 0);
         for (topic, queue) in messages {
             let from = draft.len();
@@ -64,7 +64,7 @@ fn dir() -> &'static Path {
     Path::new("/group")
 }
 
-fn disk() -> SimDisk {
+pub(super) fn disk() -> SimDisk {
     let disk = SimDisk::new();
     disk.create_dir_all(dir()).unwrap();
     disk.sync_dir(Path::new("/")).unwrap();
@@ -75,11 +75,11 @@ fn open(disk: &SimDisk, at: &QueueCounters, min: &QueueCounters) -> Result<Consu
     ConsumeQueues::open(Arc::new(disk.clone()), dir(), at, min)
 }
 
-fn empty(disk: &SimDisk) -> ConsumeQueues {
+pub(super) fn empty(disk: &SimDisk) -> ConsumeQueues {
     open(disk, &QueueCounters::new(), &QueueCounters::new()).unwrap()
 }
 
-fn apply(queues: &ConsumeQueues, record: &Record) -> Vec<Arrival> {
+pub(super) fn apply(queues: &ConsumeQueues, record: &Record) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     queues.apply(record, &mut arrivals).unwrap();
     arrivals

@@ -55,10 +55,9 @@ impl Shared {
         Arc::clone(&self.targets.read())
     }
 
-    /// The broker of one connection.
-    pub(super) fn target(&self, index: usize) -> Target {
-        let targets = self.targets();
-        targets[index % targets.len()].clone()
+    /// Whether these are still all brokers as last heard. Cheap: connections look before every write.
+    pub(super) fn are_current(&self, targets: &Arc<Vec<Target>>) -> bool {
+        Arc::ptr_eq(&self.targets.read(), targets)
     }
 
     /// Asks for the route again, soon.

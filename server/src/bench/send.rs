@@ -20,6 +20,9 @@ use super::wire::{Wire, first_answer};
 
 /// How long an answer is waited for, as RocketMQ's own producers do by default.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// After this long without an answer the leader may be another one: the route is asked for. A node that hangs
+/// closes no connection.
+const SUSPECT_AFTER: Duration = Duration::from_millis(200);
 /// What a connection to a former leader gets to answer what is in flight.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two tries to connect.
@@ -89,8 +92,9 @@ impl Sender {
     /// Sends until the time is up: how many requests have no answer then.
     pub(super) async fn run(mut self) -> usize {
         while Instant::now() < self.shared.end() {
-            let target = self.shared.target(self.index);
-            match self.session(&target).await {
+            let targets = self.shared.targets();
+            let target = self.mine(&targets);
+            match self.session(&targets, target).await {
                 Ok(Left::Over) => return self.slots.used(),
                 Ok(Left::Moved) => self.fail(LOST, None),
                 Ok(Left::Silent) => {
@@ -117,7 +121,13 @@ impl Sender {
         }
     }
 
-    async fn session(&mut self, target: &Target) -> Result<Left> {
+    /// The broker of this connection.
+    fn mine<'a>(&self, targets: &'a [Target]) -> &'a Target {
+        &targets[self.index % targets.len()]
+    }
+
+    async fn session(&mut self, heard: &Arc<Vec<Target>>, target: &Target) -> Result<Left> {
+        let mut heard = Arc::clone(heard);
         let templates = self.templates(target)?;
         let mut wire = Wire::connect(&target.address).await?;
         let mut leave_by = None;
@@ -126,8 +136,9 @@ impl Sender {
             if now >= self.shared.end() {
                 return Ok(Left::Over);
             }
-            if leave_by.is_none() && self.shared.target(self.index) != *target {
-                leave_by = Some(now + LEAVE_TIMEOUT);
+            if leave_by.is_none() && !self.shared.are_current(&heard) {
+                heard = self.shared.targets();
+                leave_by = (self.mine(&heard) != target).then(|| now + LEAVE_TIMEOUT);
             }
             match leave_by {
                 Some(by) if self.slots.used() == 0 || now >= by => return Ok(Left::Moved),
@@ -196,7 +207,11 @@ impl Sender {
             return false;
         }
         self.look_at = now + TICK;
-        self.slots.oldest().is_some_and(|sent| now >= sent + ANSWER_TIMEOUT)
+        let Some(sent) = self.slots.oldest() else { return false };
+        if now >= sent + SUSPECT_AFTER {
+            self.shared.refresh();
+        }
+        now >= sent + ANSWER_TIMEOUT
     }
 
     fn take_answers(&mut self, inbox: &mut BytesMut) -> Result<()> {

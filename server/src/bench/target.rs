@@ -10,12 +10,15 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, GetRouteHeader, NoHeader};
 use folio_protocol::names;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::client::Client;
 
 /// What a NameServer or broker may take to answer: one that is paused must not hold the others up.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// After this long without an answer the next NameServer is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(100);
 /// Making a topic waits for a majority's disks.
 const CREATE_PATIENCE: Duration = Duration::from_secs(10);
 /// How often, and how long apart, a new topic's route is asked for: 5 s in all.
@@ -150,24 +153,38 @@ impl Directory {
         Ok(())
     }
 
-    /// The first answer; each question begins with another NameServer, so that a dead one costs little.
+    /// The first answer. A NameServer that fails, or says nothing for a moment, is not waited for: the next one is
+    /// asked beside it, and the one that answers is the first to be asked next time.
     async fn ask(&mut self, request: &Frame) -> Result<Frame> {
-        let mut failure = anyhow!("no address given");
-        for _ in 0..self.namesrvs.len() {
-            let address = &self.namesrvs[self.next % self.namesrvs.len()];
-            match ask_one(address, request).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = error.context(format!("no NameServer at {address}")),
+        let count = self.namesrvs.len();
+        let mut order = (self.next..self.next + count).map(|at| at % count);
+        let (mut asked, mut failure) = (JoinSet::new(), anyhow!("no address given"));
+        loop {
+            if let Some(at) = order.next() {
+                let (address, request) = (self.namesrvs[at].clone(), request.clone());
+                asked.spawn(async move { (at, ask_one(&address, request).await) });
+            } else if asked.is_empty() {
+                return Err(failure);
             }
-            self.next = self.next.wrapping_add(1);
+            let moment = if order.len() > 0 { HEDGE_AFTER } else { 2 * PATIENCE };
+            match tokio::time::timeout(moment, asked.join_next()).await {
+                Ok(Some(Ok((at, Ok(answer))))) => {
+                    self.next = at;
+                    return Ok(answer);
+                }
+                Ok(Some(Ok((_, Err(error))))) => failure = error,
+                Ok(Some(Err(_)) | None) | Err(_) => {}
+            }
         }
-        Err(failure)
     }
 }
 
-async fn ask_one(address: &str, request: &Frame) -> Result<Frame> {
-    let mut client = tokio::time::timeout(PATIENCE, Client::connect(address)).await??;
-    client.call(request.clone(), PATIENCE).await
+async fn ask_one(address: &str, request: Frame) -> Result<Frame> {
+    let asked = async {
+        let mut client = tokio::time::timeout(PATIENCE, Client::connect(address)).await??;
+        client.call(request, PATIENCE).await
+    };
+    asked.await.with_context(|| format!("no NameServer at {address}"))
 }
 
 fn accepted(answer: Frame, what: &str) -> Result<Frame> {
@@ -233,7 +250,10 @@ fn configured(config: &str) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use bytes::BytesMut;
     use folio_protocol::body::{BrokerData, QueueData};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -275,6 +295,37 @@ mod tests {
         assert_eq!(configured(config), "flushDiskType=SYNC_FLUSH, brokerRole=ASYNC_MASTER");
         assert_eq!(promised("fdatasync", 3), "fdatasync on 2 of 3 nodes");
         assert_eq!(promised("asynchronous", 5), "in memory on 3 of 5 nodes");
+    }
+
+    /// Answers every request with "no such topic".
+    async fn answering(listener: TcpListener) {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut bytes = BytesMut::new();
+            while socket.read_buf(&mut bytes).await.unwrap() > 0 {
+                while let Some(asked) = Frame::decode(&mut bytes).unwrap() {
+                    let answer =
+                        Frame::response(asked.opaque, asked.serialization, ResponseCode::TopicNotExist);
+                    let mut out = BytesMut::new();
+                    answer.encode(&mut out).unwrap();
+                    socket.write_all(&out).await.unwrap();
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_hangs_is_not_waited_for() {
+        // Connections to it are made by the kernel and never taken.
+        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let mut directory = Directory::new(vec![address(&hung), address(&well)], "t", Purpose::Pull, None);
+        tokio::spawn(answering(well));
+        assert!(directory.lookup().await.unwrap().is_none());
+        assert_eq!(directory.next, 1, "the one that hangs comes last from now on");
+        let asked = std::time::Instant::now();
+        assert!(directory.lookup().await.unwrap().is_none());
+        assert!(asked.elapsed() < PATIENCE, "{:?}", asked.elapsed());
     }
 
     #[tokio::test]

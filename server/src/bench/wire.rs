@@ -14,8 +14,10 @@ use tokio::time::{timeout, timeout_at};
 
 /// How long a connection may take: a lost host must not hold a load up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Room made before each read.
-const READ_BYTES: usize = 256 * 1024;
+/// Room made before a read at first, and at most: it doubles while reads fill it. A thousand connections with one
+/// answer each need little.
+const READ_BYTES_MIN: usize = 2 * 1024;
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// A connection that is read and written by one task.
 pub(super) struct Wire {
@@ -24,6 +26,8 @@ pub(super) struct Wire {
     pub(super) inbox: BytesMut,
     /// What shall be written.
     pub(super) outbox: BytesMut,
+    /// Room made before a read.
+    room: usize,
 }
 
 impl Wire {
@@ -32,7 +36,7 @@ impl Wire {
         let socket = socket.with_context(|| format!("{address} does not answer"))?;
         let socket = socket.with_context(|| format!("cannot connect to {address}"))?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, inbox: BytesMut::new(), outbox: BytesMut::new() })
+        Ok(Self { socket, inbox: BytesMut::new(), outbox: BytesMut::new(), room: READ_BYTES_MIN })
     }
 
     /// Writes what the socket takes now.
@@ -49,12 +53,16 @@ impl Wire {
 
     /// Reads what is there, at most one buffer of it.
     pub(super) fn read(&mut self) -> io::Result<()> {
-        if self.inbox.capacity() - self.inbox.len() < READ_BYTES / 4 {
-            self.inbox.reserve(READ_BYTES);
+        if self.inbox.capacity() - self.inbox.len() < self.room / 4 {
+            self.inbox.reserve(self.room);
         }
         match self.socket.try_read_buf(&mut self.inbox) {
             Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-            Ok(_) => Ok(()),
+            Ok(_) if self.inbox.len() < self.inbox.capacity() => Ok(()),
+            Ok(_) => {
+                self.room = (self.room * 2).min(READ_BYTES_MAX);
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error),
         }

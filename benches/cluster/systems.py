@@ -85,19 +85,19 @@ class System:
 
 
 class Floor(System):
-    name, offset, warm_s = "floor", 0, 1.0
+    name, offset, warm_s, log = "floor", 0, 1.0, "ring"
     acknowledged = "fdatasync on 2 of 3; no protocol, no log format: the machine's limit"
 
     def launch(self):
         leader, *followers = [f"127.0.0.1:{port}" for port in self.ports()]
         for number, address in enumerate(followers):
-            command = [self.setup.peers, "floor-follower", "--listen", address, "--data", self.folder / str(number)]
+            command = [self.setup.peers, "floor-follower", "--listen", address, "--data", self.folder / str(number), "--log", self.log]
             self.processes.append(spawn(command, self.folder / "log"))
         # The followers listen once their files are full of zeros.
         time.sleep(4)
         for _ in range(10):
             command = [self.setup.peers, "floor-leader", "--listen", leader, "--data", self.folder / "leader"]
-            process = spawn([*command, "--followers", *followers], self.folder / "log")
+            process = spawn([*command, "--log", self.log, "--followers", *followers], self.folder / "log")
             time.sleep(2)
             if process.poll() is None:
                 self.processes.append(process)
@@ -106,6 +106,12 @@ class Floor(System):
 
     def load(self, *what):
         return self.peers_load("floor", [f"127.0.0.1:{self.port}"], *what)
+
+
+class GrowingFloor(Floor):
+    """The same with a log that keeps what it was given, as a queue's does, instead of one written round and round."""
+
+    name, offset, log = "floor, growing log", 50, "growing"
 
 
 class Folio(System):
@@ -329,6 +335,7 @@ class Etcd(System):
 
 ALL = {
     "floor": Floor,
+    "floor-growing": GrowingFloor,
     "folio": Folio,
     "rocketmq-async": RocketMqAsync,
     "rocketmq-sync": RocketMqSync,

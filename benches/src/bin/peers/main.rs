@@ -42,6 +42,9 @@ enum Command {
         /// Where to keep the log.
         #[arg(long)]
         data: PathBuf,
+        /// What kind of log to keep.
+        #[arg(long, value_enum, default_value = "ring")]
+        log: floor::Kind,
     },
     /// The leader of the floor program.
     FloorLeader {
@@ -51,6 +54,9 @@ enum Command {
         /// Where to keep the log.
         #[arg(long)]
         data: PathBuf,
+        /// What kind of log to keep.
+        #[arg(long, value_enum, default_value = "ring")]
+        log: floor::Kind,
         /// The followers' addresses.
         #[arg(long, num_args = 1.., required = true)]
         followers: Vec<String>,
@@ -63,8 +69,10 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Disk(options) => disk::run(&options),
         Command::Loopback { seconds } => loopback::run(seconds),
-        Command::FloorFollower { listen, data } => floor::follower::run(&listen, &data),
-        Command::FloorLeader { listen, data, followers } => floor::leader::run(&listen, &data, &followers),
+        Command::FloorFollower { listen, data, log } => floor::follower::run(&listen, &data, log),
+        Command::FloorLeader { listen, data, log, followers } => {
+            floor::leader::run(&listen, &data, log, &followers)
+        }
         Command::Load(options) => load::run(&options),
     }
 }

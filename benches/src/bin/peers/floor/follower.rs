@@ -7,10 +7,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::READ_BYTES;
-use super::log::Log;
+use super::log::{Kind, Log};
 
-pub(crate) fn run(listen: &str, data: &Path) -> Result<()> {
-    let mut log = Log::create(data)?;
+pub(crate) fn run(listen: &str, data: &Path, kind: Kind) -> Result<()> {
+    let mut log = Log::create(data, kind)?;
     let listener = TcpListener::bind(listen)?;
     let (mut leader, _) = listener.accept()?;
     leader.set_nodelay(true)?;

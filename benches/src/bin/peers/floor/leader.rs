@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use parking_lot::{Condvar, Mutex};
 
-use super::log::Log;
+use super::log::{Kind, Log};
 use super::{BODY_BYTES_MAX, HEAD_BYTES, READ_BYTES};
 
 /// A message that is not acknowledged yet.
@@ -61,8 +61,8 @@ impl Shared {
     }
 }
 
-pub(crate) fn run(listen: &str, data: &Path, followers: &[String]) -> Result<()> {
-    let log = Log::create(data)?;
+pub(crate) fn run(listen: &str, data: &Path, kind: Kind, followers: &[String]) -> Result<()> {
+    let log = Log::create(data, kind)?;
     let shared = Arc::new(Shared::default());
     shared.progress.lock().durable = vec![0; 1 + followers.len()];
     let mut sockets = Vec::new();

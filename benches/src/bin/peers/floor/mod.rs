@@ -15,6 +15,8 @@ pub(super) mod follower;
 pub(super) mod leader;
 mod log;
 
+pub(super) use log::Kind;
+
 /// Bytes before the body.
 const HEAD_BYTES: usize = 12;
 /// Longest body.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use folio_protocol::message::NewMessage;
+use smallvec::SmallVec;
 
 /// Messages that are stored together: all in one log record, or none.
 pub struct Proposal {
@@ -18,15 +19,18 @@ pub struct Proposal {
 /// The answer to a [`Proposal`].
 pub type Reply = Box<dyn FnOnce(Result<Receipt, ProposeError>) + Send>;
 
+/// A number for each message of a proposal. Most proposals are of one message: its number lies inline.
+pub type PerMessage = SmallVec<[u64; 1]>;
+
 /// Where the messages of a proposal are, for ever and on every replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The queue; for a repeat that of the first one, whichever it was to go to.
     pub queue_id: u32,
     /// Queue offset of each message, in the order of the proposal.
-    pub queue_offsets: Vec<u64>,
+    pub queue_offsets: PerMessage,
     /// Commit-log position of each message, in the order of the proposal.
-    pub positions: Vec<u64>,
+    pub positions: PerMessage,
     /// For a repeat: the store host that the stored messages carry.
     pub store_host: Option<SocketAddr>,
 }

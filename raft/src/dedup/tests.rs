@@ -73,7 +73,7 @@ impl Rig {
     }
 
     fn offsets(&self, messages: &[NewMessage]) -> Option<Vec<u64>> {
-        self.find(messages).map(|receipt| receipt.queue_offsets)
+        self.find(messages).map(|receipt| receipt.queue_offsets.into_vec())
     }
 }
 

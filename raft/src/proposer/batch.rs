@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::Inbox;
 use crate::dedup::flights::{Flights, Parked};
-use crate::proposal::{ProposeError, Receipt, Reply};
+use crate::proposal::{PerMessage, ProposeError, Receipt, Reply};
 use crate::shared::Shared;
 use crate::types::{Applied, Taken, TypeConfig};
 
@@ -132,8 +132,8 @@ pub(super) fn answer(replies: Replies, record: &Record) {
     for (count, reply) in replies.0 {
         let mut receipt = Receipt {
             queue_id: 0,
-            queue_offsets: Vec::with_capacity(count),
-            positions: Vec::with_capacity(count),
+            queue_offsets: PerMessage::with_capacity(count),
+            positions: PerMessage::with_capacity(count),
             store_host: None,
         };
         for _ in 0..count {

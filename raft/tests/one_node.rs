@@ -96,7 +96,7 @@ async fn a_burst_larger_than_a_segment_stopped_the_leader() {
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
     let refused = send(&leader, limit).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
-    assert_eq!(send(&leader, 500).await.unwrap().queue_offsets, [400]);
+    assert_eq!(send(&leader, 500).await.unwrap().queue_offsets[..], [400]);
     leader.shutdown().await;
 }
 

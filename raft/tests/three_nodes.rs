@@ -25,7 +25,7 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
     let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
     let receipts = cluster.send_all(0..400).await;
     for (number, receipt) in receipts.iter().enumerate() {
-        assert_eq!(receipt.queue_offsets, vec![number as u64 / 4]);
+        assert_eq!(receipt.queue_offsets[..], [number as u64 / 4]);
     }
     cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
     cluster.assert_identical().await;

@@ -112,6 +112,7 @@ class GrowingFloor(Floor):
     """The same with a log that keeps what it was given, as a queue's does, instead of one written round and round."""
 
     name, offset, log = "floor, growing log", 50, "growing"
+    acknowledged = "fdatasync on 2 of 3; the same program, with a log that keeps what it was given"
 
 
 class Folio(System):

@@ -9,8 +9,8 @@
 //! Not here: commits of one queue that come to several nodes. Nobody knows their order; the last that arrives counts.
 //!
 //! Invariants: `turns.I1`: of two commits for one queue that came to one node, the later one is never followed by the
-//! earlier one in the log, and who asks that node is told of neither's past. `turns.I2`: memory is bounded by the requests under way, and by what came in the last
-//! [`REMEMBERED`].
+//! earlier one in the log, and who asks that node is told of neither's past. `turns.I2`: memory is bounded by the
+//! requests under way, and by what came in the last [`REMEMBERED`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

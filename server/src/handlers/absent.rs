@@ -13,13 +13,22 @@ use crate::broker::Broker;
 use crate::forward;
 use crate::request::Request;
 
-/// Serves a request again when its answer is certain: here by `serve` if this node leads, else there.
-pub(crate) fn look_again(
+/// Answers with what `find` finds here. What is not found is looked for once more where that is certain: here if this node
+/// leads, else there.
+pub(crate) fn find<T>(
     broker: &Arc<Broker>,
     request: Request,
-    serve: impl FnOnce(&Arc<Broker>, Request) + Send + 'static,
+    find: impl Fn(&Broker) -> Option<T> + Send + 'static,
+    answer: impl FnOnce(&Broker, Request, Option<T>) + Send + 'static,
 ) {
-    if broker.leads() { surely(broker, request, serve) } else { forward::forward(broker, request) }
+    match find(broker) {
+        Some(found) => answer(broker, request, Some(found)),
+        None if broker.leads() => surely(broker, request, move |broker, request| {
+            let found = find(broker);
+            answer(broker, request, found);
+        }),
+        None => forward::forward(broker, request),
+    }
 }
 
 /// Serves a request once this node has proved that it leads and has applied everything acknowledged.

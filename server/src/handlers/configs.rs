@@ -38,13 +38,12 @@ pub(crate) fn one_topic(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header.topic,
         Err(error) => return request.reply.fail(error),
     };
-    match broker.topic(&name) {
+    let wanted = name.clone();
+    let find = move |broker: &Broker| broker.topic(&wanted);
+    absent::find(broker, request, find, move |_, request, topic| match topic {
         Some(topic) => body_answer(request, &topic_config(&topic)),
-        None => absent::look_again(broker, request, move |broker, request| match broker.topic(&name) {
-            Some(topic) => body_answer(request, &topic_config(&topic)),
-            None => request.reply.fail(ServerError::TopicNotExist(name.to_string())),
-        }),
-    }
+        None => request.reply.fail(ServerError::TopicNotExist(name.to_string())),
+    });
 }
 
 /// 201.
@@ -66,14 +65,12 @@ pub(crate) fn one_group(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header.group,
         Err(error) => return request.reply.fail(error),
     };
-    let group = |broker: &Broker, name: &str| broker.group.metadata().group(name).map(group_config);
-    match group(broker, &name) {
+    let wanted = name.clone();
+    let find = move |broker: &Broker| broker.group.metadata().group(&wanted).map(group_config);
+    absent::find(broker, request, find, move |_, request, config| match config {
         Some(config) => body_answer(request, &config),
-        None => absent::look_again(broker, request, move |broker, request| match group(broker, &name) {
-            Some(config) => body_answer(request, &config),
-            None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),
-        }),
-    }
+        None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),
+    });
 }
 
 /// Grows with every change: it counts what was applied, which is at least what changed.

@@ -22,13 +22,12 @@ pub(crate) fn route(broker: &Arc<Broker>, request: Request) {
         Ok(header) => header.topic,
         Err(error) => return request.reply.fail(error),
     };
-    match routable(broker, &name) {
+    let wanted = name.clone();
+    let find = move |broker: &Broker| routable(broker, &wanted);
+    absent::find(broker, request, find, move |broker, request, topic| match topic {
         Some(topic) => found(broker, request, &topic),
-        None => absent::look_again(broker, request, move |broker, request| match routable(broker, &name) {
-            Some(topic) => found(broker, request, &topic),
-            None => request.reply.fail(ServerError::NoRoute(name.to_string())),
-        }),
-    }
+        None => request.reply.fail(ServerError::NoRoute(name.to_string())),
+    });
 }
 
 fn found(broker: &Broker, request: Request, topic: &Topic) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::error::{IoContext, OpenError};
 use super::prepare;
 use super::recovery::Recovery;
+use super::remove::Leaving;
 use super::segment::path_of;
 use super::truncate::zero;
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -47,10 +48,7 @@ impl Recovery<'_> {
     /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero.
     pub(super) fn cut(&mut self, end: u64) -> Result<u64, OpenError> {
         let base = self.base_of(end);
-        // A segment below the start that still stands is left over from a purge that a crash cut short.
-        let first = self.segments.first().map_or(base, |live| live.segment.base);
-        let gone: Vec<u64> =
-            self.files.keys().copied().filter(|&other| other < first || other > base).collect();
+        let gone: Vec<u64> = self.files.keys().copied().filter(|&other| other > base).collect();
         for other in gone {
             self.files.remove(&other);
             let path = path_of(self.directory, other);
@@ -63,6 +61,15 @@ impl Recovery<'_> {
             blank(&**file, end - base, self.config.segment_bytes).context("cut the torn tail of", &path)?;
         self.settle(end)?;
         Ok(cut)
+    }
+
+    /// Takes out the segments below the start of a log that ends at `end`: left over from a purge that a crash or a stop
+    /// cut short.
+    pub(super) fn leaving(&mut self, end: u64) -> Vec<Leaving> {
+        let first = self.segments.first().map_or(self.base_of(end), |live| live.segment.base);
+        let kept = self.files.split_off(&first);
+        let below = std::mem::replace(&mut self.files, kept);
+        below.into_iter().map(|(base, file)| Leaving { base, file: Some(file) }).collect()
     }
 
     /// Makes what was found durable: it counts as the log from now on. Up to the durable mark it is; behind it, it may be

@@ -25,6 +25,8 @@
 //!   (position, index, term, previous crc) does not continue with them.
 //! - `log.I8`: positions and stamps are a function of the records before and the segment size alone.
 //! - `log.I9`: what a cut for rot takes off the log is kept beside it until [`CommitLog::discard_cut`].
+//! - `log.I10`: what a purge lets go of is removed after the start is durable above it, apart from the writer; until then,
+//!   and when a crash brings it back, it is no part of the log.
 
 mod ahead;
 mod cache;
@@ -37,6 +39,7 @@ mod open;
 mod prepare;
 mod queue;
 mod recovery;
+mod remove;
 mod scrub;
 mod segment;
 mod slots;
@@ -261,7 +264,7 @@ impl CommitLog {
     }
 
     /// Moves the front of the log to after `upto`, which may also lie beyond the last entry: then the log is empty and
-    /// goes on after it. Segments wholly below are removed.
+    /// goes on after it. Segments wholly below are removed, soon after.
     pub fn purge(&self, upto: EntryId, done: Completion) {
         let mut tail = self.inner.tail.lock();
         let cut = tail.purge(&self.inner.shared, upto);

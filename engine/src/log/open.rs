@@ -1,4 +1,4 @@
-//! Putting an open log together: the small files, recovery, the two workers.
+//! Putting an open log together: the small files, recovery, the three workers.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +10,7 @@ use super::mark::{Mark, Start};
 use super::prepare::{Preparer, Preparing};
 use super::queue::Queue;
 use super::recovery::{Recovered, Recovery};
+use super::remove::{Remover, Removing};
 use super::slots::Slots;
 use super::tail::Tail;
 use super::view::View;
@@ -56,6 +57,7 @@ pub(super) fn open(
     let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
     let preparer = Arc::new(preparer);
     preparer.want(segment::base_of(recovered.walk.end, config.segment_bytes) + config.segment_bytes);
+    let remover = Arc::new(Remover::new(disk.clone(), &directory));
     let shared = Arc::new(Shared {
         disk,
         directory,
@@ -68,11 +70,13 @@ pub(super) fn open(
         verified: Default::default(),
         damages: Default::default(),
     });
-    let Recovered { files, stamper, walk, .. } = recovered;
+    let Recovered { files, stamper, walk, leaving, .. } = recovered;
+    remover.add(leaving);
     let now = workers.now();
     let writer = Writer {
         shared: shared.clone(),
         preparer: preparer.clone(),
+        remover: remover.clone(),
         files,
         dirty: Default::default(),
         end: walk.end,
@@ -85,7 +89,7 @@ pub(super) fn open(
         data_synced: now,
         pending: None,
     };
-    let running = Mutex::new(start_workers(&*workers, writer, &preparer).context("start a worker for", dir)?);
+    let running = Mutex::new(start_workers(&*workers, writer).context("start a worker for", dir)?);
     let tail = Mutex::new(Tail::new(walk.end, walk.prev_crc, walk.last, stamper));
     Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail, running }) })
 }
@@ -107,13 +111,11 @@ fn view(start: Start, recovered: &Recovered) -> View {
     }
 }
 
-fn start_workers(
-    workers: &dyn Workers,
-    writer: Writer,
-    preparer: &Arc<Preparer>,
-) -> std::io::Result<Vec<Box<dyn Running>>> {
+fn start_workers(workers: &dyn Workers, writer: Writer) -> std::io::Result<Vec<Box<dyn Running>>> {
+    let (preparing, removing) = (Preparing(writer.preparer.clone()), Removing(writer.remover.clone()));
     Ok(vec![
         workers.start("folio-log", Box::new(writer))?,
-        workers.start("folio-segment", Box::new(Preparing(preparer.clone())))?,
+        workers.start("folio-segment", Box::new(preparing))?,
+        workers.start("folio-remove", Box::new(removing))?,
     ])
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::error::{IoContext, OpenError};
 use super::mark::{Mark, Start};
+use super::remove::Leaving;
 use super::segment::{Segment, base_of, base_of_path, path_of};
 use super::view::Live;
 use super::{LogConfig, OnRot, StampBase};
@@ -28,6 +29,8 @@ pub(super) type Files = BTreeMap<u64, Arc<dyn DiskFile>>;
 pub(super) struct Recovered {
     pub(super) files: Files,
     pub(super) segments: Vec<Live>,
+    /// Files below the start, left over from purges.
+    pub(super) leaving: Vec<Leaving>,
     pub(super) stamper: Stamper,
     pub(super) walk: Walk,
 }
@@ -126,6 +129,7 @@ impl<'a> Recovery<'a> {
         }
         // Before anything goes: a crash in between must leave a torn tail, not rot once more.
         mark.lower(walk.end).context("lower the durable mark of", self.directory)?;
+        let leaving = self.leaving(walk.end);
         let cut_bytes = self.cut(walk.end)?;
         tracing::info!(
             directory = %self.directory.display(),
@@ -138,7 +142,7 @@ impl<'a> Recovery<'a> {
             cut_bytes,
             "commit log opened"
         );
-        Ok(Recovered { files: self.files, segments: self.segments, stamper, walk })
+        Ok(Recovered { files: self.files, segments: self.segments, leaving, stamper, walk })
     }
 
     pub(super) fn base_of(&self, position: u64) -> u64 {

@@ -6,6 +6,7 @@
 use std::io::{self, IoSlice};
 
 use super::mark::Start;
+use super::remove::Leaving;
 use super::segment;
 use super::writer::Writer;
 use crate::disk::DiskFile;
@@ -30,19 +31,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the front to `start`: first the new start is durable, then the segments below `keep` go.
+    /// Moves the front to `start`: first the new start is durable, then the segments below `keep` go, in their own time
+    /// (`log.I10`).
     pub(super) fn purge(&mut self, start: Start, keep: u64) -> io::Result<()> {
         start.save(&*self.shared.disk, &self.shared.start_path)?;
         if start.position >= self.end {
             (self.end, self.last) = (start.position, start.id);
             self.mark.raise(start.position)?;
         }
-        self.remove_segments(|base| base < keep)
+        let leaving = self.forget_segments(|base| base < keep);
+        if !leaving.is_empty() {
+            self.remover.add(leaving);
+            self.prepare_next();
+        }
+        Ok(())
     }
 
     /// Empties the log. The epoch in the start file makes the mark and the old segments void in one step.
     pub(super) fn reset(&mut self, start: Start) -> io::Result<()> {
         start.save(&*self.shared.disk, &self.shared.start_path)?;
+        // The new start may lie anywhere, also where a file still waits to be removed.
+        self.remover.finish();
         self.remove_segments(|_| true)?;
         self.mark.put(start.epoch, start.position)?;
         (self.end, self.last) = (start.position, start.id);
@@ -51,35 +60,48 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes segment files, also the one prepared for later if it is among them; maps of them stay readable.
+    /// Removes segment files, durably; maps of them stay readable.
     fn remove_segments(&mut self, gone: impl Fn(u64) -> bool) -> io::Result<()> {
+        let leaving = self.forget_segments(gone);
+        for Leaving { base, .. } in &leaving {
+            match self.shared.disk.remove(&segment::path_of(&self.shared.directory, *base)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {
+                    tracing::info!(base, directory = %self.shared.directory.display(), "log segment removed");
+                }
+            }
+        }
+        if !leaving.is_empty() {
+            self.shared.disk.sync_dir(&self.shared.directory)?;
+            self.prepare_next();
+        }
+        Ok(())
+    }
+
+    /// Lets go of segments, also of the one prepared for later if it is among them.
+    fn forget_segments(&mut self, gone: impl Fn(u64) -> bool) -> Vec<Leaving> {
         let bases: Vec<u64> = self.files.keys().copied().filter(|&base| gone(base)).collect();
         let newest = self.files.last_key_value().map(|(&base, _)| base);
         if bases.is_empty() {
-            return Ok(());
+            return Vec::new();
         }
         let prepared =
             newest.map(|newest| newest + self.shared.config.segment_bytes).filter(|&base| gone(base));
         if prepared.is_some() {
             self.preparer.discard();
         }
-        for base in bases.into_iter().chain(prepared) {
-            self.files.remove(&base);
+        let leave = |base| {
             self.dirty.remove(&base);
-            match self.shared.disk.remove(&segment::path_of(&self.shared.directory, base)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {
-                    tracing::info!(base, directory = %self.shared.directory.display(), "log segment removed")
-                }
-            }
-        }
-        self.shared.disk.sync_dir(&self.shared.directory)?;
-        if prepared.is_some()
-            && let Some((&newest, _)) = self.files.last_key_value()
-        {
+            Leaving { base, file: self.files.remove(&base) }
+        };
+        bases.into_iter().chain(prepared).map(leave).collect()
+    }
+
+    /// Has the segment after the newest made, unless it is there; called once no file of that name is to be removed.
+    fn prepare_next(&self) {
+        if let Some((&newest, _)) = self.files.last_key_value() {
             self.preparer.want(newest + self.shared.config.segment_bytes);
         }
-        Ok(())
     }
 }
 

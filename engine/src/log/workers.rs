@@ -1,6 +1,6 @@
-//! Who runs a log's two workers, the writer and the preparer: a thread for each, or a simulation, step by step.
+//! Who runs a log's three workers, writer, preparer and remover: a thread for each, or a simulation, step by step.
 //!
-//! The log asks its [`Workers`] twice when it is opened, and for the time when a worker paces itself. Nothing here is
+//! The log asks its [`Workers`] for each when it is opened, and for the time when a worker paces itself. Nothing here is
 //! on the way of an append or a read.
 
 use std::io;

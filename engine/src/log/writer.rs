@@ -15,6 +15,7 @@ use super::error::WriteError;
 use super::mark::Mark;
 use super::prepare::Preparer;
 use super::queue::{Append, Change, Group};
+use super::remove::Remover;
 use super::segment::base_of;
 use super::slots::Slots;
 use super::workers::{Worker, Workers};
@@ -33,6 +34,7 @@ const ASYNC_SYNC_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) preparer: Arc<Preparer>,
+    pub(super) remover: Arc<Remover>,
     /// Every segment file of the log, by its first position.
     pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
     /// Segments written since the last sync.
@@ -77,6 +79,7 @@ impl Writer {
         }
         if self.step_group(group) {
             self.preparer.stop();
+            self.remover.stop();
             return false;
         }
         self.housekeeping();

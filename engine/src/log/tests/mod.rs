@@ -6,6 +6,7 @@ mod damage;
 mod fault;
 mod front;
 mod model;
+mod remove;
 mod rot;
 mod steps;
 mod votes;

@@ -35,8 +35,12 @@ pub(super) struct Steps {
 
 impl Steps {
     pub(super) fn open(disk: SimDisk) -> Steps {
+        Steps::open_at(disk, StampBase::default())
+    }
+
+    pub(super) fn open_at(disk: SimDisk, base: StampBase) -> Steps {
         let workers = Arc::new(ByHand::default());
-        let (on, base) = (Arc::new(disk.clone()), StampBase::default());
+        let on = Arc::new(disk.clone());
         let log = CommitLog::open_on(on, workers.clone(), Path::new("/"), config(), base, OnRot::Refuse);
         Steps { log: log.unwrap(), workers, disk }
     }

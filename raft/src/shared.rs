@@ -115,6 +115,12 @@ impl Shared {
         self.durable.send_modify(|durable| durable.index = durable.index.min(keep));
     }
 
+    /// Whether a leader of `term` has applied all that was acknowledged before it was elected: its first entry of its own
+    /// follows all of that.
+    pub(crate) fn is_settled(&self, term: u64) -> bool {
+        self.applied_term.load(Ordering::Acquire) >= term
+    }
+
     /// Waits until the entry of `index` is durable on this node (`group.I1`).
     pub(crate) async fn wait_durable(&self, index: u64) -> std::io::Result<()> {
         if self.durable.borrow().index >= Some(index) {

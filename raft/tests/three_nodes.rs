@@ -6,6 +6,7 @@ mod cluster;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
+use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts() {
@@ -385,4 +386,67 @@ async fn only_a_leader_with_a_quorum_confirms_a_read_and_then_it_has_applied_all
         cluster.stop(id).await;
     }
     assert_eq!(leader.confirm().await, Err(ProposeError::NotLeader { leader: None }));
+}
+
+const SENDERS: u64 = 64;
+const TRANSFERS: u64 = 6;
+
+/// Sends to whoever leads until told to end; how many were acknowledged. That a node does not lead is the only reason not to.
+async fn keep_sending(groups: Vec<Group>, first: u64, end: Arc<AtomicBool>, sent: Arc<AtomicU64>) -> u64 {
+    let (mut acknowledged, mut at) = (0, 0);
+    while !end.load(Ordering::Relaxed) {
+        match send(&groups[at % groups.len()], first + acknowledged).await {
+            Ok(_) => {
+                acknowledged += 1;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(ProposeError::NotLeader { .. }) => {
+                at += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    acknowledged
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn leadership_moves_under_load_and_every_message_is_stored_once_or_not_at_all() {
+    let cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    cluster.leader().await;
+    let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let groups: Vec<Group> = cluster.groups.values().cloned().collect();
+    let senders = (0..SENDERS)
+        .map(|sender| tokio::spawn(keep_sending(groups.clone(), sender << 32, end.clone(), sent.clone())));
+    let senders: Vec<_> = senders.collect();
+    for _ in 0..TRANSFERS {
+        let (before, deadline) = (sent.load(Ordering::Relaxed), Instant::now() + PATIENCE);
+        while sent.load(Ordering::Relaxed) < before + 5 * SENDERS {
+            assert!(Instant::now() < deadline, "nothing is acknowledged any more");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let leader = cluster.leader().await;
+        leader.transfer_leadership(None).await.unwrap();
+    }
+    end.store(true, Ordering::Relaxed);
+    let mut acknowledged = 0;
+    for sender in senders {
+        acknowledged += tokio::time::timeout(PATIENCE, sender).await.unwrap().unwrap();
+    }
+    assert!(acknowledged >= TRANSFERS * 5 * SENDERS);
+    cluster.assert_identical().await;
+    let leader = cluster.leader().await;
+    let stored: u64 =
+        (0..4).filter_map(|queue| leader.queues().bounds("orders", queue)).map(|(_, next)| next).sum();
+    assert_eq!(stored, acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_transfer_that_nobody_takes_leaves_a_group_that_takes_messages() {
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    let leader = cluster.leader().await;
+    let absent = cluster.groups.keys().copied().find(|id| *id != leader.node_id()).unwrap();
+    cluster.stop(absent).await;
+    leader.transfer_leadership(Some(absent)).await.unwrap_err();
+    cluster.send_one(1).await;
 }

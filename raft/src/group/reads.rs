@@ -4,7 +4,6 @@
 //! its predecessor acknowledged, or it was replaced and does not know it yet. [`Group::confirm`] rules out
 //! both, without a write: the ReadIndex of the Raft thesis (§6.4).
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
@@ -23,8 +22,7 @@ impl Group {
     /// Whether this node leads and has yet to apply what was acknowledged before it was elected.
     pub fn is_settling(&self) -> bool {
         let status = self.0.status.borrow();
-        // A leader's first entry of its own follows all earlier ones.
-        status.role == Role::Leader && self.0.shared.applied_term.load(Ordering::Acquire) < status.term
+        status.role == Role::Leader && !self.0.shared.is_settled(status.term)
     }
 
     /// Waits until this node has applied what was acknowledged before it was elected, or leads no more, at most `limit`;

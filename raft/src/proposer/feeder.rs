@@ -128,8 +128,7 @@ impl Feeder {
                     _ => return Err(ProposeError::NotLeader { leader: status.leader }),
                 }
             };
-            // A leader's first entry of its own follows all earlier ones.
-            if self.shared.applied_term.load(Ordering::Acquire) >= term {
+            if self.shared.is_settled(term) {
                 return Ok(Some(term));
             }
             tokio::time::sleep(READY_POLL).await;

@@ -22,6 +22,7 @@ mod proposer;
 mod shared;
 mod state_machine;
 pub mod status;
+mod terms;
 mod transport;
 pub mod types;
 

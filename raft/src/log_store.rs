@@ -6,20 +6,21 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_engine::log::ReadError;
 use folio_engine::planted;
-use folio_engine::record::Record;
+use folio_engine::record::{EntryId, Record};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::codec;
 use crate::shared::Shared;
+use crate::terms::{self, Terms};
 use crate::types::{Content, LogEntry, LogId, TypeConfig, Vote, body_of, entry_id, log_id};
 
 /// Bytes that one read for replication or apply returns at most (one record is always returned).
@@ -90,6 +91,31 @@ impl LogStore {
         }
     }
 
+    /// Keeps what was found in a log of which the terms were not known, so that it is not searched again.
+    fn learn_terms(&self, firsts: &[EntryId], applied: EntryId) {
+        let known = &firsts[..firsts.partition_point(|first| first.index <= applied.index)];
+        let mut terms = self.shared.terms.lock();
+        if applied.term > 0
+            && terms.between(firsts[0], applied).is_none()
+            && let Some(learned) = Terms::restore(known.to_vec())
+        {
+            *terms = learned;
+        }
+    }
+
+    /// The first entry behind `from` of a later term than that; `last` is of one.
+    async fn next_term(&self, from: EntryId, last: EntryId) -> io::Result<EntryId> {
+        let (mut before, mut found) = (from.index, last);
+        while found.index - before > 1 {
+            let middle = before + (found.index - before) / 2;
+            let entries = self.read(middle, middle + 1).await?;
+            let missing = || io::Error::other(format!("entry {middle} is not in the log"));
+            let id = entry_id(&entries.first().ok_or_else(missing)?.log_id());
+            if id.term == from.term { before = middle } else { found = id }
+        }
+        Ok(found)
+    }
+
     fn has(&self, index: u64) -> bool {
         self.shared.log.state().last.is_some_and(|last| last.index >= index)
     }
@@ -149,6 +175,26 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Err(_) if start < self.shared.log.state().first_index => Ok(Vec::new()),
             read => read,
         }
+    }
+
+    /// The last entry of each term. Those of what is applied are known; what is behind that was just read.
+    async fn get_key_log_ids(&mut self, range: RangeInclusive<LogId>) -> io::Result<Vec<LogId>> {
+        let (first, last) = (entry_id(range.start()), entry_id(range.end()));
+        let applied = EntryId {
+            term: self.shared.applied_term.load(Ordering::Acquire),
+            index: self.shared.applied_index.load(Ordering::Acquire),
+        };
+        let known = self.shared.terms.lock().between(first, applied).filter(|_| applied.index <= last.index);
+        let (mut firsts, mut from) = match known {
+            Some(firsts) => (firsts, applied),
+            None => (vec![first], first),
+        };
+        while from.term < last.term {
+            from = self.next_term(from, last).await?;
+            firsts.push(from);
+        }
+        self.learn_terms(&firsts, applied);
+        Ok(terms::lasts(&firsts, last).into_iter().map(log_id).collect())
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::dedup::Dedup;
 use crate::group::Hooks;
 use crate::metadata::Metadata;
+use crate::terms::Terms;
 
 /// How far the log is durable on this node, by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) applied_position: AtomicU64,
     /// Term of the last entry applied.
     pub(crate) applied_term: AtomicU64,
+    /// Of what is applied.
+    pub(crate) terms: Mutex<Terms>,
     pub(crate) dedup: Option<Dedup>,
     pub(crate) segment_bytes: u64,
     /// Calls of other nodes that are not answered yet.

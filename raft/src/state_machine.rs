@@ -26,10 +26,11 @@ use tokio::time::Instant;
 
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
-use crate::dedup::Dedup;
+use crate::dedup::{Dedup, Start};
 use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::shared::Shared;
+use crate::terms::Terms;
 use crate::types::{
     Applied, Content, LogEntry, LogId, NodeAddress, StoredMembership, TypeConfig, entry_id, log_id,
 };
@@ -59,46 +60,91 @@ struct WireStateWithWindow {
     dedup_from: Option<u64>,
 }
 
+/// What follows that in the latest checkpoint; missing in those of earlier versions and in snapshots, which go to others.
+#[derive(Debug, Serialize, Deserialize)]
+struct WireStateOfNode {
+    state: WireStateWithWindow,
+    /// Where the record of `dedup_from` lies.
+    dedup_position: Option<u64>,
+    /// The first entry of each term, ascending.
+    terms: Vec<WireLogId>,
+}
+
 /// A checkpoint's state, decoded.
 pub(crate) struct State {
     pub(crate) membership: StoredMembership,
     pub(crate) metadata: Metadata,
     /// The first record that the window of repeats needs (see [`crate::dedup`]).
-    pub(crate) dedup_from: Option<u64>,
+    pub(crate) dedup_from: Option<Start>,
+    /// What is known of the terms up to here.
+    pub(crate) terms: Option<Terms>,
 }
 
 impl State {
     pub(crate) fn decode(bytes: &[u8]) -> Result<State, CodecError> {
         if bytes.is_empty() {
             let (membership, metadata) = Default::default();
-            return Ok(State { membership, metadata, dedup_from: None });
+            return Ok(State { membership, metadata, dedup_from: None, terms: None });
         }
-        let WireStateWithWindow { state: wire, dedup_from } = match codec::decode(bytes) {
-            Ok(wire) => wire,
-            // An earlier version's, which is shorter.
-            Err(error) => {
-                WireStateWithWindow { state: codec::decode(bytes).map_err(|_| error)?, dedup_from: None }
-            }
-        };
+        let Decoded { state: wire, dedup_from, terms } = Decoded::of(bytes)?;
         let membership = StoredMembership::new(
             wire.membership_log_id.map(WireLogId::log_id),
             wire.membership.membership()?,
         );
-        Ok(State { membership, metadata: wire.metadata, dedup_from })
+        Ok(State { membership, metadata: wire.metadata, dedup_from, terms })
     }
 
     /// Fails if it is larger than any checkpoint may be.
     fn encode(
         membership: &StoredMembership,
         metadata: &Metadata,
-        dedup_from: Option<u64>,
+        dedup_from: Option<Start>,
+        terms: Option<&Terms>,
     ) -> Result<Bytes, CodecError> {
         let state = WireState {
             membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
             membership: membership.membership().into(),
             metadata: metadata.clone(),
         };
-        codec::try_encode(&WireStateWithWindow { state, dedup_from }).map(Bytes::from)
+        let state = WireStateWithWindow { state, dedup_from: dedup_from.map(|from| from.index) };
+        let encoded = match terms {
+            Some(terms) => {
+                let terms = terms.firsts().iter().map(|first| WireLogId::from(&log_id(*first))).collect();
+                let dedup_position = dedup_from.and_then(|from| from.position);
+                codec::try_encode(&WireStateOfNode { state, dedup_position, terms })
+            }
+            None => codec::try_encode(&state),
+        };
+        encoded.map(Bytes::from)
+    }
+}
+
+/// What the three forms hold.
+struct Decoded {
+    state: WireState,
+    dedup_from: Option<Start>,
+    terms: Option<Terms>,
+}
+
+impl Decoded {
+    /// An earlier form is shorter, and none has room for what another one ends with.
+    fn of(bytes: &[u8]) -> Result<Decoded, CodecError> {
+        if let Ok(WireStateOfNode { state, dedup_position, terms }) = codec::decode(bytes) {
+            let firsts = terms.into_iter().map(|first| entry_id(&first.log_id())).collect();
+            return Ok(Decoded { terms: Terms::restore(firsts), ..Decoded::shared(state, dedup_position) });
+        }
+        match codec::decode(bytes) {
+            Ok(state) => Ok(Decoded::shared(state, None)),
+            Err(error) => {
+                let state = codec::decode(bytes).map_err(|_| error)?;
+                Ok(Decoded { state, dedup_from: None, terms: None })
+            }
+        }
+    }
+
+    fn shared(wire: WireStateWithWindow, position: Option<u64>) -> Decoded {
+        let dedup_from = wire.dedup_from.map(|index| Start { index, position });
+        Decoded { state: wire.state, dedup_from, terms: None }
     }
 }
 
@@ -150,7 +196,11 @@ impl StateMachine {
             self.membership = StoredMembership::new(Some(entry.log_id()), membership);
             self.shared.hooks.metadata_changed();
         }
-        self.applied = Some(entry.log_id());
+        let id = entry.log_id();
+        if self.applied.is_none_or(|applied| applied.leader_id != id.leader_id) {
+            self.shared.terms.lock().note(entry_id(&id));
+        }
+        self.applied = Some(id);
         self.shared.note_applied(entry_id(&entry.log_id()), self.position);
         Ok(applied)
     }
@@ -192,16 +242,27 @@ impl StateMachine {
         }
     }
 
-    /// The state after everything applied so far.
+    /// The state after everything applied so far, for any node.
     fn capture(&self) -> io::Result<Checkpoint> {
+        self.capture_with(None)
+    }
+
+    /// The same with what this node alone may use.
+    fn capture_here(&self) -> io::Result<Checkpoint> {
+        let mut terms = self.shared.terms.lock();
+        terms.forget_before(self.shared.log.state().first_index);
+        self.capture_with(Some(&terms))
+    }
+
+    fn capture_with(&self, terms: Option<&Terms>) -> io::Result<Checkpoint> {
         let base = StampBase {
             id: self.applied.as_ref().map(entry_id),
             position: self.position,
             prev_crc: self.prev_crc,
             counters: self.shared.queues.counters(),
         };
-        let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest_index);
-        let state = State::encode(&self.membership, &self.shared.metadata.read(), dedup_from);
+        let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest);
+        let state = State::encode(&self.membership, &self.shared.metadata.read(), dedup_from, terms);
         Ok(Checkpoint { base, state: state.map_err(io::Error::other)? })
     }
 
@@ -228,7 +289,7 @@ impl StateMachine {
         let due = bytes >= CHECKPOINT_BYTES || (bytes > 0 && at.elapsed() >= CHECKPOINT_INTERVAL);
         if due && !self.saving.swap(true, Ordering::AcqRel) {
             self.checkpointed = (self.position, Instant::now());
-            let (captured, shared, saving) = (self.capture(), self.shared.clone(), self.saving.clone());
+            let (captured, shared, saving) = (self.capture_here(), self.shared.clone(), self.saving.clone());
             self.host.system.block(Box::new(move || {
                 save_checkpoint(&shared, captured);
                 saving.store(false, Ordering::Release);
@@ -238,7 +299,7 @@ impl StateMachine {
 
     /// Saves a checkpoint of everything applied so far; used at a clean stop.
     pub(crate) fn checkpoint_now(&self) {
-        save_checkpoint(&self.shared, self.capture());
+        save_checkpoint(&self.shared, self.capture_here());
     }
 }
 
@@ -297,6 +358,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.prev_crc = snapshot.base.prev_crc;
         self.checkpointed = (self.position, Instant::now());
         self.shared.dedup.iter().for_each(Dedup::reset);
+        *self.shared.terms.lock() = Terms::after(self.applied.as_ref().map(entry_id));
         self.shared.note_applied(self.applied.as_ref().map(entry_id).unwrap_or_default(), self.position);
         self.shared.hooks.metadata_changed();
         // Kept where the next builder or sender looks for it.
@@ -382,15 +444,26 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 mod tests {
     use super::*;
     use crate::command::Topic;
+    use folio_engine::record::EntryId;
 
     #[test]
     fn a_checkpoint_of_an_earlier_version_is_read_and_asks_for_no_window() {
         let mut metadata = Metadata::default();
         metadata.apply(Command::CreateTopic(Topic::new("orders", 4)));
         let membership = StoredMembership::default();
-        let now = State::encode(&membership, &metadata, Some(7)).unwrap();
+        let terms = Terms::after(Some(EntryId { term: 3, index: 5 }));
+        let from = Start { index: 7, position: Some(9) };
+        let of_node = State::encode(&membership, &metadata, Some(from), Some(&terms)).unwrap();
+        let state = State::decode(&of_node).unwrap();
+        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(from)));
+        assert_eq!(state.terms, Some(terms));
+        // Without the position, the number of terms, and the one term.
+        let now = State::encode(&membership, &metadata, Some(from), None).unwrap();
+        assert_eq!(now, of_node[..of_node.len() - 33]);
         let state = State::decode(&now).unwrap();
-        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(7)));
+        let from = Start { position: None, ..from };
+        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(from)));
+        assert_eq!(state.terms, None);
         // Without the byte that says there is an index, and without the index.
         let earlier = State::decode(&now[..now.len() - 9]).unwrap();
         assert_eq!((earlier.metadata.topic("orders").is_some(), earlier.dedup_from), (true, None));

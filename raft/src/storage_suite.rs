@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use folio_engine::disk::sim::{LoseAll, SimDisk};
@@ -24,6 +24,7 @@ use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::shared::{Durable, Shared};
 use crate::state_machine::StateMachine;
+use crate::terms::Terms;
 use crate::types::{LogEntry, TypeConfig, log_id};
 
 struct NoHooks;
@@ -76,6 +77,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             applied_index: AtomicU64::new(0),
             applied_position: AtomicU64::new(0),
             applied_term: AtomicU64::new(0),
+            terms: Default::default(),
             dedup: opened.dedup,
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
@@ -134,4 +136,36 @@ async fn t90_entries_purged_since_a_stream_to_a_peer_began_are_no_error_of_the_l
     store.purge(log_id(EntryId { term: 1, index: 2 })).await.unwrap();
     assert!(store.limited_get_log_entries(1, 5).await.unwrap().is_empty());
     assert_eq!(store.limited_get_log_entries(3, 5).await.unwrap().len(), 2);
+}
+
+/// Nine entries in terms 1, 1, 1, 4, 4, 5, 7, 7, 7, from index 0 on.
+async fn log_of_four_terms() -> (TempDir, LogStore, Vec<EntryId>) {
+    let (dir, mut store, _) = Builder.build().await.unwrap();
+    let terms = [1, 1, 1, 4, 4, 5, 7, 7, 7];
+    let ids: Vec<EntryId> = terms.into_iter().zip(0..).map(|(term, index)| EntryId { term, index }).collect();
+    let blanks = ids.iter().map(|id| LogEntry::new_blank(log_id(*id)));
+    store.blocking_append(blanks).await.unwrap();
+    (dir, store, ids)
+}
+
+#[tokio::test]
+async fn terms_i1_the_last_entry_of_each_term_is_found_however_much_of_them_is_known() {
+    let (_dir, mut store, ids) = log_of_four_terms().await;
+    for first in 0..ids.len() {
+        let ends = [2, 4, 5, 8].into_iter().filter(|last| *last >= first);
+        let expected: Vec<_> = ends.map(|last| log_id(ids[last])).collect();
+        for (known_from, applied) in
+            (0..ids.len()).flat_map(|known| (known..ids.len()).map(move |at| (known, at)))
+        {
+            let mut terms = Terms::after(Some(ids[known_from]));
+            ids[known_from..=applied].iter().for_each(|id| terms.note(*id));
+            *store.shared().terms.lock() = terms;
+            store.shared().applied_index.store(applied as u64, Ordering::Release);
+            store.shared().applied_term.store(ids[applied].term, Ordering::Release);
+            let found = store.get_key_log_ids(log_id(ids[first])..=log_id(ids[8])).await.unwrap();
+            assert_eq!(found, expected, "from {first}, known from {known_from} to {applied}");
+            let learned = store.shared().terms.lock().between(ids[first], ids[applied]).is_some();
+            assert!(learned || first > applied, "from {first}, known from {known_from} to {applied}");
+        }
+    }
 }

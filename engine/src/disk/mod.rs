@@ -95,8 +95,17 @@ pub trait DiskFile: Send + Sync + 'static {
         self.read_at(buf, offset)
     }
 
+    /// The first position from `offset` on that may hold another byte than zero; `None` when there is none. Space that was
+    /// reserved and never written is passed over where the file system tells.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok((offset < self.len()?).then_some(offset))
+    }
+
     /// Writes all of `bufs`, one after the other, from `offset` on.
     fn write_all_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Asks for bytes to be brought into memory soon: a hint, which may do nothing.
+    fn prefetch(&self, _offset: u64, _bytes: u64) {}
 
     /// Makes the file's bytes durable, and as much of its metadata as reading them back needs.
     fn sync_data(&self) -> io::Result<()>;

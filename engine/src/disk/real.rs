@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, SeekFrom, fallocate};
 use rustix::io::{Errno, pwritev};
 
 use super::{Disk, DiskFile, DiskLock, OpenMode, map};
@@ -186,6 +187,16 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The file's cursor, which this moves, is used by nothing.
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) if is_unsupported(&error.into()) => Ok((offset < self.len()?).then_some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_all_at(&self, bufs: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
         let mut slices = bufs.to_vec();
         let mut rest = slices.as_mut_slice();
@@ -203,6 +214,12 @@ impl DiskFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn prefetch(&self, offset: u64, bytes: u64) {
+        if let Some(bytes) = NonZeroU64::new(bytes) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(bytes), Advice::WillNeed);
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -281,6 +298,29 @@ mod tests {
             let from = offset.min(bytes.len());
             let expected = &bytes[from..(offset + len).clamp(from, bytes.len())];
             assert_eq!(&read[..count], expected, "{len} bytes from {offset}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_found_behind_reserved_space_and_never_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("f"));
+        file.allocate(8 << 20).unwrap();
+        for at in [5 << 20, (5 << 20) + 70_000, (8 << 20) - 1] {
+            file.write_all_at(&[IoSlice::new(b"x")], at).unwrap();
+        }
+        for sync in [false, true] {
+            // Not in a page that is only in memory, and not in one that is on the disk.
+            if sync {
+                file.sync_all().unwrap();
+            }
+            let mut at = 0;
+            for written in [5 << 20, (5 << 20) + 70_000, (8 << 20) - 1] {
+                let found = file.next_data(at).unwrap().unwrap();
+                assert!((at..=written).contains(&found), "{found} is beyond {written}");
+                at = written + 1;
+            }
+            assert_eq!(file.next_data(8 << 20).unwrap(), None);
         }
     }
 

@@ -157,18 +157,24 @@ fn each_part(
     Ok(())
 }
 
-/// Zeroes what is not zero from `from` to `end`; returns how many bytes were looked at again for it.
+/// Zeroes what is not zero from `from` to `end`; returns how many bytes were looked at again for it. Most of a segment's
+/// rest was never written, and is not read for it.
 fn blank(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
     let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
     let (mut at, mut cut) = (from, 0);
-    while at < end {
-        let count = bytes.len().min((end - at) as usize);
-        let read = file.read_at(&mut bytes[..count], at)?;
-        if bytes[..read].iter().any(|&byte| byte != 0) {
-            zero(file, at, at + read as u64)?;
+    while let Some(data) = file.next_data(at)?.filter(|data| *data < end) {
+        let count = bytes.len().min((end - data) as usize);
+        let read = file.read_at(&mut bytes[..count], data)?;
+        if !is_zero(&bytes[..read]) {
+            zero(file, data, data + read as u64)?;
             cut += read as u64;
         }
-        at += count as u64;
+        at = data + count as u64;
     }
     Ok(cut)
+}
+
+/// A block at a time without looking after each byte, so that many bytes are compared at once.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(4096).all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -289,6 +289,12 @@ impl CommitLog {
         view::bytes(&self.inner.shared, position, len)
     }
 
+    /// For a reader that is about to read the records from entry `index`, which begins at `position`, to the end: the place is
+    /// not searched, and the bytes are brought into memory meanwhile.
+    pub fn expect_reads(&self, index: u64, position: u64) {
+        view::expect_reads(&self.inner.shared, index, position);
+    }
+
     /// The entry whose record holds the byte at `position`.
     pub fn index_at(&self, position: u64) -> Result<u64, ReadError> {
         view::index_at(&self.inner.shared, position)

@@ -109,6 +109,7 @@ impl<'a> Recovery<'a> {
 
     /// Reads the log from `base` to its tail and repairs the tail.
     pub(super) fn run(mut self, base: StampBase, mark: &mut Mark) -> Result<Recovered, OpenError> {
+        self.prefetch(&base);
         let mut walk = self.reach(&base)?;
         let mut stamper = Stamper::new(base.counters, base.id.map(|id| id.index));
         let (scanned_from, mut records) = (walk.end, 0u64);
@@ -143,6 +144,15 @@ impl<'a> Recovery<'a> {
             "commit log opened"
         );
         Ok(Recovered { files: self.files, segments: self.segments, leaving, stamper, walk })
+    }
+
+    /// Has the acknowledged part of what is about to be read brought into memory.
+    fn prefetch(&self, base: &StampBase) {
+        for (&start, file) in self.files.range(self.base_of(base.position)..) {
+            let from = base.position.max(start);
+            let end = self.durable.min(start + self.config.segment_bytes);
+            file.prefetch(from - start, end.saturating_sub(from));
+        }
     }
 
     pub(super) fn base_of(&self, position: u64) -> u64 {

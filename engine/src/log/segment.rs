@@ -76,6 +76,14 @@ impl Segment {
         self.index.lock().forget_after(keep);
     }
 
+    /// Has the segment's part of the log from `start` to `end` brought into memory.
+    pub(super) fn prefetch(&self, start: u64, end: u64) {
+        let start = start.max(self.base);
+        if let Some(file) = self.file.get() {
+            file.prefetch(start - self.base, end.saturating_sub(start));
+        }
+    }
+
     /// Stored bytes of the segment.
     pub(super) fn bytes(&self, position: u64, length: usize) -> Result<Bytes, ReadError> {
         let io = |reason: String| ReadError::Io { position, reason };

@@ -229,6 +229,25 @@ fn read_segments(
     Ok(())
 }
 
+/// See `CommitLog::expect_reads`.
+pub(super) fn expect_reads(shared: &Shared, index: u64, position: u64) {
+    let (segments, end) = {
+        let view = shared.view.lock();
+        if !view.holds(index, position, shared.config.segment_bytes) {
+            return;
+        }
+        (view.segments_from(index).to_vec(), view.end)
+    };
+    if let Some(first) = segments.first()
+        && first.segment.header(position, index).is_ok()
+    {
+        first.segment.note(index, position);
+    }
+    for live in segments {
+        live.segment.prefetch(position, end.min(live.segment.base + shared.config.segment_bytes));
+    }
+}
+
 /// Stored bytes: see `CommitLog::bytes`.
 pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Bytes, ReadError> {
     let (live, epoch) = {

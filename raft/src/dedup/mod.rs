@@ -3,7 +3,7 @@
 //! RocketMQ's clients give each message a property `UNIQ_KEY` and send it again, with the same one, when they do not
 //! know what became of it. Every replica keeps a bounded window of the messages it applied ([`window`]); the leader's
 //! proposer looks there, and among what it has under way ([`flights`]), before a send goes into the log. The window is
-//! derived: it is filled by `apply`, and after a restart from the log's tail.
+//! derived: it is filled by `apply`, and after a restart from the log's tail, while the node takes part already.
 //!
 //! What counts as the same message: topic, body, flag, the client's IP address and all properties, `UNIQ_KEY` among them,
 //! but those of tracing agents. The queue does not count: clients choose another one for a second attempt. An application
@@ -15,7 +15,8 @@
 //! - `dedup.I1` A repeat is answered only with a message that is committed and applied here: the window is filled by
 //!   `apply` alone, and a repeat of what is under way waits for its outcome and shares it.
 //! - `dedup.I2` When a leader looks, every entry of an earlier term is applied here and every one of its own term is
-//!   applied or under way; the entry is appended in that very term or not at all. So no key is in the log unseen.
+//!   applied or under way, and the window has been rebuilt; the entry is appended in that very term or not at all. So no
+//!   key is in the log unseen.
 //! - `dedup.I3` The answer is read off the stored message after all parts were compared with it. Where hashes collide a
 //!   second message is stored; never is one message answered with another's place.
 //! - `dedup.I4` The window holds at most the configured keys, of at most the configured bytes of the log.
@@ -27,7 +28,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use folio_engine::log::CommitLog;
+use folio_engine::log::{CommitLog, ReadError};
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::{MessageView, Messages, NewMessage};
 use folio_protocol::names::{is_dlq_topic, is_retry_topic};
@@ -41,43 +42,94 @@ use window::{Place, Window};
 /// Bytes read from the log at a time while the window is rebuilt.
 const REBUILD_BYTES: usize = 8 << 20;
 
+/// The first record that a window needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) index: u64,
+    /// Where it lies, if that is known.
+    pub(crate) position: Option<u64>,
+}
+
 /// The window of one group on one node.
 pub(crate) struct Dedup {
     /// Differs from process to process, so that no client can choose keys that collide.
     seed: RandomState,
-    window: Mutex<Window>,
+    filled: Mutex<Filled>,
     answered: AtomicU64,
 }
 
+struct Filled {
+    window: Window,
+    /// Set while records that were applied before the start are read.
+    rebuild: Option<Rebuild>,
+}
+
+/// A window is being filled with older records.
+struct Rebuild {
+    from: Start,
+    /// What was applied meanwhile: it comes after what is read.
+    later: Vec<Taken>,
+}
+
+/// A record as the window takes it in.
+type Taken = (Place, Vec<(u64, u64)>);
+
 impl Dedup {
-    pub(crate) fn new(config: &DedupConfig) -> Dedup {
-        let window = Mutex::new(Window::new(config));
-        Dedup { seed: RandomState::new(), window, answered: AtomicU64::new(0) }
+    /// An empty window; with `from`, one that is to be filled from there on by [`Dedup::rebuild`].
+    pub(crate) fn new(config: &DedupConfig, from: Option<Start>) -> Dedup {
+        let rebuild = from.map(|from| Rebuild { from, later: Vec::new() });
+        let filled = Mutex::new(Filled { window: Window::new(config), rebuild });
+        Dedup { seed: RandomState::new(), filled, answered: AtomicU64::new(0) }
     }
 
-    /// Fills an empty window with the applied records from `from` to `upto`. What cannot be read is left out: a repeat
-    /// of it is stored again.
-    pub(crate) fn rebuild(&self, log: &CommitLog, from: u64, upto: u64) {
-        let mut next = from.max(log.state().first_index);
-        while next <= upto {
+    /// Whether all that was applied is in the window: before that no repeat may be looked for (`dedup.I2`).
+    pub(crate) fn is_complete(&self) -> bool {
+        self.filled.lock().rebuild.is_none()
+    }
+
+    /// Fills the window with the records up to `upto`, which were applied before the start; what is applied meanwhile
+    /// waits behind them. What cannot be read is left out: a repeat of it is stored again.
+    pub(crate) fn rebuild(&self, log: &CommitLog, upto: u64) {
+        let Some(from) = self.filled.lock().rebuild.as_ref().map(|rebuild| rebuild.from) else { return };
+        if let Some(position) = from.position {
+            log.expect_reads(from.index, position);
+        }
+        let mut next = from.index.max(log.state().first_index);
+        let mut unread = None;
+        while next <= upto && unread.is_none() {
             match log.read(next, upto + 1, REBUILD_BYTES) {
-                Ok(records) if !records.is_empty() => {
-                    records.iter().for_each(|record| self.apply(record));
+                Ok(records) if records.is_empty() => break,
+                Ok(records) => {
+                    let taken: Vec<Taken> = records.iter().filter_map(|record| self.take(record)).collect();
                     next += records.len() as u64;
+                    if !self.filled.lock().add_older(&taken) {
+                        return;
+                    }
                 }
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::warn!(from = next, upto, %error, "retries of older messages are not recognised");
-                    return self.reset();
-                }
+                // Meanwhile the log's oldest part was dropped.
+                Err(ReadError::Purged { first, .. }) if first > next => next = first,
+                Err(error) => unread = Some(error),
             }
         }
+        let mut filled = self.filled.lock();
+        if let Some(error) = unread.filter(|_| filled.rebuild.is_some()) {
+            tracing::warn!(from = next, upto, %error, "retries of older messages are not recognised");
+            filled.window.reset();
+        }
+        filled.complete();
     }
 
     /// Takes in an applied record (`dedup.I1`).
     pub(crate) fn apply(&self, record: &Record) {
+        if let Some(taken) = self.take(record) {
+            self.filled.lock().add(taken);
+        }
+    }
+
+    /// What the window needs of a record.
+    fn take(&self, record: &Record) -> Option<Taken> {
         if record.header.kind != RecordKind::Messages {
-            return;
+            return None;
         }
         let payload = &record.frame()[HEADER_BYTES..];
         let start = record.position() + HEADER_BYTES as u64;
@@ -97,17 +149,25 @@ impl Dedup {
             end: record.end(),
             stored_ms: stored_ms.unwrap_or(0),
         };
-        self.window.lock().add(place, &prints);
+        Some((place, prints))
     }
 
     /// A snapshot took the log's place: nothing of before can be read here any more.
     pub(crate) fn reset(&self) {
-        self.window.lock().reset();
+        let mut filled = self.filled.lock();
+        filled.window.reset();
+        filled.rebuild = None;
     }
 
     /// The first record that a rebuild needs; `None` while the window is empty.
-    pub(crate) fn oldest_index(&self) -> Option<u64> {
-        self.window.lock().oldest_index()
+    pub(crate) fn oldest(&self) -> Option<Start> {
+        let filled = self.filled.lock();
+        let oldest = || {
+            let place = filled.window.oldest()?;
+            Some(Start { index: place.index, position: Some(place.position) })
+        };
+        // What is read at this start is needed at the next one, too.
+        filled.rebuild.as_ref().map(|rebuild| rebuild.from).or_else(oldest)
     }
 
     /// Repeats answered since the start.
@@ -139,8 +199,8 @@ impl Dedup {
     /// in this order (`dedup.I3`).
     pub(crate) fn stored(&self, log: &CommitLog, messages: &[NewMessage], prints: &[u64]) -> Option<Receipt> {
         let positions = {
-            let window = self.window.lock();
-            prints.iter().map(|print| window.position(*print)).collect::<Option<Vec<u64>>>()?
+            let filled = self.filled.lock();
+            prints.iter().map(|print| filled.window.position(*print)).collect::<Option<Vec<u64>>>()?
         };
         let stored: Vec<Bytes> =
             positions.iter().map(|position| read(log, *position)).collect::<Option<_>>()?;
@@ -170,6 +230,28 @@ impl Dedup {
             positions: stored.iter().map(MessageView::physical_offset).collect(),
             store_host: Some(first.store_host()),
         })
+    }
+}
+
+impl Filled {
+    fn add(&mut self, taken: Taken) {
+        match &mut self.rebuild {
+            Some(rebuild) => rebuild.later.push(taken),
+            None => self.window.add(taken.0, &taken.1),
+        }
+    }
+
+    /// Adds records of before the start; false if they are not wanted any more.
+    fn add_older(&mut self, taken: &[Taken]) -> bool {
+        if self.rebuild.is_some() {
+            taken.iter().for_each(|(place, prints)| self.window.add(*place, prints));
+        }
+        self.rebuild.is_some()
+    }
+
+    fn complete(&mut self) {
+        let later = self.rebuild.take().map(|rebuild| rebuild.later);
+        later.into_iter().flatten().for_each(|(place, prints)| self.window.add(place, &prints));
     }
 }
 

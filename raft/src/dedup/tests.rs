@@ -45,7 +45,7 @@ impl Rig {
         let disk = std::sync::Arc::new(RealDisk);
         let log = LogConfig { segment_bytes: 1 << 20, cache_bytes: 1 << 20, sync: false };
         let log = CommitLog::open(disk, dir.path(), log, StampBase::default()).unwrap();
-        Rig { _dir: dir, log, dedup: Dedup::new(config) }
+        Rig { _dir: dir, log, dedup: Dedup::new(config, None) }
     }
 
     /// Puts messages into the log as one record, and applies it.
@@ -159,16 +159,58 @@ fn a_rebuilt_window_knows_what_the_old_one_knew() {
     let found = |rig: &Rig| -> Vec<bool> {
         all.iter().map(|message| rig.find(std::slice::from_ref(message)).is_some()).collect()
     };
-    let (before, from) = (found(&rig), rig.dedup.oldest_index().unwrap());
+    let (before, from) = (found(&rig), rig.dedup.oldest().unwrap());
+    let of_window = from;
     assert_eq!(before.iter().filter(|found| **found).count(), 13, "one generation and what is in the next");
     let upto = rig.log.state().last.unwrap().index;
-    rig.dedup = Dedup::new(&config);
-    rig.dedup.rebuild(&rig.log, from, upto);
-    assert_eq!(found(&rig), before);
+    for from in [from, Start { position: None, ..from }] {
+        rig.dedup = Dedup::new(&config, Some(from));
+        assert!(!rig.dedup.is_complete());
+        rig.dedup.rebuild(&rig.log, upto);
+        assert!(rig.dedup.is_complete());
+        assert_eq!((found(&rig), rig.dedup.oldest()), (before.clone(), Some(of_window)));
+    }
     // What the log lacks is left out, and nothing else.
-    rig.dedup = Dedup::new(&config);
-    rig.dedup.rebuild(&rig.log, 0, upto + 10);
+    rig.dedup = Dedup::new(&config, Some(Start { index: 0, position: Some(3) }));
+    rig.dedup.rebuild(&rig.log, upto + 10);
     assert!(found(&rig)[32]);
+}
+
+/// Whether the rebuild or the applying comes first makes no difference to what is known in the end.
+#[test]
+fn dedup_i2_what_is_applied_while_the_window_is_rebuilt_comes_after_what_is_read() {
+    let config = DedupConfig { keys: 20, age: Duration::from_secs(60), bytes: 1 << 20 };
+    let mut rig = Rig::new(&config);
+    let all: Vec<NewMessage> = (0..33).map(|number| message(&format!("K{number}"), "x")).collect();
+    all.iter().for_each(|message| rig.store(std::slice::from_ref(message)));
+    let found = |rig: &Rig| -> Vec<bool> {
+        all.iter().map(|message| rig.find(std::slice::from_ref(message)).is_some()).collect()
+    };
+    let (before, oldest) = (found(&rig), rig.dedup.oldest().unwrap());
+    let records = rig.log.read(1, 34, usize::MAX).unwrap();
+    for applied_before in [0, 5, 20, 32] {
+        let from = Start { index: 1, position: None };
+        rig.dedup = Dedup::new(&config, Some(from));
+        let (older, later) = records.split_at(applied_before);
+        later.iter().for_each(|record| rig.dedup.apply(record));
+        assert_eq!(rig.dedup.oldest(), Some(from), "a checkpoint now: all is needed again");
+        assert!(!rig.dedup.is_complete());
+        rig.dedup.rebuild(&rig.log, older.last().map_or(0, |record| record.header.index));
+        assert_eq!((found(&rig), rig.dedup.oldest()), (before.clone(), Some(oldest)), "{applied_before}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_takes_the_logs_place_ends_the_rebuild() {
+    let mut rig = Rig::new(&DedupConfig::default());
+    rig.store(&[message("A", "one")]);
+    rig.dedup = Dedup::new(&DedupConfig::default(), Some(Start { index: 1, position: None }));
+    rig.dedup.reset();
+    assert!(rig.dedup.is_complete());
+    rig.dedup.rebuild(&rig.log, 1);
+    assert_eq!(rig.find(&[message("A", "one")]), None);
+    rig.store(&[message("B", "two")]);
+    assert!(rig.find(&[message("B", "two")]).is_some());
 }
 
 /// One record of the model: store time, messages, and how far the log goes on.

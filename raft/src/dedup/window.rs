@@ -75,9 +75,9 @@ impl Window {
         self.young.positions.get(&print).or_else(|| self.old.positions.get(&print)).copied()
     }
 
-    /// Index of the oldest record whose fingerprints are here.
-    pub(super) fn oldest_index(&self) -> Option<u64> {
-        self.old.first.or(self.young.first).map(|first| first.index)
+    /// The oldest record whose fingerprints are here.
+    pub(super) fn oldest(&self) -> Option<Place> {
+        self.old.first.or(self.young.first)
     }
 
     pub(super) fn reset(&mut self) {

@@ -46,12 +46,8 @@ pub(crate) struct Recovered {
 /// missing.
 pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let mut recovered = open_and_cut(config, host)?;
-    recovered.dedup = config.dedup.as_ref().map(Dedup::new);
-    if let (Some(dedup), Some(from), Some(base)) =
-        (&recovered.dedup, recovered.state.dedup_from, recovered.base.id)
-    {
-        dedup.rebuild(&recovered.log, from, base.index);
-    }
+    let from = recovered.state.dedup_from.filter(|_| recovered.base.id.is_some());
+    recovered.dedup = config.dedup.as_ref().map(|config| Dedup::new(config, from));
     Ok(recovered)
 }
 

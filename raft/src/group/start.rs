@@ -17,11 +17,13 @@ use super::{
     watch as status,
 };
 use crate::config::{Flush, GroupConfig};
+use crate::dedup::Dedup;
 use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
 use crate::state_machine::StateMachine;
+use crate::terms::Terms;
 use crate::transport::network::Connections;
 use crate::transport::peer::Peers;
 use crate::transport::wire::{Hello, Purpose};
@@ -56,6 +58,21 @@ fn raft_config(config: &GroupConfig, catching_up: bool) -> Result<Config, StartE
         ..Config::default()
     };
     raft.validate().map_err(|error| StartError::Raft(error.to_string()))
+}
+
+/// Reads what retries are recognised by, up to the entry `upto`, while the node takes part already.
+async fn rebuild_window(host: Host, shared: Arc<Shared>, upto: u64) {
+    let reading = shared.clone();
+    let read = host.blocking(move || {
+        if let Some(dedup) = &reading.dedup {
+            dedup.rebuild(&reading.log, upto);
+        }
+    });
+    if let Err(error) = read.await {
+        // A leader waits for the window: without it retries are stored again, but all else goes on.
+        tracing::error!(%error, "retries of messages from before the start are not recognised");
+        shared.dedup.iter().for_each(Dedup::reset);
+    }
 }
 
 impl Group {
@@ -101,6 +118,7 @@ impl Group {
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
             applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
+            terms: Mutex::new(recovered.state.terms.unwrap_or_else(|| Terms::after(recovered.base.id))),
             dedup: recovered.dedup,
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
@@ -116,6 +134,7 @@ impl Group {
             to: config.node_id,
             purpose: Purpose::Requests,
         };
+        let upto = recovered.base.id.map_or(0, |id| id.index);
         let connections = Connections::new(host.net.clone(), hello.clone(), config.dial.clone());
         let started = Arc::new(OnceLock::new());
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
@@ -130,6 +149,7 @@ impl Group {
         // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
         let mut tasks = vec![
             tokio::spawn(Arc::new(peers).listen(listener)),
+            tokio::spawn(rebuild_window(host.clone(), shared.clone(), upto)),
             tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
         ];
         let raft_config = Arc::new(raft_config(&config, founding.refuses_votes())?);

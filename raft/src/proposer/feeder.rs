@@ -116,9 +116,7 @@ impl Feeder {
 
     /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`).
     async fn ready(&self) -> Result<Option<u64>, ProposeError> {
-        if self.shared.dedup.is_none() {
-            return Ok(None);
-        }
+        let Some(dedup) = &self.shared.dedup else { return Ok(None) };
         loop {
             let term = {
                 let status = self.status.borrow();
@@ -128,7 +126,7 @@ impl Feeder {
                     _ => return Err(ProposeError::NotLeader { leader: status.leader }),
                 }
             };
-            if self.shared.is_settled(term) {
+            if self.shared.is_settled(term) && dedup.is_complete() {
                 return Ok(Some(term));
             }
             tokio::time::sleep(READY_POLL).await;

@@ -350,6 +350,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     /// The snapshot was saved and the log is being reset to it (see `transport::peer`).
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: Checkpoint) -> io::Result<()> {
         let state = State::decode(&snapshot.state).map_err(io::Error::other)?;
+        // Kept where the next builder or sender looks for it, before anything changes. One that was received is there: on a
+        // full disk it could not be written once more.
+        if self.shared.checkpoints.load_snapshot(snapshot.base.position).ok().flatten().as_ref()
+            != Some(&snapshot)
+        {
+            self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;
+        }
         self.shared.queues.reset(&snapshot.base.counters).map_err(io::Error::other)?;
         *self.shared.metadata.write() = state.metadata;
         self.membership = meta.last_membership.clone();
@@ -361,8 +368,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         *self.shared.terms.lock() = Terms::after(self.applied.as_ref().map(entry_id));
         self.shared.note_applied(self.applied.as_ref().map(entry_id).unwrap_or_default(), self.position);
         self.shared.hooks.metadata_changed();
-        // Kept where the next builder or sender looks for it.
-        self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;
         tracing::info!(
             position = self.position,
             index = self.applied.map(|id| id.index),

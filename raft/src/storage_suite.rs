@@ -5,27 +5,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use folio_engine::checkpoint::Checkpoint;
 use folio_engine::disk::sim::{LoseAll, SimDisk};
 use folio_engine::disk::{Disk, RealDisk};
+use folio_engine::log::StampBase;
 use folio_engine::queues::Arrival;
 use folio_engine::record::EntryId;
 use openraft::StorageError;
 use openraft::base::BoxFuture;
 use openraft::entry::RaftEntry;
-use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::config::{DedupConfig, Flush, GroupConfig, Retention, Timing};
-use crate::group::{Hooks, recover};
+use crate::group::{
+    Hooks,
+    recover::{self, Recovered},
+};
 use crate::host::Host;
 use crate::log_store::LogStore;
 use crate::shared::{Durable, Shared};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{StateMachine, snapshot_of};
 use crate::terms::Terms;
 use crate::types::{LogEntry, TypeConfig, log_id};
+
+const SEGMENT_BYTES: u64 = 64 << 10;
 
 struct NoHooks;
 
@@ -45,7 +52,7 @@ fn config(dir: &Path) -> GroupConfig {
         cluster: "test".into(),
         group: "test".into(),
         data_dir: dir.to_owned(),
-        segment_bytes: 64 << 10,
+        segment_bytes: SEGMENT_BYTES,
         nodes: Default::default(),
         dial: Default::default(),
         join: false,
@@ -65,27 +72,32 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         let host = Host::new(Arc::new(RealDisk));
         let opened =
             recover::open(&config, &host).map_err(|error| StorageError::write(openraft_error(error)))?;
-        let shared = Arc::new(Shared {
-            log: opened.log,
-            queues: opened.queues,
-            metadata: RwLock::default(),
-            checkpoints: opened.checkpoints,
-            durable: watch::Sender::new(Durable::default()),
-            hooks: Arc::new(NoHooks),
-            pending_reset: Mutex::default(),
-            retain_from: Mutex::default(),
-            applied_index: AtomicU64::new(0),
-            applied_position: AtomicU64::new(0),
-            applied_term: AtomicU64::new(0),
-            terms: Default::default(),
-            dedup: opened.dedup,
-            segment_bytes: config.segment_bytes,
-            calls: AtomicUsize::new(0),
-            rot: Default::default(),
-        });
-        let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);
-        Ok((dir, LogStore::new(shared), machine))
+        let (store, machine) = parts(host, opened);
+        Ok((dir, store, machine))
     }
+}
+
+fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
+    let shared = Arc::new(Shared {
+        log: opened.log,
+        queues: opened.queues,
+        metadata: RwLock::default(),
+        checkpoints: opened.checkpoints,
+        durable: watch::Sender::new(Durable::default()),
+        hooks: Arc::new(NoHooks),
+        pending_reset: Mutex::default(),
+        retain_from: Mutex::default(),
+        applied_index: AtomicU64::new(0),
+        applied_position: AtomicU64::new(0),
+        applied_term: AtomicU64::new(0),
+        terms: Default::default(),
+        dedup: opened.dedup,
+        segment_bytes: SEGMENT_BYTES,
+        calls: AtomicUsize::new(0),
+        rot: Default::default(),
+    });
+    let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);
+    (LogStore::new(shared), machine)
 }
 
 fn openraft_error(error: impl ToString) -> openraft::impls::BoxedErrorSource {
@@ -168,4 +180,31 @@ async fn terms_i1_the_last_entry_of_each_term_is_found_however_much_of_them_is_k
             assert!(learned || first > applied, "from {first}, known from {known_from} to {applied}");
         }
     }
+}
+
+/// Written a second time when it was installed, it found no room: the node stopped, and had said that it applied what its log
+/// did not have (simulation).
+#[tokio::test]
+async fn t90_a_full_disk_stopped_a_node_that_installed_a_snapshot_it_had_saved() {
+    let disk = SimDisk::new();
+    let host = Host::new(Arc::new(disk.clone()));
+    let opened = recover::open(&config(Path::new("/data")), &host).unwrap();
+    let (store, mut machine) = parts(host, opened);
+    let base = StampBase {
+        id: Some(EntryId { term: 3, index: 9 }),
+        position: SEGMENT_BYTES,
+        ..StampBase::default()
+    };
+    let snapshot = Checkpoint { base, state: Bytes::new() };
+    let mut meta = snapshot_of(snapshot.clone()).unwrap().meta;
+    store.shared().checkpoints.save_snapshot(&snapshot).unwrap();
+    disk.set_capacity(Some(disk.used()));
+    machine.install_snapshot(&meta, snapshot.clone()).await.unwrap();
+    assert_eq!(store.shared().applied_position.load(Ordering::Acquire), SEGMENT_BYTES);
+    // One that is not there, and cannot be written: nothing is said to be applied.
+    let id = EntryId { term: 3, index: 20 };
+    meta.last_log_id = Some(log_id(id));
+    let base = StampBase { id: Some(id), position: 2 * SEGMENT_BYTES, ..snapshot.base };
+    assert!(machine.install_snapshot(&meta, Checkpoint { base, state: Bytes::new() }).await.is_err());
+    assert_eq!(store.shared().applied_position.load(Ordering::Acquire), SEGMENT_BYTES);
 }

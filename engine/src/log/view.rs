@@ -269,13 +269,13 @@ pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Byt
         (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch)
     };
     // damage.I1
-    if !shared.verified.covers(position, length) {
+    shared.verified.ensure(position, length, || {
         let record = live.segment.around(position, live.first).map_err(|error| shared.noted(epoch, error))?;
         if position < record.position() || position + length as u64 > record.end() {
             return Err(ReadError::Crossing { position, end: record.end() });
         }
-        shared.verified.note(record.position(), record.end());
-    }
+        Ok((record.position(), record.end()))
+    })?;
     live.segment.bytes(position, length)
 }
 

@@ -21,6 +21,7 @@ use crate::forward::{self, Forwards};
 use crate::handlers::clients::tell;
 use crate::handlers::{HandlerState, Parked};
 use crate::net::{Channel, Service};
+use crate::old_reads::OldReads;
 use crate::polls::PollTable;
 use crate::reply::Reply;
 use crate::request::Request;
@@ -52,6 +53,8 @@ pub struct Broker {
     pub settings: Settings,
     /// Pulls that wait for a message.
     pub polls: PollTable<Parked>,
+    /// Reads of old messages.
+    pub old_reads: OldReads,
     /// What the handlers keep between requests.
     pub state: HandlerState,
     /// Who is connected, here and at the other nodes.
@@ -72,6 +75,7 @@ impl Broker {
         let clients = ClientTable::new(identity.addresses.clone());
         let status = group.watch();
         let polls = PollTable::new(settings.polls_max);
+        let old_reads = OldReads::new(settings.old_reads.clone(), group.clone());
         let state = HandlerState::new(&identity, &settings);
         let node_id = identity.node_id;
         Arc::new(Self {
@@ -79,6 +83,7 @@ impl Broker {
             group,
             settings,
             polls,
+            old_reads,
             state,
             clients,
             forwards: Forwards::new(node_id),

@@ -21,6 +21,7 @@ pub mod identity;
 pub mod logging;
 pub mod net;
 pub mod node;
+pub mod old_reads;
 pub mod peer;
 pub mod polls;
 pub mod reply;

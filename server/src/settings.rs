@@ -4,6 +4,8 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::DEFAULT_REGION;
 use folio_protocol::limits::BODY_BYTES_MAX;
 
+use crate::old_reads::OldReadsConfig;
+
 /// The broker's settings; fixed while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -19,6 +21,8 @@ pub struct Settings {
     pub trace_on: bool,
     /// Pulls that may wait for a message at a time; RocketMQ has no limit here.
     pub polls_max: usize,
+    /// What counts as an old message, and how fast they are read while clients write; none of RocketMQ's.
+    pub old_reads: OldReadsConfig,
 }
 
 impl Default for Settings {
@@ -30,6 +34,7 @@ impl Default for Settings {
             region: DEFAULT_REGION.to_owned(),
             trace_on: true,
             polls_max: 100_000,
+            old_reads: OldReadsConfig::default(),
         }
     }
 }

@@ -54,7 +54,9 @@ mod writer;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -156,6 +158,8 @@ struct Shared {
     vote: Mutex<Option<Bytes>>,
     poison: OnceLock<String>,
     verified: verified::Verified,
+    /// How long the writer has waited for syncs, microseconds.
+    synced_us: AtomicU64,
     damages: damage::Damages,
 }
 
@@ -323,6 +327,11 @@ impl CommitLog {
     /// Entries up to `committed_index` will not be truncated any more.
     pub fn forget_undo(&self, committed_index: u64) {
         self.inner.tail.lock().stamper.forget(committed_index);
+    }
+
+    /// How long the log's writer has waited for the disk to sync, all together. In a second it is a second at most.
+    pub fn synced_for(&self) -> Duration {
+        Duration::from_micros(self.inner.shared.synced_us.load(Ordering::Relaxed))
     }
 
     /// False when `bytes` can not be stored: the disk is full, or no record is that long. A full disk is tried again in

@@ -68,6 +68,7 @@ pub(super) fn open(
         vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
         poison: OnceLock::new(),
         verified: Default::default(),
+        synced_us: Default::default(),
         damages: Default::default(),
     });
     let Recovered { files, stamper, walk, leaving, .. } = recovered;

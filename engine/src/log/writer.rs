@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ahead::Ahead;
@@ -186,12 +187,15 @@ impl Writer {
 
     /// Makes everything written durable, and notes it in the mark.
     pub(super) fn sync_data(&mut self) -> io::Result<()> {
+        let begun = self.workers.now();
         while let Some(base) = self.dirty.pop_first() {
             if let Some(file) = self.files.get(&base) {
                 file.sync_data()?;
             }
         }
         self.data_synced = self.workers.now();
+        let took = self.data_synced.saturating_sub(begun);
+        self.shared.synced_us.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         self.mark.raise(self.end)
     }
 

@@ -21,11 +21,13 @@ use folio_protocol::message::{MessageView, Messages};
 use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
+use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use folio_server::broker::{Broker, Identity};
 use folio_server::clients::Addresses;
 use folio_server::net::{Listener, NetConfig};
 use folio_server::peer::NodeHooks;
+use folio_server::settings::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -76,7 +78,7 @@ impl Node {
         let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member())).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes.push(Node::join(*id, members.clone(), timing.clone()).await);
+            nodes.push(Node::join(*id, members.clone(), timing.clone(), Settings::default()).await);
         }
         let mut status = nodes[0].broker.group.watch();
         let led = status.wait_for(|status| status.leader.is_some());
@@ -88,7 +90,22 @@ impl Node {
         nodes
     }
 
-    async fn join(node_id: u64, members: BTreeMap<u64, NodeAddress>, timing: Timing) -> Node {
+    /// Starts a node that is set like this and waits until it leads.
+    pub(crate) async fn start_with(settings: Settings) -> Node {
+        let members = BTreeMap::from([(1, member())]);
+        let node = Node::join(1, members, Timing::default(), settings).await;
+        let mut status = node.broker.group.watch();
+        let led = status.wait_for(|status| status.role == Role::Leader);
+        drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
+        node
+    }
+
+    async fn join(
+        node_id: u64,
+        members: BTreeMap<u64, NodeAddress>,
+        timing: Timing,
+        settings: Settings,
+    ) -> Node {
         let own = members[&node_id].clone();
         let address: SocketAddr = own.broker.parse().expect("an address");
         let config = GroupConfig {
@@ -117,7 +134,7 @@ impl Node {
             store_host: address,
             addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
         };
-        let broker = Broker::new(identity, group);
+        let broker = Broker::with_settings(identity, settings, group);
         hooks.attach(&broker);
         let listener = Listener::new(NetConfig::default(), Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));

@@ -1,5 +1,7 @@
 //! PULL: every row of its table of results, and pulls that are held.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use folio_protocol::code::{RequestCode, ResponseCode};
@@ -8,6 +10,9 @@ use folio_protocol::frame::Frame;
 use folio_protocol::header::{
     OffsetResponseHeader, PullMessageHeader, PullMessageResponseHeader, QueryConsumerOffsetHeader,
 };
+
+use folio_server::old_reads::OldReadsConfig;
+use folio_server::settings::Settings;
 
 use crate::node::{Client, Node, expect, header, messages, pull_header};
 
@@ -282,4 +287,40 @@ async fn a_follower_with_rotten_units_gives_every_message_as_it_was_sent() {
         nodes[1].rot_units("orders", offset, count);
         pulls_all(&mut client, 150).await;
     }
+}
+
+/// However slow the pace of old messages is beside writers, each pull of them is answered, and with what was asked for.
+#[tokio::test]
+async fn old_messages_are_pulled_beside_writers_however_slow_the_pace() {
+    let old_reads = OldReadsConfig { recent_bytes: 0, floor_bytes: 1, at_once: 1 };
+    let node = Node::start_with(Settings { old_reads, ..Settings::default() }).await;
+    let mut reader = node.client_of_group().await;
+    for number in 0..8 {
+        reader.send("orders", "", &number.to_string()).await;
+    }
+    let mut writer = node.client().await;
+    let (body, done) = ("x".repeat(1 << 20), AtomicBool::new(false));
+    let write = async {
+        while !done.load(Ordering::Relaxed) {
+            writer.send("noise", "", &body).await;
+        }
+    };
+    let read = async {
+        for round in 0..2 {
+            let wishes =
+                (0..8).map(|offset| PullMessageHeader { max_msg_nums: 1, ..pull_header("orders", offset) });
+            let mut asked = BTreeMap::new();
+            for wish in wishes {
+                asked.insert(reader.put(request(&wish)).await, wish.queue_offset);
+            }
+            while !asked.is_empty() {
+                let answer = reader.take().await;
+                expect(&answer, ResponseCode::Success);
+                let offset = asked.remove(&answer.opaque).expect("asked once, answered once");
+                assert_eq!(messages(&answer.body)[0].body(), offset.to_string().as_bytes(), "round {round}");
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(write, read);
 }

@@ -14,7 +14,8 @@
 //! behind would send a consumer back in time. So a leader puts an empty command through the log first, and
 //! a follower waits a moment and then asks the leader. For the same reason a follower refuses nothing itself.
 //!
-//! Messages are answered as slices of the log, uncopied. Old ones are read apart from the runtime's threads.
+//! Messages are answered as slices of the log, uncopied. What may be on disk only is read apart from the runtime's threads,
+//! what is old besides when its turn has come ([`crate::old_reads`]).
 //!
 //! - `pull.I1`: a message is answered only after its topic, queue and offset were compared with what was asked.
 
@@ -41,11 +42,13 @@ use folio_raft::proposal::ProposeError;
 pub use self::hold::Parked;
 use self::hold::park;
 use self::mended::unreadable;
+use self::read::Age;
 use self::scan::{Batch, Limits, Place, place};
 use self::subject::{Consumers, Rules, Subject, subject};
 use crate::broker::Broker;
 use crate::clients::ClientTable;
 use crate::error::ServerError;
+use crate::old_reads::{OldRead, UnderWay};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::{dispatch, forward, groups};
@@ -166,17 +169,42 @@ fn found(broker: &Arc<Broker>, pull: Pull, request: Request) {
         Ok(batch) => batch,
         Err(error) => return unreadable(broker, pull, request, error),
     };
-    if read::is_cold(broker, &batch) {
-        let broker = broker.clone();
-        drop(tokio::task::spawn_blocking(move || {
-            let parts = read::bytes(&broker, pull.queue(), &batch);
-            parts.iter().for_each(|parts| read::warm(parts));
-            respond_found(&broker, pull, request, &batch, parts);
-        }));
-    } else {
-        let parts = read::bytes(broker, pull.queue(), &batch);
-        respond_found(broker, pull, request, &batch, parts);
+    match read::age(broker, &batch) {
+        Age::Fresh => {
+            let parts = read::bytes(broker, pull.queue(), &batch);
+            respond_found(broker, pull, request, &batch, parts);
+        }
+        Age::Recent => found_on_disk(broker.clone(), pull, request, batch, None),
+        Age::Old => found_old(broker, pull, request, batch),
     }
+}
+
+/// Old messages are read when their turn has come.
+fn found_old(broker: &Arc<Broker>, pull: Pull, request: Request, batch: Batch) {
+    let broker = broker.clone();
+    if let Some(turn) = broker.old_reads.try_begin(batch.bytes) {
+        return found_on_disk(broker, pull, request, batch, Some(turn));
+    }
+    let position = batch.runs.first().map_or(0, |run| run.position);
+    let consumer = (pull.header.consumer_group.clone(), pull.header.topic.clone());
+    let read = OldRead { consumer, position, bytes: batch.bytes };
+    drop(tokio::spawn(async move {
+        let turn = broker.old_reads.begin(read).await;
+        if request.channel().is_some_and(|channel| !channel.is_open()) {
+            return request.reply.done();
+        }
+        found_on_disk(broker, pull, request, batch, Some(turn));
+    }));
+}
+
+/// Reads and answers where the disk may be waited for.
+fn found_on_disk(broker: Arc<Broker>, pull: Pull, request: Request, batch: Batch, turn: Option<UnderWay>) {
+    drop(tokio::task::spawn_blocking(move || {
+        let parts = read::bytes(&broker, pull.queue(), &batch);
+        parts.iter().for_each(|parts| read::warm(parts));
+        drop(turn);
+        respond_found(&broker, pull, request, &batch, parts);
+    }));
 }
 
 fn respond_found(

@@ -38,10 +38,25 @@ pub(super) fn choose(
     Ok(batch)
 }
 
-/// Whether reading this batch may wait for the disk.
-pub(super) fn is_cold(broker: &Broker, batch: &Batch) -> bool {
+/// How far behind the end of the log messages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    /// In memory.
+    Fresh,
+    /// Their reader may wait for the disk.
+    Recent,
+    /// The same, and clients that write come first.
+    Old,
+}
+
+/// The age of the messages chosen.
+pub(super) fn age(broker: &Broker, batch: &Batch) -> Age {
     let end = broker.group.log().state().next_position;
-    batch.runs.first().is_some_and(|run| end.saturating_sub(run.position) > COLD_BYTES)
+    match batch.runs.first() {
+        Some(run) if broker.old_reads.is_old(run.position, end) => Age::Old,
+        Some(run) if end.saturating_sub(run.position) > COLD_BYTES => Age::Recent,
+        _ => Age::Fresh,
+    }
 }
 
 /// The bytes of the chosen messages, as slices of the log (`pull.I1`).

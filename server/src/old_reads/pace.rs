@@ -8,6 +8,9 @@
 //! | more, and neither processors nor disk have anything to spare | halved, down to the floor |
 //! | more, and both have | a quarter more, up to twice what is made use of |
 //! | more for the first time | the floor |
+//!
+//! The floor is a quarter of what is written, but no more than configured and no less than an eighth of that: on a machine so
+//! slow that writers do less than a fixed floor, they would be the ones who get what is left.
 
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,9 @@ const SYNCING_TO_RISE: f64 = 0.60;
 const SYNCING_TO_HOLD: f64 = 0.80;
 const RISE: f64 = 1.25;
 const FALL: f64 = 0.5;
+/// The floor, of what is written; and how far below the configured one it may be.
+const FLOOR_OF_WRITTEN: f64 = 0.25;
+const FLOOR_LEAST: f64 = 0.125;
 /// The rate rises to this many times what was read, so that it is near what is wanted when it has to fall.
 const HEADROOM: f64 = 2.0;
 
@@ -44,7 +50,7 @@ pub(super) struct Sample {
 /// The rate, and what was read of it.
 #[derive(Debug)]
 pub(super) struct Pace {
-    floor: f64,
+    floor_max: f64,
     /// Bytes a second; `None`: any.
     rate: Option<f64>,
     /// When all that was read would have been read at this rate.
@@ -64,7 +70,7 @@ enum Spare {
 
 impl Pace {
     pub(super) fn new(floor_bytes: u64) -> Pace {
-        Pace { floor: floor_bytes.max(1) as f64, rate: None, paid: None, last: None, read: 0.0 }
+        Pace { floor_max: floor_bytes.max(1) as f64, rate: None, paid: None, last: None, read: 0.0 }
     }
 
     /// Takes `bytes`, or says how long to wait before asking again.
@@ -96,20 +102,22 @@ impl Pace {
         }
         let read = std::mem::take(&mut self.read) / seconds;
         let written = sample.written.saturating_sub(last.written) as f64 / seconds;
-        self.rate = if written < WRITING_BYTES { None } else { Some(self.next_rate(&last, &sample, read)) };
-        if self.rate.is_none() {
-            self.paid = None;
+        if written < WRITING_BYTES {
+            (self.rate, self.paid) = (None, None);
+        } else {
+            let floor = (written * FLOOR_OF_WRITTEN).clamp(self.floor_max * FLOOR_LEAST, self.floor_max);
+            self.rate = Some(self.next_rate(&last, &sample, read).unwrap_or(floor).max(floor));
         }
     }
 
-    fn next_rate(&self, last: &Sample, sample: &Sample, read: f64) -> f64 {
-        let Some(rate) = self.rate else { return self.floor };
-        let next = match spare(last, sample) {
+    /// `None` when the rate was not bounded until now.
+    fn next_rate(&self, last: &Sample, sample: &Sample, read: f64) -> Option<f64> {
+        let rate = self.rate?;
+        Some(match spare(last, sample) {
             Spare::Yes => (rate * RISE).min((read * HEADROOM).max(rate)),
             Spare::Little => rate,
             Spare::No => rate * FALL,
-        };
-        next.max(self.floor)
+        })
     }
 }
 
@@ -191,6 +199,15 @@ mod tests {
         for (idle, syncing) in [(0, NOTHING), (4, NOTHING), (90, STEP.mul_f64(0.9))] {
             let rate = Machine::new().reads_often(10 << 20, idle, syncing) / FLOOR as f64;
             assert!((0.9..1.1).contains(&rate), "{rate} of the floor, {idle} % idle, {syncing:?}");
+        }
+    }
+
+    #[test]
+    fn the_floor_is_a_part_of_what_is_written_where_that_is_little() {
+        for (written, share) in [(8 << 20, 1.0), (4 << 20, 0.5), (1 << 20, 0.125), (300 << 10, 0.125)] {
+            // Five periods a second.
+            let rate = Machine::new().reads_often(written, 0, NOTHING) / FLOOR as f64;
+            assert!((0.9 * share..1.1 * share).contains(&rate), "{rate} of the floor, {written} a period");
         }
     }
 

@@ -38,7 +38,7 @@ const AT_ONCE_MIN: usize = 4;
 pub struct OldReadsConfig {
     /// Messages this close to the end of the log are not old. A consumer that lost some seconds catches up unpaced.
     pub recent_bytes: u64,
-    /// Bytes a second that are read even while the machine has nothing to spare; less where writers do less than four times as
+    /// Bytes a second that are read even while the machine has nothing to spare; less where writers do less than eight times as
     /// much, but never less than an eighth.
     pub floor_bytes: u64,
     /// Reads under way at a time.

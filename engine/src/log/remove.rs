@@ -30,6 +30,8 @@ pub(super) struct Leaving {
 #[derive(Default)]
 struct State {
     leaving: VecDeque<Leaving>,
+    /// Could not be removed.
+    left: Vec<u64>,
     removing: bool,
     stopped: bool,
 }
@@ -53,13 +55,12 @@ impl Remover {
         self.changed.notify_all();
     }
 
-    /// Removes all there is before it returns: the log may be about to make files of these names again.
-    pub(super) fn finish(&self) {
+    /// Removes all there is before it returns, or fails: the log is about to make files of these names again, and what they
+    /// hold must not come back (`log.I7`).
+    pub(super) fn finish(&self) -> io::Result<()> {
         while self.remove_next() {}
-        let mut state = self.state.lock();
-        while state.removing {
-            self.changed.wait(&mut state);
-        }
+        let left = std::mem::take(&mut self.state.lock().left);
+        left.into_iter().try_for_each(|base| segment::remove(&*self.disk, &self.directory, base))
     }
 
     /// Ends the worker; what is still to be removed is left to the next opening.
@@ -80,16 +81,16 @@ impl Remover {
             next
         };
         let Some(Leaving { base, file }) = next else { return false };
-        let removed = self.disk.remove(&segment::path_of(&self.directory, base));
+        let removed = segment::remove(&*self.disk, &self.directory, base);
         drop(file);
-        let directory = self.directory.display();
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(base, %directory, %error, "log segment not removed, the next start tries again");
-            }
-            _ => tracing::info!(base, %directory, "log segment removed"),
+        let mut state = self.state.lock();
+        if let Err(error) = removed {
+            let directory = self.directory.display();
+            tracing::warn!(base, %directory, %error, "log segment not removed, the next start tries again");
+            state.left.push(base);
         }
-        self.state.lock().removing = false;
+        state.removing = false;
+        drop(state);
         self.changed.notify_all();
         true
     }

@@ -4,6 +4,7 @@
 //! crosses a segment: when it does not fit into what is left, the rest stays zero and it becomes the first record of the
 //! next segment. That rule depends on nothing but the segment size, so positions are equal on all replicas.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::error::ReadError;
 use super::index::Index;
-use crate::disk::{DiskFile, is_lost};
+use crate::disk::{Disk, DiskFile, is_lost};
 use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordError, RecordHeader};
 
 /// How far a record is looked for from a known one before it, header by header.
@@ -32,6 +33,17 @@ pub(super) fn base_of(position: u64, segment_bytes: u64) -> u64 {
 /// The file of the segment that starts at `base`.
 pub(super) fn path_of(directory: &Path, base: u64) -> PathBuf {
     directory.join(format!("{base:020}"))
+}
+
+/// Removes the file of the segment that starts at `base`, if it is there.
+pub(super) fn remove(disk: &dyn Disk, directory: &Path, base: u64) -> io::Result<()> {
+    match disk.remove(&path_of(directory, base)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => {
+            tracing::info!(base, directory = %directory.display(), "log segment removed");
+            Ok(())
+        }
+    }
 }
 
 /// The reverse of [`path_of`]; `None` for other files.

@@ -51,7 +51,7 @@ impl Writer {
     pub(super) fn reset(&mut self, start: Start) -> io::Result<()> {
         start.save(&*self.shared.disk, &self.shared.start_path)?;
         // The new start may lie anywhere, also where a file still waits to be removed.
-        self.remover.finish();
+        self.remover.finish()?;
         self.remove_segments(|_| true)?;
         self.mark.put(start.epoch, start.position)?;
         (self.end, self.last) = (start.position, start.id);
@@ -64,12 +64,7 @@ impl Writer {
     fn remove_segments(&mut self, gone: impl Fn(u64) -> bool) -> io::Result<()> {
         let leaving = self.forget_segments(gone);
         for Leaving { base, .. } in &leaving {
-            match self.shared.disk.remove(&segment::path_of(&self.shared.directory, *base)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {
-                    tracing::info!(base, directory = %self.shared.directory.display(), "log segment removed");
-                }
-            }
+            segment::remove(&*self.shared.disk, &self.shared.directory, *base)?;
         }
         if !leaving.is_empty() {
             self.shared.disk.sync_dir(&self.shared.directory)?;

@@ -1,6 +1,7 @@
 //! Segments that a purge let go of are removed apart from the writer (log.I10).
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Condvar;
@@ -22,12 +23,12 @@ enum Removals {
     Fail,
 }
 
-/// The real disk, but for what it does with removals.
-struct Guarded(Mutex<Removals>, Condvar);
+/// The real disk, but for what it does with removals; the number of those that failed.
+struct Guarded(Mutex<Removals>, Condvar, AtomicUsize);
 
 impl Guarded {
     fn new() -> Arc<Guarded> {
-        Arc::new(Guarded(Mutex::new(Removals::Pass), Condvar::new()))
+        Arc::new(Guarded(Mutex::new(Removals::Pass), Condvar::new(), AtomicUsize::new(0)))
     }
 
     fn set(&self, removals: Removals) {
@@ -51,7 +52,10 @@ impl Disk for Guarded {
         // Bounded, for a failing test to end.
         self.1.wait_while_for(&mut removals, |removals| *removals == Removals::Wait, 2 * PATIENCE);
         match *removals {
-            Removals::Fail => Err(io::Error::other("not today")),
+            Removals::Fail => {
+                self.2.fetch_add(1, Ordering::Relaxed);
+                Err(io::Error::other("not today"))
+            }
             _ => RealDisk.remove(path),
         }
     }
@@ -118,6 +122,22 @@ fn a_segment_that_cannot_be_removed_stops_nothing_and_goes_at_the_next_start() {
     let log = reopen(dir.path());
     eventually(|| segment_files(dir.path()) < files - 2);
     assert_eq!(indexes(&log.read(61, 200, usize::MAX).unwrap()), (61..=100).collect::<Vec<_>>());
+}
+
+/// What such a segment holds must not come back where the log begins anew (log.I7).
+#[test]
+fn a_reset_removes_what_could_not_be_removed_before() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Guarded::new());
+    let log = filled(disk.clone(), dir.path());
+    disk.set(Removals::Fail);
+    wait(|done| log.purge(id(60), done)).unwrap();
+    eventually(|| disk.2.load(Ordering::Relaxed) > 2);
+    disk.set(Removals::Pass);
+    let position = 100 * SEGMENT_BYTES;
+    let start = StampBase { id: Some(id(500)), position, ..StampBase::default() };
+    wait(|done| log.reset(start, done)).unwrap();
+    let bases = RealDisk.list(&dir.path().join("commitlog")).unwrap();
+    assert!(bases.iter().filter_map(|path| segment::base_of_path(path)).all(|base| base >= position));
 }
 
 fn stepped() -> Steps {

@@ -150,15 +150,21 @@ fn redelivered_messages_and_those_without_a_key_are_never_repeats() {
     assert!(rig.prints(&[keyless]).is_empty());
 }
 
-#[test]
-fn a_rebuilt_window_knows_what_the_old_one_knew() {
+/// A window of twenty keys in front of a log of 33 messages, and which of them it knows.
+fn rig_of_33() -> (Rig, DedupConfig, impl Fn(&Rig) -> Vec<bool>) {
     let config = DedupConfig { keys: 20, age: Duration::from_secs(60), bytes: 1 << 20 };
-    let mut rig = Rig::new(&config);
+    let rig = Rig::new(&config);
     let all: Vec<NewMessage> = (0..33).map(|number| message(&format!("K{number}"), "x")).collect();
     all.iter().for_each(|message| rig.store(std::slice::from_ref(message)));
-    let found = |rig: &Rig| -> Vec<bool> {
+    let found = move |rig: &Rig| {
         all.iter().map(|message| rig.find(std::slice::from_ref(message)).is_some()).collect()
     };
+    (rig, config, found)
+}
+
+#[test]
+fn a_rebuilt_window_knows_what_the_old_one_knew() {
+    let (mut rig, config, found) = rig_of_33();
     let (before, from) = (found(&rig), rig.dedup.oldest().unwrap());
     let of_window = from;
     assert_eq!(before.iter().filter(|found| **found).count(), 13, "one generation and what is in the next");
@@ -179,13 +185,7 @@ fn a_rebuilt_window_knows_what_the_old_one_knew() {
 /// Whether the rebuild or the applying comes first makes no difference to what is known in the end.
 #[test]
 fn dedup_i2_what_is_applied_while_the_window_is_rebuilt_comes_after_what_is_read() {
-    let config = DedupConfig { keys: 20, age: Duration::from_secs(60), bytes: 1 << 20 };
-    let mut rig = Rig::new(&config);
-    let all: Vec<NewMessage> = (0..33).map(|number| message(&format!("K{number}"), "x")).collect();
-    all.iter().for_each(|message| rig.store(std::slice::from_ref(message)));
-    let found = |rig: &Rig| -> Vec<bool> {
-        all.iter().map(|message| rig.find(std::slice::from_ref(message)).is_some()).collect()
-    };
+    let (mut rig, config, found) = rig_of_33();
     let (before, oldest) = (found(&rig), rig.dedup.oldest().unwrap());
     let records = rig.log.read(1, 34, usize::MAX).unwrap();
     for applied_before in [0, 5, 20, 32] {

@@ -22,6 +22,7 @@ pub mod netns;
 pub mod network;
 pub mod node;
 pub mod payload;
+pub mod ports;
 pub mod reader;
 pub mod reading;
 pub mod relay;

@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::{Flow, Link, Links};
+use crate::ports;
 
 /// Long enough that nothing which is on its way still is.
 const SILENCE: Duration = Duration::from_millis(150);
@@ -26,7 +27,7 @@ fn free_port() -> u16 {
     let first = 18_000 + (std::process::id() % 100) as u16 * 10;
     loop {
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if ports::is_free(&format!("127.0.0.1:{port}")) {
             return port;
         }
     }
@@ -90,7 +91,12 @@ async fn the_ports_of_relays_are_free_once_they_are_dropped() {
     pair.links.set(1, 2, Flow::Swallow);
     let next = TcpStream::connect(&pair.listen).await.unwrap();
     drop(pair.links);
-    std::net::TcpListener::bind(&pair.listen).unwrap();
+    // A process that another test starts just then has copies of the relay's sockets, until its program begins.
+    let started = Instant::now();
+    while !ports::is_free(&pair.listen) {
+        assert!(started.elapsed() < PATIENCE, "{} is still taken", pair.listen);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     drop(next);
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use folio_protocol::frame::Frame;
 use folio_server::handlers::node_status::{NODE_STATUS, NodeStatus};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Nothing a test waits for takes longer, on however busy a machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,11 +23,18 @@ pub(crate) fn free_ports(count: u16) -> u16 {
     let start = 24_000 + (std::process::id() % 700) as u16 * 10;
     loop {
         let first = start + NEXT.fetch_add(count, Ordering::Relaxed) % 1_000;
-        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if (first..first + count).all(free) {
+        if (first..first + count).all(is_free) {
             return first;
         }
     }
+}
+
+/// Bound, but not listening: a node that another test starts just then has a copy of the socket until its program
+/// begins, and a copy that listened would keep the port taken.
+fn is_free(port: u16) -> bool {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, port).into()).is_ok()
 }
 
 /// A `folio` command whose output is captured.

@@ -4,6 +4,7 @@
 //! passed over, as Java's reader does. Where a name repeats, the last one counts, as in a Java map.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use memchr::{memchr, memrchr};
 
 /// Between name and value.
 pub const NAME_END: u8 = 1;
@@ -83,25 +84,33 @@ names! {
     REDIRECT = "REDIRECT", "Set by clients.";
 }
 
-/// The value of the last property called `name`.
+/// The value of the last property called `name`: found without looking at what is before it.
 pub fn get<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
-    let name = name.as_bytes();
-    let (_, value) = pairs(encoded).filter(|(key, _)| *key == name).last()?;
-    std::str::from_utf8(value).ok()
+    let mut rest = encoded;
+    loop {
+        let start = memrchr(VALUE_END, rest).map_or(0, |end| end + 1);
+        match value_of(&rest[start..], name) {
+            Some(value) if !value.is_empty() => return std::str::from_utf8(value).ok(),
+            _ => rest = &rest[..start.checked_sub(1)?],
+        }
+    }
 }
 
 /// The value of the first property called `name`, as bytes: found without looking at what is behind it.
 pub fn first<'a>(encoded: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut rest = encoded;
     loop {
-        let value = rest.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(&[NAME_END]));
-        if let Some(value) = value {
-            let end = value.iter().position(|byte| *byte == VALUE_END).unwrap_or(value.len());
-            return Some(&value[..end]).filter(|value| !value.is_empty());
+        let end = memchr(VALUE_END, rest);
+        match value_of(&rest[..end.unwrap_or(rest.len())], name) {
+            Some(value) => return Some(value).filter(|value| !value.is_empty()),
+            None => rest = &rest[end? + 1..],
         }
-        let end = rest.iter().position(|byte| *byte == VALUE_END)?;
-        rest = &rest[end + 1..];
     }
+}
+
+/// The value of a pair that is called `name`.
+fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(&[NAME_END])
 }
 
 /// All properties in order; pairs that are not UTF-8 are passed over.
@@ -272,6 +281,12 @@ mod tests {
             for (name, value) in &pairs {
                 prop_assert_eq!(get(&encoded, name), Some(value.as_str()));
             }
+        }
+
+        #[test]
+        fn one_is_found_as_among_all(bytes in proptest::collection::vec(prop_oneof![Just(NAME_END), Just(VALUE_END), b'a'..=b'c'], 0..40), name in "[a-c]{1,2}") {
+            let all: Vec<_> = iter(&bytes).filter(|(key, _)| *key == name).collect();
+            prop_assert_eq!(get(&bytes, &name), all.last().map(|(_, value)| *value));
         }
 
         #[test]

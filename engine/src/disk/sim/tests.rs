@@ -66,6 +66,23 @@ fn a_removed_file_may_come_back_until_its_directory_is_synced() {
 }
 
 #[test]
+fn what_is_synced_in_a_directory_made_again_does_not_go_with_the_old_one() {
+    let disk = SimDisk::new();
+    let (root, dir) = (Path::new("/"), Path::new("/d"));
+    let fill = |bytes: &[u8]| {
+        disk.create_dir_all(dir).unwrap();
+        put(&disk, "/d/f", bytes).sync_data().unwrap();
+        disk.sync_dir(dir).unwrap();
+    };
+    fill(b"old");
+    disk.sync_dir(root).unwrap();
+    disk.remove_dir_all(dir).unwrap();
+    fill(b"new");
+    disk.sync_dir(root).unwrap();
+    assert_eq!(content(&disk.crash(&mut LoseAll), "/d/f").as_deref(), Some(b"new".as_slice()));
+}
+
+#[test]
 fn an_atomic_write_leaves_the_old_bytes_or_the_new_at_every_prefix() {
     let new: &[u8] = &[2; 5000];
     let start = SimDisk::new();

@@ -5,19 +5,8 @@
 //! the state machine's part holds is not known here. Which file to fall back to when one is damaged is the caller's
 //! choice; a damaged file is never taken for a missing one.
 //!
-//! A file (integers little-endian):
-//!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 4 | magic `FoCP` |
-//! | 4 | 1 | version, 1 |
-//! | 5 | 3 | zero |
-//! | 8 | 8 | bytes of the body, `n` |
-//! | 16 | 4 | crc32c of the body |
-//! | 20 | 4 | crc32c of bytes 0 to 19 |
-//! | 24 | n | the body |
-//!
-//! The body:
+//! A file is an envelope (table in `engine/src/envelope.rs`; magic `FoCP`, version 1) around the body (integers
+//! little-endian):
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -43,15 +32,14 @@ use thiserror::Error;
 
 use crate::counters::QueueCounters;
 use crate::disk::{Disk, OpenMode, write_atomically};
+use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::log::StampBase;
 use crate::record::EntryId;
 
 /// The largest file: a group with a million consumer offsets has a tenth of it.
 pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 
-const MAGIC: [u8; 4] = *b"FoCP";
-const VERSION: u8 = 1;
-const ENVELOPE_BYTES: usize = 24;
+const ENVELOPE: Envelope = Envelope { magic: *b"FoCP", version: 1, what: "a checkpoint" };
 const BODY_BYTES_MIN: usize = 40;
 
 /// The state after some record.
@@ -117,39 +105,15 @@ impl Checkpoint {
         file.extend((counters.len() as u32).to_le_bytes());
         file.extend(counters);
         file.extend(&self.state);
-        let envelope = envelope(&file[ENVELOPE_BYTES..]);
-        file[..ENVELOPE_BYTES].copy_from_slice(&envelope);
+        ENVELOPE.seal(&mut file);
         file
     }
 
     /// Reads the bytes of a checkpoint's file, or says what is wrong with them. The state is not copied.
     pub fn decode(file: &Bytes) -> Result<Checkpoint, String> {
-        let Some((stated, body)) = file.split_first_chunk::<ENVELOPE_BYTES>() else {
-            return Err(format!("it has {} bytes, less than its envelope", file.len()));
-        };
-        if stated[..4] != MAGIC {
-            return Err("it does not start with the magic number of a checkpoint".into());
-        }
-        if stated[4] != VERSION {
-            return Err(format!("it has version {}, this program reads version {VERSION}", stated[4]));
-        }
-        if *stated != envelope(body) {
-            return Err("its length or checksum does not match its content".into());
-        }
+        ENVELOPE.open(file)?;
         decode_body(&file.slice(ENVELOPE_BYTES..))
     }
-}
-
-/// The envelope around a body.
-fn envelope(body: &[u8]) -> [u8; ENVELOPE_BYTES] {
-    let mut bytes = [0; ENVELOPE_BYTES];
-    bytes[..4].copy_from_slice(&MAGIC);
-    bytes[4] = VERSION;
-    bytes[8..16].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    bytes[16..20].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..20]);
-    bytes[20..].copy_from_slice(&crc.to_le_bytes());
-    bytes
 }
 
 fn decode_body(body: &Bytes) -> Result<Checkpoint, String> {

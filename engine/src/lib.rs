@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod counters;
 pub mod disk;
+mod envelope;
 pub mod log;
 pub mod planted;
 pub mod queues;

@@ -337,7 +337,7 @@ impl Node {
     /// # Errors
     /// When the node runs, or something cannot be deleted.
     pub fn wipe_derived(&self) -> Result<Vec<PathBuf>> {
-        self.wipe(&["consumequeue", "checkpoint", "snapshots", "index"])
+        self.wipe(&["consumequeue", "consumequeue.tails", "checkpoint", "snapshots", "index"])
     }
 
     /// Deletes these files and folders of its group's folder, as far as they are there.
@@ -438,10 +438,10 @@ mod tests {
         for folder in ["commitlog", "consumequeue", "snapshots"] {
             std::fs::create_dir_all(group.join(folder)).unwrap();
         }
-        for file in ["vote", "checkpoint", "commitlog/00000000000000000000"] {
+        for file in ["vote", "checkpoint", "consumequeue.tails", "commitlog/00000000000000000000"] {
             std::fs::write(group.join(file), b"x").unwrap();
         }
-        assert_eq!(node.wipe_derived().unwrap().len(), 3);
+        assert_eq!(node.wipe_derived().unwrap().len(), 4);
         assert!(group.join("vote").exists() && group.join("commitlog/00000000000000000000").exists());
         assert!(!group.join("checkpoint").exists() && !group.join("consumequeue").exists());
     }

@@ -20,7 +20,7 @@ pub(crate) enum Rot {
     Vote,
     /// One of the two copies of the durable mark.
     Mark,
-    /// The checkpoint or a snapshot.
+    /// The checkpoint, a snapshot, or the tails of consume queues.
     Checkpoint,
 }
 
@@ -31,7 +31,11 @@ impl Rot {
             Rot::Unit => path.starts_with("/data/consumequeue"),
             Rot::Vote => path == Path::new("/data/vote"),
             Rot::Mark => path == Path::new("/data/durable"),
-            Rot::Checkpoint => path == Path::new("/data/checkpoint") || path.starts_with("/data/snapshots"),
+            Rot::Checkpoint => {
+                path == Path::new("/data/checkpoint")
+                    || path == Path::new("/data/consumequeue.tails")
+                    || path.starts_with("/data/snapshots")
+            }
         }
     }
 

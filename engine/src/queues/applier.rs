@@ -10,18 +10,19 @@ use std::sync::atomic::Ordering;
 use super::error::QueuesError;
 use super::files::{FileKey, Files, file_path};
 use super::queue::{Pushed, Queue};
+use super::tails::Tails;
 use super::unit::Unit;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
-/// Queues that are written at a time by a sync: appliers wait for that long.
-const QUEUES_PER_TURN: usize = 64;
+/// Queues that a sync writes, or copies the tails of, at a time: appliers wait for that long.
+pub(super) const QUEUES_PER_TURN: usize = 64;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Applier {
     /// The queue of the message before: batches mostly stay in one.
     pub(super) last: Option<Arc<Queue>>,
-    /// Queues with units that are not written.
+    /// Queues with units that are not written, those that wait longest first.
     unwritten: Vec<Arc<Queue>>,
     unsynced: Unsynced,
     /// The last attempt to write found the disk full.
@@ -81,9 +82,26 @@ impl Applier {
         })
     }
 
-    /// The queues with units that are not written, for [`Applier::take_unsynced`].
+    /// The queues with units that are not written, for [`Applier::take_unsynced`] or [`Applier::add_tails`].
     pub(super) fn take_unwritten(&mut self) -> Vec<Arc<Queue>> {
         std::mem::take(&mut self.unwritten)
+    }
+
+    /// A queue with units in memory that are in no file of its own, as it was opened.
+    pub(super) fn add_unwritten(&mut self, queue: &Arc<Queue>) {
+        queue.listed.store(true, Ordering::Relaxed);
+        self.unwritten.push(queue.clone());
+    }
+
+    /// Adds the unwritten units of these queues to `tails`; the queues stay unwritten.
+    pub(super) fn add_tails(&mut self, queues: &[Arc<Queue>], tails: &mut Tails) {
+        for queue in queues {
+            if queue.add_tail(tails) {
+                self.unwritten.push(queue.clone());
+            } else {
+                queue.listed.store(false, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Writes some of the queues of `due` and hands out what is to be synced. Those that cannot be written stay unwritten.

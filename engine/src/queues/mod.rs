@@ -5,7 +5,7 @@
 //! number read meanwhile. A clone is another handle to the same queues.
 //!
 //! Files: `<dir>/consumequeue/<topic>/<queue>/<20 digits>`, 300,000 units of 20 bytes each, every unit with a check of
-//! its own; see [`Unit`].
+//! its own; see [`Unit`]. Where there are many queues, the newest units of most of them are in one file: see `tails`.
 //!
 //! Invariants
 //! - `queues.I1` A message's stamped queue offset is the next offset of its queue: the queues and the log's stamps
@@ -24,6 +24,7 @@ mod mend;
 mod queue;
 mod recover;
 mod scrub;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -40,9 +41,10 @@ use parking_lot::{Mutex, RwLock};
 use crate::counters::{QueueCounters, topic_is_storable};
 use crate::disk::Disk;
 use crate::record::{HEADER_BYTES, Record, RecordKind};
-use applier::Applier;
+use applier::{Applier, QUEUES_PER_TURN};
 use files::Files;
 use queue::{Found, Queue};
+use tails::Tails;
 
 pub use damage::UnitPlace;
 pub use error::QueuesError;
@@ -73,6 +75,10 @@ pub struct ConsumeQueues {
 
 struct Inner {
     root: PathBuf,
+    /// The file of tails.
+    tails: PathBuf,
+    /// Queues that a sync writes to their files at least.
+    written_per_sync: usize,
     files: Files,
     topics: RwLock<Topics>,
     applier: Mutex<Applier>,
@@ -99,8 +105,20 @@ impl ConsumeQueues {
         at: &QueueCounters,
         min: &QueueCounters,
     ) -> Result<ConsumeQueues, QueuesError> {
+        ConsumeQueues::open_with(disk, dir, at, min, tails::QUEUES_WRITTEN)
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        at: &QueueCounters,
+        min: &QueueCounters,
+        written_per_sync: usize,
+    ) -> Result<ConsumeQueues, QueuesError> {
         let inner = Inner {
             root: dir.join("consumequeue"),
+            tails: dir.join("consumequeue.tails"),
+            written_per_sync,
             files: Files::new(disk),
             topics: RwLock::default(),
             applier: Mutex::default(),
@@ -109,7 +127,7 @@ impl ConsumeQueues {
             serials: AtomicU64::new(0),
             damages: Default::default(),
         };
-        inner.recover(at, min)?;
+        inner.recover(at, min, &mut inner.applier.lock())?;
         Ok(ConsumeQueues { inner: Arc::new(inner) })
     }
 
@@ -171,6 +189,12 @@ impl ConsumeQueues {
     pub fn sync(&self) -> Result<(), QueuesError> {
         let _alone = self.inner.syncing.lock();
         let mut due = self.inner.applier.lock().take_unwritten();
+        let kept = due.split_off(tails::count_written(&due, self.inner.written_per_sync));
+        let mut tails = Tails::new();
+        for queues in kept.chunks(QUEUES_PER_TURN) {
+            self.inner.applier.lock().add_tails(queues, &mut tails);
+        }
+        // Last, and so with all that was written before the tails were copied (`tails.I1`).
         loop {
             let unsynced = {
                 let mut applier = self.inner.applier.lock();
@@ -180,9 +204,12 @@ impl ConsumeQueues {
             };
             self.inner.poison_on_io(unsynced.sync(self.inner.files.disk()))?;
             if due.is_empty() {
-                return Ok(());
+                break;
             }
         }
+        let saved = self.inner.save_tails(tails);
+        self.inner.applier.lock().disk_full |= matches!(&saved, Err(QueuesError::DiskFull { .. }));
+        self.inner.poison_on_io(saved)
     }
 
     /// Retention: the first offset of each queue moves up to that in `min`, and files wholly below are removed.
@@ -205,7 +232,7 @@ impl ConsumeQueues {
         let topics = std::mem::take(&mut *self.inner.topics.write());
         topics.into_values().flatten().for_each(|queue| queue.retire());
         self.inner.files.close_all();
-        self.inner.recover(at, at)
+        self.inner.recover(at, at, &mut applier)
     }
 
     /// The next offset of every queue, as of the last record that was applied.
@@ -226,19 +253,44 @@ impl ConsumeQueues {
 }
 
 impl Inner {
-    fn recover(&self, at: &QueueCounters, min: &QueueCounters) -> Result<(), QueuesError> {
+    fn recover(
+        &self,
+        at: &QueueCounters,
+        min: &QueueCounters,
+        applier: &mut Applier,
+    ) -> Result<(), QueuesError> {
         let disk = self.files.disk();
         recover::create_root(disk, &self.root)?;
         recover::remove_unknown(disk, &self.root, at)?;
+        let mut tails = tails::Found::load(disk, &self.tails)?;
         let mut topics = Topics::new();
         for (topic, number, next) in at.iter() {
-            let first = min.get(&**topic, number);
-            let found = recover::recover_queue(disk, &self.root, (topic, number), first, next)?;
-            let queue = self.new_queue(topic.clone(), number, found.dir, found.min, found.next);
+            let first = min.get(&**topic, number).min(next);
+            let (written, units) = tails.take(topic, number, first, next).unwrap_or((next, Vec::new()));
+            let dir = recover::recover_queue(disk, &self.root, (topic, number), first, written)?;
+            let queue = self.new_queue(topic.clone(), number, dir, first, written);
+            if !units.is_empty() {
+                queue.restore(units);
+                applier.add_unwritten(&queue);
+            }
             topics.entry(topic.clone()).or_default().push(queue);
         }
         *self.topics.write() = topics;
         Ok(())
+    }
+
+    /// Without any, the file goes; a power cut may bring it back, which does no harm (`tails.I1`).
+    fn save_tails(&self, tails: Tails) -> Result<(), QueuesError> {
+        let disk = self.files.disk();
+        if !tails.is_empty() {
+            return tails.save(disk, &self.tails);
+        }
+        match disk.remove(&self.tails) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(QueuesError::io(&self.tails, "remove")(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply(

@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use super::damage::UnitPlace;
 use super::error::QueuesError;
 use super::files::{Files, base_of, end_of, file_path, place_of};
+use super::tails::Tails;
 use super::unit::{Seed, UNIT_BYTES, Unit};
 use crate::disk::{DiskFile, OpenMode};
 
@@ -84,7 +85,7 @@ pub(super) struct Found {
 }
 
 impl Queue {
-    /// A queue that has `min..next` in its files and nothing in memory.
+    /// A queue that has what it has from `min` on up to `next` in its files, and nothing in memory.
     pub(super) fn new(topic: Arc<str>, number: u32, serial: u64, dir: PathBuf, min: u64, next: u64) -> Queue {
         let tail = Tail { min, start: next, written: next, next, bytes: Vec::new(), flush_at: FLUSH_BYTES };
         let seed = Seed::of(&topic, number);
@@ -103,6 +104,28 @@ impl Queue {
     /// Names a unit of the queue.
     pub(super) fn place(&self, offset: u64) -> UnitPlace {
         UnitPlace { topic: self.topic.clone(), queue: self.number, offset }
+    }
+
+    /// Takes in the newest units, as they were encoded before, of a queue that has only older ones.
+    pub(super) fn restore(&self, units: Vec<u8>) {
+        let mut tail = self.tail.write();
+        tail.next = tail.start + (units.len() / UNIT_BYTES) as u64;
+        tail.bytes = units;
+    }
+
+    /// Bytes of units that are in no file of the queue.
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.tail.read().unwritten()
+    }
+
+    /// Adds them to `tails`. False when there are none.
+    pub(super) fn add_tail(&self, tails: &mut Tails) -> bool {
+        let tail = self.tail.read();
+        let units = tail.range(tail.written, tail.next);
+        if !units.is_empty() {
+            tails.add(&self.topic, self.number, tail.written, units);
+        }
+        !units.is_empty()
     }
 
     /// First offset, and the first one that is in no file yet.

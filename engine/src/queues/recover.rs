@@ -1,7 +1,7 @@
 //! Bringing the files of consume queues to what a checkpoint says, when they are opened.
 //!
-//! The checkpoint was published after a sync, so every unit below its next offsets is durable. Units behind it may be
-//! there or not, whole or not; they are cut off and applied again.
+//! The checkpoint was published after a sync, so every unit below its next offsets is durable, here or among the tails.
+//! Units behind it may be there or not, whole or not; they are cut off and applied again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,6 @@ use crate::disk::{Disk, OpenMode};
 
 /// The greatest offset whose bytes have a position.
 const OFFSET_MAX: u64 = u64::MAX / FILE_BYTES * UNITS_PER_FILE;
-
-/// A queue as it was found: topic, number and offsets come from the checkpoint.
-pub(super) struct Found {
-    pub(super) dir: PathBuf,
-    pub(super) min: u64,
-    pub(super) next: u64,
-}
 
 /// Makes the root directory, durably.
 pub(super) fn create_root(disk: &dyn Disk, root: &Path) -> Result<(), QueuesError> {
@@ -54,19 +47,18 @@ pub(super) fn remove_unknown(disk: &dyn Disk, root: &Path, at: &QueueCounters) -
     Ok(())
 }
 
-/// Checks that a queue's files hold `min..next`, and removes everything else from them.
+/// Checks that a queue's files hold `min..next`, removes everything else from them, and returns their directory.
 pub(super) fn recover_queue(
     disk: &dyn Disk,
     root: &Path,
     (topic, queue): (&str, u32),
     min: u64,
     next: u64,
-) -> Result<Found, QueuesError> {
+) -> Result<PathBuf, QueuesError> {
     let dir = root.join(topic).join(queue.to_string());
     if next > OFFSET_MAX || !topic_is_storable(topic.as_bytes()) {
         return Err(QueuesError::rebuild(dir, "the checkpoint names an impossible queue or offset"));
     }
-    let min = min.min(next);
     let wanted = if min < next { base_of(min)..base_of(next - 1) + 1 } else { 0..0 };
     if exists(disk, &dir)? {
         for path in list_or_remove(disk, &dir)?.unwrap_or_default() {
@@ -78,7 +70,7 @@ pub(super) fn recover_queue(
     for base in wanted.step_by(FILE_BYTES as usize) {
         check_file(disk, &file_path(&dir, base), Seed::of(topic, queue), next.min(end_of(base)))?;
     }
-    Ok(Found { dir, min, next })
+    Ok(dir)
 }
 
 /// Checks that a file reaches `end`, and cuts off what is behind. Of the units only the last is looked at; the others are

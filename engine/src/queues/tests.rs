@@ -13,13 +13,13 @@ use crate::record::{Draft, EntryId};
 /// Makes stamped records, as the log would.
 #[derive(Default, Clone)]
 pub(super) struct Maker {
-    counters: QueueCounters,
+    pub(super) counters: QueueCounters,
     position: u64,
     index: u64,
 }
 
 impl Maker {
-    fn at(counters: &QueueCounters) -> Maker {
+    pub(super) fn at(counters: &QueueCounters) -> Maker {
         Maker { counters: counters.clone(), ..Maker::default() }
     }
 
@@ -60,7 +60,7 @@ fn message(topic: &str, queue: u32) -> NewMessage {
 
 const TAG_A: i64 = 2_598_919;
 
-fn dir() -> &'static Path {
+pub(super) fn dir() -> &'static Path {
     Path::new("/group")
 }
 
@@ -71,7 +71,11 @@ pub(super) fn disk() -> SimDisk {
     disk
 }
 
-fn open(disk: &SimDisk, at: &QueueCounters, min: &QueueCounters) -> Result<ConsumeQueues, QueuesError> {
+pub(super) fn open(
+    disk: &SimDisk,
+    at: &QueueCounters,
+    min: &QueueCounters,
+) -> Result<ConsumeQueues, QueuesError> {
     ConsumeQueues::open(Arc::new(disk.clone()), dir(), at, min)
 }
 
@@ -86,7 +90,7 @@ pub(super) fn apply(queues: &ConsumeQueues, record: &Record) -> Vec<Arrival> {
 }
 
 /// Every unit between the bounds.
-fn all(queues: &ConsumeQueues, topic: &str, queue: u32) -> Vec<Unit> {
+pub(super) fn all(queues: &ConsumeQueues, topic: &str, queue: u32) -> Vec<Unit> {
     let (mut at, next) = queues.bounds(topic, queue).unwrap();
     let mut units = Vec::new();
     while at < next {

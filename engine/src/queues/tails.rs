@@ -1,0 +1,156 @@
+//! The newest units of queues that a sync leaves out of the queues' own files: all of them in one file.
+//!
+//! A sync of thousands of queues, each with a few new units, would cost thousands of syncs of files. So it writes only
+//! some queues to their files, those whose units have waited longest, and saves the unwritten units of all others here.
+//! A queue comes to its own file when its turn comes, or when it has a page of units, whichever is first.
+//!
+//! The file `<dir>/consumequeue.tails` is an envelope (table in `engine/src/envelope.rs`; magic `FoQT`, version 1) around
+//! one entry for each queue, back to back (integers little-endian):
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 2 | length of the topic, `n` |
+//! | 2 | n | topic, UTF-8 |
+//! | 2 + n | 4 | queue |
+//! | 6 + n | 8 | offset of the first unit |
+//! | 14 + n | 4 | number of units, `u` |
+//! | 18 + n | 20 u | the units, see [`super::Unit`] |
+//!
+//! Invariant `tails.I1`: the file is replaced as a whole, and only once the queues' files are synced. So whichever tails a
+//! power cut leaves, those of the last sync or of one under way, what they do not hold below a checkpoint's offsets is
+//! durable in the queues' files. Older ones that come back, where a sync had removed them, say what the files say.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::QueuesError;
+use super::queue::Queue;
+use super::unit::UNIT_BYTES;
+use crate::disk::{Disk, OpenMode, write_atomically};
+use crate::envelope::{ENVELOPE_BYTES, Envelope};
+
+/// Queues that each sync writes to their files; with no more of them there are no tails.
+pub(super) const QUEUES_WRITTEN: usize = 256;
+/// Bytes of tails at which a sync writes more queues: each sync writes them anew.
+const TAILS_BYTES_MAX: usize = 32 << 20;
+/// What no file has: memory is taken for all of it.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+const ENVELOPE: Envelope = Envelope { magic: *b"FoQT", version: 1, what: "tails of consume queues" };
+/// An entry without its topic and its units.
+const ENTRY_BYTES: usize = 18;
+
+/// How many of `due`, the oldest first, are to be written to their files: `least`, or as many more as would be too much.
+pub(super) fn count_written(due: &[Arc<Queue>], least: usize) -> usize {
+    let bytes = |queue: &Arc<Queue>| ENTRY_BYTES + queue.topic.len() + queue.unwritten_bytes();
+    let mut room = TAILS_BYTES_MAX;
+    let kept = due.iter().rev().take_while(|queue| {
+        let fits = room.checked_sub(bytes(queue));
+        room = fits.unwrap_or(0);
+        fits.is_some()
+    });
+    least.max(due.len() - kept.count()).min(due.len())
+}
+
+/// Tails on their way to the file.
+pub(super) struct Tails {
+    file: Vec<u8>,
+}
+
+impl Tails {
+    pub(super) fn new() -> Tails {
+        Tails { file: vec![0; ENVELOPE_BYTES] }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.file.len() == ENVELOPE_BYTES
+    }
+
+    /// Adds the units of a queue from `first` on.
+    pub(super) fn add(&mut self, topic: &str, number: u32, first: u64, units: &[u8]) {
+        self.file.extend((topic.len() as u16).to_le_bytes());
+        self.file.extend(topic.as_bytes());
+        self.file.extend(number.to_le_bytes());
+        self.file.extend(first.to_le_bytes());
+        self.file.extend(((units.len() / UNIT_BYTES) as u32).to_le_bytes());
+        self.file.extend(units);
+    }
+
+    /// Replaces the file, durably (`tails.I1`).
+    pub(super) fn save(mut self, disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
+        ENVELOPE.seal(&mut self.file);
+        write_atomically(disk, path, &self.file).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => QueuesError::DiskFull { path: path.into() },
+            _ => QueuesError::io(path, "save")(error),
+        })
+    }
+}
+
+/// Tails as they were found when the queues are opened: topic and queue to the first unit's offset, and the units.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found(HashMap<(String, u32), (u64, Vec<u8>)>);
+
+impl Found {
+    /// Reads the file. One that is missing or damaged holds nothing: the queues whose units it held are rebuilt.
+    pub(super) fn load(disk: &dyn Disk, path: &Path) -> Result<Found, QueuesError> {
+        let file = match disk.open(path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
+            opened => opened.map_err(QueuesError::io(path, "open"))?,
+        };
+        let length = file.len().map_err(QueuesError::io(path, "read"))?;
+        let decoded = if length > FILE_BYTES_MAX {
+            Err(format!("it has {length} bytes, no tails have"))
+        } else {
+            let mut bytes = vec![0; length as usize];
+            // What cannot be read is damaged as well: derived data stops no start.
+            let read = file.read_at(&mut bytes, 0).map_err(|error| format!("it cannot be read: {error}"));
+            read.and_then(|read| Found::decode(&bytes[..read]))
+        };
+        Ok(decoded.unwrap_or_else(|reason| {
+            tracing::warn!(file = %path.display(), reason, "tails of consume queues are damaged");
+            Found::default()
+        }))
+    }
+
+    fn decode(file: &[u8]) -> Result<Found, String> {
+        let mut rest = ENVELOPE.open(file)?;
+        let mut found = HashMap::new();
+        while !rest.is_empty() {
+            let (key, tail, behind) = entry(rest).ok_or("an entry reaches past its end")?;
+            found.insert(key, tail);
+            rest = behind;
+        }
+        Ok(Found(found))
+    }
+
+    /// The units of a queue from some offset on up to `next`, if they are here and any of them is above `min`: then the
+    /// queue's files need to reach to that offset only.
+    pub(super) fn take(&mut self, topic: &str, number: u32, min: u64, next: u64) -> Option<(u64, Vec<u8>)> {
+        let (first, mut units) = self.0.remove(&(topic.to_owned(), number))?;
+        let end = first.saturating_add((units.len() / UNIT_BYTES) as u64);
+        if min >= next || !(first..=end).contains(&next) {
+            return None;
+        }
+        units.truncate((next - first) as usize * UNIT_BYTES);
+        Some((first, units))
+    }
+}
+
+/// The first entry, and what is behind it.
+#[expect(clippy::type_complexity, reason = "a key, a value and the rest, taken apart at once")]
+fn entry(bytes: &[u8]) -> Option<((String, u32), (u64, Vec<u8>), &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (topic, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    let (number, rest) = rest.split_first_chunk()?;
+    let (first, rest) = rest.split_first_chunk()?;
+    let (count, rest) = rest.split_first_chunk()?;
+    let units = (u32::from_le_bytes(*count) as usize).checked_mul(UNIT_BYTES)?;
+    let (units, rest) = rest.split_at_checked(units)?;
+    let topic = std::str::from_utf8(topic).ok()?.to_owned();
+    Some(((topic, u32::from_le_bytes(*number)), (u64::from_le_bytes(*first), units.to_vec()), rest))
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,17 +7,25 @@ use std::path::{Path, PathBuf};
 use super::{Disk, OpenMode};
 
 /// Replaces the file at `path` by `bytes`, durable when this returns: a temporary file beside it is written and synced,
-/// renamed over `path`, and the directory is synced. A left-over temporary file of an earlier crash is overwritten.
+/// renamed over `path`, and the directory is synced. A left-over temporary file of an earlier crash is overwritten; one
+/// that a full disk did not take whole gives its room back.
 pub fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no parent directory", path.display()))
     })?;
     let temporary = temporary_beside(path);
-    let file = disk.open(&temporary, OpenMode::Create)?;
-    file.set_len(0)?;
-    file.write_all_at(&[IoSlice::new(bytes)], 0)?;
-    file.sync_all()?;
-    drop(file);
+    let write = || {
+        let file = disk.open(&temporary, OpenMode::Create)?;
+        file.set_len(0)?;
+        file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+        file.sync_all()
+    };
+    if let Err(error) = write() {
+        if error.kind() == io::ErrorKind::StorageFull {
+            disk.remove(&temporary).ok();
+        }
+        return Err(error);
+    }
     disk.rename(&temporary, path)?;
     disk.sync_dir(directory)
 }
@@ -61,7 +69,7 @@ fn temporary_beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::super::RealDisk;
-    use super::super::sim::{LoseAll, SimDisk};
+    use super::super::sim::{Fault, LoseAll, SimDisk};
     use super::*;
 
     #[test]
@@ -73,6 +81,17 @@ mod tests {
         disk.create_dir_all(Path::new("/data/other")).unwrap();
         create_dir(&disk, Path::new("/data/other")).unwrap();
         assert!(disk.crash(&mut LoseAll).exists(Path::new("/data/other")).unwrap());
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_whole_is_removed() {
+        let disk = SimDisk::new();
+        let path = Path::new("/file");
+        write_atomically(&disk, path, b"old").unwrap();
+        disk.fail_at(disk.ops() + 2, Fault::ShortWrite);
+        let error = write_atomically(&disk, path, b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.list(Path::new("/")).unwrap(), [path]);
     }
 
     #[test]

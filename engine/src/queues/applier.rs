@@ -22,7 +22,7 @@ pub(super) const QUEUES_PER_TURN: usize = 64;
 pub(super) struct Applier {
     /// The queue of the message before: batches mostly stay in one.
     pub(super) last: Option<Arc<Queue>>,
-    /// Queues with units that are not written, those that wait longest first.
+    /// Queues with units that may not be written, by and large those that wait longest first.
     unwritten: Vec<Arc<Queue>>,
     unsynced: Unsynced,
     /// The last attempt to write found the disk full.
@@ -84,7 +84,13 @@ impl Applier {
 
     /// The queues with units that are not written, for [`Applier::take_unsynced`] or [`Applier::add_tails`].
     pub(super) fn take_unwritten(&mut self) -> Vec<Arc<Queue>> {
-        std::mem::take(&mut self.unwritten)
+        let mut unwritten = std::mem::take(&mut self.unwritten);
+        unwritten.retain(|queue| {
+            let has_some = queue.unwritten_bytes() > 0;
+            queue.listed.store(has_some, Ordering::Relaxed);
+            has_some
+        });
+        unwritten
     }
 
     /// A queue with units in memory that are in no file of its own, as it was opened.

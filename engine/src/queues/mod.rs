@@ -95,9 +95,9 @@ type Topics = HashMap<Arc<str>, Vec<Arc<Queue>>>;
 
 impl ConsumeQueues {
     /// Opens the queues below `dir` as of a checkpoint: `at` holds the next offsets then, `min` those of the first
-    /// retained record. What is on disk behind `at`, below `min`, or in no queue of `at` is removed.
+    /// retained record. What queues' files hold behind `at`, below `min`, or for no queue of `at` is removed.
     ///
-    /// [`QueuesError::Rebuild`] says that the files do not reach the checkpoint. With the same counters as `at` and
+    /// [`QueuesError::Rebuild`] says that files and tails do not reach the checkpoint. With the same counters as `at` and
     /// `min` nothing is needed of the files, so that always opens, with empty queues, to replay the log from there.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -207,7 +207,7 @@ impl ConsumeQueues {
                 break;
             }
         }
-        let saved = self.inner.save_tails(tails);
+        let saved = tails.save(self.inner.files.disk(), &self.inner.tails);
         self.inner.applier.lock().disk_full |= matches!(&saved, Err(QueuesError::DiskFull { .. }));
         self.inner.poison_on_io(saved)
     }
@@ -262,7 +262,13 @@ impl Inner {
         let disk = self.files.disk();
         recover::create_root(disk, &self.root)?;
         recover::remove_unknown(disk, &self.root, at)?;
-        let mut tails = tails::Found::load(disk, &self.tails)?;
+        let mut tails = tails::Found::default();
+        if at != min {
+            tails = tails::Found::load(disk, &self.tails);
+        } else {
+            // Nothing is needed of them, and what comes now may be another history.
+            tails::remove(disk, &self.tails)?;
+        }
         let mut topics = Topics::new();
         for (topic, number, next) in at.iter() {
             let first = min.get(&**topic, number).min(next);
@@ -277,20 +283,6 @@ impl Inner {
         }
         *self.topics.write() = topics;
         Ok(())
-    }
-
-    /// Without any, the file goes; a power cut may bring it back, which does no harm (`tails.I1`).
-    fn save_tails(&self, tails: Tails) -> Result<(), QueuesError> {
-        let disk = self.files.disk();
-        if !tails.is_empty() {
-            return tails.save(disk, &self.tails);
-        }
-        match disk.remove(&self.tails) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(QueuesError::io(&self.tails, "remove")(error))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn apply(

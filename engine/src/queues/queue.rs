@@ -5,6 +5,8 @@
 //!            |  gone   |  file      |  file and memory | memory |
 //! ```
 //!
+//! Retention may move `min` past the others.
+//!
 //! Readers take a shared lock to copy from memory, and read files without any lock: what lies below `start` never
 //! changes, unless it is damaged and mended. The applier writes files under a shared lock too, so it does not make
 //! readers wait for the disk.

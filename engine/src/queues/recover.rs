@@ -105,7 +105,7 @@ fn parse_queue(dir: &Path) -> Option<u32> {
     (queue.to_string() == name).then_some(queue)
 }
 
-fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, QueuesError> {
+pub(super) fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, QueuesError> {
     disk.exists(path).map_err(QueuesError::io(path, "look for"))
 }
 
@@ -126,7 +126,7 @@ fn list_or_remove(disk: &dyn Disk, dir: &Path) -> Result<Option<Vec<PathBuf>>, Q
 }
 
 /// Removes a file, or a directory with everything in it.
-fn remove(disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
     if list_or_remove(disk, path)?.is_some() {
         disk.remove_dir_all(path).map_err(QueuesError::io(path, "remove"))?;
     }

@@ -1,7 +1,8 @@
 //! The newest units of queues that a sync leaves out of the queues' own files: all of them in one file.
 //!
 //! A sync of thousands of queues, each with a few new units, would cost thousands of syncs of files. So it writes only
-//! some queues to their files, those whose units have waited longest, and saves the unwritten units of all others here.
+//! some queues to their files, by and large those whose units have waited longest, and saves the unwritten units of all
+//! others here.
 //! A queue comes to its own file when its turn comes, or when it has a page of units, whichever is first.
 //!
 //! The file `<dir>/consumequeue.tails` is an envelope (table in `engine/src/envelope.rs`; magic `FoQT`, version 1) around
@@ -18,7 +19,7 @@
 //!
 //! Invariant `tails.I1`: the file is replaced as a whole, and only once the queues' files are synced. So whichever tails a
 //! power cut leaves, those of the last sync or of one under way, what they do not hold below a checkpoint's offsets is
-//! durable in the queues' files. Older ones that come back, where a sync had removed them, say what the files say.
+//! durable in the queues' files.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use super::error::QueuesError;
 use super::queue::Queue;
+use super::recover;
 use super::unit::UNIT_BYTES;
 use crate::disk::{Disk, OpenMode, write_atomically};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
@@ -54,6 +56,16 @@ pub(super) fn count_written(due: &[Arc<Queue>], least: usize) -> usize {
     least.max(due.len() - kept.count()).min(due.len())
 }
 
+/// Removes the file, or whatever is in its place, durably.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
+    if !recover::exists(disk, path)? {
+        return Ok(());
+    }
+    recover::remove(disk, path)?;
+    let dir = path.parent().unwrap_or(path);
+    disk.sync_dir(dir).map_err(QueuesError::io(dir, "sync the directory"))
+}
+
 /// Tails on their way to the file.
 pub(super) struct Tails {
     file: Vec<u8>,
@@ -62,10 +74,6 @@ pub(super) struct Tails {
 impl Tails {
     pub(super) fn new() -> Tails {
         Tails { file: vec![0; ENVELOPE_BYTES] }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.file.len() == ENVELOPE_BYTES
     }
 
     /// Adds the units of a queue from `first` on.
@@ -78,8 +86,11 @@ impl Tails {
         self.file.extend(units);
     }
 
-    /// Replaces the file, durably (`tails.I1`).
+    /// Replaces the file, durably (`tails.I1`); without any, there is none.
     pub(super) fn save(mut self, disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
+        if self.file.len() == ENVELOPE_BYTES {
+            return remove(disk, path);
+        }
         ENVELOPE.seal(&mut self.file);
         write_atomically(disk, path, &self.file).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => QueuesError::DiskFull { path: path.into() },
@@ -93,25 +104,20 @@ impl Tails {
 pub(super) struct Found(HashMap<(String, u32), (u64, Vec<u8>)>);
 
 impl Found {
-    /// Reads the file. One that is missing or damaged holds nothing: the queues whose units it held are rebuilt.
-    pub(super) fn load(disk: &dyn Disk, path: &Path) -> Result<Found, QueuesError> {
-        let file = match disk.open(path, OpenMode::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::default()),
-            opened => opened.map_err(QueuesError::io(path, "open"))?,
+    /// Reads the file. One that is missing or cannot be read holds nothing: if a queue needs it, all of them are rebuilt, as
+    /// with a damaged checkpoint.
+    pub(super) fn load(disk: &dyn Disk, path: &Path) -> Found {
+        let reason = match read(disk, path) {
+            Ok(bytes) => match Found::decode(&bytes) {
+                Ok(found) => return found,
+                Err(reason) => reason,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
+            // Derived data stops no start.
+            Err(error) => format!("it cannot be read: {error}"),
         };
-        let length = file.len().map_err(QueuesError::io(path, "read"))?;
-        let decoded = if length > FILE_BYTES_MAX {
-            Err(format!("it has {length} bytes, no tails have"))
-        } else {
-            let mut bytes = vec![0; length as usize];
-            // What cannot be read is damaged as well: derived data stops no start.
-            let read = file.read_at(&mut bytes, 0).map_err(|error| format!("it cannot be read: {error}"));
-            read.and_then(|read| Found::decode(&bytes[..read]))
-        };
-        Ok(decoded.unwrap_or_else(|reason| {
-            tracing::warn!(file = %path.display(), reason, "tails of consume queues are damaged");
-            Found::default()
-        }))
+        tracing::warn!(file = %path.display(), reason, "tails of consume queues are damaged");
+        Found::default()
     }
 
     fn decode(file: &[u8]) -> Result<Found, String> {
@@ -136,6 +142,15 @@ impl Found {
         units.truncate((next - first) as usize * UNIT_BYTES);
         Some((first, units))
     }
+}
+
+/// A whole file; of one that is too large as much as shows that it is damaged.
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; file.len()?.min(FILE_BYTES_MAX) as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
 }
 
 /// The first entry, and what is behind it.

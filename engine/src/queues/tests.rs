@@ -102,7 +102,7 @@ pub(super) fn all(queues: &ConsumeQueues, topic: &str, queue: u32) -> Vec<Unit> 
     units
 }
 
-fn counters(entries: &[(&str, u32, u64)]) -> QueueCounters {
+pub(super) fn counters(entries: &[(&str, u32, u64)]) -> QueueCounters {
     let mut counters = QueueCounters::new();
     entries.iter().for_each(|(topic, queue, next)| counters.set(topic, *queue, *next));
     counters

@@ -21,7 +21,7 @@ pub(super) async fn run(run: &mut Run) -> Result<()> {
         run.recorder.fault(format!("kill all nodes, wipe {wipe}"), true);
         run.cluster.kill_all()?;
         for id in run.cluster.ids().into_iter().filter(|_| wipe) {
-            run.cluster.node(id)?.wipe(&["consumequeue", "checkpoint"])?;
+            run.cluster.node(id)?.wipe(&["consumequeue", "consumequeue.tails", "checkpoint"])?;
         }
         run.cluster.start_all()?;
         run.acknowledged_since(at_us).await?;

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import pages
 from processes import spawn, stop, usage
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -28,6 +29,7 @@ class Nodes:
     def __enter__(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        pages.fill(self.folder.parent)
         for node in self.ids:
             (self.folder / f"{node}.toml").write_text(self.config(node))
         if self.link_ms:
@@ -146,16 +148,6 @@ class Nodes:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def forget_all_pages():
-    """Empties the machine's page cache of what is on disk; says whether that is allowed here."""
-    os.sync()
-    try:
-        pathlib.Path("/proc/sys/vm/drop_caches").write_text("1")
-    except OSError:
-        return False
-    return True
 
 
 def send_once(connection, topic):

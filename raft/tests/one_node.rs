@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use folio_engine::disk::Disk;
 use folio_engine::disk::sim::{Fault, LoseAll, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
@@ -73,12 +74,21 @@ async fn send(group: &Group, bytes: usize) -> Result<Receipt, ProposeError> {
 
 /// A message under a key that a retry repeats.
 async fn send_under(group: &Group, bytes: usize, key: Option<&str>) -> Result<Receipt, ProposeError> {
+    send_to(group, 0, bytes, key).await
+}
+
+async fn send_to(
+    group: &Group,
+    queue: u32,
+    bytes: usize,
+    key: Option<&str>,
+) -> Result<Receipt, ProposeError> {
     let mut properties = BytesMut::new();
     key.iter().for_each(|key| properties::append(&mut properties, UNIQUE_KEY, key));
     let local: SocketAddr = ([127, 0, 0, 1], 1).into();
     let message = NewMessage {
         topic: "orders".into(),
-        queue_id: 0,
+        queue_id: queue,
         flag: 0,
         sys_flag: 0,
         born_timestamp: 0,
@@ -182,5 +192,44 @@ async fn dedup_i2_a_retry_right_after_a_restart_gets_the_firsts_place() {
         };
         group.shutdown().await;
         disk = after.unwrap_or(disk);
+    }
+}
+
+/// More queues than a checkpoint writes to their files: what it leaves out is saved beside, and a start takes it from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tails_of_hundreds_of_queues_survive_a_stop_a_kill_a_power_cut_and_their_own_loss() {
+    const QUEUES: u32 = 600;
+    let tails = Path::new("/data/consumequeue.tails");
+    let mut disk = SimDisk::new();
+    for round in 0..6 {
+        let group = leader_on(disk.clone()).await;
+        let all_have = |count| {
+            (0..QUEUES).all(|queue| {
+                let units = group.queues().units("orders", queue, 0, 100).unwrap();
+                units.len() == count && units.windows(2).all(|pair| pair[0].position < pair[1].position)
+            })
+        };
+        // What came after the checkpoint is applied while the node leads already.
+        let started = Instant::now();
+        while !all_have(round) {
+            assert!(started.elapsed() < PATIENCE, "after {round} rounds");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let sent = (0..QUEUES).map(|queue| send_to(&group, queue, 100, None));
+        let sent = futures_util::future::join_all(sent).await;
+        let offset = round as u64;
+        assert!(sent.iter().all(|sent| sent.as_ref().unwrap().queue_offsets[..] == [offset]));
+        assert!(all_have(round + 1), "in round {round}");
+        let after = match round % 3 {
+            0 => None,
+            1 => Some(disk.kill()),
+            _ => Some(disk.crash(&mut LoseAll)),
+        };
+        group.shutdown().await;
+        assert!(disk.exists(tails).unwrap(), "{QUEUES} queues have no tails");
+        disk = after.unwrap_or(disk);
+        if round == 3 {
+            disk.flip_bit(tails, 1000, 3).unwrap();
+        }
     }
 }

@@ -35,8 +35,8 @@ use crate::envelope::{ENVELOPE_BYTES, Envelope};
 
 /// Queues that each sync writes to their files; with no more of them there are no tails.
 pub(super) const QUEUES_WRITTEN: usize = 256;
-/// Bytes of tails at which a sync writes more queues: each sync writes them anew.
-const TAILS_BYTES_MAX: usize = 32 << 20;
+/// Bytes of tails at which a sync writes more queues: each sync writes them anew, and memory holds them.
+const TAILS_BYTES_MAX: usize = 8 << 20;
 /// What no file has: memory is taken for all of it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 

@@ -17,6 +17,9 @@ use super::segment;
 use super::workers::Worker;
 use crate::disk::{Disk, DiskFile};
 
+/// The rest after a file, in times of what its removal took: three nodes on one disk drop their old segments at the same
+/// moment, and with as much rest as work a follower still missed its leader now and then.
+const REST: u32 = 4;
 /// The longest rest between two files.
 const REST_MAX: Duration = Duration::from_millis(500);
 
@@ -106,9 +109,9 @@ impl Worker for Removing {
             let since = Instant::now();
             let removed = remover.remove_next();
             let mut state = remover.state.lock();
-            // Half of the time the disk is left to those who write.
+            // Most of the time the disk is left to those who write.
             if removed && !state.stopped {
-                remover.changed.wait_for(&mut state, since.elapsed().min(REST_MAX));
+                remover.changed.wait_for(&mut state, (since.elapsed() * REST).min(REST_MAX));
             }
             while !state.stopped && state.leaving.is_empty() {
                 remover.changed.wait(&mut state);

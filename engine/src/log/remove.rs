@@ -18,7 +18,7 @@ use super::workers::Worker;
 use crate::disk::{Disk, DiskFile};
 
 /// The rest after a file, in times of what its removal took: three nodes on one disk drop their old segments at the same
-/// moment, and with as much rest as work a follower still missed its leader now and then.
+/// moment, and a follower may miss its leader then. Rest alone does not end that: see `benches/results/profile.md`.
 const REST: u32 = 4;
 /// The longest rest between two files.
 const REST_MAX: Duration = Duration::from_millis(500);

@@ -263,11 +263,11 @@ impl Inner {
         recover::create_root(disk, &self.root)?;
         recover::remove_unknown(disk, &self.root, at)?;
         let mut tails = tails::Found::default();
-        if at != min {
-            tails = tails::Found::load(disk, &self.tails);
-        } else {
+        if at == min {
             // Nothing is needed of them, and what comes now may be another history.
             tails::remove(disk, &self.tails)?;
+        } else {
+            tails = tails::Found::load(disk, &self.tails);
         }
         let mut topics = Topics::new();
         for (topic, number, next) in at.iter() {

@@ -35,6 +35,11 @@ fn records(maker: &mut Maker, count: u32) -> Vec<Record> {
     (0..count).map(|at| maker.record(&[("t", queue(at)); 40])).collect()
 }
 
+/// A message for each queue.
+fn one_each() -> Vec<(&'static str, u32)> {
+    (0..QUEUES).map(|queue| ("t", queue)).collect()
+}
+
 /// Every unit of every queue.
 fn units(queues: &ConsumeQueues) -> Vec<Vec<Unit>> {
     (0..QUEUES)
@@ -107,8 +112,7 @@ fn a_queue_at_rest_comes_to_its_file_and_then_there_are_no_tails() {
     let disk = disk();
     let queues = open(&disk, &none(), &none()).unwrap();
     let mut maker = Maker::default();
-    let once: Vec<(&str, u32)> = (0..QUEUES).map(|queue| ("t", queue)).collect();
-    apply(&queues, &maker.record(&once));
+    apply(&queues, &maker.record(&one_each()));
     let mut left = Vec::new();
     for _ in 0..5 {
         queues.sync().unwrap();
@@ -250,8 +254,7 @@ fn damaged_tails_are_none_and_their_queues_are_rebuilt() {
     let disk = disk();
     let queues = open(&disk, &none(), &none()).unwrap();
     let mut maker = Maker::default();
-    let wide: Vec<(&str, u32)> = (0..QUEUES).map(|queue| ("t", queue)).collect();
-    let record = maker.record(&wide);
+    let record = maker.record(&one_each());
     apply(&queues, &record);
     queues.sync().unwrap();
     drop(queues);
@@ -283,15 +286,14 @@ fn tails_of_before_a_snapshot_are_not_taken_for_those_behind_it() {
     let disk = disk();
     let queues = open(&disk, &none(), &none()).unwrap();
     let mut maker = Maker::default();
-    let wide: Vec<(&str, u32)> = (0..QUEUES).map(|queue| ("t", queue)).collect();
-    apply(&queues, &maker.record(&wide));
+    apply(&queues, &maker.record(&one_each()));
     queues.sync().unwrap();
     let mut at = none();
     (0..QUEUES).for_each(|queue| at.set("t", queue, 50));
     queues.reset(&at).unwrap();
     assert_eq!(units(&queues), vec![vec![]; QUEUES as usize]);
     let mut maker = Maker::at(&at);
-    apply(&queues, &maker.record(&wide));
+    apply(&queues, &maker.record(&one_each()));
     queues.sync().unwrap();
     let queues = open(&disk.crash(&mut LoseAll), &maker.counters, &at).unwrap();
     assert!((0..QUEUES).all(|queue| queues.bounds("t", queue) == Some((50, 51))));
@@ -302,8 +304,7 @@ fn a_full_disk_that_has_no_room_for_tails_is_said_and_outlived() {
     let disk = disk();
     let queues = open(&disk, &none(), &none()).unwrap();
     let mut maker = Maker::default();
-    let wide: Vec<(&str, u32)> = (0..QUEUES).map(|queue| ("t", queue)).collect();
-    apply(&queues, &maker.record(&wide));
+    apply(&queues, &maker.record(&one_each()));
     // Room for the files that are written, and for no more.
     disk.set_capacity(Some(WRITTEN as u64 * 4096));
     let error = queues.sync().unwrap_err();

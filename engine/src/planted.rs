@@ -14,12 +14,14 @@
 //! | `serve-unapplied` | readers see what is committed and applied, only | raft, `log_store.rs` |
 //! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
 //! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
+//! | `deleted-comes-back` | what is deleted with its topic is not served again (`min_offsets.I1`) | raft, `state_machine/commands.rs` |
+//! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
 
 /// Names the defect of a run.
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -27,6 +29,8 @@ pub const NAMES: [&str; 7] = [
     "serve-unapplied",
     "skip-truncation",
     "retry-stores-again",
+    "deleted-comes-back",
+    "locks-by-wall-clock",
 ];
 
 /// Whether this process has the defect `name`.

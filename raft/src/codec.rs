@@ -4,7 +4,7 @@
 //! | part | size | meaning |
 //! |---|---|---|
 //! | magic | 2 | `FQ` |
-//! | version | 2, little-endian | 1 |
+//! | version | 2, little-endian | 1; 2 for the state inside checkpoints and snapshots, as builds from now on write it |
 //! | body | rest | bincode 1.3: fixed-width little-endian integers, trailing bytes rejected |
 //!
 //! Length and checksum of the envelope come from what carries it: a record, a checkpoint file, a vote
@@ -23,13 +23,15 @@ use folio_engine::record::EntryId;
 /// Most bytes that one decode may allocate: far above any snapshot of metadata, far below memory.
 pub(crate) const DECODED_BYTES_MAX: u64 = 256 << 20;
 
-const ENVELOPE: [u8; 4] = *b"FQ\x01\x00";
+fn envelope(version: u8) -> [u8; 4] {
+    [b'F', b'Q', version, 0]
+}
 
 /// Bytes that are not what this version writes.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
     /// Not our envelope, or another version's.
-    #[error("not a FolioMQ value of version 1")]
+    #[error("not a FolioMQ value, or not of this version")]
     Envelope,
     /// The envelope is ours, the body is not.
     #[error("body does not decode or encode: {0}")]
@@ -51,14 +53,24 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Encodes a value that grows with what users do; fails if it is over the limit of [`decode`].
 pub(crate) fn try_encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut out = ENVELOPE.to_vec();
+    try_encode_as(1, value)
+}
+
+/// The same in the envelope of a later version.
+pub(crate) fn try_encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = envelope(version).to_vec();
     options().serialize_into(&mut out, value).map_err(|error| CodecError::Body(error.to_string()))?;
     Ok(out)
 }
 
 /// Decodes a value from its envelope.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let body = bytes.strip_prefix(&ENVELOPE).ok_or(CodecError::Envelope)?;
+    decode_as(1, bytes)
+}
+
+/// The same from the envelope of a later version.
+pub(crate) fn decode_as<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, CodecError> {
+    let body = bytes.strip_prefix(&envelope(version)).ok_or(CodecError::Envelope)?;
     options().deserialize(body).map_err(|error| CodecError::Body(error.to_string()))
 }
 
@@ -187,7 +199,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
-            let framed = [&ENVELOPE[..], &bytes].concat();
+            let framed = [&envelope(1)[..], &bytes].concat();
             let _ = decode_membership(&framed);
             let _ = decode_vote(&framed);
             let _ = decode::<crate::command::Command>(&framed);

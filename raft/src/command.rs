@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use folio_protocol::names;
 use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
 
 /// Permission bit: the topic may be read.
 pub const PERM_READ: u32 = 4;
@@ -131,14 +134,18 @@ pub struct OffsetCommit {
 }
 
 /// A change of the replicated metadata.
+///
+/// Encoded by position: variants are added at the end, and none is removed or changed. Those named `V1` are what logs of
+/// earlier builds hold. They do what they did then, so a replica that replays them and one whose checkpoint has their
+/// effects agree; nobody proposes them any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Creates or replaces a topic.
-    PutTopic(Topic),
+    /// Creates or replaces a topic; messages in queues that it loses are not deleted.
+    PutTopicV1(Topic),
     /// Creates a topic unless one of that name exists: concurrent auto-creations cannot undo each other.
     CreateTopic(Topic),
-    /// Forgets a topic. Its queue offsets are never used again: a topic of the same name goes on after them.
-    DeleteTopic {
+    /// Forgets a topic and deletes none of its messages.
+    DeleteTopicV1 {
         /// The topic's name.
         name: String,
     },
@@ -146,8 +153,8 @@ pub enum Command {
     PutGroup(ConsumerGroup),
     /// Creates a consumer group unless one of that name exists.
     CreateGroup(ConsumerGroup),
-    /// Forgets a consumer group.
-    DeleteGroup {
+    /// Forgets a consumer group and deletes none of its retries.
+    DeleteGroupV1 {
         /// The group's name.
         name: String,
         /// Whether its offsets are forgotten too.
@@ -155,8 +162,8 @@ pub enum Command {
     },
     /// Stores consumer offsets. A lower offset than the stored one is accepted, as RocketMQ does.
     CommitOffsets(Vec<OffsetCommit>),
-    /// Takes or renews the locks of queues for one client of a group.
-    LockQueues {
+    /// Takes or renews locks by the leader's wall clock.
+    LockQueuesV1 {
         /// The consumer group.
         group: String,
         /// The client that asks.
@@ -177,6 +184,52 @@ pub enum Command {
         /// The queues it gives back.
         queues: Vec<QueueRef>,
     },
+    /// Creates or replaces a topic. Queues that it had before and that can be neither read nor written afterwards lose their
+    /// messages: should the topic get them again, they begin after those.
+    PutTopic(Topic),
+    /// Deletes a topic with its messages. Its queue offsets are never used again: a topic of the same name goes on after
+    /// them.
+    DeleteTopic {
+        /// The topic's name.
+        name: String,
+    },
+    /// Deletes a consumer group with its locks.
+    DeleteGroup {
+        /// The group's name.
+        name: String,
+        /// Whether its offsets, its retry topic and the messages that wait there for another attempt go too.
+        clean_offsets: bool,
+    },
+    /// Takes or renews the locks of queues for one client of a group.
+    LockQueues {
+        /// The consumer group.
+        group: String,
+        /// The client that asks.
+        client: String,
+        /// The queues it asks for.
+        queues: Vec<QueueRef>,
+        /// The leader's reading of the lease clock, see `lease_clock`.
+        now_ms: u64,
+        /// How long a lock lives without a renewal, milliseconds.
+        ttl_ms: u64,
+    },
+}
+
+impl Command {
+    /// The command in a record's payload.
+    pub fn decode(payload: &[u8]) -> Result<Command, CodecError> {
+        codec::decode(payload)
+    }
+
+    /// The topic whose messages it may delete.
+    pub(crate) fn deletes_in(&self) -> Option<String> {
+        match self {
+            Command::PutTopic(topic) => Some(topic.name.clone()),
+            Command::DeleteTopic { name } => Some(name.clone()),
+            Command::DeleteGroup { name, clean_offsets: true } => Some(names::retry_topic(name)),
+            _ => None,
+        }
+    }
 }
 
 /// What applying a [`Command`] answered.
@@ -190,4 +243,59 @@ pub enum Outcome {
     NotFound,
     /// A thing of that name exists already; nothing was changed.
     Exists,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What logs hold stays readable: the numbers of the variants, as earlier builds wrote them, and the new ones.
+    #[test]
+    fn golden_bytes_of_commands() {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let record = |variant: u32, body: &[u8]| [b"FQ\x01\0", &variant.to_le_bytes()[..], body].concat();
+        let name = || "t".to_owned();
+        let lock = [
+            text("g"),
+            text("c"),
+            1_u64.to_le_bytes().to_vec(),
+            text("t"),
+            3_u32.to_le_bytes().to_vec(),
+            7_u64.to_le_bytes().to_vec(),
+            9_u64.to_le_bytes().to_vec(),
+        ]
+        .concat();
+        let (group, client) = ("g".to_owned(), "c".to_owned());
+        let queues = || vec![QueueRef { topic: name(), queue: 3 }];
+        let golden = [
+            (record(2, &text("t")), Command::DeleteTopicV1 { name: name() }),
+            (
+                record(5, &[text("t"), vec![1]].concat()),
+                Command::DeleteGroupV1 { name: name(), clean_offsets: true },
+            ),
+            (
+                record(7, &lock),
+                Command::LockQueuesV1 {
+                    group: group.clone(),
+                    client: client.clone(),
+                    queues: queues(),
+                    now_ms: 7,
+                    ttl_ms: 9,
+                },
+            ),
+            (record(10, &text("t")), Command::DeleteTopic { name: name() }),
+            (
+                record(11, &[text("t"), vec![0]].concat()),
+                Command::DeleteGroup { name: name(), clean_offsets: false },
+            ),
+            (
+                record(12, &lock),
+                Command::LockQueues { group, client, queues: queues(), now_ms: 7, ttl_ms: 9 },
+            ),
+        ];
+        for (bytes, command) in golden {
+            assert_eq!(codec::encode(&command), bytes, "{command:?}");
+            assert_eq!(Command::decode(&bytes).ok(), Some(command));
+        }
+    }
 }

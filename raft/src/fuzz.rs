@@ -101,5 +101,7 @@ pub fn stored(bytes: &[u8]) {
 /// The state inside a checkpoint or a snapshot.
 pub fn state(bytes: &[u8]) {
     drop(body::<Metadata>(bytes));
-    drop(State::decode(&[b"FQ\x01\0", bytes].concat()));
+    for envelope in [b"FQ\x01\0", b"FQ\x02\0"] {
+        drop(State::decode(&[envelope, bytes].concat()));
+    }
 }

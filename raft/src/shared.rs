@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::group::Hooks;
+use crate::lease_clock::LeaseClock;
 use crate::metadata::Metadata;
 use crate::terms::Terms;
 
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) metadata: RwLock<Metadata>,
+    pub(crate) lease_clock: LeaseClock,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) durable: watch::Sender<Durable>,
     pub(crate) hooks: Arc<dyn Hooks>,

@@ -7,6 +7,8 @@
 //! segment's first record, so that the segments before it can be dropped (a snapshot: the state *as of* the
 //! first retained record, which is all a new replica needs besides the retained log itself).
 
+mod commands;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::log::StampBase;
 use folio_engine::queues::Arrival;
-use folio_engine::record::{Record, RecordKind};
+use folio_engine::record::{EntryId, Record, RecordKind};
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
@@ -28,7 +30,7 @@ use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
 use crate::dedup::{Dedup, Start};
 use crate::host::Host;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, MetadataV1};
 use crate::shared::Shared;
 use crate::terms::Terms;
 use crate::types::{
@@ -45,28 +47,40 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(15);
 /// Arrivals that are announced at once at most.
 const ARRIVALS_MAX: usize = 4096;
 
-/// The replicated part of a checkpoint, opaque to the engine.
+/// Of the envelope around [`WireState`]; earlier forms have the first one.
+const STATE_VERSION: u8 = 2;
+
+/// What a checkpoint or snapshot holds besides the counters, opaque to the engine.
 #[derive(Debug, Serialize, Deserialize)]
 struct WireState {
-    membership_log_id: Option<WireLogId>,
-    membership: WireMembership,
-    metadata: Metadata,
+    replicated: WireReplicated<Metadata>,
+    dedup_from: Option<u64>,
+    /// Where the record of `dedup_from` lies; of this node alone.
+    dedup_position: Option<u64>,
+    /// The first entry of each term, ascending; in the latest checkpoint only, as it is of this node alone.
+    terms: Option<Vec<WireLogId>>,
 }
 
-/// What follows it: of this node alone, and missing in checkpoints of earlier versions.
+/// The replicated part.
 #[derive(Debug, Serialize, Deserialize)]
-struct WireStateWithWindow {
-    state: WireState,
+struct WireReplicated<M> {
+    membership_log_id: Option<WireLogId>,
+    membership: WireMembership,
+    metadata: M,
+}
+
+/// The three forms of earlier builds. The first is [`WireReplicated`]; what follows it:
+#[derive(Debug, Serialize, Deserialize)]
+struct WireWithWindowV1 {
+    state: WireReplicated<MetadataV1>,
     dedup_from: Option<u64>,
 }
 
-/// What follows that in the latest checkpoint; missing in those of earlier versions and in snapshots, which go to others.
+/// What follows that in the latest checkpoint.
 #[derive(Debug, Serialize, Deserialize)]
-struct WireStateOfNode {
-    state: WireStateWithWindow,
-    /// Where the record of `dedup_from` lies.
+struct WireOfNodeV1 {
+    state: WireWithWindowV1,
     dedup_position: Option<u64>,
-    /// The first entry of each term, ascending.
     terms: Vec<WireLogId>,
 }
 
@@ -86,12 +100,15 @@ impl State {
             let (membership, metadata) = Default::default();
             return Ok(State { membership, metadata, dedup_from: None, terms: None });
         }
-        let Decoded { state: wire, dedup_from, terms } = Decoded::of(bytes)?;
+        let WireState { replicated, dedup_from, dedup_position, terms } = WireState::decode(bytes)?;
         let membership = StoredMembership::new(
-            wire.membership_log_id.map(WireLogId::log_id),
-            wire.membership.membership()?,
+            replicated.membership_log_id.map(WireLogId::log_id),
+            replicated.membership.membership()?,
         );
-        Ok(State { membership, metadata: wire.metadata, dedup_from, terms })
+        let dedup_from = dedup_from.map(|index| Start { index, position: dedup_position });
+        let firsts = |terms: Vec<WireLogId>| terms.iter().map(|first| entry_id(&first.log_id())).collect();
+        let terms = terms.and_then(|terms| Terms::restore(firsts(terms)));
+        Ok(State { membership, metadata: replicated.metadata, dedup_from, terms })
     }
 
     /// Fails if it is larger than any checkpoint may be.
@@ -101,50 +118,43 @@ impl State {
         dedup_from: Option<Start>,
         terms: Option<&Terms>,
     ) -> Result<Bytes, CodecError> {
-        let state = WireState {
+        let replicated = WireReplicated {
             membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
             membership: membership.membership().into(),
             metadata: metadata.clone(),
         };
-        let state = WireStateWithWindow { state, dedup_from: dedup_from.map(|from| from.index) };
-        let encoded = match terms {
-            Some(terms) => {
-                let terms = terms.firsts().iter().map(|first| WireLogId::from(&log_id(*first))).collect();
-                let dedup_position = dedup_from.and_then(|from| from.position);
-                codec::try_encode(&WireStateOfNode { state, dedup_position, terms })
-            }
-            None => codec::try_encode(&state),
+        let wire = |first: &EntryId| WireLogId::from(&log_id(*first));
+        let state = WireState {
+            replicated,
+            dedup_from: dedup_from.map(|from| from.index),
+            dedup_position: dedup_from.and_then(|from| from.position).filter(|_| terms.is_some()),
+            terms: terms.map(|terms| terms.firsts().iter().map(wire).collect()),
         };
-        encoded.map(Bytes::from)
+        codec::try_encode_as(STATE_VERSION, &state).map(Bytes::from)
     }
 }
 
-/// What the three forms hold.
-struct Decoded {
-    state: WireState,
-    dedup_from: Option<Start>,
-    terms: Option<Terms>,
-}
-
-impl Decoded {
-    /// An earlier form is shorter, and none has room for what another one ends with.
-    fn of(bytes: &[u8]) -> Result<Decoded, CodecError> {
-        if let Ok(WireStateOfNode { state, dedup_position, terms }) = codec::decode(bytes) {
-            let firsts = terms.into_iter().map(|first| entry_id(&first.log_id())).collect();
-            return Ok(Decoded { terms: Terms::restore(firsts), ..Decoded::shared(state, dedup_position) });
+impl WireState {
+    /// Of the earlier forms one is shorter than the next, and none has room for what another one ends with.
+    fn decode(bytes: &[u8]) -> Result<WireState, CodecError> {
+        match codec::decode_as(STATE_VERSION, bytes) {
+            Err(CodecError::Envelope) => {}
+            decoded => return decoded,
+        }
+        if let Ok(WireOfNodeV1 { state, dedup_position, terms }) = codec::decode(bytes) {
+            let earlier = WireState::of_earlier(state.state, state.dedup_from);
+            return Ok(WireState { dedup_position, terms: Some(terms), ..earlier });
         }
         match codec::decode(bytes) {
-            Ok(state) => Ok(Decoded::shared(state, None)),
-            Err(error) => {
-                let state = codec::decode(bytes).map_err(|_| error)?;
-                Ok(Decoded { state, dedup_from: None, terms: None })
-            }
+            Ok(WireWithWindowV1 { state, dedup_from }) => Ok(WireState::of_earlier(state, dedup_from)),
+            Err(error) => Ok(WireState::of_earlier(codec::decode(bytes).map_err(|_| error)?, None)),
         }
     }
 
-    fn shared(wire: WireStateWithWindow, position: Option<u64>) -> Decoded {
-        let dedup_from = wire.dedup_from.map(|index| Start { index, position });
-        Decoded { state: wire.state, dedup_from, terms: None }
+    fn of_earlier(state: WireReplicated<MetadataV1>, dedup_from: Option<u64>) -> WireState {
+        let WireReplicated { membership_log_id, membership, metadata } = state;
+        let replicated = WireReplicated { membership_log_id, membership, metadata: metadata.into() };
+        WireState { replicated, dedup_from, dedup_position: None, terms: None }
     }
 }
 
@@ -223,10 +233,8 @@ impl StateMachine {
                 Applied::Messages(record.clone())
             }
             RecordKind::Command => {
-                let command: Command = codec::decode(&record.payload()).map_err(io::Error::other)?;
-                let outcome = self.shared.metadata.write().apply(command);
-                self.shared.hooks.metadata_changed();
-                Applied::Command(outcome)
+                let command = Command::decode(&record.payload()).map_err(io::Error::other)?;
+                Applied::Command(commands::apply(&self.host, &self.shared, command))
             }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };
@@ -358,6 +366,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;
         }
         self.shared.queues.reset(&snapshot.base.counters).map_err(io::Error::other)?;
+        self.shared.lease_clock.note(state.metadata.lease_clock_ms());
         *self.shared.metadata.write() = state.metadata;
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;
@@ -446,34 +455,4 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::Topic;
-    use folio_engine::record::EntryId;
-
-    #[test]
-    fn a_checkpoint_of_an_earlier_version_is_read_and_asks_for_no_window() {
-        let mut metadata = Metadata::default();
-        metadata.apply(Command::CreateTopic(Topic::new("orders", 4)));
-        let membership = StoredMembership::default();
-        let terms = Terms::after(Some(EntryId { term: 3, index: 5 }));
-        let from = Start { index: 7, position: Some(9) };
-        let of_node = State::encode(&membership, &metadata, Some(from), Some(&terms)).unwrap();
-        let state = State::decode(&of_node).unwrap();
-        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(from)));
-        assert_eq!(state.terms, Some(terms));
-        // Without the position, the number of terms, and the one term.
-        let now = State::encode(&membership, &metadata, Some(from), None).unwrap();
-        assert_eq!(now, of_node[..of_node.len() - 33]);
-        let state = State::decode(&now).unwrap();
-        let from = Start { position: None, ..from };
-        assert_eq!((state.metadata.topic("orders").is_some(), state.dedup_from), (true, Some(from)));
-        assert_eq!(state.terms, None);
-        // Without the byte that says there is an index, and without the index.
-        let earlier = State::decode(&now[..now.len() - 9]).unwrap();
-        assert_eq!((earlier.metadata.topic("orders").is_some(), earlier.dedup_from), (true, None));
-        assert!(
-            State::decode(&now[..now.len() - 10]).is_err() && State::decode(&now[..now.len() - 1]).is_err()
-        );
-    }
-}
+mod tests;

@@ -26,6 +26,7 @@ use crate::group::{
     recover::{self, Recovered},
 };
 use crate::host::Host;
+use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::shared::{Durable, Shared};
 use crate::state_machine::{StateMachine, snapshot_of};
@@ -82,6 +83,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         log: opened.log,
         queues: opened.queues,
         metadata: RwLock::default(),
+        lease_clock: LeaseClock::new(0),
         checkpoints: opened.checkpoints,
         durable: watch::Sender::new(Durable::default()),
         hooks: Arc::new(NoHooks),

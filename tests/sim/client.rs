@@ -116,9 +116,14 @@ impl Clients {
     fn command(&mut self, node: &Node) {
         let Some(group) = node.group() else { return };
         let topic = TOPICS[self.random.below(3) as usize];
-        let command = match self.random.below(3) {
+        let command = match self.random.below(5) {
             0 => Command::CreateTopic(Topic::new(topic, QUEUES)),
             1 => Command::DeleteTopic { name: topic.into() },
+            2 => {
+                let (read_queues, write_queues) = (self.queues(), self.queues());
+                Command::PutTopic(Topic { read_queues, write_queues, ..Topic::new(topic, QUEUES) })
+            }
+            3 => Command::DeleteGroup { name: "g".into(), clean_offsets: self.random.below(2) == 0 },
             _ => Command::CommitOffsets(vec![OffsetCommit {
                 group: "g".into(),
                 topic: topic.into(),
@@ -127,6 +132,10 @@ impl Clients {
             }]),
         };
         node.spawn(async move { drop(group.execute(command).await) });
+    }
+
+    fn queues(&mut self) -> u32 {
+        1 + self.random.below(u64::from(QUEUES)) as u32
     }
 
     fn message(&mut self, number: u64, once: bool) -> NewMessage {

@@ -94,9 +94,13 @@ fn check_everywhere(world: &World) -> Checked {
         }
         for topic in TOPICS {
             for queue in 0..QUEUES {
-                let ends = |group: &Group| group.queues().bounds(topic, queue).map(|bounds| bounds.1);
-                if ends(group) != ends(first) {
-                    let seen = format!("{topic} {queue} ends at {:?} on node {id}", ends(group));
+                // Each node has dropped its oldest segments at a time of its own.
+                let bounds = |group: &Group| {
+                    let bounds = group.queues().bounds(topic, queue);
+                    bounds.map(|(begin, end)| (world.setup.retain.is_none().then_some(begin), end))
+                };
+                if bounds(group) != bounds(first) {
+                    let seen = format!("{topic} {queue} is {:?} on node {id}", bounds(group));
                     return Err(violation("equal queues", seen));
                 }
             }
@@ -140,6 +144,16 @@ fn check_queues(world: &World, id: u64, group: &Group) -> Checked {
         }
         let units = group.queues().units(&place.topic, place.queue, place.offset, 1);
         let position = units.ok().and_then(|units| units.first().map(|unit| unit.position));
+        let begin = world.checks.oracle.deleted.begin(&place.topic, place.queue, u64::MAX);
+        if place.offset < begin {
+            match position {
+                None => continue,
+                Some(_) => {
+                    let seen = format!("node {id}: message {message} at {place:?}, deleted below {begin}");
+                    return Err(violation("deleted is not served", seen));
+                }
+            }
+        }
         if position != Some(place.position) {
             let seen = format!("node {id}: message {message} at {place:?}, its queue says {position:?}");
             return Err(violation("acknowledged is served", seen));

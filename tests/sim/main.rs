@@ -25,6 +25,7 @@ mod clock;
 mod entropy;
 mod faults;
 mod heal;
+mod lockers;
 mod machine;
 mod members;
 mod net;

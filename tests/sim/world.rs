@@ -13,6 +13,7 @@ use crate::client::Clients;
 use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::heal;
+use crate::lockers::Lockers;
 use crate::members::Change;
 use crate::net::Network;
 use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
@@ -55,6 +56,7 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) checks: Checks,
     pub(crate) clients: Clients,
+    lockers: Lockers,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
     pub(crate) setup: Setup,
@@ -96,6 +98,7 @@ impl World {
         trace.event(format!("seed {seed}: {setup:?}"));
         let network = Network::new(random.below(u64::MAX), &clock, &trace);
         let clients = Clients::new(random.below(u64::MAX), retain.is_none());
+        let lockers = Lockers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         let (seen, agenda, failed_since, said, counts) = Default::default();
@@ -110,6 +113,7 @@ impl World {
             network,
             checks,
             clients,
+            lockers,
             seen,
             setup,
             plant,
@@ -163,6 +167,7 @@ impl World {
         for message in sent.messages {
             if sent.again { self.checks.oracle.sent_again(message) } else { self.checks.oracle.sent(message) }
         }
+        self.lockers.step(self.clock.now(), &self.nodes, &self.seen);
         for (id, node) in &mut self.nodes {
             // Many steps at once: what happened between them was not seen.
             if node.tick() == Tick::Woke {
@@ -191,6 +196,11 @@ impl World {
         for status in self.seen.values() {
             self.checks.look_at_applied(status)?;
         }
+        for (id, status) in &self.seen {
+            let Some(group) = self.nodes[id].group() else { continue };
+            self.checks.oracle.deleted.look(&group, status)?;
+        }
+        self.lockers.check(self.clock.now())?;
         if self.plant.early_answers {
             for status in self.seen.values().filter(|status| status.role == Role::Leader) {
                 self.checks.acknowledge_early(status)?;

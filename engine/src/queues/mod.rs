@@ -27,6 +27,7 @@ mod scrub;
 mod tails;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod unit;
 
 use std::cmp::Ordering;
@@ -52,6 +53,7 @@ pub use files::UNITS_PER_FILE;
 pub use mend::{MendError, Mending};
 pub use queue::UNITS_PER_READ_MAX;
 pub use scrub::UnitsScrubbed;
+pub use trim::Trimmed;
 pub use unit::{UNIT_BYTES, Unit};
 
 /// A message that has become visible to consumers.
@@ -212,17 +214,6 @@ impl ConsumeQueues {
         self.inner.poison_on_io(saved)
     }
 
-    /// Retention: the first offset of each queue moves up to that in `min`, and files wholly below are removed.
-    pub fn trim(&self, min: &QueueCounters) -> Result<(), QueuesError> {
-        let _applier = self.inner.applier.lock();
-        for (topic, number, offset) in min.iter() {
-            if let Some(queue) = self.inner.find(topic, number) {
-                self.inner.trim(&queue, offset)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A snapshot was installed: all queues are emptied, and begin at `at`.
     pub fn reset(&self, at: &QueueCounters) -> Result<(), QueuesError> {
         let _alone = self.inner.syncing.lock();
@@ -233,6 +224,13 @@ impl ConsumeQueues {
         topics.into_values().flatten().for_each(|queue| queue.retire());
         self.inner.files.close_all();
         self.inner.recover(at, at, &mut applier)
+    }
+
+    /// The next offset of each queue of a topic that ever had a message, by number ascending.
+    pub fn next_offsets(&self, topic: &str) -> Vec<(u32, u64)> {
+        let topics = self.inner.topics.read();
+        let queues = topics.get(topic).into_iter().flatten();
+        queues.map(|queue| (queue.number, queue.bounds().1)).collect()
     }
 
     /// The next offset of every queue, as of the last record that was applied.
@@ -370,20 +368,6 @@ impl Inner {
 
     fn new_queue(&self, topic: Arc<str>, number: u32, dir: PathBuf, min: u64, next: u64) -> Arc<Queue> {
         Arc::new(Queue::new(topic, number, self.serials.fetch_add(1, Relaxed), dir, min, next))
-    }
-
-    fn trim(&self, queue: &Queue, min: u64) -> Result<(), QueuesError> {
-        for base in queue.trim(min).step_by(files::FILE_BYTES as usize) {
-            self.files.close((queue.serial, base));
-            let path = files::file_path(&queue.dir, base);
-            match self.files.disk().remove(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(QueuesError::io(path, "remove")(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     fn check_poisoned(&self) -> Result<(), QueuesError> {

@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 7] = [
+const DEFECTS: [Defect; 9] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -78,6 +78,20 @@ const DEFECTS: [Defect; 7] = [
         workload: "retry",
         nemeses: &["pause", "kill"],
         visible: true,
+    },
+    Defect {
+        name: "deleted-comes-back",
+        promise: "serve nothing that was deleted with its topic",
+        workload: "log",
+        nemeses: &["pause"],
+        visible: false,
+    },
+    Defect {
+        name: "locks-by-wall-clock",
+        promise: "give an orderly lock to one client at a time",
+        workload: "log",
+        nemeses: &["pause"],
+        visible: false,
     },
 ];
 

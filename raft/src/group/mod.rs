@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use folio_engine::log::CommitLog;
+use folio_engine::planted;
 use folio_engine::queues::{Arrival, ConsumeQueues};
 use folio_engine::record::{Draft, RecordKind};
 use openraft::async_runtime::WatchReceiver;
@@ -36,7 +37,7 @@ use tokio::sync::{oneshot, watch as tokio_watch};
 use tokio::task::JoinHandle;
 
 use crate::codec;
-use crate::command::{Command, Outcome};
+use crate::command::{Command, Outcome, QueueRef};
 use crate::config::Flush;
 use crate::host::Host;
 use crate::metadata::Metadata;
@@ -182,6 +183,26 @@ impl Group {
             Err(_) if taken.load(Ordering::Acquire) => Err(ProposeError::Unknown("the group stopped".into())),
             Err(_) => Err(ProposeError::Stopped("the group stopped".into())),
         }
+    }
+
+    /// Takes or renews locks for one client of a consumer group, by the lease clock.
+    pub async fn lock_queues(
+        &self,
+        group: String,
+        client: String,
+        queues: Vec<QueueRef>,
+        ttl_ms: u64,
+    ) -> Result<Outcome, ProposeError> {
+        let now_ms = self.lease_now_ms();
+        self.execute(Command::LockQueues { group, client, queues, now_ms, ttl_ms }).await
+    }
+
+    /// This node's reading of the lease clock, which orderly locks expire by.
+    pub fn lease_now_ms(&self) -> u64 {
+        if planted::is("locks-by-wall-clock") {
+            return self.0.host.now_ms().unsigned_abs();
+        }
+        self.0.shared.lease_clock.now_ms()
     }
 
     /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.

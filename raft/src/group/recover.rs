@@ -118,7 +118,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             }
             Err(error) => return Err(error.into()),
         };
-        match open_queues(&log, &checkpoints, disk, dir, &checkpoint) {
+        match open_queues(&log, &checkpoints, disk, dir, (&checkpoint, &state)) {
             Ok(queues) => {
                 return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
             }
@@ -178,9 +178,9 @@ fn open_queues(
     checkpoints: &Checkpoints,
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    at: &Checkpoint,
+    (at, state): (&Checkpoint, &State),
 ) -> anyhow::Result<ConsumeQueues> {
-    let min = match min_counters(log, checkpoints)? {
+    let mut min = match min_counters(log, checkpoints)? {
         Some(min) => min,
         None => {
             tracing::warn!(
@@ -189,6 +189,8 @@ fn open_queues(
             scanned_counters(log, &at.base)?
         }
     };
+    // min_offsets.I1: what is deleted stays so, whatever the log still holds.
+    state.metadata.min_offsets().raise_in(&mut min);
     Ok(ConsumeQueues::open(disk.clone(), dir, &at.base.counters, &min)?)
 }
 

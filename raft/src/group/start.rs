@@ -19,6 +19,7 @@ use super::{
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
+use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
@@ -109,6 +110,7 @@ impl Group {
         let shared = Arc::new(Shared {
             log: recovered.log,
             queues: recovered.queues,
+            lease_clock: LeaseClock::new(recovered.state.metadata.lease_clock_ms()),
             metadata: RwLock::new(recovered.state.metadata),
             checkpoints: recovered.checkpoints,
             durable: watch::Sender::new(durable),

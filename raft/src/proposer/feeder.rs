@@ -17,7 +17,7 @@ use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
 use crate::dedup::flights::{Flights, Place};
 use crate::host::Host;
-use crate::proposal::ProposeError;
+use crate::proposal::{ProposeError, Receipt};
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
@@ -231,13 +231,20 @@ impl Feeder {
                 return None;
             }
         }
-        match dedup.stored(&self.shared.log, &waiting.proposal.messages, prints) {
+        let stored = dedup.stored(&self.shared.log, &waiting.proposal.messages, prints);
+        match stored.filter(|receipt| !self.is_deleted(&waiting.proposal.messages[0].topic, receipt)) {
             Some(receipt) => {
                 self.inbox.answer(waiting, Ok(receipt));
                 None
             }
             None => Some(waiting),
         }
+    }
+
+    /// Whether a message was deleted with its topic since it was stored: its sender must not be told that it is there.
+    fn is_deleted(&self, topic: &str, receipt: &Receipt) -> bool {
+        let min = self.shared.metadata.read().min_offsets().get(topic, receipt.queue_id);
+        receipt.queue_offsets.iter().any(|offset| *offset < min)
     }
 }
 

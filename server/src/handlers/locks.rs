@@ -1,8 +1,9 @@
 //! Orderly locks: 41 takes or renews queues for one client of a group, 42 gives them back.
 //!
 //! A lock lives 60 s without a renewal (upstream's `rebalance.lockMaxLiveTime`). It is a command in the
-//! log, with the leader's clock in it: all replicas agree who holds a queue, and a new leader goes on with
-//! the locks of the old one instead of giving a queue away twice.
+//! log, stamped with a clock that goes on from leader to leader: all replicas agree who holds a queue, and a
+//! new leader goes on with the locks of the old one, whatever its wall clock says, instead of giving a queue
+//! away twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use folio_protocol::body::{self, LockBatchRequest, LockBatchResponse, MessageQue
 use folio_raft::command::{Command, Outcome, QueueRef};
 
 use super::topics::execute;
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
 
@@ -30,8 +31,7 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
     tokio::spawn(async move {
         let (group, client) = (wish.consumer_group, wish.client_id);
         let queues = queue_refs(&wish.mq_set);
-        let command = Command::LockQueues { group, client, queues, now_ms: now_ms(), ttl_ms: LOCK_TTL_MS };
-        match broker.group.execute(command).await {
+        match broker.group.lock_queues(group, client, queues, LOCK_TTL_MS).await {
             Ok(Outcome::Locked(held)) => match body::encode(&held_queues(wish.mq_set, held)) {
                 Ok(bytes) => request.reply.body(bytes),
                 Err(error) => request.reply.fail(ServerError::Internal(error.to_string())),

@@ -1,6 +1,7 @@
 //! A node, or three, and real connections: what clients send and what they are answered, family by family.
 
 mod admin;
+mod deleted;
 mod failover;
 mod followers;
 mod node;

@@ -4,6 +4,7 @@
 //! node's word for what another one has.
 
 pub(crate) mod committed;
+pub(crate) mod deleted;
 pub(crate) mod elections;
 pub(crate) mod logs;
 pub(crate) mod oracle;

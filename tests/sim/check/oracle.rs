@@ -7,6 +7,7 @@ use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::Messages;
 use folio_raft::proposal::{ProposeError, Receipt};
 
+use super::deleted::Deleted;
 use super::{Checked, Violation, violation};
 
 /// Where a message lies.
@@ -32,6 +33,9 @@ pub(crate) struct Oracle {
     /// Messages that were sent more than once: a refusal of one attempt says nothing of the others.
     repeated: BTreeSet<u64>,
     pub(crate) places: BTreeMap<u64, Place>,
+    /// Where messages were that were deleted and stored once more, by a retry.
+    former: BTreeMap<u64, Vec<Place>>,
+    pub(crate) deleted: Deleted,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
@@ -101,13 +105,17 @@ impl Oracle {
     /// A record was committed.
     pub(crate) fn committed(&mut self, record: &Record) -> Checked {
         for (message, place) in places(record)? {
-            self.check(message, &place)?;
-            if let Some(before) = self.places.insert(message, place.clone()) {
-                let seen = format!("message {message} is stored at {before:?} and at {place:?}");
-                return Err(violation("stored once", seen));
+            if let Some(before) = self.places.remove(&message) {
+                if before.offset >= self.deleted.begin(&before.topic, before.queue, u64::MAX) {
+                    let seen = format!("message {message} is stored at {before:?} and at {place:?}");
+                    return Err(violation("stored once", seen));
+                }
+                self.former.entry(message).or_default().push(before);
             }
+            self.check(message, &place)?;
+            self.places.insert(message, place);
         }
-        Ok(())
+        self.deleted.committed(record)
     }
 
     fn check(&self, message: u64, place: &Place) -> Checked {
@@ -118,7 +126,8 @@ impl Oracle {
                 Err(violation("refused is not stored", seen))
             }
             Some(Told::Stored(offset, position))
-                if (*offset, *position) != (place.offset, place.position) =>
+                if (*offset, *position) != (place.offset, place.position)
+                    && !self.was_at(message, *offset, *position) =>
             {
                 let seen =
                     format!("message {message} was said to be at {offset}, {position} and is at {place:?}");
@@ -126,6 +135,11 @@ impl Oracle {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    fn was_at(&self, message: u64, offset: u64, position: u64) -> bool {
+        let mut former = self.former.get(&message).into_iter().flatten();
+        former.any(|place| (place.offset, place.position) == (offset, position))
     }
 
     /// Every acknowledged message is committed, also those whose acknowledgement was a node's last deed.

@@ -71,20 +71,28 @@ fn consumer_offset(broker: &Broker, request: &Request) -> Result<u64, ServerErro
     if let Some(offset) = broker.group.metadata().offset(&header.consumer_group, &header.topic, queue) {
         return Ok(offset);
     }
-    if header.set_zero_if_not_found != Some(false) && is_young(broker, &header.topic, queue)? {
-        return Ok(0);
-    }
-    Err(ServerError::NotFound("Not found, maybe this group consumer boot first".to_owned()))
+    let begin = if header.set_zero_if_not_found == Some(false) {
+        None
+    } else {
+        begin_if_young(broker, &header.topic, queue)?
+    };
+    begin.ok_or_else(|| ServerError::NotFound("Not found, maybe this group consumer boot first".to_owned()))
 }
 
-/// Whether the queue still has its first message, and that is not long ago.
-fn is_young(broker: &Broker, topic: &str, queue: u32) -> Result<bool, ServerError> {
-    let first = match broker.group.queues().units(topic, queue, 0, 1) {
-        Err(QueuesError::Trimmed { .. }) => return Ok(false),
+/// The first offset of a queue that still has its first message, if that is not long ago. The first after its topic was
+/// deleted counts: who consumes the topic of that name now wants all of it. A queue that was only deleted begins there, too.
+fn begin_if_young(broker: &Broker, topic: &str, queue: u32) -> Result<Option<u64>, ServerError> {
+    let begin = broker.group.metadata().min_offsets().get(topic, queue);
+    let first = match broker.group.queues().units(topic, queue, begin, 1) {
+        Err(QueuesError::Trimmed { .. }) => return Ok(None),
         first => first.map_err(|error| ServerError::Unreadable(error.to_string()))?,
     };
     let end = broker.group.log().state().next_position;
-    Ok(first.first().is_some_and(|unit| end.saturating_sub(unit.position) <= YOUNG_BYTES))
+    let is_young = match first.first() {
+        Some(unit) => end.saturating_sub(unit.position) <= YOUNG_BYTES,
+        None => begin > 0,
+    };
+    Ok(is_young.then_some(begin))
 }
 
 /// 15: a group's progress. Answered when it is applied; a oneway commit is gathered with others.

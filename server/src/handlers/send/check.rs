@@ -46,7 +46,8 @@ pub(crate) struct Rules<'a> {
     /// Whether this broker takes messages at all (`brokerPermission`).
     pub(crate) broker_writable: bool,
     pub(crate) auto_create: bool,
-    pub(crate) now_ms: u64,
+    /// By the clock that orderly locks expire by.
+    pub(crate) lease_now_ms: u64,
     /// Any number: which queue is picked when the client leaves it open.
     pub(crate) draw: u32,
 }
@@ -162,7 +163,7 @@ fn is_dead(rules: &Rules<'_>, to: &Destination<'_>, retried: &str) -> Result<boo
     let name = group_name(retried);
     let group = rules.metadata.group(name).ok_or_else(|| ServerError::GroupNotExist(name.to_owned()))?;
     let max = to.max_reconsume_times.map_or(i64::from(group.retry_max), i64::from);
-    Ok(i64::from(to.reconsume_times) > max || rules.metadata.has_live_locks(name, rules.now_ms))
+    Ok(i64::from(to.reconsume_times) > max || rules.metadata.has_live_locks(name, rules.lease_now_ms))
 }
 
 /// POP keeps retries of one topic in `%RETRY%group+topic`.

@@ -30,7 +30,7 @@ pub(crate) use self::stored::Stamp;
 
 pub(crate) use self::check::VERSION_WITH_MAX_RECONSUME;
 use self::check::{Destination, Route, Rules};
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::handlers::topics;
 use crate::request::Request;
@@ -98,7 +98,7 @@ fn route(
         identity: &broker.identity,
         broker_writable: broker.settings.permission.is_writable(),
         auto_create: broker.settings.auto_create_topic,
-        now_ms: now_ms(),
+        lease_now_ms: broker.group.lease_now_ms(),
         draw: broker.state.draw(),
     };
     check::route(&rules, &to)

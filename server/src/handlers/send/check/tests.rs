@@ -35,7 +35,14 @@ fn identity() -> &'static Identity {
 }
 
 fn rules(metadata: &Metadata) -> Rules<'_> {
-    Rules { metadata, identity: identity(), broker_writable: true, auto_create: true, now_ms: 1000, draw: 6 }
+    Rules {
+        metadata,
+        identity: identity(),
+        broker_writable: true,
+        auto_create: true,
+        lease_now_ms: 1000,
+        draw: 6,
+    }
 }
 
 fn queue(queue: u32) -> Route {
@@ -140,10 +147,10 @@ fn a_retry_of_a_group_that_holds_locks_becomes_a_dead_letter_at_once() {
     metadata.apply(Command::PutTopic(Topic::new("%DLQ%g", 1)));
     let queues = vec![QueueRef { topic: "orders".into(), queue: 0 }];
     let (group, client) = ("g".to_owned(), "c".to_owned());
-    metadata.apply(Command::LockQueues { group, client, queues, now_ms: 0, ttl_ms: 60_000 });
+    metadata.apply(Command::LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
     assert_eq!(route(&rules(&metadata), &to("%RETRY%g")), Ok(diverted));
-    let later = Rules { now_ms: 60_000, ..rules(&metadata) };
+    let later = Rules { lease_now_ms: 60_001, ..rules(&metadata) };
     assert_eq!(route(&later, &to("%RETRY%g")), Ok(queue(0)), "the locks have expired");
 }
 

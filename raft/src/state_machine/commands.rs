@@ -1,0 +1,42 @@
+//! What a committed command does besides changing the metadata: what it deletes leaves the consume queues, and the lease
+//! clock hears of its stamp.
+
+use folio_engine::planted;
+
+use crate::command::{Command, Outcome};
+use crate::host::Host;
+use crate::shared::Shared;
+
+/// Applies a command to what readers of this node see. The consume queues are as of the record before it.
+pub(super) fn apply(host: &Host, shared: &Shared, command: Command) -> Outcome {
+    let deletes_in = command.deletes_in();
+    let (outcome, stamp_ms) = {
+        let mut metadata = shared.metadata.write();
+        (metadata.apply_with(command, &shared.queues), metadata.lease_clock_ms())
+    };
+    shared.lease_clock.note(stamp_ms);
+    if let Some(topic) = deletes_in {
+        delete(host, shared, &topic);
+    }
+    shared.hooks.metadata_changed();
+    outcome
+}
+
+/// The minimum rises before the command is answered (`min_offsets.I1`); files go later, where the disk may be waited for.
+fn delete(host: &Host, shared: &Shared, topic: &str) {
+    if planted::is("deleted-comes-back") {
+        return;
+    }
+    let first: Vec<(u32, u64)> = shared.metadata.read().min_offsets().of(topic).collect();
+    let trimmed = shared.queues.raise(topic, &first);
+    if trimmed.is_empty() {
+        return;
+    }
+    let (queues, topic) = (shared.queues.clone(), topic.to_owned());
+    host.system.block(Box::new(move || {
+        // The next start removes what is left.
+        if let Err(error) = queues.remove_trimmed(trimmed) {
+            tracing::warn!(topic, %error, "files of deleted queues are not removed yet");
+        }
+    }));
+}

@@ -18,6 +18,7 @@ use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
 use crate::error::ServerError;
 use crate::forward::{self, Forwards};
+use crate::gossip::Gossip;
 use crate::handlers::clients::tell;
 use crate::handlers::{HandlerState, Parked};
 use crate::net::{Channel, Service};
@@ -59,6 +60,8 @@ pub struct Broker {
     pub state: HandlerState,
     /// Who is connected, here and at the other nodes.
     pub clients: ClientTable,
+    /// How far the other nodes have heard who is connected here.
+    pub gossip: Gossip,
     /// Requests under way to the leader.
     pub forwards: Forwards,
     status: watch::Receiver<Status>,
@@ -86,6 +89,7 @@ impl Broker {
             old_reads,
             state,
             clients,
+            gossip: Gossip::default(),
             forwards: Forwards::new(node_id),
             status,
         })

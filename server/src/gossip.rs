@@ -1,13 +1,19 @@
 //! Tells the other nodes who is connected to this one, and forgets who is not heard of any more.
 //!
-//! The whole table goes out at every change (gathered for a moment) and every few seconds without one.
+//! The whole table goes out at every change (gathered for a moment) and every few seconds without one. A client that leaves
+//! does not wait for the moment: it is answered once every other living node has taken it off its lists, so that the members
+//! that rebalance then find it nowhere. A node that does not answer holds the answer up for [`TELL_TIMEOUT`] at most; it lists
+//! the client until the next table reaches it, or no table has reached it for [`crate::clients::SHARE_EXPIRES_AFTER`].
+//!
+//! Invariant `gossip.I1`: an unregistration is answered when every other member that answers has heard of it, or after
+//! [`TELL_TIMEOUT`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::Broker;
@@ -22,9 +28,70 @@ const REPEAT_AFTER: Duration = Duration::from_secs(3);
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// A peer that does not answer in this time hears the next share.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that leaves waits for the other nodes: less than the three seconds that clients wait.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a peer is known to have heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Peer {
+    revision: u64,
+    /// It did not answer when it was last told something.
+    silent: bool,
+}
+
+/// How far the peers have heard of this node's clients.
+#[derive(Default)]
+pub struct Gossip {
+    peers: watch::Sender<BTreeMap<u64, Peer>>,
+    urgent: Notify,
+}
+
+impl Gossip {
+    /// Waits until these nodes have heard of everything up to a revision (`gossip.I1`).
+    async fn heard(&self, nodes: impl Iterator<Item = u64> + Clone, revision: u64) {
+        let mut peers = self.peers.subscribe();
+        let know = |peers: &BTreeMap<u64, Peer>| {
+            let mut known = nodes.clone().map(|node| peers.get(&node).copied().unwrap_or_default());
+            known.all(|peer| peer.silent || peer.revision >= revision)
+        };
+        if know(&peers.borrow_and_update()) {
+            return;
+        }
+        self.urgent.notify_one();
+        if timeout(TELL_TIMEOUT, peers.wait_for(know)).await.is_err() {
+            tracing::warn!(
+                "a node that does not answer within {TELL_TIMEOUT:?} still lists a client that has left"
+            );
+        }
+    }
+
+    fn told(&self, node: u64, revision: u64, answered: bool) {
+        self.peers.send_modify(|peers| {
+            let peer = peers.entry(node).or_default();
+            peer.silent = !answered;
+            if answered {
+                peer.revision = peer.revision.max(revision);
+            }
+        });
+    }
+
+    /// Waits as long as changes are gathered, or until a client waits for them to be told.
+    async fn gather(&self) {
+        tokio::select! {
+            () = sleep(GATHER) => {}
+            () = self.urgent.notified() => {}
+        }
+    }
+}
+
+/// Waits until every other living node knows who is connected here now.
+pub(crate) async fn tell_all(broker: &Broker) {
+    let members = broker.other_members();
+    broker.gossip.heard(members.iter().copied(), broker.clients.revision()).await;
+}
 
 /// Runs until the node stops.
-pub(crate) async fn run(broker: Arc<Broker>) {
+pub async fn run(broker: Arc<Broker>) {
     tokio::join!(tell_peers(&broker), expire(&broker));
 }
 
@@ -38,39 +105,71 @@ async fn expire(broker: &Broker) {
 }
 
 async fn tell_peers(broker: &Arc<Broker>) {
-    let mut peers: BTreeMap<u64, watch::Sender<Bytes>> = BTreeMap::new();
+    let mut peers: BTreeMap<u64, watch::Sender<()>> = BTreeMap::new();
     loop {
-        let share = encode(broker);
         let members = broker.other_members();
         // Dropping a sender ends its task.
         peers.retain(|node, _| members.contains(node));
         for node in members {
-            let peer = peers.entry(node).or_insert_with(|| start(broker.clone(), node));
-            peer.send_replace(share.clone());
+            peers.entry(node).or_insert_with(|| start(broker.clone(), node)).send_replace(());
         }
         drop(timeout(REPEAT_AFTER, broker.clients.changed()).await);
-        sleep(GATHER).await;
+        broker.gossip.gather().await;
     }
 }
 
-fn encode(broker: &Broker) -> Bytes {
-    let share = broker.clients.share();
+fn encode(broker: &Broker) -> (u64, Bytes) {
+    let (revision, share) = broker.clients.share();
     let mut out = BytesMut::with_capacity(1 + share.len());
     out.put_u8(peer::CLIENTS);
     out.extend_from_slice(&share);
-    out.freeze()
+    (revision, out.freeze())
 }
 
-/// One task per peer: shares reach it in order, and a slow peer holds up no other.
-fn start(broker: Arc<Broker>, node: u64) -> watch::Sender<Bytes> {
-    let (sender, mut receiver) = watch::channel(Bytes::new());
+/// One task per peer: shares reach it in order, a slow peer holds up no other, and what changes while it answers goes out
+/// together.
+fn start(broker: Arc<Broker>, node: u64) -> watch::Sender<()> {
+    let (sender, mut receiver) = watch::channel(());
     tokio::spawn(async move {
         while receiver.changed().await.is_ok() {
-            let share = receiver.borrow_and_update().clone();
-            if let Err(error) = broker.group.call(node, share, CALL_TIMEOUT).await {
+            let (revision, share) = encode(&broker);
+            let answer = broker.group.call(node, share, CALL_TIMEOUT).await;
+            broker.gossip.told(node, revision, answer.is_ok());
+            if let Err(error) = answer {
                 tracing::debug!("a peer did not hear of our clients: {error}");
             }
         }
     });
     sender
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Whether the wait for nodes 2 and 3 to hear of revision 7 ends, with these answers coming after each other.
+    async fn waits(answers: &[(u64, u64, bool)]) -> Duration {
+        let gossip = Gossip::default();
+        let start = Instant::now();
+        let answering = async {
+            for (node, revision, answered) in answers {
+                sleep(Duration::from_millis(1)).await;
+                gossip.told(*node, *revision, *answered);
+            }
+        };
+        tokio::join!(gossip.heard([2, 3].into_iter(), 7), answering);
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gossip_i1_a_client_that_leaves_waits_for_every_node_that_answers_and_not_for_ever() {
+        let quick = Duration::from_millis(100);
+        assert!(waits(&[(2, 7, true), (3, 8, true)]).await < quick);
+        assert!(waits(&[(2, 7, true), (3, 7, false)]).await < quick, "its process has died");
+        assert_eq!(waits(&[(2, 7, true)]).await, TELL_TIMEOUT, "it hangs");
+        assert_eq!(waits(&[(2, 7, true), (3, 6, true)]).await, TELL_TIMEOUT, "that was an older table");
+        assert!(waits(&[(2, 9, true), (3, 6, true), (3, 7, true)]).await < quick);
+    }
 }

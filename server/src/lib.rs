@@ -13,7 +13,7 @@ pub mod config;
 mod dispatch;
 pub mod error;
 pub mod forward;
-mod gossip;
+pub mod gossip;
 mod group_thread;
 mod groups;
 pub mod handlers;

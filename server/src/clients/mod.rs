@@ -10,7 +10,9 @@
 //!   [`CLIENT_EXPIRES_AFTER`] without a heartbeat, whatever comes first.
 //! - clients.I2: the derived view of a group ([`GroupView`]) is rebuilt under the same lock as the
 //!   registrations it is derived from.
+//! - clients.I3: the tables of one process that a peer has heard never go back to an older one.
 
+mod duplicates;
 mod share;
 mod table;
 mod view;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use folio_protocol::body::ConsumerData;
 use serde::{Deserialize, Serialize};
 
+pub use duplicates::Duplicate;
 pub use share::Addresses;
 pub use table::{ClientTable, Heartbeat, Notice};
 pub use view::{GroupView, Member};

@@ -11,6 +11,10 @@ use super::{Consumer, Producer};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Share {
+    /// The process that tells it: a node that starts again counts from the beginning.
+    pub(super) process: u64,
+    /// Counts the changes of its table.
+    pub(super) revision: u64,
     /// Where clients reach the node now; the founding membership may not know or be out of date.
     pub(super) addresses: Addresses,
     /// Its consumers.

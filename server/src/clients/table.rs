@@ -1,6 +1,7 @@
 //! The table of registrations and the views derived from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::duplicates::{Duplicate, Owners};
 use super::share::{Addresses, Share};
 use super::view::GroupView;
 use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
@@ -18,6 +20,8 @@ use crate::net::Channel;
 /// All registrations this node knows of.
 pub struct ClientTable {
     addresses: Addresses,
+    /// Tells this process from an earlier one of the same node.
+    process: u64,
     state: RwLock<State>,
     changed: Notify,
 }
@@ -26,6 +30,9 @@ pub struct ClientTable {
 struct State {
     /// Registrations at this node, by channel.
     local: HashMap<u64, Local>,
+    /// Counts their changes.
+    revision: u64,
+    owners: Owners,
     /// What peers said, by node.
     shares: BTreeMap<u64, Heard>,
     /// Derived: consumer groups over all nodes.
@@ -58,6 +65,11 @@ pub struct Heartbeat {
     pub sub_changed: bool,
     /// Who has to be told.
     pub notices: Vec<Notice>,
+    /// The client itself, of the groups that it has just joined. It rebalances by itself after its first heartbeats; a notice in
+    /// the middle of them has it look before all nodes know it, and then not again for a while.
+    pub later: Vec<Notice>,
+    /// Other processes found under the client's id.
+    pub duplicates: Vec<Duplicate>,
 }
 
 /// A channel of this node to be told that a group changed.
@@ -80,7 +92,8 @@ impl Eq for Notice {}
 impl ClientTable {
     /// An empty table of a node reached at `addresses`.
     pub fn new(addresses: Addresses) -> Self {
-        Self { addresses, state: RwLock::default(), changed: Notify::new() }
+        let process = RandomState::new().hash_one(std::process::id());
+        Self { addresses, process, state: RwLock::default(), changed: Notify::new() }
     }
 
     /// Registers what a client says of itself.
@@ -92,13 +105,19 @@ impl ClientTable {
             version: frame.version,
         };
         let now = Instant::now();
-        let mut state = self.state.write();
+        let mut guard = self.state.write();
+        let state = &mut *guard;
         let local = state.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
-        let mut touched = BTreeSet::new();
+        let (mut touched, mut joined, mut duplicates) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         let mut missing = false;
         let mut news = false;
         for consumer in data.consumer_data_set {
+            let key = (consumer.group_name.clone(), client.client_id.clone());
             touched.insert(consumer.group_name.clone());
+            if !local.consumers.contains_key(&key) {
+                joined.insert(consumer.group_name.clone());
+            }
+            duplicates.extend(state.owners.heard(&key, channel));
             let (new, incomplete) = local.consumer(&client, consumer, data.without_sub, now);
             news |= new;
             missing |= incomplete;
@@ -108,14 +127,19 @@ impl ClientTable {
         }
         // A channel that closed before its heartbeat was served must not stay (clients.I1).
         if !channel.is_open() {
-            state.local.remove(&channel.id());
+            state.remove(channel.id());
         }
-        let notices = if news { state.rebuild(touched) } else { Vec::new() };
-        drop(state);
+        let all = if news { state.rebuild(touched) } else { Vec::new() };
+        state.revision += u64::from(news);
+        drop(guard);
         if news {
             self.changed.notify_one();
         }
-        Heartbeat { sub_changed: missing || !notices.is_empty(), notices }
+        let sub_changed = missing || !all.is_empty();
+        let newcomer =
+            |notice: &Notice| notice.channel.id() == channel.id() && joined.contains(&notice.group);
+        let (later, notices) = all.into_iter().partition(newcomer);
+        Heartbeat { sub_changed, notices, later, duplicates }
     }
 
     /// Takes a client out of a producer and a consumer group.
@@ -129,12 +153,14 @@ impl ClientTable {
     ) -> Vec<Notice> {
         let key = |group: &str| (group.to_owned(), client_id.to_owned());
         self.change(|state| {
-            let Some(local) = state.local.get_mut(&channel) else { return BTreeSet::new() };
-            if let Some(group) = producer_group {
-                local.producers.remove(&key(group));
-            }
+            let local = state.local.get_mut(&channel)?;
+            let produced = producer_group.and_then(|group| local.producers.remove(&key(group)));
             let left = consumer_group.filter(|group| local.consumers.remove(&key(group)).is_some());
-            left.map(str::to_owned).into_iter().collect()
+            if let Some(group) = left {
+                state.owners.gone(&key(group), channel);
+            }
+            let touched = left.map(str::to_owned).into_iter().collect();
+            (produced.is_some() || left.is_some()).then_some(touched)
         })
     }
 
@@ -144,7 +170,7 @@ impl ClientTable {
         if !self.state.read().local.contains_key(&channel) {
             return Vec::new();
         }
-        self.change(|state| state.local.remove(&channel).map(|local| local.groups()).unwrap_or_default())
+        self.change(|state| Some(state.remove(channel)))
     }
 
     /// Forgets who was not heard of for too long.
@@ -153,8 +179,11 @@ impl ClientTable {
         let now = Instant::now();
         self.change(|state| {
             let mut touched = BTreeSet::new();
-            for local in state.local.values_mut() {
-                local.expire(now, &mut touched);
+            for (channel, local) in &mut state.local {
+                for key in local.expire(now) {
+                    state.owners.gone(&key, *channel);
+                    touched.insert(key.0);
+                }
             }
             for heard in state.shares.values_mut().filter(|heard| !heard.expired) {
                 if now.duration_since(heard.at) > SHARE_EXPIRES_AFTER {
@@ -162,7 +191,7 @@ impl ClientTable {
                     touched.extend(groups_of(&heard.share));
                 }
             }
-            touched
+            (!touched.is_empty()).then_some(touched)
         })
     }
 
@@ -179,7 +208,8 @@ impl ClientTable {
         let mut state = self.state.write();
         let mut touched = BTreeSet::new();
         if let Some(before) = state.shares.get_mut(&node) {
-            if before.share == share && !before.expired {
+            let overtaken = before.share.process == share.process && before.share.revision > share.revision;
+            if (before.share == share && !before.expired) || overtaken {
                 before.at = Instant::now();
                 return Vec::new();
             }
@@ -190,11 +220,19 @@ impl ClientTable {
         state.rebuild(touched)
     }
 
-    /// This node's part of the table, to be told to its peers.
-    pub fn share(&self) -> Bytes {
+    /// How many changes this node's part has seen.
+    pub fn revision(&self) -> u64 {
+        self.state.read().revision
+    }
+
+    /// This node's part of the table, to be told to its peers, and its revision.
+    pub fn share(&self) -> (u64, Bytes) {
         let state = self.state.read();
         let locals = || state.local.values();
+        let revision = state.revision;
         let share = Share {
+            process: self.process,
+            revision,
             addresses: self.addresses.clone(),
             consumers: locals()
                 .flat_map(|local| local.consumers.values())
@@ -207,10 +245,10 @@ impl ClientTable {
         };
         drop(state);
         match serde_json::to_vec(&share) {
-            Ok(bytes) => bytes.into(),
+            Ok(bytes) => (revision, bytes.into()),
             Err(error) => {
                 tracing::error!("the client table does not encode: {error}");
-                Bytes::new()
+                (revision, Bytes::new())
             }
         }
     }
@@ -261,12 +299,11 @@ impl ClientTable {
         Some(found.channel.clone())
     }
 
-    fn change(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) -> Vec<Notice> {
+    /// `change` gives the groups that it touched; `None` if it changed nothing.
+    fn change(&self, change: impl FnOnce(&mut State) -> Option<BTreeSet<String>>) -> Vec<Notice> {
         let mut state = self.state.write();
-        let touched = change(&mut state);
-        if touched.is_empty() {
-            return Vec::new();
-        }
+        let Some(touched) = change(&mut state) else { return Vec::new() };
+        state.revision += 1;
         let notices = state.rebuild(touched);
         drop(state);
         self.changed.notify_one();
@@ -275,6 +312,13 @@ impl ClientTable {
 }
 
 impl State {
+    /// Forgets a connection. Returns the groups that it was in.
+    fn remove(&mut self, channel: u64) -> BTreeSet<String> {
+        let Some(local) = self.local.remove(&channel) else { return BTreeSet::new() };
+        local.consumers.keys().for_each(|key| self.owners.gone(key, channel));
+        local.groups()
+    }
+
     /// Derives the views of these groups again; says whom to tell.
     fn rebuild(&mut self, touched: BTreeSet<String>) -> Vec<Notice> {
         let mut notices = Vec::new();
@@ -337,16 +381,14 @@ impl Local {
         before.is_none_or(|before| before.what != producer)
     }
 
-    fn expire(&mut self, now: Instant, touched: &mut BTreeSet<String>) {
+    /// Forgets who was not heard of for too long. Returns the consumers among them.
+    fn expire(&mut self, now: Instant) -> Vec<(String, String)> {
         let alive = |heard: Instant| now.duration_since(heard) <= CLIENT_EXPIRES_AFTER;
         self.producers.retain(|_, timed| alive(timed.heard));
-        self.consumers.retain(|(group, _), timed| {
-            let keep = alive(timed.heard);
-            if !keep {
-                touched.insert(group.clone());
-            }
-            keep
-        });
+        let silent = self.consumers.iter().filter(|(_, timed)| !alive(timed.heard));
+        let silent: Vec<_> = silent.map(|(key, _)| key.clone()).collect();
+        silent.iter().for_each(|key| drop(self.consumers.remove(key)));
+        silent
     }
 
     fn consumes(&self, group: &str) -> bool {

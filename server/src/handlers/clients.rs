@@ -1,6 +1,9 @@
 //! Clients and their groups: heartbeat 34, unregister 35, member list 38, notification 40, check 46.
+//!
+//! When a group changes, its members are told at once, but for the one that has just joined: that one a moment later.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_protocol::body::{self, BodyError, CheckClientConfig, ConsumerList, HeartbeatData};
 use folio_protocol::code::{RequestCode, ResponseCode};
@@ -11,9 +14,13 @@ use folio_protocol::header::{
 };
 
 use crate::broker::Broker;
-use crate::clients::Notice;
+use crate::clients::{Duplicate, Notice};
 use crate::error::ServerError;
+use crate::gossip;
 use crate::request::Request;
+
+/// When a client that has joined a group is told that the group changed. Clients rebalance at most once a second.
+const NEWCOMER_TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// 34. Answers when the client's consumer groups exist, so that its first pull finds them.
 pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
@@ -28,6 +35,8 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     let missing: Vec<String> = groups.filter(|group| !broker.has_group(group)).collect();
     let heard = broker.clients.heartbeat(channel, &request.frame, data);
     tell(heard.notices);
+    tell_later(heard.later);
+    heard.duplicates.iter().for_each(warn);
     let header = HeartbeatResponseHeader { is_support_v2: true, is_sub_change: heard.sub_changed };
     if missing.is_empty() {
         return request.reply.ok(&header, "");
@@ -44,7 +53,7 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     });
 }
 
-/// 35.
+/// 35. Answers when no living node lists the client any more (`gossip.I1`).
 pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
     let header = match UnregisterClientHeader::from_ext(&request.frame.ext) {
         Ok(header) => header,
@@ -54,7 +63,11 @@ pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
         let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
         tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
     }
-    request.reply.done();
+    let broker = broker.clone();
+    tokio::spawn(async move {
+        gossip::tell_all(&broker).await;
+        request.reply.done();
+    });
 }
 
 /// 38.
@@ -94,4 +107,25 @@ pub(crate) fn tell(notices: Vec<Notice>) {
         let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
         channel.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, bytes::Bytes::new()));
     }
+}
+
+fn tell_later(notices: Vec<Notice>) {
+    if notices.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        tokio::time::sleep(NEWCOMER_TOLD_AFTER).await;
+        tell(notices.into_iter().filter(|notice| notice.channel.is_open()).collect());
+    });
+}
+
+fn warn(duplicate: &Duplicate) {
+    let Duplicate { group, client_id, addresses: [one, other] } = duplicate;
+    tracing::warn!(
+        group,
+        client_id,
+        %one,
+        %other,
+        "two processes use one client id, so both consume the same queues: give each an instanceName or a clientIP of its own"
+    );
 }

@@ -4,6 +4,7 @@ mod admin;
 mod deleted;
 mod failover;
 mod followers;
+mod members;
 mod node;
 mod offsets;
 mod pull;

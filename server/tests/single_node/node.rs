@@ -25,6 +25,7 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use folio_server::broker::{Broker, Identity};
 use folio_server::clients::Addresses;
+use folio_server::gossip;
 use folio_server::net::{Listener, NetConfig};
 use folio_server::peer::NodeHooks;
 use folio_server::settings::Settings;
@@ -136,6 +137,7 @@ impl Node {
         };
         let broker = Broker::with_settings(identity, settings, group);
         hooks.attach(&broker);
+        drop(tokio::spawn(gossip::run(broker.clone())));
         let listener = Listener::new(NetConfig::default(), Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         Node { address, broker, disk, _listener: listener }

@@ -29,8 +29,10 @@ fn consumer(client_id: &str, group: &str, expression: &str, version: i64) -> Hea
     }
 }
 
+/// Everybody who is told, at once or later.
 fn beat(table: &ClientTable, channel: &Channel, data: HeartbeatData) -> Vec<String> {
-    groups(table.heartbeat(channel, &Frame::default(), data).notices)
+    let heard = table.heartbeat(channel, &Frame::default(), data);
+    groups(heard.notices.into_iter().chain(heard.later).collect())
 }
 
 fn groups(notices: Vec<Notice>) -> Vec<String> {
@@ -81,13 +83,13 @@ async fn two_nodes_agree_on_a_group_whose_members_are_on_both() {
     let (one, two) = (Channel::unconnected(), Channel::unconnected());
     beat(&left, &one, consumer("c1", "g", "*", 1));
     beat(&right, &two, consumer("c2", "g", "*", 2));
-    assert_eq!(groups(left.heard(2, &right.share())), ["g"]);
-    assert_eq!(groups(right.heard(1, &left.share())), ["g"]);
+    assert_eq!(groups(left.heard(2, &right.share().1)), ["g"]);
+    assert_eq!(groups(right.heard(1, &left.share().1)), ["g"]);
     assert_eq!(left.members("g"), ["c1", "c2"]);
     assert_eq!(left.members("g"), right.members("g"));
-    assert!(left.heard(2, &right.share()).is_empty(), "the same again is no news");
+    assert!(left.heard(2, &right.share().1).is_empty(), "the same again is no news");
     assert_eq!(groups(right.closed(two.id())), [""; 0]);
-    assert_eq!(groups(left.heard(2, &right.share())), ["g"]);
+    assert_eq!(groups(left.heard(2, &right.share().1)), ["g"]);
     assert_eq!(left.members("g"), ["c1"]);
     assert_eq!(left.addresses_of(2).map(|addresses| addresses.broker).as_deref(), Some("127.0.0.1:10911"));
 }
@@ -96,7 +98,7 @@ async fn two_nodes_agree_on_a_group_whose_members_are_on_both() {
 async fn a_peers_table_that_does_not_decode_changes_nothing() {
     let (left, right) = (table(), table());
     beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 2));
-    drop(left.heard(2, &right.share()));
+    drop(left.heard(2, &right.share().1));
     assert!(left.heard(2, b"{\"consumers\": 7}").is_empty());
     assert_eq!(left.members("g"), ["c2"]);
 }
@@ -107,12 +109,12 @@ async fn silent_clients_and_silent_peers_expire() {
     let channel = Channel::unconnected();
     beat(&left, &channel, consumer("c1", "g", "*", 1));
     beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 1));
-    drop(left.heard(2, &right.share()));
+    drop(left.heard(2, &right.share().1));
     tokio::time::advance(SHARE_EXPIRES_AFTER + Duration::from_millis(1)).await;
     assert_eq!(groups(left.expire()), ["g"]);
     assert_eq!(left.members("g"), ["c1"]);
     assert!(left.addresses_of(2).is_some(), "where a silent node was stays known");
-    drop(left.heard(2, &right.share()));
+    drop(left.heard(2, &right.share().1));
     assert_eq!(left.members("g"), ["c1", "c2"], "it is back");
     tokio::time::advance(CLIENT_EXPIRES_AFTER).await;
     drop(left.expire());
@@ -134,4 +136,52 @@ async fn a_producer_is_found_by_its_group_and_a_closed_channel_registers_nobody(
     gone.close(crate::net::CloseReason::PeerClosed);
     beat(&table, &gone, consumer("c9", "g", "*", 1));
     assert!(table.members("g").is_empty());
+}
+
+/// A notice in the middle of its first heartbeats had a client rebalance before all nodes knew it.
+#[tokio::test]
+async fn a_newcomer_is_told_later_and_the_others_at_once() {
+    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    let heard = |channel: &Channel, data| {
+        let heard = table.heartbeat(channel, &Frame::default(), data);
+        assert!(heard.sub_changed);
+        let ids =
+            |notices: Vec<Notice>| -> Vec<u64> { notices.iter().map(|notice| notice.channel.id()).collect() };
+        (ids(heard.notices), ids(heard.later))
+    };
+    assert_eq!(heard(&one, consumer("c1", "g", "*", 1)), (vec![], vec![one.id()]));
+    assert_eq!(heard(&two, consumer("c2", "g", "*", 1)), (vec![one.id()], vec![two.id()]));
+    let (mut now, later) = heard(&one, consumer("c1", "g", "a", 2));
+    now.sort_unstable();
+    assert_eq!((now, later), (vec![one.id(), two.id()], vec![]), "it has been a member before");
+}
+
+#[tokio::test]
+async fn clients_i3_a_table_that_comes_late_does_not_undo_a_newer_one() {
+    let (left, right, channel) = (table(), table(), Channel::unconnected());
+    beat(&right, &channel, consumer("c2", "g", "*", 2));
+    let (old_revision, old) = right.share();
+    drop(right.unregister(channel.id(), "c2", None, Some("g")));
+    let (revision, new) = right.share();
+    assert!(revision > old_revision && revision == right.revision());
+    drop(left.heard(2, &new));
+    drop(left.heard(2, &old));
+    assert!(left.members("g").is_empty());
+    // A new process of that node counts from the beginning.
+    let again = table();
+    beat(&again, &Channel::unconnected(), consumer("c3", "g", "*", 2));
+    drop(left.heard(2, &again.share().1));
+    assert_eq!(left.members("g"), ["c3"]);
+}
+
+#[tokio::test]
+async fn two_processes_with_one_client_id_are_named_once() {
+    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    let named = |channel: &Channel| {
+        table.heartbeat(channel, &Frame::default(), consumer("10.0.0.1@1", "g", "*", 1)).duplicates
+    };
+    assert!(named(&one).is_empty() && named(&two).is_empty());
+    let [duplicate] = &named(&one)[..] else { panic!("two processes were not noticed") };
+    assert_eq!((duplicate.group.as_str(), duplicate.client_id.as_str()), ("g", "10.0.0.1@1"));
+    assert!(named(&two).is_empty() && named(&one).is_empty());
 }

@@ -8,6 +8,7 @@
 //! | 2 | a node's whole table of local clients | JSON, see `clients/share.rs` | empty |
 //! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
 //! | 4 | a forwarded commit of a consumer's offset | its order, then as kind 1 | as kind 1 |
+//! | 5 | "have you applied the entry of this index?" | 8 bytes, little-endian | empty, once it has, or after a second |
 //!
 //! Not here: Raft's own messages; they have their own connections.
 
@@ -20,7 +21,7 @@ use folio_raft::group::Hooks;
 
 use crate::broker::Broker;
 use crate::handlers::clients::tell;
-use crate::{forward, groups};
+use crate::{applied, forward, groups};
 
 /// Kind byte of a forwarded request.
 pub(crate) const FORWARD: u8 = 1;
@@ -30,6 +31,8 @@ pub(crate) const FORWARD_COMMIT: u8 = 4;
 pub(crate) const CLIENTS: u8 = 2;
 /// Kind byte of a request to create a consumer group.
 pub(crate) const ENSURE_GROUP: u8 = 3;
+/// Kind byte of the question whether an entry is applied.
+pub(crate) const APPLIED: u8 = 5;
 
 /// What the group calls on this node. It exists before the broker does: while the group replays its
 /// log at start there is nobody to wake and nothing to serve.
@@ -78,6 +81,7 @@ async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
             Bytes::new()
         }
         Ok(ENSURE_GROUP) => groups::serve_ensure(broker, &request).await,
+        Ok(APPLIED) => applied::serve(broker, request).await,
         _ => {
             tracing::error!(from, "a peer sent a request of an unknown kind: do all nodes run one version?");
             Bytes::new()

@@ -18,6 +18,7 @@ use folio_raft::proposal::ProposeError;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use crate::applied;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
@@ -167,17 +168,37 @@ pub(crate) fn list(broker: &Arc<Broker>, request: Request) {
     }
 }
 
-/// Executes commands one after the other and answers when all are applied, or at the first failure.
+/// Executes commands one after the other and answers when all are applied, or at the first failure. What deletes messages is
+/// answered when no living node gives them out any more (`applied.I1`).
 pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Request) {
     let broker = broker.clone();
+    let deletes = {
+        let metadata = broker.group.metadata();
+        commands.iter().any(|command| deletes_messages(&metadata, command))
+    };
     tokio::spawn(async move {
         for command in commands {
             if let Err(error) = broker.group.execute(command).await {
                 return request.reply.refuse(error);
             }
         }
+        if deletes {
+            applied::everywhere(&broker).await;
+        }
         request.reply.done();
     });
+}
+
+fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
+    let queues = |topic: &Topic| topic.read_queues.max(topic.write_queues);
+    match command {
+        Command::DeleteTopic { .. } => true,
+        Command::DeleteGroup { clean_offsets, .. } => *clean_offsets,
+        Command::PutTopic(topic) => {
+            metadata.topic(&topic.name).is_some_and(|before| queues(before) > queues(topic))
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -202,3 +202,26 @@ async fn a_group_that_was_deleted_with_its_offsets_comes_back_without_its_old_re
     };
     expect(&client.ask(RequestCode::QueryConsumerOffset, &query).await, ResponseCode::QueryNotFound);
 }
+
+/// A follower served what it had applied, up to a heartbeat's time after the deletion was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applied_i1_a_deletion_is_answered_when_no_node_gives_out_what_is_deleted() {
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[0].client_of_group().await;
+    for round in 1..=10 {
+        client.send("orders", "", "old").await;
+        delete(&mut client).await;
+        for node in &nodes {
+            let bounds = node.broker.group.queues().bounds("orders", 0);
+            assert_eq!(bounds, Some((round, round)), "node {}", node.broker.node_id());
+        }
+    }
+    nodes[2].broker.group.shutdown().await;
+    client.send("orders", "", "old").await;
+    delete(&mut client).await;
+    assert_eq!(
+        nodes[1].broker.group.queues().bounds("orders", 0),
+        Some((11, 11)),
+        "a dead node holds nobody up"
+    );
+}

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::dedup::Dedup;
 use crate::group::Hooks;
 use crate::lease_clock::LeaseClock;
+use crate::group::standing::Standing;
 use crate::metadata::Metadata;
 use crate::terms::Terms;
 
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
     pub(crate) rot: Rot,
+    /// Whether this node may stand for election, and why not.
+    pub(crate) standing: Standing,
 }
 
 /// What became of damaged records since the start.

@@ -96,6 +96,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         dedup: opened.dedup,
         segment_bytes: SEGMENT_BYTES,
         calls: AtomicUsize::new(0),
+        standing: Default::default(),
         rot: Default::default(),
     });
     let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);

@@ -11,6 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 
 use super::catch_up;
 use super::founding::{self, Founding, LogSummary, Step};
+use super::standing::Reason;
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
@@ -57,7 +58,7 @@ pub(super) async fn run(
     let is_lowest = others.keys().all(|id| config.node_id < *id);
     let empty = || shared.log.state().last.is_none();
     if config.join && empty() {
-        note_catch_up(&raft, &founding);
+        note_catch_up(&shared, &founding);
     }
     while founding.refuses_votes() && !founding.is_catching_up() {
         let mut answers = Vec::with_capacity(others.len());
@@ -67,13 +68,17 @@ pub(super) async fn run(
             answers.push(asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()));
         }
         match founding::decide(is_lowest, &answers) {
-            Step::Found => match found(&raft, &founding, &connections, &config, &others, &answers).await {
-                Ok(()) => tracing::info!(members = config.nodes.len(), "group founded"),
-                Err(error) => tracing::warn!(%error, "group not founded, trying again"),
-            },
-            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => nothing_lost(&raft, &founding),
+            Step::Found => {
+                match found(&raft, &shared, &founding, &connections, &config, &others, &answers).await {
+                    Ok(()) => tracing::info!(members = config.nodes.len(), "group founded"),
+                    Err(error) => tracing::warn!(%error, "group not founded, trying again"),
+                }
+            }
+            Step::Wait if answers.iter().all(Option::is_some) && !is_lowest => {
+                nothing_lost(&shared, &founding)
+            }
             Step::Wait => {}
-            Step::CatchUp => note_catch_up(&raft, &founding),
+            Step::CatchUp => note_catch_up(&shared, &founding),
         }
         tokio::time::sleep(founding::ASK_INTERVAL).await;
     }
@@ -86,6 +91,7 @@ pub(super) async fn run(
 /// Founds the group, once every member knows that its empty log is no loss (`founding.I3`).
 async fn found(
     raft: &Raft,
+    shared: &Shared,
     founding: &Founding,
     connections: &Connections,
     config: &GroupConfig,
@@ -101,18 +107,13 @@ async fn found(
     // Before the first entry: behind it a marker that a crash left would say that a log was lost.
     founding.nothing_lost()?;
     raft.initialize(config.nodes.clone()).await?;
-    raft.runtime_config().elect(true);
+    shared.standing.set(Reason::CatchingUp, false);
     Ok(())
 }
 
 /// What the founder says before the group is there: the logs of all members were empty when it asked, this one's in its
 /// start number `start`.
-pub(crate) fn all_empty(
-    raft: &Raft,
-    shared: &Shared,
-    founding: &Founding,
-    start: Option<u64>,
-) -> io::Result<()> {
+pub(crate) fn all_empty(shared: &Shared, founding: &Founding, start: Option<u64>) -> io::Result<()> {
     if start != Some(founding.start()) || shared.log.state().last.is_some() {
         return Err(io::Error::other("this node was asked before it was started again, or has a log"));
     }
@@ -120,21 +121,21 @@ pub(crate) fn all_empty(
         return Err(io::Error::other("this node has lost a log"));
     }
     founding.nothing_lost()?;
-    raft.runtime_config().elect(true);
+    shared.standing.set(Reason::CatchingUp, false);
     Ok(())
 }
 
 /// This node's log is empty because nothing was ever written.
-fn nothing_lost(raft: &Raft, founding: &Founding) {
+fn nothing_lost(shared: &Shared, founding: &Founding) {
     match founding.nothing_lost() {
-        Ok(()) => raft.runtime_config().elect(true),
+        Ok(()) => shared.standing.set(Reason::CatchingUp, false),
         Err(error) => tracing::warn!(%error, "cannot note that nothing was lost, trying again"),
     }
 }
 
 /// From now on, through any restart, this node neither votes nor campaigns until it has caught up.
-fn note_catch_up(raft: &Raft, founding: &Founding) {
-    raft.runtime_config().elect(false);
+fn note_catch_up(shared: &Shared, founding: &Founding) {
+    shared.standing.set(Reason::CatchingUp, true);
     match founding.begin_catch_up() {
         Ok(()) => tracing::warn!("this log may lack what was acknowledged: no vote until it has caught up"),
         Err(error) => tracing::error!(%error, "cannot note that this node has to catch up"),

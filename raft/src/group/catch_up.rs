@@ -21,6 +21,7 @@ use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 
 use super::founding::{Founding, LogSummary};
+use super::standing::Reason;
 use crate::codec;
 use crate::config::{Flush, GroupConfig};
 use crate::shared::Shared;
@@ -70,13 +71,13 @@ pub(crate) async fn run(
         if let Some(reached) = reached
             && shared.durably(|done| shared.log.submit(done)).await.is_ok()
         {
-            finish(raft, shared, founding, &reached);
+            finish(shared, founding, &reached);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 
-fn finish(raft: &Raft, shared: &Shared, founding: &Founding, reached: &Target) {
+fn finish(shared: &Shared, founding: &Founding, reached: &Target) {
     let end = reached.end;
     // Where nobody else could be asked, what was cut off is the last copy there is.
     if reached.leader.is_some()
@@ -86,7 +87,7 @@ fn finish(raft: &Raft, shared: &Shared, founding: &Founding, reached: &Target) {
     }
     match founding.caught_up() {
         Ok(()) => {
-            raft.runtime_config().elect(true);
+            shared.standing.set(Reason::CatchingUp, false);
             tracing::info!(?end, "caught up: this node votes again");
         }
         Err(error) => tracing::warn!(%error, "caught up, but the marker cannot be removed"),

@@ -15,6 +15,7 @@ pub(crate) mod recover;
 mod retention;
 pub(crate) mod room;
 mod scrub;
+pub(crate) mod standing;
 mod start;
 mod vigil;
 mod watch;

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 
 use super::founding::Founding;
+use super::standing::{Reason, Standing};
 use super::vigil::Vigil;
 use super::{
     Group, Hooks, Inner, StartError, begin, health, mend, mend_units, recover, retention, room, scrub,
@@ -38,7 +39,7 @@ const CONNECTIONS_ENDED_MAX: usize = 16;
 /// Records that one append carries at most; bytes are limited by the reader.
 const APPEND_RECORDS_MAX: u64 = 64;
 
-fn raft_config(config: &GroupConfig, catching_up: bool) -> Result<Config, StartError> {
+fn raft_config(config: &GroupConfig, may_stand: bool) -> Result<Config, StartError> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     let raft = Config {
         cluster_name: config.group.clone(),
@@ -50,7 +51,7 @@ fn raft_config(config: &GroupConfig, catching_up: bool) -> Result<Config, StartE
         broadcast_submitted_on_append: Some(true),
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 0,
-        enable_elect: !catching_up,
+        enable_elect: may_stand,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         // A member that lost its disk starts over and does not vote until it has caught up (founding.I2).
@@ -125,7 +126,9 @@ impl Group {
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
             rot: Default::default(),
+            standing: Standing::default(),
         });
+        shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
             StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
         let hello = Hello {
@@ -154,21 +157,17 @@ impl Group {
             tokio::spawn(rebuild_window(host.clone(), shared.clone(), upto)),
             tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
         ];
-        let raft_config = Arc::new(raft_config(&config, founding.refuses_votes())?);
+        let raft_config = Arc::new(raft_config(&config, shared.standing.may_stand())?);
         let store = LogStore::new(shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
+        shared.standing.attach(raft.clone());
         let _ = started.set(raft.clone());
 
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
         let (publish, status) = watch::channel(first);
-        let vigil = Vigil {
-            raft: raft.clone(),
-            shared: shared.clone(),
-            founding: founding.clone(),
-            connections: connections.clone(),
-        };
+        let vigil = Vigil { raft: raft.clone(), shared: shared.clone(), connections: connections.clone() };
         tasks.extend([
             tokio::spawn(vigil.run(connections_ended)),
             tokio::spawn(status::follow(raft.clone(), shared.clone(), publish)),

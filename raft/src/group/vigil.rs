@@ -18,7 +18,7 @@ use openraft::raft::TransferLeaderRequest;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::founding::{Founding, LogSummary};
+use super::founding::LogSummary;
 use crate::codec;
 use crate::shared::Shared;
 use crate::transport::network::Connections;
@@ -39,7 +39,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) struct Vigil {
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) founding: Arc<Founding>,
     pub(crate) connections: Connections,
 }
 
@@ -69,7 +68,7 @@ impl Vigil {
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
         let follows = metrics.current_leader == Some(peer) && peer != metrics.id;
-        if !follows || !voters.contains(&metrics.id) || self.founding.refuses_votes() {
+        if !follows || !voters.contains(&metrics.id) || !self.shared.standing.may_lead() {
             return None;
         }
         let mut leader = None;

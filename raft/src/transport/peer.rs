@@ -30,6 +30,7 @@ use super::wire::{
 };
 use crate::codec::{self, WireLogId};
 use crate::group::founding::Founding;
+use crate::group::standing::Reason;
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::SnapshotMetaOf;
@@ -217,7 +218,7 @@ impl Peers {
             ?id,
             "this node has acknowledged an entry that its log lacks: no vote until it has caught up"
         );
-        self.raft()?.runtime_config().elect(false);
+        self.shared.standing.set(Reason::CatchingUp, true);
         self.founding.begin_catch_up()
     }
 
@@ -289,7 +290,7 @@ impl Peers {
             Kind::Record => self.record(&frame.body),
             Kind::AllEmpty => {
                 let start = codec::decode(&frame.body).map_err(io::Error::other)?;
-                let told = crate::group::all_empty(self.raft()?, &self.shared, &self.founding, start);
+                let told = crate::group::all_empty(&self.shared, &self.founding, start);
                 told.map(|()| Bytes::new())
             }
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
@@ -355,9 +356,10 @@ impl Peers {
     async fn transfer(&self, body: &[u8]) -> io::Result<Bytes> {
         use openraft::raft::TransferLeaderError as Refused;
         let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
-        // peer.I2: to lead, a node votes for itself.
-        if self.founding.refuses_votes() {
-            return Err(io::Error::other("this node does not vote: it cannot lead"));
+        // To lead, a node votes for itself.
+        if !self.shared.standing.may_lead() {
+            let why = self.shared.standing.reasons().join("; ");
+            return Err(io::Error::other(format!("this node does not stand for election: {why}")));
         }
         let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
         let answer = match self.raft()?.handle_transfer_leader(request).await.map_err(io::Error::other)? {

@@ -1,0 +1,117 @@
+//! Whether this node may stand for election.
+//!
+//! Several parts of a node know reasons why it should not lead just now. Each one names its reason here and takes it back
+//! later; openraft stands for election only while there is none. This is the one place that tells openraft so.
+//!
+//! A reason concerns standing only. Whether a node grants its vote to another one is decided where the request arrives
+//! (`transport/peer.rs`).
+//!
+//! - `standing.I1`: openraft may elect exactly while no reason is set, whatever the order in which reasons come and go.
+
+use std::sync::OnceLock;
+
+use parking_lot::Mutex;
+
+use crate::types::Raft;
+
+/// Why a node must not stand for election. More than one may hold at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Reason {
+    /// It may lack what it once acknowledged, or has forgotten a vote (`group::catch_up`).
+    CatchingUp = 1 << 0,
+    /// Its log begins later than that of another member.
+    #[allow(dead_code, reason = "set by the part that compares where logs begin")]
+    StartsLater = 1 << 1,
+    /// It was itself stopped for a while, so the leader's silence is not proved.
+    #[allow(dead_code, reason = "set by the part that watches the leader")]
+    LeaderNotSilent = 1 << 2,
+}
+
+impl Reason {
+    const ALL: [Reason; 3] = [Reason::CatchingUp, Reason::StartsLater, Reason::LeaderNotSilent];
+
+    /// The reason as the log and the status say it.
+    fn text(self) -> &'static str {
+        match self {
+            Reason::CatchingUp => "it is catching up",
+            Reason::StartsLater => "its log begins later than that of another member",
+            Reason::LeaderNotSilent => "the leader's silence is not proved",
+        }
+    }
+}
+
+/// The reasons that hold now.
+#[derive(Default)]
+pub(crate) struct Standing {
+    reasons: Mutex<u32>,
+    raft: OnceLock<Raft>,
+}
+
+impl Standing {
+    /// Sets or takes back one reason.
+    pub(crate) fn set(&self, reason: Reason, holds: bool) {
+        let mut reasons = self.reasons.lock();
+        if holds {
+            *reasons |= reason as u32;
+        } else {
+            *reasons &= !(reason as u32);
+        }
+        self.tell(*reasons);
+    }
+
+    /// From now on openraft is told.
+    pub(crate) fn attach(&self, raft: Raft) {
+        let reasons = self.reasons.lock();
+        let _ = self.raft.set(raft);
+        self.tell(*reasons);
+    }
+
+    /// `standing.I1`: called with the lock held, so that openraft hears the last word last.
+    fn tell(&self, reasons: u32) {
+        if let Some(raft) = self.raft.get() {
+            raft.runtime_config().elect(reasons == 0);
+        }
+    }
+
+    /// Whether no reason holds: an election timeout may start an election.
+    pub(crate) fn may_stand(&self) -> bool {
+        *self.reasons.lock() == 0
+    }
+
+    /// Whether this node may lead once the leader hands over or its process is known to be dead: then its silence needs no
+    /// proof.
+    pub(crate) fn may_lead(&self) -> bool {
+        *self.reasons.lock() & !(Reason::LeaderNotSilent as u32) == 0
+    }
+
+    /// The reasons that hold, in words.
+    pub(crate) fn reasons(&self) -> Vec<&'static str> {
+        let reasons = *self.reasons.lock();
+        let held = Reason::ALL.into_iter().filter(|reason| reasons & *reason as u32 != 0);
+        held.map(Reason::text).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standing_i1_one_reason_is_not_taken_back_with_another() {
+        let standing = Standing::default();
+        assert!(standing.may_stand());
+        standing.set(Reason::CatchingUp, true);
+        standing.set(Reason::StartsLater, true);
+        standing.set(Reason::CatchingUp, true);
+        standing.set(Reason::CatchingUp, false);
+        assert!(!standing.may_stand());
+        assert_eq!(standing.reasons(), [Reason::StartsLater.text()]);
+        standing.set(Reason::LeaderNotSilent, true);
+        assert!(!standing.may_lead());
+        standing.set(Reason::StartsLater, false);
+        assert!(standing.may_lead() && !standing.may_stand());
+        standing.set(Reason::LeaderNotSilent, false);
+        assert!(standing.may_stand() && standing.reasons().is_empty());
+    }
+}

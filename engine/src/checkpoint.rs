@@ -36,8 +36,8 @@ use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::log::StampBase;
 use crate::record::EntryId;
 
-/// The largest file: a group with a million consumer offsets has a tenth of it.
-pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+/// The largest file: 32 times what the metadata of a group may grow to, so that no checkpoint ever fails for its size.
+pub const CHECKPOINT_BYTES_MAX: u64 = 4 << 30;
 
 const ENVELOPE: Envelope = Envelope { magic: *b"FoCP", version: 1, what: "a checkpoint" };
 const BODY_BYTES_MIN: usize = 40;
@@ -193,17 +193,41 @@ impl Checkpoints {
         Ok(self.list()?.iter().filter_map(|path| parse_position(path)).collect())
     }
 
-    /// The snapshot at a position; `None` if there is none.
+    /// The snapshot at a position, verified; `None` if there is none.
     pub fn load_snapshot(&self, position: u64) -> Result<Option<Checkpoint>, CheckpointError> {
+        Ok(self.load_snapshot_file(position)?.map(|(checkpoint, _)| checkpoint))
+    }
+
+    /// The same with the bytes of its file.
+    pub fn load_snapshot_file(&self, position: u64) -> Result<Option<(Checkpoint, Bytes)>, CheckpointError> {
         let path = self.snapshot_path(position);
-        let loaded = self.load(&path)?;
-        match &loaded {
-            Some(checkpoint) if checkpoint.base.position != position => {
-                let reason = format!("it holds the state at position {}", checkpoint.base.position);
-                Err(CheckpointError::Damaged { path, reason })
-            }
-            _ => Ok(loaded),
+        let Some(file) = self.read(&path)? else { return Ok(None) };
+        let damaged = |reason: String| CheckpointError::Damaged { path: path.clone(), reason };
+        let checkpoint = Checkpoint::decode(&file).map_err(damaged)?;
+        if checkpoint.base.position != position {
+            return Err(damaged(format!("it holds the state at position {}", checkpoint.base.position)));
         }
+        Ok(Some((checkpoint, file)))
+    }
+
+    /// A part of a snapshot's file as it is on the disk, not verified, and the bytes of the whole file; `None` if there is
+    /// no such file.
+    pub fn read_snapshot_part(
+        &self,
+        position: u64,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<(u64, Bytes)>, CheckpointError> {
+        let path = self.snapshot_path(position);
+        let file = match self.disk.open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed(&path, "open"))?,
+        };
+        let total = file.len().map_err(failed(&path, "read"))?;
+        let mut part = vec![0; (total.saturating_sub(offset) as usize).min(bytes_max)];
+        let read = file.read_at(&mut part, offset).map_err(failed(&path, "read"))?;
+        part.truncate(read);
+        Ok(Some((total, part.into())))
     }
 
     /// The position of the newest snapshot that is not beyond `position`.
@@ -244,18 +268,24 @@ impl Checkpoints {
 
     fn load(&self, path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         let damaged = |reason: String| CheckpointError::Damaged { path: path.into(), reason };
+        self.read(path)?.map(|file| Checkpoint::decode(&file).map_err(damaged)).transpose()
+    }
+
+    /// The bytes of a file, no more than a checkpoint may have.
+    fn read(&self, path: &Path) -> Result<Option<Bytes>, CheckpointError> {
         let file = match self.disk.open(path, OpenMode::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(failed(path, "open"))?,
         };
         let length = file.len().map_err(failed(path, "read"))?;
         if length > CHECKPOINT_BYTES_MAX {
-            return Err(damaged(format!("it has {length} bytes, no checkpoint has")));
+            let reason = format!("it has {length} bytes, no checkpoint has");
+            return Err(CheckpointError::Damaged { path: path.into(), reason });
         }
         let mut bytes = vec![0; length as usize];
         let read = file.read_at(&mut bytes, 0).map_err(failed(path, "read"))?;
         bytes.truncate(read);
-        Checkpoint::decode(&Bytes::from(bytes)).map(Some).map_err(damaged)
+        Ok(Some(bytes.into()))
     }
 }
 
@@ -331,6 +361,19 @@ mod tests {
         assert_eq!(checkpoints.snapshots().unwrap(), [30, 100]);
         assert_eq!(checkpoints.load_snapshot(4).unwrap(), None);
         assert_eq!(checkpoints.load_snapshot(30).unwrap(), Some(sample(30)));
+    }
+
+    #[test]
+    fn a_snapshots_file_is_read_in_parts() {
+        let checkpoints = open(&SimDisk::new()).unwrap();
+        assert_eq!(checkpoints.read_snapshot_part(4, 0, 10).unwrap(), None);
+        checkpoints.save_snapshot(&sample(4)).unwrap();
+        let whole = sample(4).encode();
+        let total = whole.len() as u64;
+        let part = |offset| checkpoints.read_snapshot_part(4, offset, 10).unwrap().unwrap();
+        assert_eq!(part(0), (total, whole[..10].to_vec().into()));
+        assert_eq!(part(total - 3), (total, whole[whole.len() - 3..].to_vec().into()));
+        assert_eq!(part(total + 3), (total, Bytes::new()));
     }
 
     #[test]

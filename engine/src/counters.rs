@@ -118,6 +118,14 @@ impl QueueCounters {
         }
     }
 
+    /// Sets all queues of a topic at once, by queue ascending. Those at 0 are left out (`counters.I1`).
+    pub(crate) fn set_topic(&mut self, topic: &Arc<str>, queues: impl Iterator<Item = (u32, u64)>) {
+        let queues: Queues = queues.filter(|(_, next)| *next > 0).collect();
+        if !queues.is_empty() {
+            self.topics.insert(Topic(topic.clone()), queues);
+        }
+    }
+
     /// Counts `messages` more in a queue and returns the offset of the first of them.
     pub fn advance(&mut self, topic: &str, queue: u32, messages: u64) -> u64 {
         if let Some(queues) = self.topics.get_mut(topic.as_bytes())

@@ -18,10 +18,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{LogId, Membership, NodeAddress, Vote, entry_id, log_id};
+use folio_engine::checkpoint::CHECKPOINT_BYTES_MAX;
 use folio_engine::record::EntryId;
 
-/// Most bytes that one decode may allocate: far above any snapshot of metadata, far below memory.
-pub(crate) const DECODED_BYTES_MAX: u64 = 256 << 20;
+/// Most bytes that one value takes: those of the largest checkpoint. A decode allocates no more than the slice it reads.
+pub(crate) const DECODED_BYTES_MAX: u64 = CHECKPOINT_BYTES_MAX;
 
 fn envelope(version: u8) -> [u8; 4] {
     [b'F', b'Q', version, 0]
@@ -72,6 +73,12 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
 pub(crate) fn decode_as<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, CodecError> {
     let body = bytes.strip_prefix(&envelope(version)).ok_or(CodecError::Envelope)?;
     options().deserialize(body).map_err(|error| CodecError::Body(error.to_string()))
+}
+
+/// Bytes of an encoded value, without the envelope.
+pub(crate) fn encoded_bytes<T: Serialize + ?Sized>(value: &T) -> u64 {
+    // Nothing is written, so nothing can fail but the limit.
+    options().with_no_limit().serialized_size(value).unwrap_or(u64::MAX)
 }
 
 /// A vote as it is stored and sent.

@@ -4,12 +4,13 @@
 //! server above it speaks RocketMQ's protocols; neither knows openraft.
 //!
 //! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
-//! `state_machine` (what a committed record does), `proposer` (many messages, one record), `dedup` (a retry
+//! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
 //! stores nothing twice), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
 pub mod codec;
 pub mod command;
 pub mod config;
+mod cow_map;
 mod dedup;
 #[cfg(fuzzing)]
 pub mod fuzz;
@@ -23,6 +24,7 @@ pub mod min_offsets;
 pub mod proposal;
 mod proposer;
 mod shared;
+mod snapshots;
 mod state_machine;
 pub mod status;
 mod terms;

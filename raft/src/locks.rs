@@ -11,16 +11,20 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::command::QueueRef;
+use crate::cow_map::CowMap;
 
 /// A lock on one queue, held by one client of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lock {
-    client: String,
+    pub(crate) client: String,
     expires_ms: u64,
 }
 
 /// Group -> queue -> lock.
-pub(crate) type ByGroup = BTreeMap<String, BTreeMap<QueueRef, Lock>>;
+pub(crate) type ByGroup = CowMap<String, OfGroup>;
+
+/// Queue -> lock.
+pub(crate) type OfGroup = BTreeMap<QueueRef, Lock>;
 
 /// All locks, and the latest reading of the lease clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +59,23 @@ impl Locks {
         let now_ms = wish.now_ms.max(self.clock_ms).max(1);
         if self.clock_ms == 0 {
             // Wall clocks say nothing here: what an earlier build gave is held for one more time to live.
-            let earlier = self.groups.values_mut().flat_map(BTreeMap::values_mut);
-            earlier.for_each(|lock| lock.expires_ms = now_ms.saturating_add(wish.ttl_ms));
+            self.expire_all(now_ms.saturating_add(wish.ttl_ms));
         }
         self.clock_ms = now_ms;
         self.take_at(Wish { now_ms, ..wish })
+    }
+
+    fn expire_all(&mut self, expires_ms: u64) {
+        let groups: Vec<String> = self.groups.iter().map(|(group, _)| group.clone()).collect();
+        for group in groups {
+            let locks = self.groups.get_or_default(group);
+            locks.values_mut().for_each(|lock| lock.expires_ms = expires_ms);
+        }
+    }
+
+    /// The locks of a group, alive or not.
+    pub(crate) fn of(&self, group: &str) -> Option<&OfGroup> {
+        self.groups.get(group)
     }
 
     /// The same as an earlier build did it, by its leader's wall clock.
@@ -69,7 +85,7 @@ impl Locks {
 
     fn take_at(&mut self, wish: Wish) -> Vec<QueueRef> {
         let Wish { group, client, queues, now_ms, ttl_ms } = wish;
-        let locks = self.groups.entry(group).or_default();
+        let locks = self.groups.get_or_default(group);
         let mut held = Vec::with_capacity(queues.len());
         for queue in queues {
             let free =

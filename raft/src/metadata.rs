@@ -3,23 +3,27 @@
 //! Built by applying committed commands only, on every replica in the same order. It reads no clock and
 //! draws no random number. Not here: the messages (the log) and the consume queues (the engine).
 
+pub mod size;
+
 use std::collections::BTreeMap;
 
 use folio_protocol::names;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, ConsumerGroup, OffsetCommit, Outcome, Topic};
+use crate::cow_map::CowMap;
 use crate::locks::{ByGroup, Locks, Wish};
 use crate::min_offsets::{MinOffsets, NextOffsets, NoMessages};
 
 /// Group -> topic -> queue -> next offset to consume.
-type Offsets = BTreeMap<String, BTreeMap<String, BTreeMap<u32, u64>>>;
+type Offsets = CowMap<String, CowMap<String, BTreeMap<u32, u64>>>;
 
-/// Topics, groups, offsets and locks as of the last applied record, and what is deleted.
+/// Topics, groups, offsets and locks as of the last applied record, and what is deleted. A copy costs
+/// little.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    topics: BTreeMap<String, Topic>,
-    groups: BTreeMap<String, ConsumerGroup>,
+    topics: CowMap<String, Topic>,
+    groups: CowMap<String, ConsumerGroup>,
     offsets: Offsets,
     locks: Locks,
     min_offsets: MinOffsets,
@@ -28,8 +32,8 @@ pub struct Metadata {
 /// The same as earlier builds wrote it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct MetadataV1 {
-    topics: BTreeMap<String, Topic>,
-    groups: BTreeMap<String, ConsumerGroup>,
+    topics: CowMap<String, Topic>,
+    groups: CowMap<String, ConsumerGroup>,
     offsets: Offsets,
     locks: ByGroup,
 }
@@ -38,7 +42,7 @@ pub(crate) struct MetadataV1 {
 impl MetadataV1 {
     /// One topic and nothing else.
     pub(crate) fn with_topic(topic: Topic) -> MetadataV1 {
-        MetadataV1 { topics: [(topic.name.clone(), topic)].into(), ..MetadataV1::default() }
+        MetadataV1 { topics: CowMap::from_iter([(topic.name.clone(), topic)]), ..MetadataV1::default() }
     }
 }
 
@@ -177,8 +181,8 @@ impl Metadata {
     }
 
     fn commit_offset(&mut self, commit: OffsetCommit) {
-        let topics = self.offsets.entry(commit.group).or_default();
-        topics.entry(commit.topic).or_default().insert(commit.queue, commit.offset);
+        let topics = self.offsets.get_or_default(commit.group);
+        topics.get_or_default(commit.topic).insert(commit.queue, commit.offset);
     }
 
     /// Whether any client of the group holds a lock that is alive at this reading of the lease clock
@@ -197,14 +201,12 @@ fn removed<T>(found: Option<T>) -> Outcome {
     if found.is_some() { Outcome::Done } else { Outcome::NotFound }
 }
 
-fn insert_new<T>(map: &mut BTreeMap<String, T>, name: String, value: T) -> Outcome {
-    match map.entry(name) {
-        std::collections::btree_map::Entry::Occupied(_) => Outcome::Exists,
-        std::collections::btree_map::Entry::Vacant(slot) => {
-            slot.insert(value);
-            Outcome::Done
-        }
+fn insert_new<T: Clone>(map: &mut CowMap<String, T>, name: String, value: T) -> Outcome {
+    if map.contains_key(&name) {
+        return Outcome::Exists;
     }
+    map.insert(name, value);
+    Outcome::Done
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use folio_engine::counters::QueueCounters;
 use folio_engine::queues::ConsumeQueues;
 use serde::{Deserialize, Serialize};
 
+use crate::cow_map::CowMap;
+
 /// The next offsets of a topic's queues, as of the last applied record.
 pub trait NextOffsets {
     /// Every queue of the topic that ever had a message, with its next offset.
@@ -42,7 +44,7 @@ impl NextOffsets for NoMessages {
 
 /// Topic -> queue -> the first offset that is not deleted. As many as there are queues that lost their messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MinOffsets(BTreeMap<String, BTreeMap<u32, u64>>);
+pub struct MinOffsets(CowMap<String, BTreeMap<u32, u64>>);
 
 impl MinOffsets {
     /// The first offset of a queue that is not deleted; 0 if none is.
@@ -58,11 +60,7 @@ impl MinOffsets {
     /// Deletes all that these queues hold below `next` (`min_offsets.I2`).
     pub(crate) fn raise(&mut self, topic: &str, queues: impl Iterator<Item = (u32, u64)>) {
         for (queue, next) in queues {
-            let topics = match self.0.get_mut(topic) {
-                Some(known) => known,
-                None => self.0.entry(topic.to_owned()).or_default(),
-            };
-            let min = topics.entry(queue).or_default();
+            let min = self.0.get_or_default(topic.to_owned()).entry(queue).or_default();
             *min = next.max(*min);
         }
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use folio_protocol::message::NewMessage;
 use smallvec::SmallVec;
 
+use crate::metadata::size::METADATA_BYTES_MAX;
+
 /// Messages that are stored together: all in one log record, or none.
 pub struct Proposal {
     /// At least one message. The store timestamp is put by the proposer.
@@ -58,6 +60,12 @@ pub enum ProposeError {
         /// Bytes a record may hold.
         limit: usize,
     },
+    /// Refused before it was proposed: topics, groups, offsets and locks together may not grow any more.
+    #[error(
+        "topics, groups, offsets and locks take {METADATA_BYTES_MAX} bytes, which is as much as they may: delete topics or \
+         groups that nobody uses"
+    )]
+    MetadataFull,
     /// Refused: no log could hold it; the reason.
     #[error("{0}")]
     Refused(String),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
@@ -20,6 +20,8 @@ use crate::group::Hooks;
 use crate::lease_clock::LeaseClock;
 use crate::group::standing::Standing;
 use crate::metadata::Metadata;
+use crate::snapshots::Damages;
+use crate::state_machine::Wanted;
 use crate::terms::Terms;
 
 /// How far the log is durable on this node, by index.
@@ -54,13 +56,17 @@ pub(crate) struct Shared {
     pub(crate) queues: ConsumeQueues,
     pub(crate) metadata: RwLock<Metadata>,
     pub(crate) lease_clock: LeaseClock,
+    /// Bytes of the metadata when they are encoded, about (`metadata.I1`).
+    pub(crate) metadata_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) durable: watch::Sender<Durable>,
     pub(crate) hooks: Arc<dyn Hooks>,
     /// Snapshots that were received and saved, waiting for openraft to purge the log up to one of them.
     pub(crate) pending_reset: Mutex<BTreeMap<EntryId, StampBase>>,
-    /// The segment boundary that the next snapshot is to be taken at.
-    pub(crate) retain_from: Mutex<Option<u64>>,
+    /// The snapshot that retention has read, for openraft's next one.
+    pub(crate) wanted_snapshot: Mutex<Option<Wanted>>,
+    /// Snapshots that are not whole.
+    pub(crate) snapshots: Damages,
     pub(crate) applied_index: AtomicU64,
     pub(crate) applied_position: AtomicU64,
     /// Term of the last entry applied.

@@ -7,6 +7,7 @@
 //! segment's first record, so that the segments before it can be dropped (a snapshot: the state *as of* the
 //! first retained record, which is all a new replica needs besides the retained log itself).
 
+mod captured;
 mod commands;
 
 use std::io;
@@ -15,14 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_engine::checkpoint::Checkpoint;
 use folio_engine::log::StampBase;
+use folio_engine::planted;
 use folio_engine::queues::Arrival;
 use folio_engine::record::{EntryId, Record, RecordKind};
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -32,12 +33,15 @@ use crate::dedup::{Dedup, Start};
 use crate::host::Host;
 use crate::metadata::{Metadata, MetadataV1};
 use crate::shared::Shared;
+use crate::snapshots;
 use crate::terms::Terms;
 use crate::types::{
     Applied, Content, LogEntry, LogId, NodeAddress, StoredMembership, TypeConfig, entry_id, log_id,
 };
 
-pub(crate) type SnapshotOf = Snapshot<crate::types::CommittedLeaderId, u64, NodeAddress, Checkpoint>;
+pub(crate) use captured::{Captured, Received, SnapshotBuilder, SnapshotContent, Wanted, save_checkpoint};
+
+pub(crate) type SnapshotOf = Snapshot<crate::types::CommittedLeaderId, u64, NodeAddress, SnapshotContent>;
 pub(crate) type SnapshotMetaOf = SnapshotMeta<crate::types::CommittedLeaderId, u64, NodeAddress>;
 
 /// Applied log bytes after which a checkpoint is due.
@@ -251,18 +255,21 @@ impl StateMachine {
     }
 
     /// The state after everything applied so far, for any node.
-    fn capture(&self) -> io::Result<Checkpoint> {
+    pub(crate) fn capture(&self) -> Captured {
         self.capture_with(None)
     }
 
     /// The same with what this node alone may use.
-    fn capture_here(&self) -> io::Result<Checkpoint> {
-        let mut terms = self.shared.terms.lock();
-        terms.forget_before(self.shared.log.state().first_index);
-        self.capture_with(Some(&terms))
+    pub(crate) fn capture_here(&self) -> Captured {
+        let terms = {
+            let mut terms = self.shared.terms.lock();
+            terms.forget_before(self.shared.log.state().first_index);
+            terms.clone()
+        };
+        self.capture_with(Some(terms))
     }
 
-    fn capture_with(&self, terms: Option<&Terms>) -> io::Result<Checkpoint> {
+    fn capture_with(&self, terms: Option<Terms>) -> Captured {
         let base = StampBase {
             id: self.applied.as_ref().map(entry_id),
             position: self.position,
@@ -270,23 +277,25 @@ impl StateMachine {
             counters: self.shared.queues.counters(),
         };
         let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest);
-        let state = State::encode(&self.membership, &self.shared.metadata.read(), dedup_from, terms);
-        Ok(Checkpoint { base, state: state.map_err(io::Error::other)? })
+        let metadata = self.shared.metadata.read().clone();
+        let metadata_bytes = self.shared.metadata_bytes.load(Ordering::Relaxed);
+        let state = State { membership: self.membership.clone(), metadata, dedup_from, terms };
+        Captured { base, state, metadata_bytes }
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
     fn save_boundary(&self, first: &Record) {
         let position = first.position();
-        let mut snapshot = match self.capture() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return tracing::warn!(position, %error, "no snapshot at a segment's start"),
-        };
-        snapshot.base.position = position;
+        let mut captured = self.capture();
+        captured.base.position = position;
         let shared = self.shared.clone();
         self.host.system.block(Box::new(move || {
-            if let Err(error) = shared.checkpoints.save_snapshot(&snapshot) {
-                // Not fatal: the segments before this one are kept until a later boundary can be saved.
-                tracing::warn!(position = snapshot.base.position, %error, "snapshot at a segment's start not saved");
+            let saved = captured
+                .encode()
+                .and_then(|snapshot| shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other));
+            if let Err(error) = saved {
+                // Not fatal: the scrub makes it again.
+                tracing::warn!(position, %error, "snapshot at a segment's start not saved");
             }
         }));
     }
@@ -304,28 +313,10 @@ impl StateMachine {
             }));
         }
     }
-
-    /// Saves a checkpoint of everything applied so far; used at a clean stop.
-    pub(crate) fn checkpoint_now(&self) {
-        save_checkpoint(&self.shared, self.capture_here());
-    }
-}
-
-/// The queues are durable before the checkpoint that counts on them is.
-fn save_checkpoint(shared: &Shared, captured: io::Result<Checkpoint>) {
-    let save = || {
-        let checkpoint = captured?;
-        shared.queues.sync().map_err(io::Error::other)?;
-        shared.checkpoints.save(&checkpoint).map_err(io::Error::other)
-    };
-    if let Err(error) = save() {
-        // Derived data: a restart replays more of the log instead.
-        tracing::warn!(%error, "checkpoint not saved");
-    }
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Checkpoint;
+    type SnapshotData = SnapshotContent;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -351,27 +342,37 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    /// None without a wish of retention: a state as of now would be one that lacks retained messages.
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        let wanted = self.shared.wanted_snapshot.lock().take()?;
+        Some(SnapshotBuilder { wanted: Some(wanted) })
+    }
+
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { shared: self.shared.clone(), now: Some(self.capture()) }
+        SnapshotBuilder { wanted: self.shared.wanted_snapshot.lock().take() }
     }
 
     /// The snapshot was saved and the log is being reset to it (see `transport::peer`).
-    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: Checkpoint) -> io::Result<()> {
-        let state = State::decode(&snapshot.state).map_err(io::Error::other)?;
-        // Kept where the next builder or sender looks for it, before anything changes. One that was received is there: on a
-        // full disk it could not be written once more.
-        if self.shared.checkpoints.load_snapshot(snapshot.base.position).ok().flatten().as_ref()
-            != Some(&snapshot)
-        {
-            self.shared.checkpoints.save_snapshot(&snapshot).map_err(io::Error::other)?;
-        }
-        self.shared.queues.reset(&snapshot.base.counters).map_err(io::Error::other)?;
-        self.shared.lease_clock.note(state.metadata.lease_clock_ms());
-        *self.shared.metadata.write() = state.metadata;
+    async fn install_snapshot(&mut self, meta: &SnapshotMetaOf, snapshot: SnapshotContent) -> io::Result<()> {
+        let shared = self.shared.clone();
+        // Files are made and removed, and a large state is decoded: not on this thread.
+        let installing = self.host.blocking(move || {
+            let received = match snapshot {
+                SnapshotContent::Received(received) => *received,
+                SnapshotContent::Stored(position) => Received::stored(&shared, position)?,
+            };
+            shared.queues.reset(&received.base.counters).map_err(io::Error::other)?;
+            let metadata_bytes = received.metadata.encoded_bytes() as i64;
+            Ok::<_, io::Error>((received, metadata_bytes))
+        });
+        let (Received { base, metadata }, metadata_bytes) = installing.await??;
+        self.shared.lease_clock.note(metadata.lease_clock_ms());
+        *self.shared.metadata.write() = metadata;
+        self.shared.metadata_bytes.store(metadata_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;
-        self.position = snapshot.base.position;
-        self.prev_crc = snapshot.base.prev_crc;
+        self.position = base.position;
+        self.prev_crc = base.prev_crc;
         self.checkpointed = (self.position, Instant::now());
         self.shared.dedup.iter().for_each(Dedup::reset);
         *self.shared.terms.lock() = Terms::after(self.applied.as_ref().map(entry_id));
@@ -385,72 +386,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok(())
     }
 
+    /// The one of the log's first record, always (`snapshots.I1`). It is not read here, where records are applied: if it
+    /// turns out to be damaged, whoever sends it waits and asks again.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        let log = self.shared.log.state();
-        let positions = self.shared.checkpoints.snapshots().map_err(io::Error::other)?;
-        let mut later: Vec<u64> = Vec::new();
-        for position in positions.into_iter().rev() {
-            match load_snapshot(&self.shared, position) {
-                // The one that continues into the retained log: snapshots of later segment starts wait for retention.
-                Ok(snapshot) if snapshot.base.id == log.purged => return snapshot_of(snapshot).map(Some),
-                Ok(snapshot) if snapshot.base.id > log.purged => later.push(position),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(position, %error, "snapshot not readable, trying another one"),
-            }
+        if planted::is("later-start-leads") {
+            return captured::later_start(&self.shared, || self.capture());
         }
-        if log.purged.is_none() {
-            // Nobody needs one, and a later one would have openraft drop what is before it.
-            let begin = later.pop().filter(|position| *position <= log.start_position);
-            return begin.map(|position| snapshot_of(load_snapshot(&self.shared, position)?)).transpose();
-        }
-        // With none, a leader could not serve a replica that needs one, and would stop. Any later state will do: the next
-        // one, so that little of the log is left out; or the state right now.
-        tracing::warn!(
-            position = log.start_position,
-            "no readable snapshot of the log's start: a later one is used"
-        );
-        match later.pop() {
-            Some(position) => snapshot_of(load_snapshot(&self.shared, position)?).map(Some),
-            None => snapshot_of(self.capture()?).map(Some),
-        }
-    }
-}
-
-/// A snapshot as openraft hands it around.
-pub(crate) fn snapshot_of(checkpoint: Checkpoint) -> io::Result<SnapshotOf> {
-    let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
-    let meta =
-        SnapshotMetaOf { last_log_id: checkpoint.base.id.map(log_id), last_membership: state.membership };
-    Ok(Snapshot { meta, snapshot: checkpoint })
-}
-
-/// The saved snapshot of a segment's start.
-pub(crate) fn load_snapshot(shared: &Shared, position: u64) -> io::Result<Checkpoint> {
-    let found = shared.checkpoints.load_snapshot(position).map_err(io::Error::other)?;
-    found
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no snapshot of position {position}")))
-}
-
-/// Builds the snapshot that retention asked for; without such a wish, the state as applied now.
-pub(crate) struct SnapshotBuilder {
-    shared: Arc<Shared>,
-    now: Option<io::Result<Checkpoint>>,
-}
-
-impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = Checkpoint;
-
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
-        let wanted = self.shared.retain_from.lock().take();
-        let checkpoint = match wanted {
-            Some(position) => load_snapshot(&self.shared, position)?,
-            None => {
-                let now = self.now.take().ok_or_else(|| io::Error::other("a snapshot is built once"))??;
-                self.shared.checkpoints.save_snapshot(&now).map_err(io::Error::other)?;
-                now
-            }
-        };
-        snapshot_of(checkpoint)
+        // While the log has its first record nobody needs one.
+        let Some((position, id)) = snapshots::begin(&self.shared.log) else { return Ok(None) };
+        // The members are read with the rest.
+        let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: self.membership.clone() };
+        Ok(Some(Snapshot { meta, snapshot: SnapshotContent::Stored(position) }))
     }
 }
 

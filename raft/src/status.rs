@@ -71,6 +71,13 @@ pub struct Status {
     pub damaged_units: u64,
     /// Damaged units of consume queues that were mended from the log since the start.
     pub mended_units: u64,
+    /// Snapshots found damaged or gone on this node's disk and not repaired yet. While the one of the log's start is among
+    /// them, no new replica can start from this node.
+    pub damaged_snapshots: u64,
+    /// Snapshots that were fetched from a peer or made again since the start.
+    pub repaired_snapshots: u64,
+    /// Position at which the log begins on this node: what is before it was dropped by retention.
+    pub start_position: u64,
     /// Repeated sends that this node answered with the first one's place since it started.
     pub repeats: u64,
 }

@@ -119,7 +119,7 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
     match error {
         ProposeError::Busy => ResponseCode::SystemBusy,
         ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
-        ProposeError::Unknown(_) => ResponseCode::SystemError,
+        ProposeError::Unknown(_) | ProposeError::MetadataFull => ResponseCode::SystemError,
         ProposeError::NotLeader { .. } | ProposeError::DiskFull | ProposeError::Stopped(_) => {
             ResponseCode::ServiceNotAvailable
         }

@@ -374,6 +374,9 @@ mod tests {
             mended: 0,
             damaged_units: 0,
             mended_units: 0,
+            damaged_snapshots: 0,
+            repaired_snapshots: 0,
+            start_position: 0,
             repeats: 0,
         }
     }

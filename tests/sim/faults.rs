@@ -8,7 +8,7 @@ use folio_engine::disk::sim::{Fault as DiskFault, SeededChoice};
 
 use crate::net::Delay;
 use crate::node::Death;
-use crate::rot::Rot;
+use crate::rot::{Rot, Snapshots};
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, Hash)]
@@ -45,6 +45,11 @@ pub(crate) enum Fault {
     Rot {
         node: u64,
         what: Rot,
+    },
+    /// All snapshots of these nodes rot or are deleted.
+    Snapshots {
+        nodes: Vec<u64>,
+        what: Snapshots,
     },
     /// All machines lose power at once.
     PowerCutOfAll {
@@ -178,7 +183,8 @@ impl Faults {
             76..82 => Fault::Stop { node, ms },
             82..88 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
             88..91 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
-            91..98 => Fault::Rot { node, what: self.rot() },
+            91..96 => Fault::Rot { node, what: self.rot() },
+            96..98 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
             _ => Fault::LoseDisk { node, down_ms: ms },
         }
     }
@@ -193,8 +199,20 @@ impl Faults {
     }
 
     fn rot(&mut self) -> Rot {
-        [Rot::Record, Rot::Record, Rot::Unit, Rot::Vote, Rot::Mark, Rot::Checkpoint]
-            [self.random.below(6) as usize]
+        let kinds =
+            [Rot::Record, Rot::Record, Rot::Unit, Rot::Vote, Rot::Mark, Rot::Checkpoint, Rot::Snapshot];
+        kinds[self.random.below(kinds.len() as u64) as usize]
+    }
+
+    /// Any nodes, at times all.
+    fn some(&mut self) -> Vec<u64> {
+        let all = self.random.below(3) == 0;
+        (1..=self.nodes).filter(|_| all || self.random.below(2) == 0).collect()
+    }
+
+    /// Of all snapshots of a node.
+    fn snapshots(&mut self) -> Snapshots {
+        [Snapshots::Rotten, Snapshots::Deleted][self.random.below(2) as usize]
     }
 
     /// A cut around one node, in one direction or both, between two halves, or any links at all.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use folio_engine::disk::Disk;
 use folio_engine::disk::sim::{SeededChoice, SimDisk};
 
 /// Bytes that are zeroed together.
@@ -22,6 +23,8 @@ pub(crate) enum Rot {
     Mark,
     /// The checkpoint, a snapshot, or the tails of consume queues.
     Checkpoint,
+    /// One snapshot.
+    Snapshot,
 }
 
 impl Rot {
@@ -31,6 +34,7 @@ impl Rot {
             Rot::Unit => path.starts_with("/data/consumequeue"),
             Rot::Vote => path == Path::new("/data/vote"),
             Rot::Mark => path == Path::new("/data/durable"),
+            Rot::Snapshot => path.starts_with("/data/snapshots"),
             Rot::Checkpoint => {
                 path == Path::new("/data/checkpoint")
                     || path == Path::new("/data/consumequeue.tails")
@@ -54,7 +58,7 @@ impl Rot {
         let used = content.iter().rposition(|byte| *byte != 0)? as u64 + 1;
         let at = match self {
             Rot::Vote | Rot::Mark => random.below(2) * PAGE_BYTES + random.below(SLOT_USED),
-            Rot::Record | Rot::Unit | Rot::Checkpoint => random.below(used),
+            Rot::Record | Rot::Unit | Rot::Checkpoint | Rot::Snapshot => random.below(used),
         };
         let one_bit = random.below(2) == 0;
         let bit = random.below(8) as u32;
@@ -64,6 +68,35 @@ impl Rot {
             zero(disk, path, content, at - at % PAGE_BYTES)?;
         }
         Some(format!("{} at {at}, {}", path.display(), if one_bit { "a bit" } else { "a page" }))
+    }
+}
+
+/// What becomes of all snapshots of a node at once: they are derived, so no node's are more than it may lose.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+pub(crate) enum Snapshots {
+    /// A bit of each flips.
+    Rotten,
+    /// They are deleted.
+    Deleted,
+}
+
+impl Snapshots {
+    /// How many there were.
+    pub(crate) fn strike(self, disk: &SimDisk) -> usize {
+        let files: Vec<(PathBuf, Vec<u8>)> = disk
+            .dump()
+            .into_iter()
+            .filter_map(|(path, content)| Some((path, content?)))
+            .filter(|(path, content)| Rot::Snapshot.is_of(path) && !content.is_empty())
+            .collect();
+        for (path, content) in &files {
+            let struck = match self {
+                Snapshots::Rotten => disk.flip_bit(path, content.len() as u64 / 2, 3),
+                Snapshots::Deleted => disk.remove(path),
+            };
+            drop(struck);
+        }
+        files.len()
     }
 }
 

@@ -7,7 +7,7 @@ use folio_raft::status::{Role, Status};
 use crate::faults::Fault;
 use crate::net::Delay;
 use crate::node::Death;
-use crate::rot::Rot;
+use crate::rot::{Rot, Snapshots};
 use crate::world::{Due, World};
 
 impl World {
@@ -39,6 +39,7 @@ impl World {
                 if !self.begin_change(leaves) {
                     return;
                 }
+                self.strike_snapshots_at_times();
                 "members"
             }
             Fault::Rot { node, what } => {
@@ -46,6 +47,10 @@ impl World {
                     return;
                 }
                 "rot"
+            }
+            Fault::Snapshots { nodes, what } => {
+                self.strike_snapshots(&nodes, what);
+                "snapshots"
             }
             Fault::PowerCutOfAll { down_ms } => {
                 for id in 1..=self.setup.nodes + 1 {
@@ -96,6 +101,7 @@ impl World {
                 if !self.lose_disk(node) {
                     return;
                 }
+                self.strike_snapshots_at_times();
                 self.later(down_ms, Due::Boot(node));
                 "lose disk"
             }
@@ -157,9 +163,28 @@ impl World {
         true
     }
 
+    fn strike_snapshots(&self, nodes: &[u64], what: Snapshots) {
+        for node in nodes {
+            let struck = what.strike(&self.nodes[node].machine.disk);
+            self.trace.event(format!("node {node}: {struck} snapshots {what:?}"));
+        }
+    }
+
+    /// An empty node is about to need one: now and then no node has a whole one.
+    fn strike_snapshots_at_times(&mut self) {
+        let what = match self.random.below(4) {
+            0 => Snapshots::Rotten,
+            1 => Snapshots::Deleted,
+            _ => return,
+        };
+        let nodes: Vec<u64> = self.nodes.keys().copied().collect();
+        self.strike_snapshots(&nodes, what);
+    }
+
     fn rot(&mut self, node: u64, what: Rot) -> bool {
         let founded = self.checks.committed.last() > 0;
-        if !founded || !self.may_lose(node) {
+        // A snapshot is derived: whoever loses one has lost nothing.
+        if !founded || what != Rot::Snapshot && !self.may_lose(node) {
             return false;
         }
         if what == Rot::Vote {
@@ -170,7 +195,9 @@ impl World {
         let disk = &self.nodes[&node].machine.disk;
         let Some(struck) = what.strike(disk, &mut self.random) else { return false };
         self.trace.event(format!("node {node}: rot in {struck}"));
-        self.strained.insert(node);
+        if what != Rot::Snapshot {
+            self.strained.insert(node);
+        }
         true
     }
 }

@@ -101,6 +101,7 @@ impl World {
         let lockers = Lockers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
+        checks.retained.bytes = setup.retain;
         let (seen, agenda, failed_since, said, counts) = Default::default();
         let mut world = World {
             nodes: BTreeMap::new(),

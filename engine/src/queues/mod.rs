@@ -237,8 +237,8 @@ impl ConsumeQueues {
     pub fn counters(&self) -> QueueCounters {
         let _applier = self.inner.applier.lock();
         let mut counters = QueueCounters::new();
-        for queue in self.inner.topics.read().values().flatten() {
-            counters.set(&queue.topic, queue.number, queue.bounds().1);
+        for (topic, queues) in self.inner.topics.read().iter() {
+            counters.set_topic(topic, queues.iter().map(|queue| (queue.number, queue.bounds().1)));
         }
         counters
     }

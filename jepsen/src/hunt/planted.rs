@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 9] = [
+const DEFECTS: [Defect; 10] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -71,6 +71,13 @@ const DEFECTS: [Defect; 9] = [
         workload: "log,linearizable",
         nemeses: &["partition-isolate", "pause"],
         visible: true,
+    },
+    Defect {
+        name: "later-start-leads",
+        promise: "send a new replica every retained message",
+        workload: "log,group",
+        nemeses: &["membership"],
+        visible: false,
     },
     Defect {
         name: "retry-stores-again",

@@ -79,7 +79,7 @@ fn committed(raft: &OnceLock<Raft>, shared: &Shared) -> u64 {
 }
 
 /// Ids and addresses of the other members; before openraft runs, those of the group's birth.
-fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, String)> {
+pub(crate) fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, String)> {
     let mut members: Vec<(u64, String)> = match raft.get() {
         Some(raft) => {
             let metrics = raft.metrics().borrow_watched().clone();

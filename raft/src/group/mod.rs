@@ -8,7 +8,7 @@ mod catch_up;
 pub(crate) mod founding;
 mod health;
 mod members;
-mod mend;
+pub(crate) mod mend;
 mod mend_units;
 mod reads;
 pub(crate) mod recover;
@@ -42,9 +42,11 @@ use crate::command::{Command, Outcome, QueueRef};
 use crate::config::Flush;
 use crate::host::Host;
 use crate::metadata::Metadata;
+use crate::metadata::size::METADATA_BYTES_MAX;
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, rejected};
 use crate::shared::Shared;
+use crate::state_machine::save_checkpoint;
 use crate::status::{Role, Status};
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
@@ -161,6 +163,10 @@ impl Group {
         if !self.0.shared.log.has_room(1) {
             return Err(ProposeError::DiskFull);
         }
+        // The offsets of many clients go together: each one was checked when it came.
+        if !matches!(command, Command::CommitOffsets(_)) {
+            self.check_growth(&command)?;
+        }
         let draft = Draft::with_payload(RecordKind::Command, &codec::encode(&command));
         let limit = self.0.shared.log.record_bytes_max();
         if draft.len() > limit {
@@ -204,6 +210,21 @@ impl Group {
             return self.0.host.now_ms().unsigned_abs();
         }
         self.0.shared.lease_clock.now_ms()
+    }
+
+    /// Refuses a command that would make the metadata larger than they may get (`metadata.I1`).
+    pub fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
+        let bytes = self.0.shared.metadata_bytes.load(Ordering::Relaxed);
+        let limit = METADATA_BYTES_MAX as i64;
+        // No command is as large as half of it.
+        if bytes < limit / 2 {
+            return Ok(());
+        }
+        let growth = self.0.shared.metadata.read().growth(command, &self.0.shared.queues);
+        if growth > 0 && bytes.saturating_add(growth) > limit {
+            return Err(ProposeError::MetadataFull);
+        }
+        Ok(())
     }
 
     /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.
@@ -294,18 +315,28 @@ impl Group {
         }
     }
 
+    /// Saves a checkpoint of everything applied so far.
+    async fn checkpoint(&self) {
+        let captured =
+            self.0.raft.with_state_machine(|machine| Box::pin(std::future::ready(machine.capture_here())));
+        let saved = match captured.await {
+            Ok(captured) => {
+                let shared = self.0.shared.clone();
+                self.0.host.blocking(move || save_checkpoint(&shared, captured)).await
+            }
+            Err(error) => Err(std::io::Error::other(error)),
+        };
+        if let Err(error) = saved {
+            tracing::warn!(%error, "no checkpoint at the stop: the next start replays more of the log");
+        }
+    }
+
     /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards.
     pub async fn shutdown(&self) {
         if let Err(error) = self.transfer_leadership(None).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
         }
-        let checkpointed = self.0.raft.with_state_machine(|machine| {
-            machine.checkpoint_now();
-            Box::pin(std::future::ready(()))
-        });
-        if let Err(error) = checkpointed.await {
-            tracing::warn!(%error, "no checkpoint at the stop: the next start replays more of the log");
-        }
+        self.checkpoint().await;
         for task in self.0.tasks.lock().drain(..) {
             task.abort();
         }

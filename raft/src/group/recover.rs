@@ -4,30 +4,28 @@
 //! its first record, nothing at all. Whatever is older than the log's durable end is replayed through `apply`
 //! once a leader says what is committed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context;
 use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 use folio_engine::counters::QueueCounters;
 use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
-use folio_engine::record::{HEADER_BYTES, RecordKind};
-use folio_protocol::message::peek;
 
 use super::founding;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
+use crate::snapshots::remake::{Scan, remake};
+use crate::snapshots::{self, Boundary};
 use crate::state_machine::State;
 
 /// Bytes of recent records kept in memory for replication and apply.
 const CACHE_BYTES: usize = 24 << 20;
-
-/// Log bytes read together when where queues begin is read off the log.
-const SCAN_BYTES: usize = 4 << 20;
 
 /// A node's files, opened.
 pub(crate) struct Recovered {
@@ -38,6 +36,15 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) dedup: Option<Dedup>,
 }
+
+/// Nothing here tells the state at any record of the log.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no checkpoint and no snapshot in {} is whole and fits the log, whose first records were dropped: the state cannot be built \
+     again from it; put a snapshot of another node of the group into its place, or move the data directory away and start \
+     with an empty one: the node gets its log from the others", .0.display()
+)]
+pub(crate) struct NoState(PathBuf);
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
 ///
@@ -129,10 +136,11 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             }
         }
     }
-    match refused {
-        Some(error) => Err(error.into()),
-        None => anyhow::bail!("no checkpoint fits the log in {}", dir.display()),
-    }
+    let no_state = NoState(dir.clone());
+    Err(match refused {
+        Some(error) => anyhow::Error::from(error).context(no_state),
+        None => no_state.into(),
+    })
 }
 
 /// Checkpoints to try, best first; the last is the beginning of the log.
@@ -211,27 +219,11 @@ fn begins(log: &LogState, snapshot: &Checkpoint) -> bool {
 
 /// The same, read off the log: a queue begins at its first message there, and at its end when it has none.
 fn scanned_counters(log: &CommitLog, at: &StampBase) -> anyhow::Result<QueueCounters> {
-    let mut first = at.counters.clone();
-    let mut seen: HashMap<Vec<u8>, HashSet<u32>> = HashMap::new();
-    let (mut index, end) = (log.state().first_index, at.id.map_or(0, |id| id.index + 1));
-    while index < end {
-        let records = log.read(index, end, SCAN_BYTES)?;
-        let Some(last) = records.last() else { anyhow::bail!("the log ends before entry {index}") };
-        index = last.header.index + 1;
-        for record in records.iter().filter(|record| record.header.kind == RecordKind::Messages) {
-            let mut rest = &record.frame()[HEADER_BYTES..];
-            while !rest.is_empty() {
-                let route = peek(rest)?;
-                rest = &rest[route.total_size..];
-                if seen.get(route.topic).is_some_and(|queues| queues.contains(&route.queue_id)) {
-                    continue;
-                }
-                seen.entry(route.topic.to_vec()).or_default().insert(route.queue_id);
-                first.set(std::str::from_utf8(route.topic)?, route.queue_id, route.queue_offset);
-            }
-        }
+    let mut scan = Scan::new(at.counters.clone());
+    if let Some(last) = at.id {
+        scan.read(log, log.state().first_index, last.index)?;
     }
-    Ok(first)
+    Ok(scan.counters)
 }
 
 /// Whether another checkpoint may fit: the log itself is not at fault.
@@ -242,6 +234,25 @@ fn is_mismatch(error: &OpenError) -> bool {
     )
 }
 
+/// The state as of the log's first record, made again from a later one.
+fn remade_beginning(log: &CommitLog, later: &Checkpoint) -> anyhow::Result<Checkpoint> {
+    let (position, _) = snapshots::begin(log).context("the log has its first record")?;
+    tracing::warn!(
+        position,
+        "the snapshot of the log's start is damaged or gone: it is made again from a later state"
+    );
+    remake(log, &Boundary::at(log, position)?, later)
+}
+
+fn no_beginning(config: &GroupConfig) -> String {
+    format!(
+        "the consume queues in {dir} are not usable, and the snapshot of the log's start, from which they could be built \
+         again, is damaged or gone and cannot be made again; move the data directory away and start with an empty one: the \
+         node gets its log from the others",
+        dir = config.data_dir.display()
+    )
+}
+
 /// Drops everything derived and starts from the first retained record.
 fn rebuild(
     config: &GroupConfig,
@@ -249,7 +260,8 @@ fn rebuild(
     checkpoints: Checkpoints,
     on_rot: OnRot,
 ) -> anyhow::Result<Recovered> {
-    let mut oldest: Vec<Checkpoint> = snapshots_newest_first(&checkpoints)?;
+    let mut oldest: Vec<Checkpoint> = checkpoints.load_latest().ok().flatten().into_iter().collect();
+    oldest.extend(snapshots_newest_first(&checkpoints)?);
     oldest.push(beginning());
     for checkpoint in oldest.into_iter().rev() {
         let log = match open_log(config, host, checkpoint.base.clone(), on_rot) {
@@ -257,17 +269,17 @@ fn rebuild(
             Err(error) if is_mismatch(&error) => continue,
             Err(error) => return Err(error.into()),
         };
-        let state = log.state();
-        if !begins(&state, &checkpoint) {
+        let checkpoint = match begins(&log.state(), &checkpoint) {
+            true => checkpoint,
             // Queues that begin later than the log would hide messages.
-            anyhow::bail!(
-                "the consume queues in {dir} are not usable, and the snapshot of the log's start, at position {start}, from \
-                 which they could be built again, is damaged or gone; move the data directory away and start with an \
-                 empty one: the node gets its log from the others",
-                dir = config.data_dir.display(),
-                start = state.start_position
-            );
-        }
+            false => {
+                let made = remade_beginning(&log, &checkpoint);
+                log.close();
+                let made = made.with_context(|| no_beginning(config))?;
+                checkpoints.save_snapshot(&made)?;
+                return rebuild(config, host, checkpoints, on_rot);
+            }
+        };
         // With both counters alike nothing is needed of the files: the queues open empty.
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;

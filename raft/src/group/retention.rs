@@ -1,16 +1,22 @@
-//! Drops old segments: whole ones, oldest first, once a snapshot of the state at the next one's start exists.
+//! Drops old segments: whole ones, oldest first, once a snapshot of the state at the next one's start was read back whole
+//! (`snapshots.I2`).
+//!
+//! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_engine::record::RecordKind;
+use folio_engine::counters::QueueCounters;
+use folio_engine::record::{EntryId, RecordKind};
 use folio_protocol::message;
 
 use crate::config::Retention;
 use crate::host::Host;
 use crate::shared::Shared;
-use crate::state_machine::load_snapshot;
-use crate::types::Raft;
+use crate::snapshots;
+use crate::state_machine::{SnapshotMetaOf, State, Wanted};
+use crate::types::{Raft, log_id};
 
 /// How long openraft may take to build a snapshot and purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,52 +25,74 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: Retention) {
     loop {
         tokio::time::sleep(retention.interval).await;
-        if let Some(boundary) = droppable(&host, &shared, &retention)
-            && let Err(error) = drop_before(&raft, &host, &shared, boundary).await
-        {
-            tracing::warn!(boundary, %error, "old segments not dropped, trying again later");
+        let (reading, limits, now) = (shared.clone(), retention.clone(), host.system.wall_clock());
+        let looked = host.blocking(move || droppable(&reading, &limits, now)).await;
+        let dropped = match looked.and_then(|found| found) {
+            Ok(Some(found)) => drop_before(&raft, &host, &shared, found).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = dropped {
+            tracing::warn!(%error, "old segments not dropped, trying again later");
         }
     }
 }
 
-/// The latest segment start before which everything may go.
-fn droppable(host: &Host, shared: &Shared, retention: &Retention) -> Option<u64> {
-    let log = shared.log.state();
-    let applied = shared.applied_position.load(std::sync::atomic::Ordering::Acquire);
-    let starts = shared.log.segment_starts();
-    let saved = shared.checkpoints.snapshots().ok()?;
-    let candidates = starts.into_iter().filter(|(position, _)| {
-        *position > log.start_position && *position <= applied && saved.contains(position)
-    });
-    let mut boundaries: Vec<u64> = candidates
-        .filter(|(position, first)| {
-            let too_many = retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
-            too_many || retention.age.is_some_and(|age| is_older(host, shared, *first, age))
-        })
-        .map(|(position, _)| position)
-        .collect();
-    boundaries.sort_unstable();
-    // One that is damaged is passed over for an earlier one.
-    boundaries.into_iter().rev().find(|position| load_snapshot(shared, *position).is_ok())
+/// A segment's start before which everything may go, and the snapshot there.
+struct Droppable {
+    position: u64,
+    id: EntryId,
+    meta: SnapshotMetaOf,
+    /// Where queues begin then.
+    counters: QueueCounters,
 }
 
-/// Whether the segment that begins with entry `first` begins after `age` ago: then all before it is older.
-fn is_older(host: &Host, shared: &Shared, first: u64, age: Duration) -> bool {
-    let Ok(records) = shared.log.read(first, first + 1, 1) else { return false };
-    let Some(record) = records.first().filter(|record| record.header.kind == RecordKind::Messages) else {
-        return false;
-    };
+/// The latest one. Blocks on the disk.
+fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Result<Option<Droppable>> {
+    let log = shared.log.state();
+    let applied = shared.applied_position.load(std::sync::atomic::Ordering::Acquire);
+    let saved = shared.checkpoints.snapshots().map_err(io::Error::other)?;
+    let mut starts = shared.log.segment_starts();
+    starts.retain(|(position, _)| *position > log.start_position && *position <= applied);
+    let too_many =
+        |position: &u64| retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
+    let many = starts.partition_point(|(position, _)| too_many(position));
+    let old = retention.age.map_or(0, |age| count_old(shared, &starts[many..], age, now));
+    let due = starts[..many + old].iter().rev().map(|(position, _)| *position);
+    // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
+    let mut whole = due.filter(|position| saved.contains(position)).filter_map(|position| {
+        let (checkpoint, _) = snapshots::load(shared, position).ok()?;
+        Some((checkpoint.base.id?, checkpoint))
+    });
+    let Some((id, checkpoint)) = whole.next() else { return Ok(None) };
+    let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+    let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
+    let (position, counters) = (checkpoint.base.position, checkpoint.base.counters);
+    Ok(Some(Droppable { position, id, meta, counters }))
+}
+
+/// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.
+fn count_old(shared: &Shared, starts: &[(u64, u64)], age: Duration, now: Duration) -> usize {
+    let told = starts.iter().map(|(_, first)| is_older(shared, *first, age, now));
+    let told = told.take_while(|older| *older != Some(false));
+    told.enumerate().filter(|(_, older)| older.is_some()).map(|(at, _)| at + 1).last().unwrap_or(0)
+}
+
+/// Whether the segment that begins with entry `first` begins after `age` ago: then all before it is older. None when its
+/// first record does not tell.
+fn is_older(shared: &Shared, first: u64, age: Duration, now: Duration) -> Option<bool> {
+    let records = shared.log.read(first, first + 1, 1).ok()?;
+    let record = records.first().filter(|record| record.header.kind == RecordKind::Messages)?;
     let payload = record.payload();
-    let Ok(message) = message::MessageView::parse(&payload) else { return false };
-    let limit = host.system.wall_clock().saturating_sub(age).as_millis() as i64;
-    message.store_timestamp() < limit
+    let message = message::MessageView::parse(&payload).ok()?;
+    let limit = now.saturating_sub(age).as_millis() as i64;
+    Some(message.store_timestamp() < limit)
 }
 
 /// Has openraft take the boundary's snapshot and purge the log below it, then trims what was derived.
-async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, boundary: u64) -> anyhow::Result<()> {
-    let snapshot = load_snapshot(shared, boundary)?;
-    let Some(id) = snapshot.base.id else { return Ok(()) };
-    *shared.retain_from.lock() = Some(boundary);
+async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, found: Droppable) -> anyhow::Result<()> {
+    let Droppable { position, id, meta, counters } = found;
+    *shared.wanted_snapshot.lock() = Some(Wanted { position, meta });
     raft.trigger().snapshot().await?;
     let taken = raft.wait(Some(PURGE_TIMEOUT));
     taken
@@ -77,11 +105,11 @@ async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, boundary: u
         .await?;
     let shared = shared.clone();
     let trimming = host.blocking(move || {
-        shared.queues.trim(&snapshot.base.counters)?;
-        shared.checkpoints.remove_snapshots_below(boundary)?;
+        shared.queues.trim(&counters)?;
+        shared.checkpoints.remove_snapshots_below(position)?;
         anyhow::Ok(())
     });
     trimming.await??;
-    tracing::info!(boundary, "old segments dropped");
+    tracing::info!(position, "old segments dropped");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Reads old records and units from the disk now and then, slowly, so that rot is found while it can be mended.
+//! Reads snapshots, old records and units from the disk now and then, slowly, so that rot is found while it can be repaired.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::config::Scrub;
 use crate::host::Host;
 use crate::shared::Shared;
+use crate::snapshots;
 
 /// How often a part is read.
 const STEP: Duration = Duration::from_millis(250);
@@ -27,7 +28,10 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
         let began = Instant::now();
         // What is appended during the pass is for the next one.
         let upto = shared.applied_index.load(Ordering::Acquire);
-        let (mut next, mut bytes) = (None, units(&host, &shared, step_bytes).await);
+        // The few snapshots first: a pass over a large log takes days.
+        let mut bytes = snapshots(&host, &shared, step_bytes).await;
+        bytes += units(&host, &shared, step_bytes).await;
+        let mut next = None;
         loop {
             tokio::time::sleep(STEP).await;
             match step(&host, &shared, next, upto, step_bytes).await {
@@ -50,11 +54,24 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
             tracing::info!(
                 bytes,
                 seconds = began.elapsed().as_secs(),
-                "all units and the whole log were read and checked"
+                "all snapshots and units and the whole log were read and checked"
             );
         }
         tokio::time::sleep(config.interval.saturating_sub(began.elapsed())).await;
     }
+}
+
+/// One pass over the snapshots that this node needs; what is damaged or gone is repaired meanwhile. Returns the bytes read.
+async fn snapshots(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
+    let mut bytes = 0;
+    for position in snapshots::needed(shared) {
+        let reading = shared.clone();
+        let read = host.blocking(move || snapshots::load(&reading, position)).await;
+        let length = read.and_then(|read| read).map_or(0, |(_, file)| file.len() as u64);
+        bytes += length;
+        tokio::time::sleep(STEP * u32::try_from(length / step_bytes + 1).unwrap_or(u32::MAX)).await;
+    }
+    bytes
 }
 
 /// One pass over the consume queues; what is damaged is mended meanwhile. Returns the bytes read.

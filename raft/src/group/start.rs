@@ -1,6 +1,6 @@
 //! Brings a group up on this node: files, openraft, peers, the tasks around them.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use super::founding::Founding;
 use super::standing::{Reason, Standing};
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, begin, health, mend, mend_units, recover, retention, room, scrub,
-    watch as status,
+    Group, Hooks, Inner, StartError, begin, health, mend, mend_units, retention, room, scrub, watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
@@ -24,6 +23,8 @@ use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
+use crate::snapshots::repair::Repair;
+use crate::snapshots::{Stored, starting};
 use crate::state_machine::StateMachine;
 use crate::terms::Terms;
 use crate::transport::network::Connections;
@@ -99,9 +100,15 @@ impl Group {
         let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
         let data =
             |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
-        let (opening, on) = (config.clone(), host.clone());
-        let opened = host.blocking(move || recover::open(&opening, &on)).await;
-        let recovered = opened.map_err(|error| data(error.into()))?.map_err(data)?;
+        let hello = Hello {
+            cluster: config.cluster.clone(),
+            group: config.group.clone(),
+            segment_bytes: config.segment_bytes,
+            from: config.node_id,
+            to: config.node_id,
+            purpose: Purpose::Requests,
+        };
+        let recovered = starting::open(&config, &host, &hello).await.map_err(data)?;
         let log = recovered.log.state();
         let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
         let empty = log.last.is_none();
@@ -112,12 +119,14 @@ impl Group {
             log: recovered.log,
             queues: recovered.queues,
             lease_clock: LeaseClock::new(recovered.state.metadata.lease_clock_ms()),
+            metadata_bytes: AtomicI64::new(recovered.state.metadata.encoded_bytes() as i64),
             metadata: RwLock::new(recovered.state.metadata),
             checkpoints: recovered.checkpoints,
             durable: watch::Sender::new(durable),
             hooks,
             pending_reset: Mutex::default(),
-            retain_from: Mutex::default(),
+            wanted_snapshot: Mutex::default(),
+            snapshots: Default::default(),
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
             applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
@@ -131,16 +140,9 @@ impl Group {
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
             StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
-        let hello = Hello {
-            cluster: config.cluster.clone(),
-            group: config.group.clone(),
-            segment_bytes: config.segment_bytes,
-            from: config.node_id,
-            to: config.node_id,
-            purpose: Purpose::Requests,
-        };
         let upto = recovered.base.id.map_or(0, |id| id.index);
-        let connections = Connections::new(host.net.clone(), hello.clone(), config.dial.clone());
+        let stored = Stored { host: host.clone(), shared: shared.clone() };
+        let connections = Connections::new(hello.clone(), config.dial.clone(), stored);
         let started = Arc::new(OnceLock::new());
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
         let peers = Peers {
@@ -151,10 +153,18 @@ impl Group {
             expect: hello,
             ended,
         };
+        let repair = Repair {
+            raft: started.clone(),
+            config: config.clone(),
+            host: host.clone(),
+            shared: shared.clone(),
+            connections: connections.clone(),
+        };
         // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
         let mut tasks = vec![
             tokio::spawn(Arc::new(peers).listen(listener)),
             tokio::spawn(rebuild_window(host.clone(), shared.clone(), upto)),
+            tokio::spawn(repair.run()),
             tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
         ];
         let raft_config = Arc::new(raft_config(&config, shared.standing.may_stand())?);

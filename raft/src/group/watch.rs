@@ -42,6 +42,9 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         mended: shared.rot.mended.load(Ordering::Relaxed),
         damaged_units: shared.queues.damaged() as u64,
         mended_units: shared.rot.mended_units.load(Ordering::Relaxed),
+        damaged_snapshots: shared.snapshots.count(),
+        repaired_snapshots: shared.snapshots.repaired(),
+        start_position: log.start_position,
         repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
     }
 }

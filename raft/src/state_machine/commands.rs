@@ -1,6 +1,8 @@
 //! What a committed command does besides changing the metadata: what it deletes leaves the consume queues, and the lease
 //! clock hears of its stamp.
 
+use std::sync::atomic::Ordering;
+
 use folio_engine::planted;
 
 use crate::command::{Command, Outcome};
@@ -12,6 +14,8 @@ pub(super) fn apply(host: &Host, shared: &Shared, command: Command) -> Outcome {
     let deletes_in = command.deletes_in();
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
+        let growth = metadata.growth(&command, &shared.queues);
+        shared.metadata_bytes.fetch_add(growth, Ordering::Relaxed);
         (metadata.apply_with(command, &shared.queues), metadata.lease_clock_ms())
     };
     shared.lease_clock.note(stamp_ms);

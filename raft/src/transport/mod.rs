@@ -5,10 +5,11 @@
 //! ([`crate::group::Hooks::call`]).
 //!
 //! Read in this order: [`wire`] (frames), [`peer`] (the listening side), [`requests`] (request and
-//! response), [`replication`] (the pipelined stream), [`parts`] (large snapshots), [`network`] (openraft's view).
+//! response), [`replication`] (the pipelined stream), [`parts`] (large snapshots), [`incoming_snapshot`] (what becomes of a received one), [`network`] (openraft's view).
 
+mod incoming_snapshot;
 pub(crate) mod network;
-mod parts;
+pub(crate) mod parts;
 pub(crate) mod peer;
 pub(crate) mod replication;
 pub(crate) mod requests;

@@ -26,9 +26,9 @@ use super::wire::{
 };
 use crate::codec::{self, WireLogId};
 use crate::host::Net;
-use crate::state_machine::SnapshotOf;
-use crate::types::{NodeAddress, TypeConfig, Vote};
-use folio_engine::checkpoint::Checkpoint;
+use crate::snapshots::{Outgoing, Stored};
+use crate::state_machine::{SnapshotContent, SnapshotOf};
+use crate::types::{NodeAddress, TypeConfig, Vote, entry_id, log_id};
 
 /// Pause after a replication stream could not be opened.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,15 +50,17 @@ pub(crate) struct Connections {
     hello: Hello,
     /// Ways to peers that only this node has.
     dial: Arc<BTreeMap<u64, String>>,
+    stored: Stored,
     kept: Arc<Mutex<HashMap<Kept, Requests>>>,
     acknowledged: Arc<Mutex<HashMap<u64, Arc<Acknowledged>>>>,
 }
 
 impl Connections {
-    /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers.
-    pub(crate) fn new(net: Arc<dyn Net>, hello: Hello, dial: BTreeMap<u64, String>) -> Connections {
+    /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers, `stored` what is sent to them.
+    pub(crate) fn new(hello: Hello, dial: BTreeMap<u64, String>, stored: Stored) -> Connections {
         let (kept, acknowledged) = Default::default();
-        Connections { net, hello, dial: Arc::new(dial), kept, acknowledged }
+        let net = stored.host.net.clone();
+        Connections { net, hello, dial: Arc::new(dial), stored, kept, acknowledged }
     }
 
     /// Where this node reaches the peer that says it is at `address`.
@@ -86,6 +88,7 @@ impl Connections {
             address: self.way_to(target, &node.raft).to_owned(),
             hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
             requests: self.requests(target, &node.raft, purpose),
+            stored: self.stored.clone(),
             pipelined: purpose == "replication",
             acknowledged: self.acknowledged.lock().entry(target).or_default().clone(),
         }
@@ -114,6 +117,7 @@ pub(crate) struct Network {
     address: String,
     hello: Hello,
     requests: Requests,
+    stored: Stored,
     pipelined: bool,
     acknowledged: Arc<Acknowledged>,
 }
@@ -151,6 +155,29 @@ impl Network {
             self.requests.request(Kind::SnapshotPart, frame, SNAPSHOT_TIMEOUT).await?;
         }
         Ok(())
+    }
+
+    /// Sends the snapshot of the log's first record. An error has openraft ask for it again after a pause.
+    async fn send_snapshot(&self, vote: &Vote, snapshot: SnapshotOf) -> io::Result<codec::WireVote> {
+        let (SnapshotContent::Stored(position), Some(last)) =
+            (&snapshot.snapshot, &snapshot.meta.last_log_id)
+        else {
+            return Err(io::Error::other("snapshots.I1: not the one of the log's first record"));
+        };
+        let Outgoing { id, membership, file } = self.stored.read(*position, entry_id(last)).await?;
+        let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(file.len() as u64 / INSTALL_BYTES);
+        let in_parts = file.len() > PART_BYTES;
+        if in_parts {
+            self.send_parts(&file).await?;
+        }
+        let body = SnapshotBody {
+            vote: vote.into(),
+            last: Some((&log_id(id)).into()),
+            membership_log_id: membership.log_id().as_ref().map(Into::into),
+            membership: membership.membership().into(),
+            checkpoint: if in_parts { Vec::new() } else { file.into() },
+        };
+        self.ask(Kind::Snapshot, vec![codec::encode(&body).into()], limit).await
     }
 
     async fn vote_request(
@@ -200,7 +227,7 @@ impl Network {
 }
 
 impl RaftNetworkV2<TypeConfig> for Network {
-    type SnapshotData = Checkpoint;
+    type SnapshotData = SnapshotContent;
 
     async fn append_entries(
         &mut self,
@@ -274,23 +301,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let mut body = SnapshotBody {
-            vote: (&vote).into(),
-            last: snapshot.meta.last_log_id.as_ref().map(Into::into),
-            membership_log_id: snapshot.meta.last_membership.log_id().as_ref().map(Into::into),
-            membership: snapshot.meta.last_membership.membership().into(),
-            checkpoint: snapshot.snapshot.encode(),
-        };
-        let exchange = async {
-            let limit = SNAPSHOT_TIMEOUT + Duration::from_secs(body.checkpoint.len() as u64 / INSTALL_BYTES);
-            if body.checkpoint.len() > PART_BYTES {
-                self.send_parts(&std::mem::take(&mut body.checkpoint).into()).await?;
-            }
-            self.ask::<codec::WireVote>(Kind::Snapshot, vec![codec::encode(&body).into()], limit).await
-        };
         tokio::select! {
             closed = cancel => Err(closed.into()),
-            answer = exchange => {
+            answer = self.send_snapshot(&vote, snapshot) => {
                 let vote = answer.map_err(|error| unreachable(&error))?;
                 Ok(SnapshotResponse::new(vote.vote()))
             }

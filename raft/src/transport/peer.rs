@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
-use folio_engine::checkpoint::Checkpoint;
 use folio_engine::record::{Record, RecordHeader, RecordKind};
 use futures_util::StreamExt;
 use openraft::entry::RaftEntry;
@@ -22,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::incoming_snapshot;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{
@@ -33,7 +33,7 @@ use crate::group::founding::Founding;
 use crate::group::standing::Reason;
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
-use crate::state_machine::SnapshotMetaOf;
+use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
 use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
@@ -288,6 +288,13 @@ impl Peers {
                     .into())
             }
             Kind::Record => self.record(&frame.body),
+            Kind::StoredSnapshot => {
+                let shared = self.shared.clone();
+                let part = self
+                    .host
+                    .blocking(move || crate::snapshots::fetch::part(&shared.checkpoints, &frame.body));
+                part.await?
+            }
             Kind::AllEmpty => {
                 let start = codec::decode(&frame.body).map_err(io::Error::other)?;
                 let told = crate::group::all_empty(&self.shared, &self.founding, start);
@@ -375,41 +382,25 @@ impl Peers {
         Ok(codec::encode(&answer).into())
     }
 
-    /// Whether this node has the entry that a snapshot ends with, and all before it, in its log: then the log is what it
-    /// goes on with. A new leader does not know that yet when it sends what stands before its own log's beginning. The
-    /// answer holds whoever leads by now, as the entry is committed; a leader that is past is told so by openraft.
-    fn needs_nothing_of(&self, checkpoint: &Checkpoint, vote: &codec::WireVote) -> io::Result<bool> {
-        let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
-        let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > vote.vote());
-        Ok(!outvoted && checkpoint.base.id.is_some_and(|id| self.shared.holds(id)))
-    }
-
     /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:
     /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
     async fn snapshot(&self, body: &[u8], assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
         let wire: SnapshotBody = codec::decode(body).map_err(io::Error::other)?;
         self.may_follow(&wire.vote)?;
-        let checkpoint =
-            if wire.checkpoint.is_empty() { assembly.lock().take()? } else { wire.checkpoint.into() };
-        let checkpoint = Checkpoint::decode(&checkpoint).map_err(io::Error::other)?;
+        let file = if wire.checkpoint.is_empty() { assembly.lock().take()? } else { wire.checkpoint.into() };
         let membership = wire.membership.membership().map_err(io::Error::other)?;
         let meta = SnapshotMetaOf {
             last_log_id: wire.last.map(WireLogId::log_id),
             last_membership: StoredMembership::new(wire.membership_log_id.map(WireLogId::log_id), membership),
         };
-        if checkpoint.base.id != meta.last_log_id.as_ref().map(crate::types::entry_id) {
-            return Err(invalid("a snapshot whose checkpoint is of another entry"));
+        let last = meta.last_log_id.as_ref().map(entry_id);
+        let shared = self.shared.clone();
+        let taking = self.host.blocking(move || incoming_snapshot::take(&shared, &file, last, &wire.vote));
+        let Some(received) = taking.await?? else { return Ok(codec::encode(&wire.vote).into()) };
+        if let Some(id) = received.base.id {
+            self.shared.pending_reset.lock().insert(id, received.base.clone());
         }
-        if self.needs_nothing_of(&checkpoint, &wire.vote)? {
-            return Ok(codec::encode(&wire.vote).into());
-        }
-        let (shared, saved) = (self.shared.clone(), checkpoint.clone());
-        let saving = self.host.blocking(move || shared.checkpoints.save_snapshot(&saved));
-        saving.await?.map_err(io::Error::other)?;
-        if let Some(id) = checkpoint.base.id {
-            self.shared.pending_reset.lock().insert(id, checkpoint.base.clone());
-        }
-        let snapshot = Snapshot { meta, snapshot: checkpoint };
+        let snapshot = Snapshot { meta, snapshot: SnapshotContent::Received(Box::new(received)) };
         let response =
             self.raft()?.install_full_snapshot(wire.vote.vote(), snapshot).await.map_err(io::Error::other)?;
         Ok(codec::encode(&codec::WireVote::from(&response.vote)).into())

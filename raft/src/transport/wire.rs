@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     AllEmpty = 11,
     /// A part of the checkpoint of the snapshot that follows, see [`super::parts`].
     SnapshotPart = 12,
+    /// Asks for a part of a stored snapshot, see [`crate::snapshots`].
+    StoredSnapshot = 20,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -71,6 +73,7 @@ impl Kind {
             Room,
             AllEmpty,
             SnapshotPart,
+            StoredSnapshot,
             Answer,
             Failure,
         ]
@@ -161,6 +164,13 @@ pub(crate) struct SnapshotBody {
 pub(crate) struct RecordBody {
     pub(crate) index: u64,
     pub(crate) position: u64,
+}
+
+/// Which part of which stored snapshot is asked for; the answer's body is a [`super::parts::PartHead`] and the part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotPartBody {
+    pub(crate) position: u64,
+    pub(crate) offset: u64,
 }
 
 /// One frame, its body not looked at.

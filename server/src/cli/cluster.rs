@@ -145,7 +145,7 @@ async fn status(target: &Target) -> Result<()> {
         let lag = lag.map(|status| status.lag.clone()).unwrap_or_default();
         let rows = all.iter().map(|(id, (at, answer))| row(*id, at, answer, &lag));
         table::print(
-            ["NODE", "ROLE", "TERM", "LAST", "COMMITTED", "APPLIED", "LAG", "BROKER", "NAMESRV"],
+            ["NODE", "ROLE", "TERM", "START", "LAST", "COMMITTED", "APPLIED", "LAG", "BROKER", "NAMESRV"],
             rows,
         );
     }
@@ -168,7 +168,7 @@ fn json(id: u64, at: &NodeAt, answer: &Result<NodeStatus>) -> serde_json::Value 
     }
 }
 
-fn row(id: u64, at: &NodeAt, answer: &Result<NodeStatus>, lag: &BTreeMap<u64, u64>) -> [String; 9] {
+fn row(id: u64, at: &NodeAt, answer: &Result<NodeStatus>, lag: &BTreeMap<u64, u64>) -> [String; 10] {
     let place = [at.broker.clone(), at.namesrv.clone()];
     let [broker, namesrv] = place;
     let Ok(status) = answer else {
@@ -181,16 +181,24 @@ fn row(id: u64, at: &NodeAt, answer: &Result<NodeStatus>, lag: &BTreeMap<u64, u6
             dash(),
             dash(),
             dash(),
+            dash(),
             broker,
             namesrv,
         ];
     };
     let lag = lag.get(&id).map_or("-".to_owned(), u64::to_string);
-    let role = if status.disk_full { format!("{} (disk full)", status.role) } else { status.role.clone() };
+    let mut role = status.role.clone();
+    if status.disk_full {
+        role.push_str(" (disk full)");
+    }
+    if status.damaged_snapshots > 0 {
+        role.push_str(" (snapshots damaged)");
+    }
     [
         id.to_string(),
         role,
         status.term.to_string(),
+        status.start_position.to_string(),
         status.last.to_string(),
         status.committed.to_string(),
         status.applied.to_string(),

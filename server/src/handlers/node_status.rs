@@ -59,6 +59,15 @@ pub struct NodeStatus {
     /// Damaged units of consume queues it has mended from its log since it started.
     #[serde(default)]
     pub mended_units: u64,
+    /// Snapshots on its disk that are damaged or gone, and not repaired yet.
+    #[serde(default)]
+    pub damaged_snapshots: u64,
+    /// Snapshots it has fetched from another node or made again since it started.
+    #[serde(default)]
+    pub repaired_snapshots: u64,
+    /// Position at which its log begins.
+    #[serde(default)]
+    pub start_position: u64,
     /// Repeated sends that it answered with the first one's place since it started.
     #[serde(default)]
     pub repeats: u64,
@@ -126,6 +135,9 @@ fn status(broker: &Broker) -> NodeStatus {
         mended: status.mended,
         damaged_units: status.damaged_units,
         mended_units: status.mended_units,
+        damaged_snapshots: status.damaged_snapshots,
+        repaired_snapshots: status.repaired_snapshots,
+        start_position: status.start_position,
         repeats: status.repeats,
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",

@@ -8,6 +8,7 @@ pub(crate) mod deleted;
 pub(crate) mod elections;
 pub(crate) mod logs;
 pub(crate) mod oracle;
+pub(crate) mod retained;
 pub(crate) mod served;
 pub(crate) mod votes;
 pub(crate) mod watermarks;
@@ -21,6 +22,7 @@ use committed::Committed;
 use elections::Elections;
 use logs::{Logs, Replica};
 use oracle::Oracle;
+use retained::Retained;
 use served::Served;
 use votes::Votes;
 
@@ -52,6 +54,7 @@ pub(crate) struct Checks {
     pub(crate) oracle: Oracle,
     pub(crate) votes: Votes,
     served: Served,
+    pub(crate) retained: Retained,
     replicas: BTreeMap<u64, Replica>,
 }
 
@@ -66,6 +69,8 @@ impl Checks {
         self.elections.check(&status)?;
         self.votes.look(id, group.log().vote(), group.log().state().last)?;
         self.served.look(group, &status)?;
+        self.retained.reached(group.log().state().next_position);
+        self.retained.check(&status)?;
         Ok(status)
     }
 

@@ -1,0 +1,129 @@
+//! A state that is taken out of the state machine, and one that is put into it: what openraft is handed as a snapshot.
+//!
+//! To capture a state copies little; to encode and to save it is for a blocking thread.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use folio_engine::checkpoint::Checkpoint;
+use folio_engine::log::StampBase;
+use openraft::storage::{RaftSnapshotBuilder, Snapshot};
+
+use super::{SnapshotMetaOf, SnapshotOf, State};
+use crate::codec::CodecError;
+use crate::metadata::Metadata;
+use crate::shared::Shared;
+use crate::snapshots;
+use crate::types::{TypeConfig, log_id};
+
+/// The state at one moment, not encoded yet.
+pub(crate) struct Captured {
+    pub(super) base: StampBase,
+    pub(super) state: State,
+    /// As counted then.
+    pub(super) metadata_bytes: i64,
+}
+
+impl Captured {
+    pub(crate) fn encode(self) -> io::Result<Checkpoint> {
+        let State { membership, metadata, dedup_from, terms } = self.state;
+        let state = State::encode(&membership, &metadata, dedup_from, terms.as_ref());
+        Ok(Checkpoint { base: self.base, state: state.map_err(io::Error::other)? })
+    }
+
+    /// As if it had been received.
+    #[cfg(test)]
+    pub(crate) fn into_snapshot(self) -> SnapshotOf {
+        let last_log_id = self.base.id.map(log_id);
+        let meta = SnapshotMetaOf { last_log_id, last_membership: self.state.membership };
+        let received = Received { base: self.base, metadata: self.state.metadata };
+        Snapshot { meta, snapshot: SnapshotContent::Received(Box::new(received)) }
+    }
+}
+
+impl State {
+    /// The bytes for a snapshot of any node: without what is of one node alone.
+    pub(crate) fn encode_for_any(&self) -> Result<Bytes, CodecError> {
+        State::encode(&self.membership, &self.metadata, None, None)
+    }
+}
+
+/// The queues are durable before the checkpoint that counts on them is. Blocks on the disk.
+pub(crate) fn save_checkpoint(shared: &Shared, captured: Captured) {
+    // What is counted command by command is at times too much: see `Metadata::growth`.
+    let exact = captured.state.metadata.encoded_bytes() as i64;
+    shared.metadata_bytes.fetch_add(exact - captured.metadata_bytes, Ordering::Relaxed);
+    let save = || {
+        let checkpoint = captured.encode()?;
+        shared.queues.sync().map_err(io::Error::other)?;
+        shared.checkpoints.save(&checkpoint).map_err(io::Error::other)
+    };
+    if let Err(error) = save() {
+        // Derived data: a restart replays more of the log instead.
+        tracing::warn!(%error, "checkpoint not saved");
+    }
+}
+
+/// A snapshot as openraft hands it around.
+#[derive(Debug, Clone)]
+pub(crate) enum SnapshotContent {
+    /// Saved here under this position: read, and verified, by whoever needs its bytes.
+    Stored(u64),
+    /// Received from the leader, verified and saved.
+    Received(Box<Received>),
+}
+
+/// What a snapshot makes of the state machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) base: StampBase,
+    pub(crate) metadata: Metadata,
+}
+
+impl Received {
+    /// One that is saved here already. Blocks on the disk.
+    pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
+        let (checkpoint, _) = snapshots::load(shared, position)?;
+        let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+        Ok(Received { base: checkpoint.base, metadata: state.metadata })
+    }
+}
+
+/// What retention wants to drop the log up to.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) position: u64,
+    pub(crate) meta: SnapshotMetaOf,
+}
+
+/// Hands openraft the snapshot that retention has read.
+pub(crate) struct SnapshotBuilder {
+    pub(super) wanted: Option<Wanted>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotContent;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let Wanted { position, meta } =
+            self.wanted.take().ok_or_else(|| io::Error::other("no snapshot is wanted"))?;
+        Ok(Snapshot { meta, snapshot: SnapshotContent::Stored(position) })
+    }
+}
+
+/// The planted defect `later-start-leads`: in the place of a snapshot that is not whole a later one, or the state of now.
+pub(super) fn later_start(shared: &Shared, now: impl Fn() -> Captured) -> io::Result<Option<SnapshotOf>> {
+    let Some((begin, _)) = snapshots::begin(&shared.log) else { return Ok(None) };
+    let positions = shared.checkpoints.snapshots().map_err(io::Error::other)?;
+    let from_begin = positions.into_iter().filter(|position| *position >= begin);
+    let mut whole = from_begin.filter_map(|position| shared.checkpoints.load_snapshot(position).ok()?);
+    let checkpoint = match whole.next() {
+        Some(whole) => whole,
+        None => now().encode()?,
+    };
+    shared.checkpoints.save_snapshot(&checkpoint).map_err(io::Error::other)?;
+    let last_log_id = checkpoint.base.id.map(log_id);
+    let meta = SnapshotMetaOf { last_log_id, ..Default::default() };
+    Ok(Some(Snapshot { meta, snapshot: SnapshotContent::Stored(checkpoint.base.position) }))
+}

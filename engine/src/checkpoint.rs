@@ -31,7 +31,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::counters::QueueCounters;
-use crate::disk::{Disk, OpenMode, write_atomically};
+use crate::disk::{Disk, OpenMode, is_full, write_atomically};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::log::StampBase;
 use crate::record::EntryId;
@@ -86,7 +86,7 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// Whether the disk was full.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, CheckpointError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+        matches!(self, CheckpointError::Io { source, .. } if is_full(source))
     }
 }
 

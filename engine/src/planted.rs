@@ -14,6 +14,7 @@
 //! | `serve-unapplied` | readers see what is committed and applied, only | raft, `log_store.rs` |
 //! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
 //! | `later-start-leads` | a new replica gets every retained message (`snapshots.I1`) | raft, `state_machine.rs` |
+//! | `purge-poisons` | a full disk ends nothing (`log.I11`, `mark.I2`) | `log/mark.rs` |
 //! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
 //! | `deleted-comes-back` | what is deleted with its topic is not served again (`min_offsets.I1`) | raft, `state_machine/commands.rs` |
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
@@ -22,10 +23,11 @@
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 11] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
+    "purge-poisons",
     "ack-before-majority",
     "serve-unapplied",
     "skip-truncation",

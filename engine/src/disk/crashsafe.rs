@@ -1,33 +1,68 @@
-//! Steps a crash cannot leave half done: replacing a small file, creating a directory.
+//! Steps a crash or a full disk cannot leave half done: replacing a small file, creating a directory, reserving a file.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Disk, OpenMode};
+use super::{Disk, DiskFile, OpenMode, is_full};
 
 /// Replaces the file at `path` by `bytes`, durable when this returns: a temporary file beside it is written and synced,
 /// renamed over `path`, and the directory is synced. A left-over temporary file of an earlier crash is overwritten; one
-/// that a full disk did not take whole gives its room back.
+/// that a full disk did not take whole gives its room back. On a full disk it is tried once more with what
+/// [`Disk::make_room`] gives.
 pub fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match write_once(disk, path, bytes) {
+        Err(error) if is_full(&error) && disk.make_room() => write_once(disk, path, bytes),
+        written => written,
+    }
+}
+
+/// [`write_atomically`] with what room there is.
+pub(crate) fn write_once(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("{} has no parent directory", path.display()))
     })?;
     let temporary = temporary_beside(path);
     let write = || {
         let file = disk.open(&temporary, OpenMode::Create)?;
-        file.set_len(0)?;
+        // Not emptied first: what is left over has blocks, which a full disk may not give a second time.
         file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+        file.set_len(bytes.len() as u64)?;
         file.sync_all()
     };
     if let Err(error) = write() {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if is_full(&error) {
             disk.remove(&temporary).ok();
         }
         return Err(error);
     }
     disk.rename(&temporary, path)?;
     disk.sync_dir(directory)
+}
+
+/// Opens a file, created if it is missing, with space for its first `bytes` bytes; nothing of that is durable yet. Where
+/// the disk has no room for all of it, what was got is given back: of a failed `fallocate`, ext4 keeps every free block.
+pub fn open_reserved(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk.open(path, OpenMode::Create)?;
+    let before = file.len()?;
+    if let Err(error) = file.allocate(bytes) {
+        if before == 0 {
+            drop(file);
+            disk.remove(path).ok();
+        } else {
+            file.set_len(before).ok();
+        }
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// The name under which [`write_atomically`] writes what is to be at `path`.
+pub fn temporary_beside(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(".tmp");
+    PathBuf::from(name)
 }
 
 /// Creates a directory and its parents; its name, and that of every parent this made, is durable when this returns.
@@ -60,12 +95,6 @@ fn sync_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     }
 }
 
-fn temporary_beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path.as_os_str());
-    name.push(".tmp");
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::RealDisk;
@@ -88,7 +117,7 @@ mod tests {
         let disk = SimDisk::new();
         let path = Path::new("/file");
         write_atomically(&disk, path, b"old").unwrap();
-        disk.fail_at(disk.ops() + 2, Fault::ShortWrite);
+        disk.fail_at(disk.ops() + 1, Fault::ShortWrite);
         let error = write_atomically(&disk, path, b"new").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(disk.list(Path::new("/")).unwrap(), [path]);
@@ -103,5 +132,18 @@ mod tests {
         write_atomically(&RealDisk, &path, b"short").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"short");
         assert_eq!(RealDisk.list(dir.path()).unwrap(), vec![path]);
+    }
+
+    #[test]
+    fn a_reservation_that_fails_gives_back_what_it_took() {
+        let disk = SimDisk::new();
+        let path = Path::new("/file");
+        disk.set_capacity(Some(40_000));
+        let full = |bytes| open_reserved(&disk, path, bytes).map(drop).unwrap_err().kind();
+        assert_eq!(full(100_000), io::ErrorKind::StorageFull);
+        assert_eq!((disk.used(), disk.exists(path).unwrap()), (0, false));
+        drop(open_reserved(&disk, path, 10_000).unwrap());
+        assert_eq!(full(100_000), io::ErrorKind::StorageFull);
+        assert_eq!(disk.used(), 12_288, "what was reserved before stays");
     }
 }

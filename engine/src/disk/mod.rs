@@ -13,6 +13,7 @@
 mod crashsafe;
 mod map;
 mod real;
+mod reserve;
 pub mod sim;
 
 use std::io::{self, IoSlice};
@@ -22,8 +23,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-pub use crashsafe::{create_dir, write_atomically};
+pub(crate) use crashsafe::write_once;
+pub use crashsafe::{create_dir, open_reserved, temporary_beside, write_atomically};
 pub use real::RealDisk;
+pub use reserve::{RESERVE_BYTES, Reserve};
+
+/// Whether something was refused because there is no room for it: on the disk, or for this user. Nothing is wrong with
+/// the disk, and it may be tried again.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// Whether a read failed because the device does not give these bytes back any more, now or ever: a bad sector, as the
 /// kernel names it for reads through the page cache and past it.
@@ -72,6 +81,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Whether something is at `path`.
     fn exists(&self, path: &Path) -> io::Result<bool>;
 
+    /// Gives back space that is kept back for small files, because there is none left for one; false when nothing is.
+    fn make_room(&self) -> bool {
+        false
+    }
+
     /// Takes the exclusive lock on `path` (created if missing); `WouldBlock` when another holder lives.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
 }
@@ -113,8 +127,9 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Makes the file's bytes and all its metadata durable.
     fn sync_all(&self) -> io::Result<()>;
 
-    /// Reserves space for `bytes` bytes; the file becomes at least that long, new bytes read as zero.
-    /// A full disk is an error here instead of at a later write.
+    /// Reserves space for the first `bytes` bytes, where there is none yet; the file becomes at least that long, new bytes
+    /// read as zero. A full disk is an error here instead of at a later write; what was reserved until then may stay: see
+    /// [`open_reserved`].
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
     /// Sets the length. Shortening a file of which a slice was taken is refused (`disk.I2`).

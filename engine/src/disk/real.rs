@@ -231,9 +231,7 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        if self.len()? >= bytes {
-            return Ok(());
-        }
+        // Also when the file is that long: a copy of it may have holes.
         loop {
             match fallocate(&self.file, FallocateFlags::empty(), 0, bytes) {
                 Ok(()) => return Ok(()),

@@ -11,25 +11,30 @@ use super::error::{IoContext, OpenError};
 use super::prepare;
 use super::recovery::Recovery;
 use super::remove::Leaving;
-use super::segment::path_of;
+use super::segment::{self, path_of};
 use super::truncate::zero;
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode, is_full};
 
 /// Bytes looked at together when searching the rest of a segment for what is not zero.
 const SEARCH_BYTES: usize = 1 << 20;
-/// Bytes behind the end that are zeroed whether or not they read as zero; more than a header.
+/// Bytes behind the end that are zeroed whether or not they read as zero: a page, more than a header.
 const END_BYTES: u64 = 4096;
 
 impl Recovery<'_> {
     /// Keeps, durably, what a cut at `end` is about to take away (`log.I9`).
     pub(super) fn keep(&mut self, end: u64) -> Result<(), OpenError> {
         let later: Vec<u64> = self.files.range(self.base_of(end)..).map(|(&base, _)| base).collect();
-        for base in later {
+        // The last first: a segment that was made ahead gives its room to the copy.
+        for base in later.into_iter().rev() {
             let from = end.max(base);
             let path = path_of(self.directory, base);
-            let Some(file) = self.files.get(&base) else { continue };
-            let data = data_end(&**file, from - base).context("read", &path)?;
+            let Some(file) = self.files.get(&base).cloned() else { continue };
+            let data = data_end(&*file, from - base).context("read", &path)?;
             let bytes = data.saturating_sub(from - base);
+            if bytes == 0 && base > end {
+                self.files.remove(&base);
+                self.disk.remove(&path).context("remove", &path)?;
+            }
             if bytes == 0 {
                 continue;
             }
@@ -38,15 +43,16 @@ impl Recovery<'_> {
                 self.files.remove(&base);
                 self.disk.rename(&path, &kept).context("rename", &path)?;
             } else {
-                copy(&**file, from - base, data, self.disk, &kept).context("copy the cut tail to", &kept)?;
+                copy(&*file, from - base, data, self.disk, &kept).context("copy the cut tail to", &kept)?;
             }
             tracing::error!(file = %kept.display(), bytes, "what is cut off the log is kept here");
         }
         self.disk.sync_dir(self.directory).context("sync", self.directory)
     }
 
-    /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero.
-    pub(super) fn cut(&mut self, end: u64) -> Result<u64, OpenError> {
+    /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero, and the segment that the next record
+    /// goes to if a full disk has no room for it: the log opens without.
+    pub(super) fn cut(&mut self, end: u64) -> Result<(u64, Option<u64>), OpenError> {
         let base = self.base_of(end);
         let gone: Vec<u64> = self.files.keys().copied().filter(|&other| other > base).collect();
         for other in gone {
@@ -55,12 +61,33 @@ impl Recovery<'_> {
             self.disk.remove(&path).context("remove", &path)?;
         }
         let path = path_of(self.directory, base);
-        let made = prepare::create(self.disk, self.directory, base, self.config.segment_bytes);
-        let file = self.files.entry(base).or_insert(made.context("make", &path)?);
-        let cut =
-            blank(&**file, end - base, self.config.segment_bytes).context("cut the torn tail of", &path)?;
+        let unreserved = match prepare::create(self.disk, self.directory, base, self.config.segment_bytes) {
+            Ok(file) => {
+                self.files.entry(base).or_insert(file);
+                None
+            }
+            Err(error) if is_full(&error) => {
+                tracing::warn!(file = %path.display(), "disk full: the log's segment waits for room");
+                self.disown_empty(base, end).context("remove", &path)?;
+                Some(base)
+            }
+            Err(error) => return Err(error).context("make", &path),
+        };
+        let cut = match self.files.get(&base) {
+            Some(file) => blank(&**file, end - base, self.config.segment_bytes),
+            None => Ok(0),
+        };
+        let cut = cut.context("cut the torn tail of", &path)?;
         self.settle(end)?;
-        Ok(cut)
+        Ok((cut, unreserved))
+    }
+
+    /// Removes the last segment's file if no record is in it: a reservation that a stop cut short has left it.
+    fn disown_empty(&mut self, base: u64, end: u64) -> io::Result<()> {
+        if end > base || self.files.remove(&base).is_none() {
+            return Ok(());
+        }
+        segment::remove(self.disk, self.directory, base)
     }
 
     /// Takes out the segments below the start of a log that ends at `end`: left over from a purge that a crash or a stop
@@ -84,7 +111,7 @@ impl Recovery<'_> {
             if (base..segment_end).contains(&end) {
                 // The zeroes of a truncation likewise: without its first bytes no old record continues the log.
                 let to = segment_end.min(end + END_BYTES);
-                zero(&**file, end - base, to - base).context("write again", &path)?;
+                blank_again(&**file, end - base, to - base).context("write again", &path)?;
             }
             file.sync_data().context("sync", &path)?;
         }
@@ -172,6 +199,20 @@ fn blank(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
         at = data + count as u64;
     }
     Ok(cut)
+}
+
+/// Zeroes the bytes from `from` to `end`, page by page: a page that a full disk has no block for is a hole, which is zero.
+fn blank_again(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < end {
+        let next = end.min((at / END_BYTES + 1) * END_BYTES);
+        match zero(file, at, next) {
+            Err(error) if is_full(&error) => {}
+            zeroed => zeroed?,
+        }
+        at = next;
+    }
+    Ok(())
 }
 
 /// A block at a time without looking after each byte, so that many bytes are compared at once.

@@ -149,6 +149,9 @@ pub enum WriteError {
     /// Refused: the request cannot be met, nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// Transient: the disk has no room for it, nothing was changed.
+    #[error("the disk is full")]
+    Full,
     /// The log was closed before this was done.
     #[error("the log is closed")]
     Closed,

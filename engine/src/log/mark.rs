@@ -3,7 +3,8 @@
 //! Neither says where the log ends: recovery finds that. `durable` is a lower bound of it, by which a torn tail is told
 //! from rot.
 //!
-//! `start` is replaced as a whole, integers little-endian:
+//! Both are files of two slots (table in `slots.rs`; magic `FoSs` and `FoDu`). The value of `start`, integers
+//! little-endian:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -17,23 +18,30 @@
 //! | 44 | 4 | 1 when there is a purged record, else 0 and term, index and crc are 0 |
 //! | 48 | 4 | crc32c of all before |
 //!
+//! Earlier versions wrote these 52 bytes as the whole file, and none before the first purge. Such a file is replaced by one
+//! of slots when the log is opened, or as soon as there is room for that.
+//!
 //! The value in the slots of `durable`: epoch, position (8 bytes each). A mark of another epoch than the start's says
 //! nothing: the log was reset in between.
 //!
 //! Invariants
 //! - `mark.I1` The mark on disk never exceeds what is durable in the segments, through any crash.
+//! - `mark.I2` A start is written into blocks that the file has, so a full disk does not keep the log from being purged; what
+//!   cannot be written yet is refused before anything was changed.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{IoContext, OpenError};
-use super::slots::Slots;
-use crate::disk::{Disk, OpenMode, write_atomically};
+use super::slots::{self, Slots};
+use crate::disk::{Disk, OpenMode, is_full, write_once};
+use crate::planted;
 use crate::record::EntryId;
 
 const START_MAGIC: [u8; 4] = *b"FoSt";
 const START_VERSION: u32 = 1;
 const START_BYTES: usize = 52;
+const START_SLOTS_MAGIC: [u8; 4] = *b"FoSs";
 const MARK_MAGIC: [u8; 4] = *b"FoDu";
 
 /// Where the log begins: the state after the last purged record.
@@ -46,24 +54,6 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn load(disk: &dyn Disk, path: &Path) -> Result<Start, OpenError> {
-        if !disk.exists(path).context("look for", path)? {
-            return Ok(Start::default());
-        }
-        let mut bytes = [0; START_BYTES];
-        let file = disk.open(path, OpenMode::Read).context("open", path)?;
-        let read = file.read_at(&mut bytes, 0).context("read", path)?;
-        let whole = read == START_BYTES && file.len().context("measure", path)? == START_BYTES as u64;
-        whole.then(|| Start::decode(&bytes)).flatten().ok_or_else(|| OpenError::StateFile {
-            file: path.to_owned(),
-            reason: "it is not a whole start file".into(),
-        })
-    }
-
-    pub(super) fn save(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
-        write_atomically(disk, path, &self.encode())
-    }
-
     /// The index the first record must have; `None` when any will do.
     pub(super) fn first_index(&self) -> Option<u64> {
         self.id.map(|id| id.index + 1)
@@ -99,6 +89,81 @@ impl Start {
             position: u64_at(16)?,
             prev_crc: u32_at(40)?,
         })
+    }
+}
+
+/// The file `start`.
+pub(super) struct StartFile {
+    path: PathBuf,
+    /// What it says.
+    start: Start,
+    /// `None` while it is one of an earlier version, or missing.
+    slots: Option<Slots>,
+}
+
+impl StartFile {
+    /// Reads the file.
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<StartFile, OpenError> {
+        let mut opened = StartFile { path: path.to_owned(), start: Start::default(), slots: None };
+        if !disk.exists(path).context("look for", path)? {
+            return Ok(opened);
+        }
+        let file = disk.open(path, OpenMode::Read).context("open", path)?;
+        let length = file.len().context("measure", path)?;
+        let mut bytes = [0; START_BYTES];
+        let whole = if length == slots::FILE_BYTES {
+            let (slots, value) = Slots::open(disk, path, START_SLOTS_MAGIC)?;
+            opened.slots = Some(slots);
+            value.len() == START_BYTES && {
+                bytes.copy_from_slice(&value);
+                true
+            }
+        } else {
+            file.read_at(&mut bytes, 0).context("read", path)? == START_BYTES && length == START_BYTES as u64
+        };
+        opened.start = whole.then(|| Start::decode(&bytes)).flatten().ok_or_else(|| {
+            let reason = "it is not a whole start file".into();
+            OpenError::StateFile { file: path.to_owned(), reason }
+        })?;
+        Ok(opened)
+    }
+
+    /// Where the log begins.
+    pub(super) fn start(&self) -> Start {
+        self.start
+    }
+
+    /// Makes the file one of slots, if it is none (`mark.I2`).
+    pub(super) fn prepare(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        if self.slots.is_some() || planted::is("purge-poisons") {
+            return Ok(());
+        }
+        Slots::create(disk, &self.path, START_SLOTS_MAGIC, &self.start.encode())?;
+        let (slots, _) = Slots::open(disk, &self.path, START_SLOTS_MAGIC).map_err(io::Error::other)?;
+        self.slots = Some(slots);
+        Ok(())
+    }
+
+    /// [`StartFile::prepare`] where there is room; false when there is none.
+    pub(super) fn prepare_if_room(&mut self, disk: &dyn Disk) -> io::Result<bool> {
+        match self.prepare(disk) {
+            Err(error) if is_full(&error) => Ok(false),
+            prepared => prepared.map(|()| true),
+        }
+    }
+
+    /// Moves the start, durably, in both slots.
+    pub(super) fn save(&mut self, disk: &dyn Disk, start: Start) -> io::Result<()> {
+        if planted::is("purge-poisons") {
+            self.slots = None;
+            write_once(disk, &self.path, &start.encode())?;
+        }
+        self.prepare(disk)?;
+        if let Some(slots) = &mut self.slots {
+            slots.write_both(&start.encode())?;
+        }
+        self.start = start;
+        Ok(())
     }
 }
 
@@ -177,6 +242,7 @@ impl Mark {
 mod tests {
     use super::*;
     use crate::disk::RealDisk;
+    use crate::disk::sim::{LoseAll, SimDisk};
 
     fn sample() -> Start {
         Start { epoch: 3, id: Some(EntryId { term: 2, index: 9 }), position: 4096, prev_crc: 0xdead_beef }
@@ -192,18 +258,37 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_start_file_is_refused_by_name() {
+    fn a_start_file_of_an_earlier_version_is_read_replaced_and_refused_by_name_when_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("start");
-        assert_eq!(Start::load(&RealDisk, &path).unwrap(), Start::default());
-        sample().save(&RealDisk, &path).unwrap();
-        assert_eq!(Start::load(&RealDisk, &path).unwrap(), sample());
-        let mut bytes = std::fs::read(&path).unwrap();
+        let open = || StartFile::open(&RealDisk, &path);
+        assert_eq!(open().unwrap().start(), Start::default());
+        std::fs::write(&path, sample().encode()).unwrap();
+        let mut file = open().unwrap();
+        assert_eq!(file.start(), sample());
+        file.prepare(&RealDisk).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), slots::FILE_BYTES);
+        assert_eq!(open().unwrap().start(), sample());
+        let mut bytes = sample().encode();
         bytes[20] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        assert!(Start::load(&RealDisk, &path).unwrap_err().to_string().contains("start"));
+        std::fs::write(&path, bytes).unwrap();
+        assert!(open().err().unwrap().to_string().contains("start"));
         std::fs::write(&path, &bytes[..40]).unwrap();
-        assert!(Start::load(&RealDisk, &path).is_err());
+        assert!(open().is_err());
+    }
+
+    #[test]
+    fn i2_a_start_is_saved_on_a_full_disk_and_one_that_cannot_be_prepared_changes_nothing() {
+        let (disk, path) = (SimDisk::new(), Path::new("/start"));
+        let mut file = StartFile::open(&disk, path).unwrap();
+        disk.set_capacity(Some(0));
+        assert!(!file.prepare_if_room(&disk).unwrap());
+        assert_eq!((disk.used(), disk.exists(path).unwrap()), (0, false));
+        disk.set_capacity(None);
+        assert!(file.prepare_if_room(&disk).unwrap());
+        disk.set_capacity(Some(0));
+        file.save(&disk, sample()).unwrap();
+        assert_eq!(StartFile::open(&disk.crash(&mut LoseAll), path).unwrap().start(), sample(), "mark.I2");
     }
 
     #[test]

@@ -27,6 +27,8 @@
 //! - `log.I9`: what a cut for rot takes off the log is kept beside it until [`CommitLog::discard_cut`].
 //! - `log.I10`: what a purge lets go of is removed after the start is durable above it, apart from the writer; until then,
 //!   and when a crash brings it back, it is no part of the log.
+//! - `log.I11`: a full disk ends nothing. What would need room is refused before anything was changed, or waits for it; a
+//!   purge, which makes room, waits for nothing that waits for room.
 
 mod ahead;
 mod cache;
@@ -69,7 +71,7 @@ pub use workers::{Running, Stepped, Threads, Worker, Workers};
 use crate::counters::QueueCounters;
 use crate::disk::Disk;
 use crate::record::{Draft, EntryId, RECORD_BYTES_MAX, Record};
-use mark::Start;
+use mark::{Start, StartFile};
 use prepare::Preparer;
 use queue::{Change, Job, Queue};
 use tail::Tail;
@@ -151,7 +153,7 @@ pub struct LogState {
 struct Shared {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
-    start_path: PathBuf,
+    start: Mutex<StartFile>,
     config: LogConfig,
     view: Mutex<View>,
     queue: Queue,
@@ -267,9 +269,23 @@ impl CommitLog {
         self.change(cut.map_err(|reason| format!("truncate after {keep:?}: {reason}")), done);
     }
 
+    /// Has space for what a purge or a reset writes (`mark.I2`): from then on none of them is refused for a full disk. Only the
+    /// log of an earlier version may lack it.
+    pub fn prepare_purge(&self) -> Result<(), WriteError> {
+        let Shared { start, disk, .. } = &*self.inner.shared;
+        match start.lock().prepare_if_room(&**disk) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(WriteError::Full),
+            Err(error) => Err(WriteError::Refused(error.to_string())),
+        }
+    }
+
     /// Moves the front of the log to after `upto`, which may also lie beyond the last entry: then the log is empty and
     /// goes on after it. Segments wholly below are removed, soon after.
     pub fn purge(&self, upto: EntryId, done: Completion) {
+        if let Err(error) = self.prepare_purge() {
+            return self.inner.shared.push(Job::Fail(done, error));
+        }
         let mut tail = self.inner.tail.lock();
         let cut = tail.purge(&self.inner.shared, upto);
         self.change(cut.map_err(|reason| format!("purge up to {upto}: {reason}")), done);
@@ -277,6 +293,9 @@ impl CommitLog {
 
     /// Empties the log; the next record is the one after `start`. For a snapshot that replaces the log.
     pub fn reset(&self, start: StampBase, done: Completion) {
+        if let Err(error) = self.prepare_purge() {
+            return self.inner.shared.push(Job::Fail(done, error));
+        }
         let mut tail = self.inner.tail.lock();
         let change = tail.reset(&self.inner.shared, start);
         self.change(Ok(Some(change)), done);

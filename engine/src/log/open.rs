@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::error::{IoContext, OpenError};
-use super::mark::{Mark, Start};
+use super::mark::{Mark, Start, StartFile};
 use super::prepare::{Preparer, Preparing};
 use super::queue::Queue;
 use super::recovery::{Recovered, Recovery};
@@ -39,7 +39,8 @@ pub(super) fn open(
     disk.create_dir_all(&directory).context("create", &directory)?;
     disk.sync_dir(dir).context("sync", dir)?;
     let start_path = dir.join("start");
-    let start = Start::load(&*disk, &start_path)?;
+    let mut start_file = StartFile::open(&*disk, &start_path)?;
+    let start = start_file.start();
     let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC)?;
     let durable_path = dir.join("durable");
     let mut mark = match Mark::open(&*disk, &durable_path, &start) {
@@ -53,15 +54,20 @@ pub(super) fn open(
     let recovered = Recovery::new(&*disk, &directory, config, start, &mark, on_rot)?;
     let recovered = recovered.run(base, &mut mark)?;
     mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
+    if !start_file.prepare_if_room(&*disk).context("prepare", &start_path)? {
+        tracing::warn!(file = %start_path.display(), "disk full: old segments are dropped once there is room");
+    }
 
     let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
     let preparer = Arc::new(preparer);
-    preparer.want(segment::base_of(recovered.walk.end, config.segment_bytes) + config.segment_bytes);
+    let base = segment::base_of(recovered.walk.end, config.segment_bytes);
+    let reserved = recovered.unreserved != Some(base);
+    preparer.want(if reserved { base + config.segment_bytes } else { base });
     let remover = Arc::new(Remover::new(disk.clone(), &directory));
     let shared = Arc::new(Shared {
         disk,
         directory,
-        start_path,
+        start: Mutex::new(start_file),
         config,
         view: Mutex::new(view(start, &recovered)),
         queue: Queue::default(),
@@ -71,7 +77,7 @@ pub(super) fn open(
         synced_us: Default::default(),
         damages: Default::default(),
     });
-    let Recovered { files, stamper, walk, leaving, .. } = recovered;
+    let Recovered { files, stamper, walk, leaving, unreserved, .. } = recovered;
     remover.add(leaving);
     let now = workers.now();
     let writer = Writer {
@@ -79,6 +85,7 @@ pub(super) fn open(
         preparer: preparer.clone(),
         remover: remover.clone(),
         files,
+        unreserved,
         dirty: Default::default(),
         end: walk.end,
         ahead: Default::default(),

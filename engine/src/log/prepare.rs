@@ -7,15 +7,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::segment;
 use super::workers::Worker;
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, is_full, open_reserved};
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the writer waits for a segment before it looks what else it can do.
+const TAKE_PATIENCE: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
 struct State {
@@ -55,11 +57,11 @@ impl Preparer {
         }
     }
 
-    /// Waits for the segment at `base`; where it may not wait it makes it itself, and gives
-    /// `None` while the disk is full. Fails when it cannot be
-    /// made, or the log is closed while the disk is full.
+    /// The segment at `base`. Waits for it a little; where it may not wait it makes it itself. `None`: it is not there yet,
+    /// for the disk is slow or full. Fails when it cannot be made, or the log is closed while the disk is full.
     pub(super) fn take(&self, base: u64) -> io::Result<Option<Arc<dyn DiskFile>>> {
         self.want(base);
+        let until = Instant::now() + TAKE_PATIENCE;
         let mut state = self.state.lock();
         loop {
             match state.ready.take() {
@@ -78,7 +80,9 @@ impl Preparer {
                 self.changed.notify_all();
             }
             if self.may_wait {
-                self.changed.wait(&mut state);
+                if self.changed.wait_until(&mut state, until).timed_out() {
+                    return Ok(None);
+                }
                 continue;
             }
             drop(state);
@@ -124,7 +128,13 @@ impl Preparer {
         state.making = None;
         let full = made.as_ref().is_err_and(is_full);
         if full != state.full {
-            tracing::warn!(full, base, directory = %self.directory.display(), "room for the next log segment");
+            let directory = self.directory.display();
+            match full {
+                true => tracing::warn!(base, %directory, "disk full: cannot allocate the next log segment"),
+                false => {
+                    tracing::info!(base, %directory, "the next log segment is allocated: the disk has room")
+                }
+            }
             state.full = full;
         }
         match made {
@@ -171,19 +181,15 @@ impl Worker for Preparing {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Creates a segment file: reserved, zeroed, durable with its name. What a crash left of it is reused.
+/// Creates a segment file: reserved, zeroed, durable with its name. What a crash left of it is reused; a full disk that has
+/// no room for all of it gets back what it gave.
 pub(super) fn create(
     disk: &dyn Disk,
     directory: &Path,
     base: u64,
     segment_bytes: u64,
 ) -> io::Result<Arc<dyn DiskFile>> {
-    let file = disk.open(&segment::path_of(directory, base), OpenMode::Create)?;
-    file.allocate(segment_bytes)?;
+    let file = open_reserved(disk, &segment::path_of(directory, base), segment_bytes)?;
     file.sync_all()?;
     disk.sync_dir(directory)?;
     Ok(file)

@@ -53,6 +53,19 @@ pub(super) enum Change {
     Close,
 }
 
+impl Change {
+    /// Whether a purge that was asked for later may be done before it: where it does not change which records there are, or
+    /// is a purge itself.
+    pub(super) fn lets_purges_pass(&self) -> bool {
+        matches!(self, Change::Vote(_) | Change::Mend(_) | Change::Purge { .. })
+    }
+
+    /// Whether it is a purge that takes away nothing but what lies before `end`.
+    pub(super) fn purges_before(&self, end: u64) -> bool {
+        matches!(self, Change::Purge { start, .. } if start.position <= end)
+    }
+}
+
 pub(super) enum Job {
     Append(Append),
     Done(Completion),
@@ -94,6 +107,25 @@ impl Queue {
             self.arrived.notify_one();
         }
         Ok(())
+    }
+
+    /// Takes those purges of what lies before `end` that may be done before everything else that waits.
+    pub(super) fn take_purges(&self, end: u64) -> Vec<(Change, Completion)> {
+        let (mut purges, mut kept, mut passing) = (Vec::new(), VecDeque::new(), true);
+        let mut jobs = self.jobs.lock();
+        for job in std::mem::take(&mut jobs.jobs) {
+            match job {
+                Job::Change(change, done) if passing && change.purges_before(end) => {
+                    purges.push((change, done));
+                }
+                job => {
+                    passing &= !matches!(&job, Job::Change(change, _) if !change.lets_purges_pass());
+                    kept.push_back(job);
+                }
+            }
+        }
+        jobs.jobs = kept;
+        purges
     }
 
     /// Takes the jobs of one group; empty when nothing came within `patience`.

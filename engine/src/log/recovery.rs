@@ -33,6 +33,8 @@ pub(super) struct Recovered {
     pub(super) leaving: Vec<Leaving>,
     pub(super) stamper: Stamper,
     pub(super) walk: Walk,
+    /// The segment that the next record goes to, when the disk has no room for it: its file is missing, or has holes.
+    pub(super) unreserved: Option<u64>,
 }
 
 /// A place between two records.
@@ -131,7 +133,7 @@ impl<'a> Recovery<'a> {
         // Before anything goes: a crash in between must leave a torn tail, not rot once more.
         mark.lower(walk.end).context("lower the durable mark of", self.directory)?;
         let leaving = self.leaving(walk.end);
-        let cut_bytes = self.cut(walk.end)?;
+        let (cut_bytes, unreserved) = self.cut(walk.end)?;
         tracing::info!(
             directory = %self.directory.display(),
             start = self.start.position,
@@ -143,7 +145,7 @@ impl<'a> Recovery<'a> {
             cut_bytes,
             "commit log opened"
         );
-        Ok(Recovered { files: self.files, segments: self.segments, leaving, stamper, walk })
+        Ok(Recovered { files: self.files, segments: self.segments, leaving, stamper, walk, unreserved })
     }
 
     /// Has the acknowledged part of what is about to be read brought into memory.

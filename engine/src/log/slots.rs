@@ -1,6 +1,6 @@
 //! A small value on disk that changes often: two slots in one file, of which one is always whole.
 //!
-//! Two values use it: the vote and the durable mark. Who calls it decides when to sync. It never guesses: a file with no
+//! Three values use it: the vote, the durable mark and the log's start. Who calls it decides when to sync. It never guesses: a file with no
 //! whole slot is an error.
 //!
 //! The file is 8 KiB, a slot every 4 KiB (so that no sector is shared). A slot, integers little-endian:
@@ -16,6 +16,7 @@
 //! Invariants
 //! - `slots.I1` Between two syncs only one slot is written, the other one holds what was synced last.
 //! - `slots.I2` A value that must never be forgotten (the vote) stands in both slots before anybody relies on it.
+//! - `slots.I3` Once the file is there, a value is written over blocks that the file has: no full disk refuses it.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -27,6 +28,8 @@ use super::error::{IoContext, OpenError};
 use crate::disk::{Disk, DiskFile, OpenMode, write_atomically};
 
 const SLOT_BYTES: usize = 4096;
+/// Bytes of the file.
+pub(super) const FILE_BYTES: u64 = 2 * SLOT_BYTES as u64;
 const HEAD_BYTES: usize = 16;
 /// The longest value.
 pub(super) const VALUE_BYTES_MAX: usize = SLOT_BYTES - HEAD_BYTES - 4;
@@ -48,9 +51,7 @@ impl Slots {
     /// missing.
     pub(super) fn open(disk: &dyn Disk, path: &Path, magic: [u8; 4]) -> Result<(Slots, Bytes), OpenError> {
         if !disk.exists(path).context("look for", path)? {
-            let mut both = encode(magic, 1, &[]);
-            both.extend(encode(magic, 2, &[]));
-            write_atomically(disk, path, &both).context("create", path)?;
+            Slots::create(disk, path, magic, &[]).context("create", path)?;
         }
         let file = disk.open(path, OpenMode::ReadWrite).context("open", path)?;
         let mut newest: Option<(u64, u64, Bytes)> = None;
@@ -76,6 +77,12 @@ impl Slots {
         // The other slot, torn, rotten or older: it must not come back if this one is damaged.
         slots.write(&value).and_then(|()| slots.sync()).context("write", path)?;
         Ok((slots, value))
+    }
+
+    /// Makes the file with a value in both slots, durably, in place of whatever is at `path`.
+    pub(super) fn create(disk: &dyn Disk, path: &Path, magic: [u8; 4], value: &[u8]) -> io::Result<()> {
+        let both = [encode(magic, 1, value), encode(magic, 2, value)].concat();
+        write_atomically(disk, path, &both)
     }
 
     /// Writes a value over the slot that is not the last synced one; not durable yet.

@@ -34,7 +34,7 @@ impl Writer {
     /// Moves the front to `start`: first the new start is durable, then the segments below `keep` go, in their own time
     /// (`log.I10`).
     pub(super) fn purge(&mut self, start: Start, keep: u64) -> io::Result<()> {
-        start.save(&*self.shared.disk, &self.shared.start_path)?;
+        self.shared.start.lock().save(&*self.shared.disk, start)?;
         if start.position >= self.end {
             (self.end, self.last) = (start.position, start.id);
             self.mark.raise(start.position)?;
@@ -49,7 +49,7 @@ impl Writer {
 
     /// Empties the log. The epoch in the start file makes the mark and the old segments void in one step.
     pub(super) fn reset(&mut self, start: Start) -> io::Result<()> {
-        start.save(&*self.shared.disk, &self.shared.start_path)?;
+        self.shared.start.lock().save(&*self.shared.disk, start)?;
         // The new start may lie anywhere, also where a file still waits to be removed.
         self.remover.finish()?;
         self.remove_segments(|_| true)?;

@@ -38,6 +38,8 @@ pub(super) struct Writer {
     pub(super) remover: Arc<Remover>,
     /// Every segment file of the log, by its first position.
     pub(super) files: BTreeMap<u64, Arc<dyn DiskFile>>,
+    /// The segment that the disk had no room for when the log was opened; what is in `files` of it is only read.
+    pub(super) unreserved: Option<u64>,
     /// Segments written since the last sync.
     pub(super) dirty: BTreeSet<u64>,
     /// Where the written part ends: what is beyond is zero.
@@ -50,14 +52,15 @@ pub(super) struct Writer {
     /// By the clock of `workers`.
     pub(super) mark_synced: Duration,
     pub(super) data_synced: Duration,
-    /// A group that waits for a segment file, where the writer itself may not wait.
+    /// A group that waits for a segment file.
     pub(super) pending: Option<Group>,
 }
 
 impl Worker for Writer {
     fn run(&mut self) {
         loop {
-            let group = self.shared.queue.take(self.patience());
+            let patience = self.patience();
+            let group = self.pending.take().unwrap_or_else(|| self.shared.queue.take(patience));
             if !self.work(group) {
                 return;
             }
@@ -72,10 +75,12 @@ impl Worker for Writer {
 
 impl Writer {
     /// Does one group and what is due by time; false when it closed the log.
-    fn work(&mut self, group: Group) -> bool {
+    fn work(&mut self, mut group: Group) -> bool {
         // A failure shows in the group's completions.
         if let Ok(false) = self.guarded(|writer| writer.reserve(&group.appends)) {
+            self.purge_early(&mut group);
             self.pending = Some(group);
+            self.housekeeping();
             return true;
         }
         if self.step_group(group) {
@@ -85,6 +90,19 @@ impl Writer {
         }
         self.housekeeping();
         true
+    }
+
+    /// Does the purges that are asked for while a group waits for room: they may be what makes it (`log.I11`).
+    fn purge_early(&mut self, group: &mut Group) {
+        let end = self.end;
+        let mut purges: Vec<_> =
+            group.change.take_if(|(change, _)| change.purges_before(end)).into_iter().collect();
+        if group.change.as_ref().is_none_or(|(change, _)| change.lets_purges_pass()) {
+            purges.extend(self.shared.queue.take_purges(end));
+        }
+        for (change, done) in purges {
+            self.change(change, done);
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -174,11 +192,12 @@ impl Writer {
             appends.chunk_by(|a, b| a.segment.base == b.segment.base).filter_map(|same| same.first())
         {
             let base = append.segment.base;
-            if self.files.contains_key(&base) {
+            if self.files.contains_key(&base) && self.unreserved != Some(base) {
                 continue;
             }
             let Some(file) = self.preparer.take(base)? else { return Ok(false) };
             self.files.insert(base, file);
+            self.unreserved = self.unreserved.filter(|unreserved| *unreserved != base);
             self.preparer.want(base + self.shared.config.segment_bytes);
             self.mark.sync()?;
         }

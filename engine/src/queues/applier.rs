@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 
 use super::error::QueuesError;
 use super::files::{FileKey, Files, file_path};
-use super::queue::{Pushed, Queue};
+use super::queue::{FLUSH_BYTES, Pushed, Queue};
 use super::tails::Tails;
-use super::unit::Unit;
-use crate::disk::{Disk, DiskFile, OpenMode};
+use super::unit::{UNIT_BYTES, Unit};
+use crate::disk::{Disk, DiskFile, OpenMode, is_full};
 
 /// Queues that a sync writes, or copies the tails of, at a time: appliers wait for that long.
 pub(super) const QUEUES_PER_TURN: usize = 64;
@@ -25,9 +25,13 @@ pub(super) struct Applier {
     /// Queues with units that may not be written, by and large those that wait longest first.
     unwritten: Vec<Arc<Queue>>,
     unsynced: Unsynced,
-    /// The last attempt to write found the disk full.
-    pub(super) disk_full: bool,
+    /// Bytes of units taken into memory since the disk is full.
+    held_bytes: usize,
 }
+
+/// Bytes of units that wait in memory for a full disk at most, of all queues together: those of 3.3 million messages. No
+/// more of them come than were in the log when the disk filled.
+const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// What a sync has to make durable.
 #[derive(Default)]
@@ -45,9 +49,12 @@ impl Applier {
         unit: Unit,
         files: &Files,
     ) -> Result<bool, QueuesError> {
+        self.check_held(queue, files)?;
         let mut pushed = queue.push(offset, unit, files)?;
         if pushed == Pushed::Full {
             self.write(queue, files)?;
+            // It was written whole, far more than what blocks of its own had room for.
+            files.note_full(false);
             pushed = queue.push(offset, unit, files)?;
         }
         if pushed == Pushed::Damaged {
@@ -55,6 +62,7 @@ impl Applier {
             self.rewrite(queue, offset, &[unit], files)?;
         }
         let Pushed::Added { flush } = pushed else { return Ok(false) };
+        self.held_bytes = if files.is_full() { self.held_bytes + UNIT_BYTES } else { 0 };
         if !queue.listed.swap(true, Ordering::Relaxed) {
             self.unwritten.push(queue.clone());
         }
@@ -66,6 +74,27 @@ impl Applier {
             }
         }
         Ok(true)
+    }
+
+    /// Fails once memory holds as much for a full disk as it may.
+    fn check_held(&self, queue: &Queue, files: &Files) -> Result<(), QueuesError> {
+        if files.is_full() && self.held_bytes >= HELD_BYTES_MAX {
+            return Err(QueuesError::DiskFull { path: queue.dir.clone() });
+        }
+        Ok(())
+    }
+
+    /// Writes some of the queues that a full disk has kept from being written; true once there are none. Where none is due,
+    /// one is tried all the same, to see whether there is room.
+    pub(super) fn retry(&mut self, files: &Files) -> Result<bool, QueuesError> {
+        let due = self.unwritten.iter().filter(|queue| queue.unwritten_bytes() >= FLUSH_BYTES);
+        let mut due: Vec<_> = due.take(QUEUES_PER_TURN).cloned().collect();
+        let done = due.is_empty();
+        if done {
+            due.extend(self.unwritten.iter().find(|queue| queue.unwritten_bytes() > 0).cloned());
+        }
+        due.iter().try_for_each(|queue| self.write(queue, files))?;
+        Ok(done)
     }
 
     /// Overwrites damaged units from `offset` on with what they must be.
@@ -130,7 +159,9 @@ impl Applier {
 
     fn write(&mut self, queue: &Arc<Queue>, files: &Files) -> Result<(), QueuesError> {
         let written = queue.flush(|base| self.unsynced.file(queue, base, files));
-        self.disk_full = matches!(&written, Err(QueuesError::DiskFull { .. }));
+        if let Err(QueuesError::DiskFull { .. }) = &written {
+            files.note_full(true);
+        }
         written?;
         if self.unsynced.files.len() > files.unsynced_max() {
             std::mem::take(&mut self.unsynced).sync(files.disk())?;
@@ -196,7 +227,7 @@ impl Unsynced {
 }
 
 fn open_failed(path: &Path, error: std::io::Error) -> QueuesError {
-    if error.kind() == std::io::ErrorKind::StorageFull {
+    if is_full(&error) {
         return QueuesError::DiskFull { path: path.into() };
     }
     QueuesError::io(path, "create")(error)

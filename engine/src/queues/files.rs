@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -61,6 +62,8 @@ pub(super) struct Files {
     open: Mutex<Open>,
     /// Files that the process may have open.
     limit: usize,
+    /// The disk had no room for units, or for the tails; since then nothing has shown that it has some.
+    full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -73,12 +76,27 @@ impl Files {
     pub(super) fn new(disk: Arc<dyn Disk>) -> Files {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_MAX).min(LIMIT_MAX);
-        Files { disk, open: Mutex::default(), limit }
+        Files { disk, open: Mutex::default(), limit, full: AtomicBool::new(false) }
     }
 
     /// Files that may be written to between two syncs without being synced.
     pub(super) fn unsynced_max(&self) -> usize {
         self.limit / UNSYNCED_FILES_SHARE
+    }
+
+    /// Whether the disk is full, as far as is known.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Notes that the disk is full, or has room.
+    pub(super) fn note_full(&self, full: bool) {
+        if self.full.swap(full, Ordering::AcqRel) != full {
+            match full {
+                true => tracing::warn!("disk full: consume queues cannot grow, new units wait in memory"),
+                false => tracing::info!("consume queues grow again: the disk has room"),
+            }
+        }
     }
 
     pub(super) fn disk(&self) -> &dyn Disk {

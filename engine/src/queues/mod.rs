@@ -14,6 +14,8 @@
 //! - `queues.I3` Offsets from `min` to `next` can all be read, at any time, from memory or a file.
 //! - `queues.I4` After a sync everything applied before it survives a power cut; so a checkpoint is published only
 //!   after one.
+//! - `queues.I6` A full disk loses no unit and ends nothing: units wait in memory, and once that holds as many as it may, a
+//!   record is refused, to be applied again when there is room.
 //! - `queues.I5` A unit that is not the one of its message is never handed out; it is found again in the log.
 
 mod applier;
@@ -210,7 +212,11 @@ impl ConsumeQueues {
             }
         }
         let saved = tails.save(self.inner.files.disk(), &self.inner.tails);
-        self.inner.applier.lock().disk_full |= matches!(&saved, Err(QueuesError::DiskFull { .. }));
+        match &saved {
+            Ok(()) => self.inner.files.note_full(false),
+            Err(QueuesError::DiskFull { .. }) => self.inner.files.note_full(true),
+            Err(_) => {}
+        }
         self.inner.poison_on_io(saved)
     }
 
@@ -243,10 +249,28 @@ impl ConsumeQueues {
         counters
     }
 
-    /// Whether the last attempt to write found the disk full. Units are held in memory then, up to a bound, and
-    /// [`ConsumeQueues::sync`] fails until there is room.
+    /// Whether the disk had no room for units, and has shown none since. They are held in memory then, up to a bound at which
+    /// [`ConsumeQueues::apply`] fails, and [`ConsumeQueues::sync`] fails until there is room.
     pub fn disk_full(&self) -> bool {
-        self.inner.applier.lock().disk_full
+        self.inner.files.is_full()
+    }
+
+    /// Tries once more to write what a full disk has kept in memory; whether the disk has room now. To be called now and then
+    /// while [`ConsumeQueues::disk_full`] says so: nothing else may find out (`queues.I6`).
+    pub fn retry(&self) -> Result<bool, QueuesError> {
+        while self.disk_full() {
+            let mut applier = self.inner.applier.lock();
+            self.inner.check_poisoned()?;
+            let retried = applier.retry(&self.inner.files);
+            drop(applier);
+            match self.inner.poison_on_io(retried) {
+                Ok(done) if done => self.inner.files.note_full(false),
+                Ok(_) => {}
+                Err(QueuesError::DiskFull { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -23,7 +23,7 @@ use super::error::QueuesError;
 use super::files::{Files, base_of, end_of, file_path, place_of};
 use super::tails::Tails;
 use super::unit::{Seed, UNIT_BYTES, Unit};
-use crate::disk::{DiskFile, OpenMode};
+use crate::disk::{DiskFile, OpenMode, is_full};
 
 /// Unwritten bytes at which a queue is written: about a page, so that many messages cost one call.
 pub(super) const FLUSH_BYTES: usize = 4080;
@@ -349,9 +349,9 @@ impl Queue {
 
     fn write_failed(&self, base: u64, error: std::io::Error) -> QueuesError {
         let path = file_path(&self.dir, base);
-        match error.kind() {
-            std::io::ErrorKind::StorageFull => QueuesError::DiskFull { path },
-            _ => QueuesError::io(path, "write units")(error),
+        match is_full(&error) {
+            true => QueuesError::DiskFull { path },
+            false => QueuesError::io(path, "write units")(error),
         }
     }
 }

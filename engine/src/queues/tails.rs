@@ -30,7 +30,7 @@ use super::error::QueuesError;
 use super::queue::Queue;
 use super::recover;
 use super::unit::UNIT_BYTES;
-use crate::disk::{Disk, OpenMode, write_atomically};
+use crate::disk::{Disk, OpenMode, is_full, write_atomically};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 
 /// Queues that each sync writes to their files; with no more of them there are no tails.
@@ -92,9 +92,9 @@ impl Tails {
             return remove(disk, path);
         }
         ENVELOPE.seal(&mut self.file);
-        write_atomically(disk, path, &self.file).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull => QueuesError::DiskFull { path: path.into() },
-            _ => QueuesError::io(path, "save")(error),
+        write_atomically(disk, path, &self.file).map_err(|error| match is_full(&error) {
+            true => QueuesError::DiskFull { path: path.into() },
+            false => QueuesError::io(path, "save")(error),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Consume queues hold what was applied, through replay, retention, restarts and power cuts.
 
+mod full;
+
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
@@ -419,41 +421,6 @@ fn a_failed_sync_stops_the_queues() {
     assert!(matches!(queues.sync().unwrap_err(), QueuesError::Poisoned(_)));
     let error = queues.apply(&maker.record(&[("a", 0)]), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains("cannot sync"), "{error}");
-}
-
-#[test]
-fn a_full_disk_is_outlived_and_only_syncs_fail_meanwhile() {
-    let disk = disk();
-    let queues = empty(&disk);
-    let mut maker = Maker::default();
-    disk.set_capacity(Some(0));
-    for _ in 0..500 {
-        apply(&queues, &maker.record(&[("a", 0), ("b", 0)]));
-    }
-    assert!(matches!(queues.sync().unwrap_err(), QueuesError::DiskFull { .. }));
-    assert!(queues.disk_full());
-    assert_eq!(all(&queues, "a", 0).len(), 500);
-    disk.set_capacity(None);
-    queues.sync().unwrap();
-    assert!(!queues.disk_full());
-    let queues = open(&disk.crash(&mut LoseAll), &maker.counters, &QueueCounters::new()).unwrap();
-    assert_eq!((all(&queues, "a", 0).len(), all(&queues, "b", 0).len()), (500, 500));
-}
-
-#[test]
-fn memory_is_bounded_while_the_disk_is_full() {
-    let disk = disk();
-    disk.set_capacity(Some(0));
-    let files = Files::new(Arc::new(disk.clone()));
-    let queue = Arc::new(Queue::new("a".into(), 0, 0, dir().join("a/0"), 0, 0));
-    let mut applier = Applier::default();
-    let unit = Unit { position: 1, size: 2, tags_code: 3 };
-    let refused = (0..100_000).find(|&offset| applier.push(&queue, offset, unit, &files).is_err());
-    assert_eq!(refused, Some((queue::UNWRITTEN_BYTES_MAX / UNIT_BYTES) as u64 + 1));
-    assert!(applier.disk_full);
-    disk.set_capacity(None);
-    assert!(applier.push(&queue, refused.unwrap(), unit, &files).unwrap());
-    assert!(!applier.disk_full);
 }
 
 #[test]

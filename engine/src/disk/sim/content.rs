@@ -1,7 +1,9 @@
-//! One simulated file: what programs read, what is durable, and the changes between the two.
+//! One simulated file: what programs read, what is durable, and the changes between the two; and which of its pages have
+//! blocks of the disk, as on ext4: a page has some once it was written or reserved, a hole has none.
 
 use super::choice::{CrashChoice, SECTOR_BYTES, WriteFate};
-use super::pages::Pages;
+use super::extents::Extents;
+use super::pages::{PAGE_BYTES, Pages, pages_of};
 
 /// A change of a file's content that is not durable yet.
 #[derive(Clone)]
@@ -20,8 +22,9 @@ pub(super) struct Content {
     /// Changes a failed sync gave up: readable until the machine stops, never made durable by a later sync, and
     /// on the disk or not after a power cut.
     given_up: Vec<Change>,
-    /// Bytes reserved by an allocation.
-    reserved: u64,
+    /// Pages with blocks, and those that keep them through a power cut.
+    blocks: Extents,
+    durable_blocks: Extents,
     /// Handles that have the file open.
     pub(super) handles: usize,
 }
@@ -31,24 +34,56 @@ impl Content {
         &self.live
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
-        self.change(Change::Write { offset, bytes: bytes.to_vec() });
+    /// Writes as many of the bytes as `free` pages are enough for; returns how many that are. What lies where there are
+    /// blocks needs none.
+    pub(super) fn write(&mut self, bytes: &[u8], offset: u64, free: u64) -> usize {
+        let end = offset + bytes.len() as u64;
+        let mut left = free;
+        let full = self.blocks.missing(pages_of(offset..end)).into_iter().find_map(|gap| {
+            let pages = gap.end - gap.start;
+            if pages > left {
+                return Some(gap.start + left);
+            }
+            left -= pages;
+            None
+        });
+        let until = full.map_or(end, |page| (page * PAGE_BYTES).clamp(offset, end));
+        let count = (until - offset) as usize;
+        if count > 0 {
+            self.change(Change::Write { offset, bytes: bytes[..count].to_vec() });
+        }
+        count
     }
 
     pub(super) fn set_len(&mut self, length: u64) {
-        self.reserved = self.reserved.min(length);
         self.change(Change::SetLen(length));
     }
 
-    pub(super) fn allocate(&mut self, length: u64) {
-        self.reserved = self.reserved.max(length);
+    /// Reserves as much of the first `length` bytes as `free` pages are enough for, from the beginning on, and keeps it when
+    /// that is not all, as ext4 does; false then.
+    pub(super) fn allocate(&mut self, length: u64, free: u64) -> bool {
+        let mut left = free;
+        for gap in self.blocks.missing(0..length.div_ceil(PAGE_BYTES)) {
+            if gap.end - gap.start > left {
+                self.change(Change::Grow(((gap.start + left) * PAGE_BYTES).min(length)));
+                return false;
+            }
+            left -= gap.end - gap.start;
+        }
         self.change(Change::Grow(length));
+        true
+    }
+
+    /// Whether the first `length` bytes are there and have blocks.
+    pub(super) fn is_allocated(&self, length: u64) -> bool {
+        self.live.len() >= length && self.blocks.missing(0..length.div_ceil(PAGE_BYTES)).is_empty()
     }
 
     pub(super) fn sync(&mut self) {
         for change in self.unsynced.drain(..) {
             change.apply(&mut self.durable);
         }
+        self.durable_blocks = self.blocks.clone();
         // Later bytes are durable now, so older ones that were given up cannot appear over them any more.
         self.given_up.clear();
     }
@@ -71,32 +106,25 @@ impl Content {
 
     /// What the file occupies.
     pub(super) fn used(&self) -> u64 {
-        self.reserved + self.live.stored_behind(self.reserved)
-    }
-
-    /// What a write would add to that.
-    pub(super) fn write_cost(&self, offset: u64, count: usize) -> u64 {
-        self.live.cost_of(offset, count, self.reserved)
-    }
-
-    /// What an allocation would add to that.
-    pub(super) fn allocate_cost(&self, length: u64) -> u64 {
-        let after = length.max(self.reserved);
-        (after + self.live.stored_behind(after)).saturating_sub(self.used())
+        self.blocks.pages() * PAGE_BYTES
     }
 
     /// The file as a power cut may leave it.
     pub(super) fn crash(&self, choice: &mut dyn CrashChoice) -> Content {
-        let mut left = self.durable.clone();
+        let (mut left, mut blocks) = (self.durable.clone(), self.durable_blocks.clone());
         for change in self.given_up.iter().chain(&self.unsynced) {
-            change.crash(&mut left, choice);
+            if change.crash(&mut left, choice) {
+                change.allot(&mut blocks);
+            }
         }
         // Bytes behind the length that was left are not part of the file.
         left.set_len(left.len());
+        blocks.cut(left.len().div_ceil(PAGE_BYTES));
         Content {
-            reserved: self.reserved.min(left.len()),
             live: left.clone(),
             durable: left,
+            durable_blocks: blocks.clone(),
+            blocks,
             ..Content::default()
         }
     }
@@ -108,6 +136,7 @@ impl Content {
 
     fn change(&mut self, change: Change) {
         change.apply(&mut self.live);
+        change.allot(&mut self.blocks);
         self.unsynced.push(change);
     }
 }
@@ -124,17 +153,28 @@ impl Change {
         }
     }
 
-    fn crash(&self, pages: &mut Pages, choice: &mut dyn CrashChoice) {
+    /// Gives the file the blocks that the change needs, or takes those that it gives back.
+    fn allot(&self, blocks: &mut Extents) {
         match self {
-            Change::Write { offset, bytes } => crash_write(pages, *offset, bytes, choice),
+            Change::Write { offset, bytes } => blocks.add(pages_of(*offset..offset + bytes.len() as u64)),
+            Change::SetLen(length) => blocks.cut(length.div_ceil(PAGE_BYTES)),
+            Change::Grow(length) => blocks.add(0..length.div_ceil(PAGE_BYTES)),
+        }
+    }
+
+    /// Whether anything of it is left.
+    fn crash(&self, pages: &mut Pages, choice: &mut dyn CrashChoice) -> bool {
+        match self {
+            Change::Write { offset, bytes } => return crash_write(pages, *offset, bytes, choice),
             Change::SetLen(length) if choice.length() => pages.set_len(*length),
             Change::Grow(length) if choice.length() => pages.grow(*length),
-            Change::SetLen(_) | Change::Grow(_) => {}
+            Change::SetLen(_) | Change::Grow(_) => return false,
         }
+        true
     }
 }
 
-fn crash_write(pages: &mut Pages, offset: u64, bytes: &[u8], choice: &mut dyn CrashChoice) {
+fn crash_write(pages: &mut Pages, offset: u64, bytes: &[u8], choice: &mut dyn CrashChoice) -> bool {
     let end = offset + bytes.len() as u64;
     let first_sector = offset / SECTOR_BYTES;
     let sectors = (end.div_ceil(SECTOR_BYTES) - first_sector).max(1);
@@ -143,7 +183,8 @@ fn crash_write(pages: &mut Pages, offset: u64, bytes: &[u8], choice: &mut dyn Cr
         let at = ((first_sector + sector.min(sectors)) * SECTOR_BYTES).clamp(offset, end);
         (at - offset) as usize
     };
-    match choice.write(sectors) {
+    let fate = choice.write(sectors);
+    match fate {
         WriteFate::Kept => pages.put(bytes, offset),
         WriteFate::Lost => {}
         WriteFate::Head(sectors) => pages.put(&bytes[..cut(sectors)], offset),
@@ -152,6 +193,7 @@ fn crash_write(pages: &mut Pages, offset: u64, bytes: &[u8], choice: &mut dyn Cr
     if end > pages.len() && choice.length() {
         pages.grow(end);
     }
+    fate != WriteFate::Lost
 }
 
 #[cfg(test)]
@@ -166,9 +208,9 @@ mod tests {
     #[test]
     fn unsynced_bytes_are_lost_or_kept_and_synced_ones_stay() {
         let mut content = Content::default();
-        content.write(b"abc", 0);
+        content.write(b"abc", 0, u64::MAX);
         content.sync();
-        content.write(b"XYdef", 1);
+        content.write(b"XYdef", 1, u64::MAX);
         assert_eq!(text(&content.crash(&mut LoseAll)), "abc");
         assert_eq!(text(&content.crash(&mut KeepAll)), "aXYdef");
         assert_eq!(text(&content.kill()), "aXYdef");
@@ -178,9 +220,9 @@ mod tests {
     #[test]
     fn a_torn_write_ends_at_a_sector() {
         let mut content = Content::default();
-        content.allocate(4096);
+        content.allocate(4096, u64::MAX);
         content.sync();
-        content.write(&[1; 2000], 500);
+        content.write(&[1; 2000], 500, u64::MAX);
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..200 {
             let bytes = content.crash(&mut SeededChoice::new(seed)).live().to_vec();
@@ -196,7 +238,7 @@ mod tests {
     #[test]
     fn after_a_failed_sync_the_next_one_succeeds_without_the_bytes() {
         let mut content = Content::default();
-        content.write(b"gone", 0);
+        content.write(b"gone", 0, u64::MAX);
         content.fail_sync();
         assert_eq!(text(&content.crash(&mut KeepAll)), "gone");
         content.sync();
@@ -219,10 +261,39 @@ mod tests {
             }
         }
         let mut content = Content::default();
-        content.write(b"abc", 0);
+        content.write(b"abc", 0, u64::MAX);
         let mut left = content.crash(&mut DataOnly);
         assert_eq!(text(&left), "");
-        left.allocate(3);
+        left.allocate(3, u64::MAX);
         assert_eq!(text(&left), "\0\0\0");
+    }
+
+    #[test]
+    fn a_reservation_that_fails_keeps_what_it_got_and_a_write_ends_where_the_blocks_do() {
+        let mut content = Content::default();
+        assert!(!content.allocate(10 * PAGE_BYTES, 3));
+        assert_eq!((content.used(), content.live().len()), (3 * PAGE_BYTES, 3 * PAGE_BYTES));
+        // Over blocks that are there none is needed; behind them each page takes one.
+        assert_eq!(content.write(&[1; 5000], 100, 0), 5000);
+        assert_eq!(content.write(&[1; 8192], 2 * PAGE_BYTES, 0), 4096);
+        assert_eq!(content.write(&[1; 20_000], 3 * PAGE_BYTES + 10, 2), 8182);
+        assert_eq!(content.write(&[1], 9 * PAGE_BYTES, 0), 0);
+        assert_eq!((content.used(), content.live().len()), (5 * PAGE_BYTES, 5 * PAGE_BYTES));
+        content.set_len(PAGE_BYTES + 1);
+        assert_eq!(content.used(), 2 * PAGE_BYTES);
+        content.set_len(10 * PAGE_BYTES);
+        assert_eq!(content.used(), 2 * PAGE_BYTES, "a hole has no blocks");
+    }
+
+    #[test]
+    fn blocks_that_were_not_synced_may_be_gone_after_a_power_cut() {
+        let mut content = Content::default();
+        content.allocate(2 * PAGE_BYTES, 9);
+        content.sync();
+        content.allocate(4 * PAGE_BYTES, 9);
+        content.write(&[1; 10], 5 * PAGE_BYTES, 9);
+        let used = |content: &Content| content.used() / PAGE_BYTES;
+        assert_eq!((used(&content.kill()), used(&content.crash(&mut KeepAll))), (5, 5));
+        assert_eq!(used(&content.crash(&mut LoseAll)), 2);
     }
 }

@@ -99,19 +99,16 @@ impl DiskFile for SimFile {
         let operation = Operation::Write { path: self.path.clone(), offset, bytes: bytes.len() };
         match state.begin(operation)? {
             Some(Fault::ShortWrite) => {
-                state.content(self.file).write(&bytes[..bytes.len() / 2], offset);
+                state.content(self.file).write(&bytes[..bytes.len() / 2], offset, u64::MAX);
                 return Err(Fault::ShortWrite.error());
             }
             Some(fault) => return Err(fault.error()),
             None => {}
         }
         state.overwrite(self.file, offset, bytes.len())?;
-        let cost = state.content(self.file).write_cost(offset, bytes.len());
-        if !state.has_room_for(cost) {
-            return Err(Fault::Enospc.error());
-        }
-        state.content(self.file).write(&bytes, offset);
-        Ok(())
+        let free = state.free_pages();
+        let written = state.content(self.file).write(&bytes, offset, free);
+        if written < bytes.len() { Err(Fault::Enospc.error()) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -125,18 +122,14 @@ impl DiskFile for SimFile {
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.check_writable()?;
         let mut state = self.state.lock();
-        if state.content(self.file).live().len() >= bytes {
+        if state.content(self.file).is_allocated(bytes) {
             return Ok(());
         }
         if let Some(fault) = state.begin(Operation::Allocate { path: self.path.clone(), bytes })? {
             return Err(fault.error());
         }
-        let cost = state.content(self.file).allocate_cost(bytes);
-        if !state.has_room_for(cost) {
-            return Err(Fault::Enospc.error());
-        }
-        state.content(self.file).allocate(bytes);
-        Ok(())
+        let free = state.free_pages();
+        if state.content(self.file).allocate(bytes, free) { Ok(()) } else { Err(Fault::Enospc.error()) }
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -6,6 +6,11 @@ use std::sync::Arc;
 /// Bytes of a page, the unit of sharing between copies.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
+/// The pages that a range of bytes touches.
+pub(super) fn pages_of(bytes: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    bytes.start / PAGE_BYTES..bytes.end.div_ceil(PAGE_BYTES)
+}
+
 type Page = [u8; PAGE_BYTES as usize];
 
 /// A sparse file; what was never written reads as zero.
@@ -58,19 +63,6 @@ impl Pages {
     /// Makes the file at least this long.
     pub(super) fn grow(&mut self, length: u64) {
         self.length = self.length.max(length);
-    }
-
-    /// Pages a write would add at or behind `reserved`, in bytes: what it costs on a disk.
-    pub(super) fn cost_of(&self, offset: u64, count: usize, reserved: u64) -> u64 {
-        let new = spans(offset, count)
-            .filter(|(page, ..)| page * PAGE_BYTES >= reserved && !self.pages.contains_key(page))
-            .count();
-        new as u64 * PAGE_BYTES
-    }
-
-    /// Bytes of the pages at or behind `reserved`.
-    pub(super) fn stored_behind(&self, reserved: u64) -> u64 {
-        self.pages.range(reserved.div_ceil(PAGE_BYTES)..).count() as u64 * PAGE_BYTES
     }
 
     /// All bytes, for comparing; meant for small files.

@@ -9,6 +9,10 @@ use super::choice::CrashChoice;
 use super::content::Content;
 use super::names::{NameChange, Names, Node};
 use super::operation::{Fault, Operation};
+use super::pages::PAGE_BYTES;
+
+/// Names that a block of a directory holds: about as many as ext4 fits of 20 digits each.
+const NAMES_PER_PAGE: usize = 128;
 
 /// See [`super::SimDisk`].
 #[derive(Default)]
@@ -133,6 +137,7 @@ impl State {
             Some(Node::File(_)) => Err(describe(io::ErrorKind::AlreadyExists, path)),
             None => {
                 self.begin_whole(Operation::CreateDirectory { path: path.into() })?;
+                self.take_pages(1 + self.pages_for_name(path))?;
                 self.rename_live(NameChange::Put { path: path.into(), node: Node::Directory });
                 Ok(())
             }
@@ -145,6 +150,7 @@ impl State {
             None => return Err(describe(io::ErrorKind::IsADirectory, path)),
         }
         self.begin_whole(Operation::Create { path: path.into() })?;
+        self.take_pages(self.pages_for_name(path))?;
         let file = self.next_file;
         self.next_file += 1;
         self.files.insert(file, Content::default());
@@ -176,6 +182,9 @@ impl State {
             return Err(describe(io::ErrorKind::IsADirectory, to));
         }
         self.begin_whole(Operation::Rename { from: from.into(), to: to.into() })?;
+        if from.parent() != to.parent() && self.names.get(to).is_none() {
+            self.take_pages(self.pages_for_name(to))?;
+        }
         if from != to {
             self.rename_live(NameChange::Move { from: from.into(), to: to.into() });
         }
@@ -211,16 +220,45 @@ impl State {
         Ok(())
     }
 
-    /// Bytes in use by files that have a name, or are still open.
+    /// Bytes in use by files that have a name, or are still open, and by directories.
     pub(super) fn used(&self) -> u64 {
         let named: BTreeSet<u64> = self.names.iter().filter_map(|(_, node)| file_of(node)).collect();
         let counted = self.files.iter().filter(|(file, content)| content.handles > 0 || named.contains(file));
-        counted.map(|(_, content)| content.used()).sum()
+        let files: u64 = counted.map(|(_, content)| content.used()).sum();
+        files + self.directory_pages() * PAGE_BYTES
     }
 
-    /// Whether `bytes` more fit.
-    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
-        bytes == 0 || self.capacity.is_none_or(|capacity| self.used() + bytes <= capacity)
+    /// Every directory has a block, and more with many names; the first one of the root is the file system's.
+    fn directory_pages(&self) -> u64 {
+        let mut names: BTreeMap<&Path, usize> = BTreeMap::new();
+        for (path, node) in self.names.iter() {
+            if node == Node::Directory {
+                names.entry(path).or_default();
+            }
+            *names.entry(path.parent().unwrap_or(path)).or_default() += 1;
+        }
+        let pages = names.iter().map(|(path, count)| match path.parent() {
+            None => count.div_ceil(NAMES_PER_PAGE).saturating_sub(1),
+            Some(_) => count.div_ceil(NAMES_PER_PAGE).max(1),
+        });
+        pages.sum::<usize>() as u64
+    }
+
+    /// Blocks that a name more takes in its directory.
+    fn pages_for_name(&self, path: &Path) -> u64 {
+        let Some(directory) = path.parent().filter(|_| self.capacity.is_some()) else { return 0 };
+        let names = self.names.children(directory).len();
+        u64::from(names > 0 && names.is_multiple_of(NAMES_PER_PAGE))
+    }
+
+    /// Blocks that are not in use.
+    pub(super) fn free_pages(&self) -> u64 {
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()) / PAGE_BYTES)
+    }
+
+    /// Fails where there are not so many free blocks.
+    fn take_pages(&self, pages: u64) -> io::Result<()> {
+        if pages == 0 || self.free_pages() >= pages { Ok(()) } else { Err(Fault::Enospc.error()) }
     }
 
     /// The disk after a power cut: files first, by number, then names, in the order of their changes.

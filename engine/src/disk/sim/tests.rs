@@ -128,6 +128,27 @@ fn a_full_disk_refuses_what_needs_more_and_takes_what_was_reserved() {
     assert_eq!(disk.used(), 0);
 }
 
+/// As seen on ext4: see the module.
+#[test]
+fn a_full_disk_has_no_block_for_a_directory_or_for_names_that_fill_one_and_gives_none_for_empty_files() {
+    let disk = SimDisk::new();
+    let (full, dir) = (Some(ErrorKind::StorageFull), Path::new("/d"));
+    let create = |name: &str| disk.open(&dir.join(name), OpenMode::Create).map(drop).err().map(|e| e.kind());
+    disk.set_capacity(Some(0));
+    assert_eq!(disk.create_dir_all(dir).err().map(|error| error.kind()), full);
+    disk.set_capacity(Some(4096));
+    disk.create_dir_all(dir).unwrap();
+    let created = (0..200).take_while(|number| create(&number.to_string()).is_none()).count();
+    assert_eq!((created, create("one-more")), (128, full));
+    disk.rename(&dir.join("0"), &dir.join("1")).unwrap();
+    assert_eq!(create("one-more"), None);
+    let file = disk.open(&dir.join("2"), OpenMode::ReadWrite).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let write = file.write_all_at(&[IoSlice::new(&[1])], 5000);
+    assert_eq!(write.err().map(|error| error.kind()), full, "a hole has no block");
+    assert_eq!(disk.used(), 4096);
+}
+
 #[test]
 fn faults_strike_the_operation_they_were_planned_for() {
     let disk = SimDisk::new();

@@ -133,7 +133,7 @@ fn reopen(disk: &SimDisk) -> CommitLog {
 }
 
 fn base_of_start(disk: &SimDisk) -> StampBase {
-    let start = Start::load(disk, &Path::new(DIR).join("start")).unwrap();
+    let start = StartFile::open(disk, &Path::new(DIR).join("start")).unwrap().start();
     let (id, position, prev_crc) = (start.id, start.position, start.prev_crc);
     StampBase { id, position, prev_crc, counters: QueueCounters::default() }
 }

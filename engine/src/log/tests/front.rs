@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 fn base(log_dir: &Path) -> StampBase {
-    let start = Start::load(&RealDisk, &log_dir.join("start")).unwrap();
+    let start = StartFile::open(&RealDisk, &log_dir.join("start")).unwrap().start();
     let (id, position, prev_crc) = (start.id, start.position, start.prev_crc);
     StampBase { id, position, prev_crc, counters: QueueCounters::default() }
 }

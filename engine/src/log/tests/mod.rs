@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod fault;
 mod front;
+mod full;
 mod model;
 mod remove;
 mod rot;

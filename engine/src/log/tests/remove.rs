@@ -165,7 +165,7 @@ fn log_i10_a_crash_before_or_amid_the_removals_changes_nothing_of_the_log() {
         assert!(stepped_files(&steps.disk).len() < files);
         let (expected, expected_first) = (steps.log.state(), steps.log.segment_starts()[0].0);
         for crashed in [steps.disk.crash(&mut LoseAll), steps.disk.crash(&mut KeepAll), steps.disk.kill()] {
-            let start = Start::load(&crashed, Path::new("/start")).unwrap();
+            let start = StartFile::open(&crashed, Path::new("/start")).unwrap().start();
             let base = StampBase {
                 id: start.id,
                 position: start.position,

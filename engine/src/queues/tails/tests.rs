@@ -305,8 +305,8 @@ fn a_full_disk_that_has_no_room_for_tails_is_said_and_outlived() {
     let queues = open(&disk, &none(), &none()).unwrap();
     let mut maker = Maker::default();
     apply(&queues, &maker.record(&one_each()));
-    // Room for the files that are written, and for no more.
-    disk.set_capacity(Some(WRITTEN as u64 * 4096));
+    // Room for the files that are written and their directories, and for no more.
+    disk.set_capacity(Some(disk.used() + (2 * WRITTEN as u64 + 1) * 4096));
     let error = queues.sync().unwrap_err();
     assert!(matches!(&error, QueuesError::DiskFull { path: at } if *at == path()), "{error}");
     assert!(queues.disk_full());

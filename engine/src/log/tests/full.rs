@@ -1,0 +1,179 @@
+//! A full disk ends nothing (log.I11, mark.I2).
+
+use super::steps::Steps;
+use super::*;
+use crate::disk::OpenMode;
+use crate::disk::sim::{LoseAll, SimDisk};
+use crate::record::HEADER_BYTES;
+
+fn fill(disk: &SimDisk) {
+    disk.set_capacity(Some(disk.used()));
+}
+
+/// What a job was answered, once it is.
+type Answered = Arc<Mutex<Option<Result<(), WriteError>>>>;
+
+fn asked(ask: impl FnOnce(Completion)) -> Answered {
+    let answered = Answered::default();
+    let at = answered.clone();
+    ask(Box::new(move |outcome| *at.lock() = Some(outcome)));
+    answered
+}
+
+/// Some segments, all durable.
+fn stepped() -> Steps {
+    let steps = Steps::open(SimDisk::new());
+    for index in 1..=40 {
+        steps.log.append(id(index), command(900)).unwrap();
+    }
+    (0..20).for_each(|_| steps.step());
+    assert_eq!(steps.log.state().durable, Some(id(40)));
+    steps
+}
+
+/// Its job waited behind appends that waited for the room that it would have made.
+#[test]
+fn log_i11_a_purge_makes_the_room_that_appends_wait_for() {
+    let steps = stepped();
+    fill(&steps.disk);
+    for index in 41..=60 {
+        steps.log.append(id(index), command(900)).unwrap();
+    }
+    let appended = asked(|done| steps.log.submit(done));
+    let voted = asked(|done| steps.log.save_vote(b"vote", done));
+    (0..10).for_each(|_| steps.step());
+    assert_eq!((appended.lock().clone(), steps.log.has_room(1)), (None, false));
+    let purged = asked(|done| steps.log.purge(id(30), done));
+    steps.step();
+    assert_eq!(*purged.lock(), Some(Ok(())), "log.I11");
+    assert_eq!(*voted.lock(), None, "log.I4");
+    (0..20).for_each(|_| steps.step());
+    assert_eq!((appended.lock().clone(), voted.lock().clone()), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!(steps.log.state().durable, Some(id(60)));
+    let start = mark::StartFile::open(&steps.disk.crash(&mut LoseAll), Path::new("/start")).unwrap().start();
+    assert_eq!(start.id, Some(id(30)));
+}
+
+#[test]
+fn log_i11_a_purge_does_not_overtake_what_changes_the_log() {
+    let steps = stepped();
+    fill(&steps.disk);
+    for index in 41..=60 {
+        steps.log.append(id(index), command(900)).unwrap();
+    }
+    (0..10).for_each(|_| steps.step());
+    let truncated = asked(|done| steps.log.truncate_after(Some(45), done));
+    let purged = asked(|done| steps.log.purge(id(30), done));
+    (0..10).for_each(|_| steps.step());
+    assert_eq!((truncated.lock().clone(), purged.lock().clone()), (None, None));
+    steps.disk.set_capacity(None);
+    (0..20).for_each(|_| steps.step());
+    assert_eq!((truncated.lock().clone(), purged.lock().clone()), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!((steps.log.state().durable, steps.log.state().purged), (Some(id(45)), Some(id(30))));
+}
+
+#[test]
+fn a_purge_on_a_full_disk_poisons_nothing_and_frees_segments() {
+    let steps = stepped();
+    fill(&steps.disk);
+    let (used, purged) = (steps.disk.used(), asked(|done| steps.log.purge(id(30), done)));
+    (0..10).for_each(|_| steps.step());
+    assert_eq!((purged.lock().clone(), steps.log.state().poisoned), (Some(Ok(())), None), "mark.I2");
+    assert!(steps.disk.used() < used);
+    let planted = crate::planted::with("purge-poisons", || {
+        let steps = stepped();
+        fill(&steps.disk);
+        steps.log.purge(id(30), Box::new(|_| {}));
+        (0..10).for_each(|_| steps.step());
+        steps.log.state().poisoned
+    });
+    assert!(planted.is_some(), "the defect is none");
+}
+
+/// A directory of an earlier version has no space for its start: a purge is refused before anything was changed.
+#[test]
+fn a_purge_that_cannot_be_noted_is_refused_and_done_once_there_is_room() {
+    let disk = stepped().disk.kill();
+    disk.remove(Path::new("/start")).unwrap();
+    disk.set_capacity(Some(0));
+    let steps = Steps::open(disk);
+    let before = steps.log.state();
+    for refused in [
+        asked(|done| steps.log.purge(id(30), done)),
+        asked(|done| {
+            steps.log.reset(StampBase { id: Some(id(90)), position: 1 << 20, ..StampBase::default() }, done)
+        }),
+    ] {
+        (0..10).for_each(|_| steps.step());
+        assert_eq!(*refused.lock(), Some(Err(WriteError::Full)));
+        assert_eq!(steps.log.state(), before, "mark.I2");
+    }
+    steps.disk.set_capacity(None);
+    let purged = asked(|done| steps.log.purge(id(30), done));
+    (0..10).for_each(|_| steps.step());
+    assert_eq!((purged.lock().clone(), steps.log.state().purged), (Some(Ok(())), Some(id(30))));
+}
+
+/// The next segment is removed by an opening, for nothing says that it is none: on a full disk the log opened no more.
+#[test]
+fn a_log_that_ends_with_its_segment_opens_on_a_full_disk_and_goes_on_with_room() {
+    let steps = Steps::open(SimDisk::new());
+    steps.log.append(id(1), command(SEGMENT_BYTES as usize - HEADER_BYTES)).unwrap();
+    (0..10).for_each(|_| steps.step());
+    assert_eq!(steps.log.state().durable_position, SEGMENT_BYTES);
+    let next = segment::path_of(Path::new("/commitlog"), SEGMENT_BYTES);
+    for left_bytes in [None, Some(0), Some(100)] {
+        let disk = steps.disk.kill();
+        disk.remove(&next).unwrap();
+        if let Some(bytes) = left_bytes {
+            // As a reservation leaves it that a stop cut short.
+            disk.open(&next, OpenMode::Create).unwrap().set_len(bytes).unwrap();
+        }
+        fill(&disk);
+        let steps = Steps::open(disk);
+        steps.step();
+        assert!(!steps.log.has_room(1));
+        steps.log.append(id(2), command(100)).unwrap();
+        let appended = asked(|done| steps.log.submit(done));
+        (0..10).for_each(|_| steps.step());
+        assert_eq!((appended.lock().clone(), steps.log.state().poisoned), (None, None), "{left_bytes:?}");
+        steps.disk.set_capacity(None);
+        (0..10).for_each(|_| steps.step());
+        assert_eq!((appended.lock().clone(), steps.log.has_room(1)), (Some(Ok(())), true));
+        let again = Steps::open(steps.disk.crash(&mut LoseAll));
+        assert_eq!(again.log.state().last, Some(id(2)));
+    }
+}
+
+/// A copy of a data directory may have holes where zeroes were: space is reserved again before anything is written there.
+#[test]
+fn a_segment_with_holes_is_read_at_once_and_written_once_there_is_room() {
+    const PAGE_BYTES: usize = 4096;
+    let config = LogConfig { segment_bytes: 4 * PAGE_BYTES as u64, ..config() };
+    let disk = SimDisk::new();
+    let open =
+        || CommitLog::open(Arc::new(disk.clone()), Path::new("/"), config, StampBase::default()).unwrap();
+    let log = open();
+    log.append(id(1), command(100)).unwrap();
+    flush(&log);
+    log.close();
+    let file = disk.open(&segment::path_of(Path::new("/commitlog"), 0), OpenMode::ReadWrite).unwrap();
+    let mut page = [0; PAGE_BYTES];
+    file.read_at(&mut page, 0).unwrap();
+    file.set_len(0).unwrap();
+    file.write_all_at(&[std::io::IoSlice::new(&page)], 0).unwrap();
+    file.set_len(config.segment_bytes).unwrap();
+    disk.remove(&segment::path_of(Path::new("/commitlog"), config.segment_bytes)).unwrap();
+    fill(&disk);
+    let log = open();
+    assert_eq!(indexes(&log.read(1, 2, 1).unwrap()), [1]);
+    log.append(id(2), command(6000)).unwrap();
+    let appended = asked(|done| log.submit(done));
+    while log.has_room(1) {
+        std::thread::yield_now();
+    }
+    assert_eq!((appended.lock().clone(), log.state().poisoned), (None, None));
+    disk.set_capacity(None);
+    flush(&log);
+    assert_eq!(*appended.lock(), Some(Ok(())));
+}

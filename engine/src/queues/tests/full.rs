@@ -1,0 +1,80 @@
+//! A full disk loses no unit and ends nothing (queues.I6).
+
+use super::*;
+
+#[test]
+fn a_full_disk_is_outlived_and_only_syncs_fail_meanwhile() {
+    let disk = disk();
+    let queues = empty(&disk);
+    let mut maker = Maker::default();
+    disk.set_capacity(Some(0));
+    for _ in 0..500 {
+        apply(&queues, &maker.record(&[("a", 0), ("b", 0)]));
+    }
+    assert!(matches!(queues.sync().unwrap_err(), QueuesError::DiskFull { .. }));
+    assert!(queues.disk_full());
+    assert_eq!(all(&queues, "a", 0).len(), 500);
+    disk.set_capacity(None);
+    queues.sync().unwrap();
+    assert!(!queues.disk_full());
+    let queues = open(&disk.crash(&mut LoseAll), &maker.counters, &QueueCounters::new()).unwrap();
+    assert_eq!((all(&queues, "a", 0).len(), all(&queues, "b", 0).len()), (500, 500));
+}
+
+#[test]
+fn memory_is_bounded_while_the_disk_is_full() {
+    let disk = disk();
+    disk.set_capacity(Some(0));
+    let files = Files::new(Arc::new(disk.clone()));
+    let queue = Arc::new(Queue::new("a".into(), 0, 0, dir().join("a/0"), 0, 0));
+    let mut applier = Applier::default();
+    let unit = Unit { position: 1, size: 2, tags_code: 3 };
+    let refused = (0..100_000).find(|&offset| applier.push(&queue, offset, unit, &files).is_err());
+    assert_eq!(refused, Some((queue::UNWRITTEN_BYTES_MAX / UNIT_BYTES) as u64 + 1));
+    assert!(files.is_full());
+    disk.set_capacity(None);
+    assert!(applier.push(&queue, refused.unwrap(), unit, &files).unwrap());
+    assert!(!files.is_full());
+}
+
+/// Nothing but a retry can find out: no record comes while sends are refused.
+#[test]
+fn i6_a_full_disk_is_noticed_at_once_and_a_retry_finds_the_room() {
+    let disk = disk();
+    let queues = empty(&disk);
+    let mut maker = Maker::default();
+    apply(&queues, &maker.record(&[("a", 0)]));
+    queues.sync().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    // The first page of the one queue is there; the other one finds none.
+    for _ in 0..204 {
+        apply(&queues, &maker.record(&[("a", 0), ("b", 0)]));
+    }
+    assert!(queues.disk_full() && !queues.retry().unwrap() && queues.disk_full());
+    disk.set_capacity(None);
+    assert!(queues.retry().unwrap() && !queues.disk_full());
+    let left = open(&disk.kill(), &counters(&[("a", 0, 204), ("b", 0, 204)]), &QueueCounters::new()).unwrap();
+    assert_eq!(all(&left, "b", 0).len(), 204, "what waited is written");
+}
+
+#[test]
+fn i6_a_record_that_a_full_disk_refuses_is_applied_again_with_room() {
+    let disk = disk();
+    let queues = empty(&disk);
+    let mut maker = Maker::default();
+    disk.set_capacity(Some(0));
+    let (mut arrivals, mut applied) = (Vec::new(), 0);
+    let refused = loop {
+        let record = maker.record(&[("a", 0); 1000]);
+        match queues.apply(&record, &mut arrivals) {
+            Ok(()) => applied += 1000,
+            Err(QueuesError::DiskFull { .. }) => break record,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(applied > 50_000 && arrivals.len() > applied, "a part of the refused one is there");
+    disk.set_capacity(None);
+    queues.apply(&refused, &mut arrivals).unwrap();
+    let offsets: Vec<u64> = arrivals.iter().map(|arrival| arrival.offset).collect();
+    assert_eq!(offsets, (0..applied as u64 + 1000).collect::<Vec<_>>(), "each is announced once");
+}

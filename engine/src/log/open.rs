@@ -14,7 +14,7 @@ use super::remove::{Remover, Removing};
 use super::slots::Slots;
 use super::tail::Tail;
 use super::view::View;
-use super::workers::{Running, Workers};
+use super::workers::{Guarded, Running, Workers};
 use super::writer::Writer;
 use super::{CommitLog, Inner, LogConfig, OnRot, Shared, StampBase, segment};
 use crate::disk::Disk;
@@ -120,10 +120,11 @@ fn view(start: Start, recovered: &Recovered) -> View {
 }
 
 fn start_workers(workers: &dyn Workers, writer: Writer) -> std::io::Result<Vec<Box<dyn Running>>> {
+    let shared = writer.shared.clone();
     let (preparing, removing) = (Preparing(writer.preparer.clone()), Removing(writer.remover.clone()));
     Ok(vec![
-        workers.start("folio-log", Box::new(writer))?,
-        workers.start("folio-segment", Box::new(preparing))?,
-        workers.start("folio-remove", Box::new(removing))?,
+        workers.start("folio-log", Guarded::new(writer, "folio-log", &shared))?,
+        workers.start("folio-segment", Guarded::new(preparing, "folio-segment", &shared))?,
+        workers.start("folio-remove", Guarded::new(removing, "folio-remove", &shared))?,
     ])
 }

@@ -4,11 +4,14 @@
 //! on the way of an append or a read.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use super::Shared;
 
 /// A part of the log that works on its own.
 pub trait Worker: Send + 'static {
@@ -35,6 +38,37 @@ pub trait Workers: Send + Sync + 'static {
 
     /// Time since some fixed moment.
     fn now(&self) -> Duration;
+}
+
+/// A worker of which a panic poisons the log: a log whose writer is gone would take records and store nothing (`log.I3`).
+pub(super) struct Guarded<W> {
+    worker: W,
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+/// A worker that panicked goes on that often, to fail what waits for it: nothing is written to a poisoned log.
+const PANICS_MAX: u32 = 16;
+
+impl<W: Worker> Guarded<W> {
+    pub(super) fn new(worker: W, name: &'static str, shared: &Arc<Shared>) -> Box<Guarded<W>> {
+        Box::new(Guarded { worker, name, shared: shared.clone() })
+    }
+}
+
+impl<W: Worker> Worker for Guarded<W> {
+    fn run(&mut self) {
+        for _ in 0..PANICS_MAX {
+            if catch_unwind(AssertUnwindSafe(|| self.worker.run())).is_ok() {
+                return;
+            }
+            self.shared.poison(&io::Error::other(format!("the thread {} panicked", self.name)));
+        }
+    }
+
+    fn step(&mut self) -> bool {
+        self.worker.step()
+    }
 }
 
 /// A thread for each worker, and the machine's clock.

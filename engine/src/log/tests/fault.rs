@@ -219,3 +219,22 @@ fn a_bad_sector_is_found_by_the_scrub_and_mended_and_ends_nothing() {
     log.append(id(10), command(100)).unwrap();
     flush(&log);
 }
+
+/// Before: the thread was gone, the log took records, and nobody heard of any of them again.
+#[test]
+fn log_i3_a_writer_that_panics_poisons_the_log() {
+    let disk = SimDisk::new();
+    let log = start(&disk);
+    log.append(id(1), command(100)).unwrap();
+    flush(&log);
+    log.submit(Box::new(|_| panic!("a bug on the writer's thread")));
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while log.state().poisoned.is_none() {
+        assert!(std::time::Instant::now() < deadline, "the log takes records that nobody writes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    wait(|done| log.submit(done)).expect_err("what comes behind it is answered");
+    log.append(id(2), command(100)).expect_err("nothing is taken any more");
+    log.close();
+    assert_eq!(start(&disk).state().last, Some(id(1)));
+}

@@ -23,6 +23,7 @@ pub mod logging;
 pub mod net;
 pub mod node;
 pub mod old_reads;
+mod panics;
 pub mod peer;
 pub mod polls;
 pub mod reply;

@@ -9,7 +9,7 @@ use rustix::process::{
 };
 
 use crate::config::{EXAMPLE, NodeConfig};
-use crate::{logging, node};
+use crate::{logging, node, panics};
 
 #[derive(Debug, Args)]
 pub(super) struct NodeArgs {
@@ -30,6 +30,7 @@ pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
         return Ok(());
     };
     logging::start(log)?;
+    panics::end_the_process();
     if let Some(parent) = args.parent {
         follow(parent)?;
     }

@@ -12,6 +12,7 @@
 //! nothing comes out of a cache, because every file has a new inode. lossy.I3: the same seed and the
 //! same operations lose the same bytes.
 
+mod abort;
 mod content;
 mod faults;
 mod fuse;
@@ -20,7 +21,8 @@ mod names;
 mod store;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
@@ -31,6 +33,7 @@ pub use faults::{Class, Failing, Faults, Hits};
 pub use loss::{Loss, Losses};
 
 use crate::nemesis::Dice;
+use abort::Connection;
 use fuse::Mounted;
 use store::Store;
 
@@ -45,7 +48,11 @@ pub struct Disk {
     store: Arc<Mutex<Store>>,
     at: PathBuf,
     session: Option<BackgroundSession>,
+    connection: Connection,
 }
+
+/// How long an unmounted disk may stay in use before its connection is aborted, and after.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether such a file system can be mounted here.
 ///
@@ -75,7 +82,8 @@ impl Disk {
         let session = Session::new(mounted, at, &config)
             .with_context(|| format!("mount a FUSE file system at {}; it takes root", at.display()))?;
         let session = session.spawn().context("start the file system's thread")?;
-        Ok(Self { store, at: at.to_owned(), session: Some(session) })
+        let connection = Connection::of(at)?;
+        Ok(Self { store, at: at.to_owned(), session: Some(session), connection })
     }
 
     /// The power went. The processes that used the disk must be dead: what they wrote and did not
@@ -106,15 +114,40 @@ impl Disk {
 
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
-        if let Err(error) = session.umount_and_join() {
-            // Somebody still holds a file; the mount point must be free all the same.
-            tracing::debug!(at = %self.at.display(), %error, "unmounting later");
-            if let Err(error) = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH) {
-                tracing::warn!(at = %self.at.display(), %error, "cannot unmount");
+        // On a thread of its own: a mount that another namespace holds keeps the session alive.
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || done.send(session.umount_and_join()));
+        match ended.recv_timeout(UNMOUNT_TIMEOUT) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                // Somebody still holds a file; the mount point must be free all the same.
+                tracing::debug!(at = %self.at.display(), %error, "unmounting later");
+                if let Err(error) = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH) {
+                    tracing::warn!(at = %self.at.display(), %error, "cannot unmount");
+                }
             }
+            Err(_) => self.abort(&ended),
         }
         if let Err(error) = self.store.lock().move_to(&self.at) {
             tracing::warn!(at = %self.at.display(), %error, "the disk's files are not kept");
+        }
+    }
+}
+
+impl Disk {
+    /// Ends the session of a disk that is unmounted here and still in use elsewhere.
+    fn abort(&self, ended: &mpsc::Receiver<std::io::Result<()>>) {
+        let at = self.at.display();
+        tracing::warn!(
+            %at,
+            "the unmounted disk is still in use {UNMOUNT_TIMEOUT:?} later, perhaps by another mount namespace: \
+             aborting its FUSE connection"
+        );
+        if let Err(error) = self.connection.abort() {
+            tracing::warn!(%at, error = format!("{error:#}"), "cannot abort the FUSE connection");
+        }
+        if ended.recv_timeout(UNMOUNT_TIMEOUT).is_err() {
+            tracing::warn!(%at, "the disk's thread does not end; it is left behind");
         }
     }
 }

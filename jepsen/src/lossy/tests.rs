@@ -183,3 +183,34 @@ fn whole_trees_are_removed_and_files_outlive_the_mount() {
     drop(disk);
     assert_eq!(std::fs::read(at.join("kept")).unwrap(), b"bytes");
 }
+
+#[test]
+fn a_disk_that_another_mount_namespace_holds_is_unmounted_in_time_and_its_files_are_kept() {
+    let Some(Fixture { disk, at, _dir }) = fixture() else { return };
+    std::fs::write(at.join("kept"), b"bytes").unwrap();
+    // A namespace made now has a copy of the mount, which stays when ours goes.
+    let holder = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", "echo holding; exec sleep 60"])
+        .stdout(std::process::Stdio::piped())
+        .spawn();
+    let Ok(mut holder) = holder else {
+        eprintln!("skipped: mount namespaces: there is no unshare");
+        return;
+    };
+    let mut said = [0; 7];
+    let holds = holder.stdout.take().unwrap().read_exact(&mut said).is_ok();
+    let (done, unmounted) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(disk);
+        let _ = done.send(());
+    });
+    let in_time = unmounted.recv_timeout(Duration::from_secs(20));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    if !holds {
+        eprintln!("skipped: mount namespaces: it takes root");
+        return;
+    }
+    in_time.expect("the unmount waits for a mount that another namespace holds");
+    assert_eq!(std::fs::read(at.join("kept")).unwrap(), b"bytes");
+}

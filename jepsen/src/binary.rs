@@ -27,6 +27,18 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     build(&own)
 }
 
+/// Whether this binary's configuration has such a key: its own example spells all of them out.
+///
+/// # Errors
+/// When the binary does not print one.
+pub fn has_key(binary: &Path, key: &str) -> Result<bool> {
+    let said = Command::new(binary).args(["node", "--example"]).output();
+    let said = said.with_context(|| format!("run {}", binary.display()))?;
+    ensure!(said.status.success(), "{} node --example ended with {}", binary.display(), said.status);
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    Ok(text.lines().any(|line| line.trim_start_matches(['#', ' ']).starts_with(key)))
+}
+
 /// Builds in the profile and into the target folder this executable came from.
 fn build(own: &Path) -> Result<PathBuf> {
     let workspace =

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use folio_jepsen::nemesis::Stalling;
 use folio_jepsen::scenario::Scenario;
 
 /// Breaks a three-node cluster under load and checks what it promised.
@@ -103,6 +104,26 @@ pub(crate) enum What {
     ReplaceNode,
     /// A client knows only the address of a former leader
     StaleAddress,
+    /// A cluster born as one node grows to three, has every member replaced and shrinks, with empty disks on the way
+    Grow {
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        rounds: u32,
+    },
+    /// Born as one node, grown to three: the first node's disk is emptied while the others are down
+    SplitBrain,
+    /// Stalls of whole processes on an idle cluster: how often its leader changes
+    IdleStalls {
+        /// For how long
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The longest stall; the shortest is 50 ms
+        #[arg(long, default_value_t = 400)]
+        stall_ms: u64,
+        /// The longest time between two stalls
+        #[arg(long, default_value_t = 20)]
+        run_ms: u64,
+    },
 }
 
 /// What is between nodes.
@@ -163,6 +184,12 @@ impl What {
             What::Rot { seconds_before } => Scenario::Rot { seconds_before },
             What::ReplaceNode => Scenario::ReplaceNode,
             What::StaleAddress => Scenario::StaleAddress,
+            What::Grow { rounds } => Scenario::Grow { rounds },
+            What::SplitBrain => Scenario::SplitBrain,
+            What::IdleStalls { seconds, stall_ms, run_ms } => {
+                let stalling = Stalling { stall_ms_max: stall_ms, run_ms_max: run_ms };
+                Scenario::IdleStalls { seconds, stalling }
+            }
         })
     }
 }

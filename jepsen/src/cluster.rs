@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::sleep;
 
+use crate::binary;
 use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
@@ -22,12 +23,15 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often its state is asked for meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 
+/// The configuration's key by which a node may found a group of itself alone, where there is one.
+const SINGLE_NODE: &str = "single_node";
+
 /// What a cluster is started with.
 #[derive(Clone)]
 pub struct Options {
     /// First port.
     pub base_port: u16,
-    /// Founding nodes.
+    /// Members, as many as there are places; all found the group, or the first one alone ([`Needs::alone`]).
     pub size: u64,
     /// Whether nodes drop old segments.
     pub expire: bool,
@@ -83,15 +87,18 @@ impl Cluster {
     /// When files cannot be written or a process cannot be started.
     pub fn start(dir: &Path, binary: &Path, options: &Options) -> Result<Self> {
         let Options { base_port, size, expire, needs, ref network } = *options;
-        let members: Vec<u64> = (1..=size).collect();
+        let founders = if needs.alone { 1 } else { size };
+        let members: Vec<(u64, u64)> = (1..=founders).map(|id| (id, id)).collect();
+        let single_node = needs.alone && binary::has_key(binary, SINGLE_NODE)?;
         ensure!(
             !network.has_relays() || ports_are_free(base_port, size),
             "a port from {base_port} on is in use, perhaps by another cluster: it would be taken for ours; \
              give another --base-port"
         );
         let links = needs.links.then(|| connect(network, base_port, size)).transpose()?;
-        let created = members.iter().map(|id| {
-            let plan = Plan { base_port, place: *id, members: &members, join: false, expire, needs, network };
+        let created = members.iter().map(|(id, place)| {
+            let (place, places, members, join) = (*place, size, &members[..], false);
+            let plan = Plan { base_port, place, places, members, join, single_node, expire, needs, network };
             Node::create(dir, binary, *id, &plan)
         });
         let mut nodes = created.collect::<Result<Vec<Node>>>()?;
@@ -114,14 +121,31 @@ impl Cluster {
     /// # Errors
     /// When its files cannot be written or its process cannot be started.
     pub fn start_joining(&mut self, id: u64) -> Result<()> {
-        let Options { base_port, size, needs, ref network, .. } = self.options;
-        let members: Vec<u64> = (1..=size).collect();
-        let place = size + 1;
-        let plan = Plan { base_port, place, members: &members, join: true, expire: false, needs, network };
+        self.start_joining_at(id, self.options.size + 1)
+    }
+
+    /// The same, in this place, which must be free.
+    ///
+    /// # Errors
+    /// When its files cannot be written or its process cannot be started.
+    pub fn start_joining_at(&mut self, id: u64, place: u64) -> Result<()> {
+        let Options { base_port, size, expire, needs, ref network } = self.options;
+        ensure!(self.nodes.iter().all(|node| node.place() != place), "place {place} is taken");
+        let used = self.dir.join(format!("node-{id}"));
+        ensure!(!used.exists(), "id {id} was used before: {} is there", used.display());
+        let members: Vec<(u64, u64)> = self.nodes.iter().map(|node| (node.id, node.place())).collect();
+        let (places, members, join, single_node) = (size, &members[..], true, false);
+        let plan = Plan { base_port, place, places, members, join, single_node, expire, needs, network };
         let mut node = Node::create(&self.dir, &self.binary, id, &plan)?;
         node.start()?;
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// A member's place that no node has.
+    #[must_use]
+    pub fn free_place(&self) -> Option<u64> {
+        (1..=self.options.size).find(|place| self.nodes.iter().all(|node| node.place() != *place))
     }
 
     /// Forgets a node that is no member any more: its process is killed.
@@ -154,16 +178,21 @@ impl Cluster {
         self.nodes.iter().map(|node| node.id).collect()
     }
 
-    /// The NameServer address of every node.
+    /// The NameServer address of every member's place.
     #[must_use]
     pub fn name_servers(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.addresses.namesrv.clone()).collect()
+        self.addresses().map(|addresses| addresses.namesrv).collect()
     }
 
-    /// The broker address of every node.
+    /// The broker address of every member's place.
     #[must_use]
     pub fn brokers(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.addresses.broker.clone()).collect()
+        self.addresses().map(|addresses| addresses.broker).collect()
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = Addresses> {
+        let Options { base_port, size, ref network, .. } = self.options;
+        (1..=size).map(move |place| network.addresses(base_port, place))
     }
 
     /// The binary the nodes run.

@@ -107,6 +107,19 @@ impl Connection {
         }
     }
 
+    /// Sends a request that nobody answers.
+    ///
+    /// # Errors
+    /// [`CallError::NotSent`] when the connection is closed.
+    pub async fn post(&self, mut request: Frame) -> Result<(), CallError> {
+        request.opaque = self.opaque.fetch_add(1, Ordering::Relaxed);
+        let closed = || CallError::NotSent("connection is closed".to_owned());
+        if !self.is_open() {
+            return Err(closed());
+        }
+        self.outgoing.send(request).await.map_err(|_| closed())
+    }
+
     fn forget(&self, opaque: i32) {
         if let Some(waiting) = self.waiting.lock().as_mut() {
             waiting.remove(&opaque);

@@ -6,6 +6,8 @@
 //! | `{"poll":{..}}` | a pull that gave messages ([`Poll`]); empty ones are not kept |
 //! | `{"end":{..}}` | a queue's length, as a node was sure of it ([`End`]) |
 //! | `{"commit":{..}}`, `{"committed":{..}}` | a group's offset, written and read ([`Commit`], [`Committed`]) |
+//! | `{"repeat":{..}}` | a send of an object that is sent several times on purpose ([`Repeat`]) |
+//! | `{"deletion":{..}}` | a request to delete a topic, or some of its queues ([`Deletion`]) |
 //! | `{"at_us":..,"fault":..}` | what was done to the cluster ([`Fault`]) |
 //!
 //! Times are microseconds since the run began, from one monotonic clock. The workloads of one run
@@ -23,6 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::payload::OpKey;
 use crate::reading::{Found, QueueKey, Reading};
+
+/// As many of the last sends of objects are looked at for one that was acknowledged: those of some objects.
+const REPEATS_LOOKED_AT: usize = 64;
 
 /// How a send ended, as far as its client can know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +139,54 @@ pub struct Committed {
     pub offset: u64,
 }
 
+/// In which way an object is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Its answer is waited for before anything else is sent.
+    Sync,
+    /// Others are under way on the same connection.
+    Pipelined,
+    /// Nobody answers.
+    OneWay,
+}
+
+/// One send of an object that is sent several times on purpose: under one unique key, with one body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeat {
+    /// Which object; its own queue number means nothing.
+    #[serde(flatten)]
+    pub object: OpKey,
+    /// The queue it was sent to.
+    pub to: u32,
+    /// In which way.
+    pub how: How,
+    /// When it was handed to the client.
+    pub invoked_us: u64,
+    /// When the client said how it ended.
+    pub completed_us: u64,
+    /// How often its client tried again after no answer came.
+    pub resent: u32,
+    /// Whether the client's connections were there before the object's first send and after its last one.
+    pub lived: bool,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// A request to delete a topic, or its queues from one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// Which topic.
+    pub topic: u32,
+    /// The first queue that goes; 0 is the whole topic.
+    pub from_queue: u32,
+    /// When it was asked for.
+    pub invoked_us: u64,
+    /// When it was acknowledged; `None` when nobody knows whether it took effect, or will.
+    pub acked_us: Option<u64>,
+}
+
 /// Something the harness did to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -162,6 +215,10 @@ pub struct History {
     pub commits: Vec<Commit>,
     /// Every answer about a group's offset.
     pub committed: Vec<Committed>,
+    /// Every send of an object that is sent several times.
+    pub repeats: Vec<Repeat>,
+    /// Every request to delete a topic or queues, as far as it may have been taken.
+    pub deletions: Vec<Deletion>,
 }
 
 #[derive(Serialize)]
@@ -171,6 +228,8 @@ enum Line<'a> {
     End(&'a End),
     Commit(&'a Commit),
     Committed(&'a Committed),
+    Repeat(&'a Repeat),
+    Deletion(&'a Deletion),
 }
 
 /// Records a run while it happens, in memory and in a file of JSON lines.
@@ -185,7 +244,33 @@ struct Inner {
     failed: Option<std::io::Error>,
 }
 
+impl Fault {
+    /// Recorded when a fault is healed and the cluster has acknowledged something again.
+    pub const OVER: &'static str = "serves again";
+
+    /// Whether it is the end of one.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.fault == Self::OVER
+    }
+}
+
+impl Deletion {
+    /// Whether that queue goes with it.
+    #[must_use]
+    pub fn takes(&self, queue: QueueKey) -> bool {
+        self.topic == queue.topic && queue.queue >= self.from_queue
+    }
+}
+
 impl History {
+    /// Whether a deletion may have taken what was sent to this queue at that time.
+    #[must_use]
+    pub fn may_be_deleted(&self, queue: QueueKey, invoked_us: u64) -> bool {
+        let mut deletions = self.deletions.iter().filter(|deletion| deletion.takes(queue));
+        deletions.any(|deletion| deletion.acked_us.is_none_or(|acked_us| invoked_us <= acked_us))
+    }
+
     /// What every consumer was given, in the order it came, all sessions together.
     #[must_use]
     pub fn consumed(&self) -> Vec<Reading> {
@@ -265,6 +350,20 @@ impl Recorder {
         inner.history.committed.push(committed);
     }
 
+    /// Records a send of an object that is sent several times.
+    pub fn repeat(&self, repeat: Repeat) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::Repeat(&repeat));
+        inner.history.repeats.push(repeat);
+    }
+
+    /// Records a request to delete a topic or queues.
+    pub fn deletion(&self, deletion: Deletion) {
+        let mut inner = self.inner.lock();
+        inner.write(&Line::Deletion(&deletion));
+        inner.history.deletions.push(deletion);
+    }
+
     /// Records a fault at this moment.
     pub fn fault(&self, fault: impl Into<String>, stops_writes: bool) {
         let fault = Fault { at_us: self.now_us(), fault: fault.into(), stops_writes };
@@ -277,17 +376,22 @@ impl Recorder {
     #[must_use]
     pub fn acked_after(&self, at_us: u64) -> Option<u64> {
         let inner = self.inner.lock();
-        let recent = inner.history.ops.iter().rev().take_while(|op| op.completed_us >= at_us);
-        recent
-            .filter(|op| op.invoked_us >= at_us && matches!(op.outcome, Outcome::Ok { .. }))
-            .map(|op| op.completed_us)
+        let ops = inner.history.ops.iter().rev().take_while(|op| op.completed_us >= at_us);
+        let ops = ops.map(|op| (op.invoked_us, op.completed_us, &op.outcome));
+        // An object's sends are recorded together, after the last one.
+        let repeats = inner.history.repeats.iter().rev().take(REPEATS_LOOKED_AT);
+        let repeats = repeats.map(|repeat| (repeat.invoked_us, repeat.completed_us, &repeat.outcome));
+        ops.chain(repeats)
+            .filter(|(invoked_us, _, outcome)| *invoked_us >= at_us && matches!(outcome, Outcome::Ok { .. }))
+            .map(|(_, completed_us, _)| completed_us)
             .min()
     }
 
-    /// How many sends were acknowledged so far.
+    /// How many sends have ended so far.
     #[must_use]
     pub fn recorded(&self) -> usize {
-        self.inner.lock().history.ops.len()
+        let inner = self.inner.lock();
+        inner.history.ops.len() + inner.history.repeats.len()
     }
 
     /// Ends the run.

@@ -6,6 +6,7 @@
 //! checkers compare. It is not a benchmark, and a run that finds nothing proves nothing; it only
 //! looked hard.
 
+pub mod addresses;
 pub mod admin;
 pub mod binary;
 pub mod checker;
@@ -14,6 +15,8 @@ pub mod clock;
 pub mod cluster;
 pub mod connection;
 pub mod edn;
+pub mod ext4;
+pub mod growth;
 pub mod history;
 pub mod hunt;
 pub mod lossy;
@@ -30,4 +33,5 @@ pub mod report;
 pub mod scenario;
 pub mod status;
 pub mod stored;
+pub mod terms;
 pub mod workload;

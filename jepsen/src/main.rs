@@ -182,6 +182,7 @@ fn setup(options: &Options, folder: &Folder) -> Result<Setup> {
         shape: Shape {
             name: "jepsen".to_owned(),
             resend: false,
+            any_queue: false,
             run: mix(seed ^ clock.as_nanos() as u64),
             topics: options.topics.max(1),
             queues: options.queues.max(1),

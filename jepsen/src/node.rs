@@ -7,7 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use crate::addresses::Addresses;
 use crate::clock::Clock;
+use crate::ext4::Ext4;
 use crate::lossy::Disk;
 use crate::nemesis::Needs;
 use crate::network::Network;
@@ -18,42 +20,18 @@ const GROUP: &str = "broker-a";
 const DATA: &str = "data";
 /// Nodes that may join in the life of a cluster, one after the other.
 const GUESTS_MAX: u64 = 100;
-/// Ports between two nodes' brokers: a broker's neighbours stay free for its other listeners.
-const PORTS_PER_NODE: u16 = 10;
+/// Size of a node's small file system: twelve segments.
+const EXT4_BYTES: u64 = 192 << 20;
 
-/// A node's addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
-    /// NameServer.
-    pub namesrv: String,
-    /// Broker.
-    pub broker: String,
-    /// Raft.
-    pub raft: String,
-}
-
-impl Addresses {
-    /// Addresses of node `id` (from 1) on this machine's loopback, as [`Self::at`].
-    #[must_use]
-    pub fn of(base_port: u16, id: u64) -> Self {
-        Self::at("127.0.0.1", base_port, id)
-    }
-
-    /// Addresses of node `id` (from 1) at this host: NameServers `B, B+1, ...`, then broker and Raft
-    /// from `B+10*id` on, the distances those of `folio cluster`.
-    #[must_use]
-    pub fn at(host: &str, base_port: u16, id: u64) -> Self {
-        let id = id as u16;
-        let at = |port: u16| format!("{host}:{port}");
-        let broker = base_port + PORTS_PER_NODE * id;
-        Self { namesrv: at(base_port + id - 1), broker: at(broker), raft: at(broker + 4) }
-    }
-
-    /// Where node `from` dials node `to` when there are relays: among the ports of `from`, after
-    /// its own.
-    #[must_use]
-    pub fn relay(base_port: u16, from: u64, to: u64) -> String {
-        format!("127.0.0.1:{}", base_port + PORTS_PER_NODE * from as u16 + 4 + to as u16)
+/// What the log keeps of what is old.
+fn keep_size(expire: bool, needs: Needs) -> &'static str {
+    match (expire, needs) {
+        // A small disk has room for little.
+        (_, Needs { ext4: true, .. }) => "keep_size = \"16MiB\"\n",
+        // Several segments, so that what lacks the first of them can be told from what is whole.
+        (_, Needs { retention: true, .. }) => "keep_size = \"48MiB\"\n",
+        (true, _) => "keep_size = \"16MiB\"\n",
+        (false, _) => "",
     }
 }
 
@@ -64,8 +42,12 @@ pub struct Plan<'a> {
     pub base_port: u16,
     /// Its place among the ports, from 1: a founder's is its id.
     pub place: u64,
-    /// The group's founders.
-    pub members: &'a [u64],
+    /// Places there are for members.
+    pub places: u64,
+    /// The group's members now, each with its place.
+    pub members: &'a [(u64, u64)],
+    /// It may found a group of itself alone, by this key.
+    pub single_node: bool,
     /// It waits to be added instead of being a founder.
     pub join: bool,
     /// It drops old segments.
@@ -93,6 +75,8 @@ pub struct Node {
     clock: Option<Clock>,
     /// The lossy disk that is its data folder; goes after the process.
     disk: Option<Disk>,
+    /// The small file system that is its data folder; goes after the process.
+    ext4: Option<Ext4>,
 }
 
 impl Node {
@@ -106,10 +90,14 @@ impl Node {
         let addresses = plan.network.addresses(plan.base_port, plan.place);
         let disk =
             plan.needs.lossy.then(|| Disk::mount(&dir.join("disk"), &dir.join(DATA), id)).transpose()?;
+        let ext4 = plan.needs.ext4;
+        let ext4 =
+            ext4.then(|| Ext4::mount(&dir.join("disk.ext4"), &dir.join(DATA), EXT4_BYTES)).transpose()?;
         let clock = plan.needs.clock.then(|| Clock::create(dir.join("clock"))).transpose()?;
         let network = (plan.network.clone(), plan.place);
         let binary = binary.to_owned();
-        let node = Self { id, addresses, dir, binary, child: None, excused: false, network, clock, disk };
+        let node =
+            Self { id, addresses, dir, binary, child: None, excused: false, network, clock, disk, ext4 };
         let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
@@ -117,7 +105,7 @@ impl Node {
     }
 
     fn config(&self, plan: &Plan<'_>) -> String {
-        let Plan { base_port, place, members, join, expire, needs, network } = *plan;
+        let Plan { base_port, place, places, members, join, single_node, expire, needs, network } = *plan;
         let Addresses { namesrv, broker, raft } = &self.addresses;
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
@@ -126,10 +114,10 @@ impl Node {
              [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",
             self.id,
             self.data_dir().display().to_string(),
-            if expire { "keep_size = \"16MiB\"\n" } else { "" },
+            keep_size(expire, needs),
         );
-        for id in members {
-            let Addresses { namesrv, broker, raft } = network.addresses(base_port, *id);
+        for (id, place) in members {
+            let Addresses { namesrv, broker, raft } = network.addresses(base_port, *place);
             text.push_str(&format!(
                 "\n[[nodes]]\nid = {id}\nraft = \"{raft}\"\nbroker = \"{broker}\"\nnamesrv = \"{namesrv}\"\n"
             ));
@@ -140,17 +128,37 @@ impl Node {
         if needs.links && network.has_relays() {
             text.push_str("\n[dial]\n");
             // Whoever joins later has the place after the founders', one at a time.
-            let founders = members.len() as u64;
-            for peer in (1..=founders + GUESTS_MAX).filter(|peer| *peer != self.id) {
-                let relay = Addresses::relay(base_port, place, peer.min(founders + 1));
+            for peer in (1..=places + GUESTS_MAX).filter(|peer| *peer != self.id) {
+                let relay = Addresses::relay(base_port, place, peer.min(places + 1));
                 text.push_str(&format!("{peer} = \"{relay}\"\n"));
             }
+        }
+        if single_node {
+            text = text.replacen("join = false\n", "join = false\nsingle_node = true\n", 1);
         }
         if join {
             let host = network.host(place);
             text = text.replacen("join = true\n", &format!("join = true\nhost = \"{host}\"\n"), 1);
         }
         text
+    }
+
+    /// Its place among the cluster's addresses, from 1.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.network.1
+    }
+
+    /// Takes the key out of its configuration by which it may found a group of itself alone; whether it was there.
+    ///
+    /// # Errors
+    /// When its configuration cannot be written.
+    pub fn forget_single_node(&self) -> Result<bool> {
+        let path = self.config_path();
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let without = text.replace("single_node = true\n", "");
+        std::fs::write(&path, &without).with_context(|| format!("write {}", path.display()))?;
+        Ok(without != text)
     }
 
     fn config_path(&self) -> PathBuf {
@@ -309,6 +317,14 @@ impl Node {
         self.disk.as_ref().with_context(|| format!("node {} has an ordinary disk", self.id))
     }
 
+    /// Its small file system.
+    ///
+    /// # Errors
+    /// When the cluster was started without ([`Needs::ext4`]).
+    pub fn ext4(&self) -> Result<&Ext4> {
+        self.ext4.as_ref().with_context(|| format!("node {} has the machine's file system", self.id))
+    }
+
     /// Moves its process's system clock so far from the right time.
     ///
     /// # Errors
@@ -410,24 +426,15 @@ mod tests {
         let plan = Plan {
             base_port: 20_000,
             place: 1,
-            members: &[1],
+            places: 1,
+            members: &[(1, 1)],
             join: false,
+            single_node: false,
             expire: false,
             needs: Needs::default(),
             network: &Network::default(),
         };
         Node::create(dir, Path::new(binary), 1, &plan).unwrap()
-    }
-
-    #[test]
-    fn nodes_do_not_share_ports() {
-        let all: Vec<String> = (1..=4)
-            .map(|id| Addresses::of(20_000, id))
-            .flat_map(|addresses| [addresses.namesrv, addresses.broker, addresses.raft])
-            .chain((1..=4).flat_map(|from| (1..=4).map(move |to| Addresses::relay(20_000, from, to))))
-            .collect();
-        let unique: std::collections::HashSet<&String> = all.iter().collect();
-        assert_eq!(unique.len(), all.len(), "{all:?}");
     }
 
     #[test]

@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Pulled};
 use crate::history::{Poll, Recorder};
+use crate::nemesis::Dice;
 use crate::reading::{Found, QueueKey, Reading};
 use crate::workload::Shape;
 
 /// Pause of a live reader when no queue had anything new, or the node is down.
 const IDLE: Duration = Duration::from_millis(20);
+/// Pause of a reader of old messages after each pull of every queue: what it is given is kept in the history.
+const EASE: Duration = Duration::from_millis(100);
+/// How often a reader of old messages starts over.
+const OVER_EVERY: Duration = Duration::from_secs(4);
 /// How often a pull of the final reading is tried again; the nodes are up and at rest by then.
 const TRIES_MAX: u32 = 20;
 
@@ -58,10 +63,10 @@ async fn read_queue(
     let mut start = 0;
     loop {
         let pulled = pull_patiently(client, broker, &topic, place.queue, at).await?;
-        found.extend(pulled.messages.iter().map(|message| Found::judge(shape.run, place, &topic, message)));
         if found.is_empty() {
             start = pulled.min;
         }
+        found.extend(pulled.messages.iter().map(|message| Found::judge(shape, place, message)));
         if pulled.next >= pulled.max {
             return Ok((start, found));
         }
@@ -108,8 +113,27 @@ impl LiveReader {
     /// Starts reading at these brokers.
     #[must_use]
     pub fn start(brokers: Vec<String>, consumer: String, shape: Shape, recorder: Arc<Recorder>) -> Self {
+        Self::start_every(brokers, consumer, shape, recorder, None)
+    }
+
+    /// Starts reading at these brokers, every few seconds from the beginning again, or from somewhere; at its ease.
+    #[must_use]
+    pub fn start_over(brokers: Vec<String>, consumer: String, shape: Shape, recorder: Arc<Recorder>) -> Self {
+        Self::start_every(brokers, consumer, shape, recorder, Some(new_session()))
+    }
+
+    fn start_every(
+        brokers: Vec<String>,
+        consumer: String,
+        shape: Shape,
+        recorder: Arc<Recorder>,
+        over: Option<u64>,
+    ) -> Self {
         let until = Arc::new(AtomicU8::new(RUN));
-        recorder.consumer(&consumer);
+        // One that starts over is not bound to see everything before it expires.
+        if over.is_none() {
+            recorder.consumer(&consumer);
+        }
         // What a group's name may consist of.
         let group = format!("{}-{consumer}", shape.name).replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let follower = Follower {
@@ -119,6 +143,11 @@ impl LiveReader {
             subscribed: HashSet::new(),
             poll: PollOf { consumer, session: new_session(), shape, recorder },
             next: BTreeMap::new(),
+            over: over.map(|seed| Over {
+                last: Instant::now(),
+                dice: Dice::new(seed),
+                ends: BTreeMap::new(),
+            }),
         };
         let task = tokio::spawn(follower.follow(Arc::clone(&until)));
         Self { until, task }
@@ -168,7 +197,7 @@ impl PollOf {
         let invoked_us = self.recorder.now_us();
         let pulled = client.pull(broker, &topic, queue.queue, from).await?;
         if !pulled.messages.is_empty() {
-            let judge = |message| Found::judge(self.shape.run, queue, &topic, message);
+            let judge = |message| Found::judge(&self.shape, queue, message);
             self.recorder.poll(Poll {
                 consumer: self.consumer.clone(),
                 session: self.session,
@@ -192,12 +221,35 @@ struct Follower {
     subscribed: HashSet<String>,
     poll: PollOf,
     next: BTreeMap<QueueKey, u64>,
+    over: Option<Over>,
+}
+
+/// When and where a reader of old messages starts over.
+struct Over {
+    last: Instant,
+    dice: Dice,
+    /// The end of each queue, as far as it is known.
+    ends: BTreeMap<QueueKey, u64>,
 }
 
 impl Follower {
+    /// Starts over, as another session, if it is time; not any more once it is to reach the end.
+    fn perhaps_over(&mut self, until: &AtomicU8) {
+        let Some(over) = &mut self.over else { return };
+        if over.last.elapsed() >= OVER_EVERY && until.load(Ordering::Relaxed) == RUN {
+            over.last = Instant::now();
+            // From the beginning, or from somewhere.
+            let from_start = over.dice.one_in(2);
+            let starts = over.ends.iter().map(|(queue, end)| (*queue, over.dice.below(*end)));
+            self.next = if from_start { BTreeMap::new() } else { starts.collect() };
+            self.poll.session = new_session();
+        }
+    }
+
     async fn follow(mut self, until: Arc<AtomicU8>) {
         let places = self.poll.shape.places();
         loop {
+            self.perhaps_over(&until);
             let (mut ended, mut news) = (true, false);
             for place in &places {
                 match self.one(*place).await {
@@ -212,6 +264,7 @@ impl Follower {
                 }
             }
             match until.load(Ordering::Relaxed) {
+                RUN if self.over.is_some() => sleep(EASE).await,
                 STOP => return,
                 TO_THE_END if ended && !news => return,
                 _ if !news => sleep(IDLE).await,
@@ -230,7 +283,12 @@ impl Follower {
         let from = self.next.get(&place).copied().unwrap_or(0);
         let pulled = self.poll.poll(&self.client, &broker, place, from).await;
         match &pulled {
-            Ok(pulled) => self.next.insert(place, pulled.next),
+            Ok(pulled) => {
+                if let Some(over) = &mut self.over {
+                    over.ends.insert(place, pulled.max);
+                }
+                self.next.insert(place, pulled.next)
+            }
             // It may have forgotten this reader.
             Err(_) => self.subscribed.remove(&broker).then_some(0),
         };

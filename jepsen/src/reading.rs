@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::payload::{self, OpKey};
 use crate::stored::StoredMessage;
+use crate::workload::Shape;
 
 /// A queue of the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,12 +48,13 @@ pub struct Reading {
 }
 
 impl Found {
-    /// Judges a stored message: the body must be a send of `run`, and to this topic and queue.
+    /// Judges a stored message: the body must be a send of this run, and to this topic and queue.
     #[must_use]
-    pub fn judge(run: u64, place: QueueKey, topic: &str, message: &StoredMessage) -> Self {
-        let in_place = message.topic == topic && message.queue == place.queue;
-        let key = payload::decode(run, &message.body)
-            .filter(|key| in_place && key.topic == place.topic && key.queue == place.queue);
+    pub fn judge(shape: &Shape, place: QueueKey, message: &StoredMessage) -> Self {
+        let in_place = message.topic == shape.topic(place.topic) && message.queue == place.queue;
+        let key = payload::decode(shape.run, &message.body).filter(|key| {
+            in_place && key.topic == place.topic && (shape.any_queue || key.queue == place.queue)
+        });
         if key.is_none() {
             let start = String::from_utf8_lossy(&message.body[..message.body.len().min(40)]);
             tracing::debug!(

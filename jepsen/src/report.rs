@@ -7,6 +7,17 @@ use serde::Serialize;
 use crate::checker::Finding;
 use crate::history::{History, Outcome};
 
+/// How often an idle cluster changed its leader.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LeaderChanges {
+    /// Times another node led than before.
+    pub changes: u64,
+    /// Terms that passed.
+    pub terms: u64,
+    /// In so many seconds.
+    pub seconds: f64,
+}
+
 /// The sum of a run. The JSON's keys are part of the command line's contract.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
@@ -54,6 +65,9 @@ pub struct Report {
     pub silence_ms_max: u64,
     /// How long the faults and the workload lasted.
     pub seconds: f64,
+    /// How often the leader changed, where that is what a scenario looks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader_changes: Option<LeaderChanges>,
     /// Every broken property.
     pub findings: Vec<Finding>,
     /// Whether nothing was broken.
@@ -97,6 +111,7 @@ impl Report {
             never_recovered,
             silence_ms_max: longest_silence_ms(history),
             seconds: history.ops.iter().map(|op| op.completed_us).max().unwrap_or(0) as f64 / 1e6,
+            leader_changes: None,
             ok: never_recovered == 0 && !findings.iter().any(Finding::fails),
             findings: findings.into_iter().filter(|finding| finding.count > 0).collect(),
         }
@@ -176,6 +191,9 @@ impl fmt::Display for Report {
             "  replicas   {} disagreements between queues; log files {identical} over {} bytes",
             self.disagreements, self.replica_bytes
         )?;
+        if let Some(LeaderChanges { changes, terms, seconds }) = &self.leader_changes {
+            writeln!(f, "  leaders    {changes} changes, {terms} terms in {seconds:.0} s")?;
+        }
         for finding in &self.findings {
             writeln!(f, "  {}{}: {}", if finding.fatal { "!! " } else { "" }, finding.name, finding.count)?;
             for example in &finding.examples {

@@ -14,7 +14,7 @@ use folio_jepsen::checker::{Finding, Rules, check_all};
 use folio_jepsen::client::Client;
 use folio_jepsen::history::Recorder;
 use folio_jepsen::reader::{LiveReader, read_to_end};
-use folio_jepsen::workload::{Shape, Target, Writers};
+use folio_jepsen::workload::{Kind, Shape, Site, Target, Workload, Writers};
 
 /// Runs a short workload and says which fatal properties were found broken.
 async fn broken_by(flaw: Flaw) -> Vec<Finding> {
@@ -31,6 +31,7 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
         expire: false,
         think: Duration::from_millis(1),
         resend: flaw == Flaw::ForgetsKeys,
+        any_queue: false,
     };
     let reader = "live reader".to_owned();
     let live = LiveReader::start(vec![address.clone()], reader, shape.clone(), Arc::clone(&recorder));
@@ -44,8 +45,28 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
     assert!(!history.polls.is_empty(), "the live reader read nothing");
     let client = Arc::new(Client::new(Vec::new(), LAST_READER));
     let replica = read_to_end(&client, &address, "node 1", &shape).await.unwrap();
-    let rules = Rules { retried: shape.resend, drained: true };
+    let rules = Rules { retried: shape.resend, drained: true, ..Rules::default() };
     check_all(&history, &[replica], rules).into_iter().filter(Finding::fails).collect()
+}
+
+/// Runs a workload for a while and says which fatal properties were found broken.
+async fn broken_under(kind: Kind, flaw: Flaw) -> Vec<Finding> {
+    let broker = Broker::start(flaw).await;
+    let address = broker.address();
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Arc::new(Recorder::create(&dir.path().join("history.jsonl")).unwrap());
+    let shape = kind.shape(7, Duration::from_secs(1));
+    let brokers = vec![address.clone()];
+    let site = Site { name_servers: brokers.clone(), brokers, seed: 1, old_reads: false };
+    let mut workload = Workload::start(kind, shape.clone(), &site, Arc::clone(&recorder));
+    while recorder.recorded() < 600 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    workload.quiet().await;
+    let history = recorder.finish().unwrap();
+    let client = Arc::new(Client::new(Vec::new(), LAST_READER));
+    let replica = read_to_end(&client, &address, "node 1", &shape).await.unwrap();
+    check_all(&history, &[replica], kind.rules()).into_iter().filter(Finding::fails).collect()
 }
 
 fn names(findings: &[Finding]) -> Vec<&'static str> {
@@ -107,4 +128,16 @@ async fn a_pull_that_leads_past_a_message_is_a_poll_skip() {
 #[tokio::test]
 async fn a_pull_that_leads_back_is_a_nonmonotonic_poll() {
     assert_eq!(names(&broken_by(Flaw::LeadsBack).await), ["nonmonotonic-poll"]);
+}
+
+#[tokio::test]
+async fn an_object_sent_again_on_purpose_and_answered_by_its_key_is_a_lost_repeat() {
+    assert_eq!(broken_under(Kind::SameObject, Flaw::None).await, []);
+    assert_eq!(names(&broken_under(Kind::SameObject, Flaw::AnswersByKey).await), ["lost-repeat"]);
+}
+
+#[tokio::test]
+async fn a_deleted_topics_messages_that_are_served_again_are_resurrected() {
+    assert_eq!(broken_under(Kind::DeletedTopic, Flaw::None).await, []);
+    assert_eq!(names(&broken_under(Kind::DeletedTopic, Flaw::KeepsDeleted).await), ["resurrected"]);
 }

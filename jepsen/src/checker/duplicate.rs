@@ -7,8 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Finding;
-use crate::history::{History, Outcome};
+use super::{Finding, lost_repeat};
+use crate::history::{History, How, Outcome};
 use crate::payload::OpKey;
 use crate::reading::Reading;
 
@@ -21,6 +21,40 @@ pub(super) fn acknowledged(history: &History, replicas: &[Reading]) -> Finding {
 pub(super) fn unknown(history: &History, replicas: &[Reading], retried: bool) -> Finding {
     let finding = if retried { Finding::fatal("duplicate") } else { Finding::counted("duplicate") };
     count(finding, &keys(history, false), replicas)
+}
+
+/// Objects that were sent several times on purpose: stored at most as often as they were sent, what a client tried
+/// again counted once.
+///
+/// Where an object had been sent before, and the node that could tell what its client knows is gone, a second try looks
+/// like one more send on purpose: a copy more is then the lesser error, and allowed. The first send of an object is
+/// known by its key alone: tried again, it is one message.
+pub(super) fn repeats(history: &History, replicas: &[Reading]) -> Finding {
+    let mut finding = Finding::fatal("duplicate");
+    let objects = lost_repeat::by_object(history);
+    for reading in replicas {
+        let mut stored: HashMap<OpKey, usize> = HashMap::new();
+        for key in reading.messages().filter_map(|(_, found)| found.key) {
+            *stored.entry(key).or_default() += 1;
+        }
+        for (object, sends) in &objects {
+            let sent = sends.iter().filter(|send| !matches!(send.outcome, Outcome::Fail { .. })).count();
+            let known_by_key = |at: usize| at == 0 && sends[at].how != How::Pipelined;
+            let later = sends.iter().enumerate().filter(|(at, _)| !known_by_key(*at));
+            let allowed = sent + later.map(|(_, send)| send.resent as usize).sum::<usize>();
+            let stored = stored.get(object).copied().unwrap_or(0);
+            if stored > allowed {
+                let resent: u32 = sends.iter().map(|send| send.resent).sum();
+                finding.add(|| {
+                    let who = &reading.reader;
+                    format!(
+                        "{who}: {object} is stored {stored} times, sent {sent} times ({resent} tried again)"
+                    )
+                });
+            }
+        }
+    }
+    finding
 }
 
 fn keys(history: &History, acked: bool) -> HashSet<OpKey> {
@@ -48,8 +82,9 @@ fn count(mut finding: Finding, keys: &HashSet<OpKey>, replicas: &[Reading]) -> F
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{acked, found, history, reading, unknown as unclear};
+    use super::super::sample::{acked, found, history, key, reading, unknown as unclear};
     use super::*;
+    use crate::history::Repeat;
 
     #[test]
     fn a_second_copy_of_an_acknowledged_send_fails_the_run() {
@@ -76,6 +111,32 @@ mod tests {
         assert!(acknowledged(&history([acked(0, 0)]), &replicas).fails());
         let once = [reading([found(0, 0)])];
         assert_eq!(unknown(&history([unclear(0)]), &once, true).count, 0);
+    }
+
+    #[test]
+    fn an_object_is_stored_at_most_as_often_as_it_was_sent() {
+        let sent = |at, resent, outcome| Repeat {
+            object: key(0),
+            to: 0,
+            how: How::Sync,
+            invoked_us: at,
+            completed_us: at + 5,
+            resent,
+            lived: true,
+            outcome,
+        };
+        let ok = |offset| Outcome::Ok { offset, position: None };
+        let refused = Outcome::Fail { error: "busy".to_owned() };
+        let sends = vec![sent(0, 1, ok(0)), sent(10, 0, ok(1)), sent(20, 0, refused)];
+        let mut history = History { repeats: sends, ..History::default() };
+        let copies = |count| [reading((0..count).map(|at| found(at, 0)))];
+        assert_eq!(repeats(&history, &copies(2)).count, 0);
+        let finding = repeats(&history, &copies(3));
+        assert_eq!(finding.count, 1, "the first one's second try is no message of its own");
+        assert!(finding.fails());
+        history.repeats[1].resent = 1;
+        assert_eq!(repeats(&history, &copies(3)).count, 0, "a later one's second try may look like one");
+        assert_eq!(repeats(&history, &copies(4)).count, 1);
     }
 
     #[test]

@@ -36,7 +36,9 @@ pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
         // Where a send of unknown outcome went, if anywhere, is then anybody's guess.
         return finding;
     }
-    let judged: BTreeSet<QueueKey> = history.ends.iter().map(|end| end.queue).collect();
+    let mut judged: BTreeSet<QueueKey> = history.ends.iter().map(|end| end.queue).collect();
+    // Whether a send of unknown outcome is among what has expired, nobody can tell.
+    judged.retain(|queue| replicas.iter().all(|replica| replica.start(*queue) == 0));
     let mut queues: BTreeMap<QueueKey, Vec<Timed>> = BTreeMap::new();
     for (queue, timed) in appends(history, replicas).chain(reads(history)).chain(ends(history)) {
         if judged.contains(&queue) {

@@ -8,6 +8,7 @@ mod duplicate;
 mod inconsistent_offsets;
 mod invented;
 mod linearizable;
+mod lost_repeat;
 mod lost_write;
 mod nonmonotonic_poll;
 mod offset_gap;
@@ -17,21 +18,27 @@ mod poll_skip;
 pub mod replicas;
 mod reread;
 mod resurrected;
+mod retained_missing;
 mod unseen;
 
 use crate::history::History;
 use crate::reading::Reading;
 
 /// Every checker: its name in reports and what it looks for.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 20] = [
     ("lost-write", "an acknowledged message is missing on a replica"),
     ("invented", "a message nobody sent, or with a changed byte"),
-    ("resurrected", "a refused message is there all the same"),
+    ("lost-repeat", "an object that was sent again on purpose was acknowledged and not stored again"),
+    ("resurrected", "a refused message, or one that a deletion took, is there all the same"),
     ("inconsistent-offsets", "one offset held two messages, for whoever asked whenever"),
     ("out-of-order", "a producer's acknowledged messages changed their order within a queue"),
-    ("duplicate", "an acknowledged message is stored twice; with retries, any message"),
+    (
+        "duplicate",
+        "an acknowledged message is stored twice; with retries, any message more often than it was sent",
+    ),
     ("offset-gap", "a queue's offsets have a hole"),
     ("agreement", "two replicas hold different queues"),
+    ("retained-missing", "a replica's queue starts later than what another one still keeps"),
     ("poll-skip", "a consumer was led past a message"),
     ("nonmonotonic-poll", "a consumer was led back"),
     ("unseen", "an acknowledged message never reached a consumer that stayed until the end"),
@@ -51,6 +58,8 @@ pub struct Rules {
     pub retried: bool,
     /// Consumers stayed until they had reached the end: they were given everything.
     pub drained: bool,
+    /// Old messages expired meanwhile.
+    pub expires: bool,
 }
 
 /// Examples a finding carries; the count says how many there are.
@@ -104,15 +113,19 @@ pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<F
     let consumed = history.consumed();
     let all: Vec<&Reading> = replicas.iter().chain(&consumed).collect();
     let mut findings = vec![
-        lost_write::check(history, replicas),
+        lost_write::check(history, replicas, rules.expires),
+        lost_repeat::check(history, replicas),
         invented::check(history, &all),
         resurrected::check(history, &all),
+        resurrected::deleted(history, replicas),
         inconsistent_offsets::check(history, &all),
         out_of_order::check(history, replicas),
         duplicate::acknowledged(history, replicas),
         duplicate::unknown(history, replicas, rules.retried),
+        duplicate::repeats(history, replicas),
         offset_gap::check(replicas),
         agreement::check(replicas),
+        retained_missing::check(replicas),
         poll_skip::check(&history.polls, replicas),
         nonmonotonic_poll::check(&history.polls),
         reread::check(replicas, &consumed),
@@ -190,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_finding_has_its_line_in_the_list() {
-        let rules = Rules { retried: true, drained: true };
+        let rules = Rules { retried: true, drained: true, expires: false };
         let mut names: Vec<&str> =
             check_all(&History::default(), &[], rules).iter().map(|finding| finding.name).collect();
         names.extend(["replicas", "crashes", "stuck", "unreadable"]);

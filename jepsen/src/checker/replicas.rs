@@ -57,6 +57,12 @@ impl LogFiles {
         self.segments.first_key_value().map_or(0, |(start, _)| *start)
     }
 
+    /// How many files there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Reads bytes from `position` on, at most to the end of their segment; 0 means none are there.
     fn read_at(&self, buf: &mut [u8], position: u64) -> Result<usize> {
         let Some((start, (path, file, _))) = self.segments.range(..=position).next_back() else {

@@ -5,15 +5,16 @@
 //! message is for the history to show, not for the client to paper over.
 
 mod group;
+mod topics;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use folio_protocol::frame::Frame;
+use folio_protocol::frame::{FLAG_ONEWAY, Frame};
 use parking_lot::Mutex;
 
 use crate::connection::{CallError, Connection};
@@ -22,13 +23,17 @@ use crate::stored::{self, StoredMessage};
 
 /// How long an ordinary client lets a send take before it calls its outcome unknown.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// A producer that gives up so soon notices a leader that is paused and keeps its connections.
+pub const IMPATIENCE: Duration = Duration::from_millis(400);
+/// A client that sends again what was not answered waits so long before it does: RocketMQ's wait three seconds, and the
+/// cluster takes an answer within one for one that reached its client.
+pub const AGAIN_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long anything else may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Request codes, as numbers: the wire is the contract.
 mod code {
     pub(super) const PULL_MESSAGE: i32 = 11;
-    pub(super) const UPDATE_AND_CREATE_TOPIC: i32 = 17;
     pub(super) const GET_ROUTE: i32 = 105;
     pub(super) const SEND_MESSAGE_V2: i32 = 310;
 }
@@ -66,6 +71,7 @@ pub struct Client {
     name_servers: Vec<String>,
     next_server: AtomicUsize,
     connections: Mutex<HashMap<String, Arc<Connection>>>,
+    opened: AtomicU64,
     group: String,
     member: String,
     patience: Duration,
@@ -81,6 +87,7 @@ impl Client {
             name_servers,
             next_server: AtomicUsize::new(0),
             connections: Mutex::new(HashMap::new()),
+            opened: AtomicU64::new(0),
             group,
             patience: PATIENCE,
         }
@@ -137,18 +144,8 @@ impl Client {
     /// # Errors
     /// When the broker does not answer with success.
     pub async fn create_topic(&self, broker: &str, topic: &str, queues: u32) -> Result<()> {
-        let queues = queues.to_string();
-        let fields = [
-            ("topic", topic),
-            ("defaultTopic", "TBW102"),
-            ("readQueueNums", &queues),
-            ("writeQueueNums", &queues),
-            ("perm", "6"),
-            ("topicFilterType", "SINGLE_TAG"),
-            ("topicSysFlag", "0"),
-            ("order", "false"),
-        ];
-        self.ask(broker, request(code::UPDATE_AND_CREATE_TOPIC, fields)).await.map(drop)
+        let made = self.change_topic(broker, topic, queues).await;
+        made.with_context(|| format!("make the topic {topic} at {broker}"))
     }
 
     /// Sends one message once. `unique_key` is what RocketMQ's clients name a message by: the same
@@ -165,6 +162,34 @@ impl Client {
             Ok(connection) => connection,
             Err(error) => return outcome_of(error),
         };
+        match connection.call(self.send_request(topic, queue, unique_key, body), self.patience).await {
+            Ok(answer) => judge_send(&answer),
+            Err(error) => outcome_of(error),
+        }
+    }
+
+    /// Sends one message that nobody answers: its outcome stays unknown, or it never left.
+    pub async fn send_one_way(
+        &self,
+        broker: &str,
+        topic: &str,
+        queue: u32,
+        unique_key: &str,
+        body: Vec<u8>,
+    ) -> Outcome {
+        let mut frame = self.send_request(topic, queue, unique_key, body);
+        frame.flag |= FLAG_ONEWAY;
+        let posted = match self.connection(broker).await {
+            Ok(connection) => connection.post(frame).await,
+            Err(error) => Err(error),
+        };
+        match posted {
+            Ok(()) => Outcome::Unknown { error: "one-way: nobody answers".to_owned() },
+            Err(error) => outcome_of(error),
+        }
+    }
+
+    fn send_request(&self, topic: &str, queue: u32, unique_key: &str, body: Vec<u8>) -> Frame {
         let queue = queue.to_string();
         let properties = format!("UNIQ_KEY\u{1}{unique_key}\u{2}WAIT\u{1}true");
         let fields = [
@@ -183,10 +208,19 @@ impl Client {
         ];
         let mut frame = request(code::SEND_MESSAGE_V2, fields);
         frame.body = Bytes::from(body);
-        match connection.call(frame, self.patience).await {
-            Ok(answer) => judge_send(&answer),
-            Err(error) => outcome_of(error),
-        }
+        frame
+    }
+
+    /// How many connections this client has opened so far.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Whether every connection it has used is open still.
+    #[must_use]
+    pub fn all_open(&self) -> bool {
+        self.connections.lock().values().all(|connection| connection.is_open())
     }
 
     /// Pulls from one broker, whatever it leads or follows, without waiting for new messages.
@@ -265,6 +299,7 @@ impl Client {
             return Ok(open);
         }
         let opened = Arc::new(Connection::open(address).await?);
+        self.opened.fetch_add(1, Ordering::Relaxed);
         // Several calls may have connected at once: the first in stays, requests stay pipelined.
         if let Some(open) = self.open_connection(address) {
             return Ok(open);

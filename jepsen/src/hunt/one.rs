@@ -1,6 +1,7 @@
 //! One nemesis, one cluster, all workloads: break, wait, heal, wait for an acknowledgement, again;
 //! then read everything everywhere and judge.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +10,21 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use super::{NemesisReport, Plan};
-use crate::checker::{self, Finding};
+use crate::checker::replicas::LogFiles;
+use crate::checker::{self, Finding, Rules};
 use crate::client::Client;
 use crate::cluster::{Cluster, Options, READY_TIMEOUT, ports_are_free};
 use crate::edn;
-use crate::history::Recorder;
+use crate::history::{Fault, Recorder};
 use crate::nemesis::{Dice, Nemesis};
 use crate::payload::mix;
 use crate::reader;
 use crate::reading::Reading;
+use crate::terms::Terms;
 use crate::workload::{Kind, Shape, Site, Workload};
 
+/// How long nodes may take to have dropped the same old segments: they look once a minute.
+const RETENTION_LIMIT: Duration = Duration::from_secs(75);
 /// Nodes of the cluster.
 pub(super) const NODES: u64 = 3;
 /// How long a topic may take to be creatable after the start.
@@ -46,14 +51,18 @@ pub(super) async fn run(
     if network.has_relays() {
         free_ports(base_port).await;
     }
-    let options = Options { base_port, size: NODES, expire: false, needs, network };
+    let options = Options { base_port, size: NODES, expire: needs.retention, needs, network };
     let mut cluster = Cluster::start(dir, &plan.binary, &options)?;
     // Nobody else's message is ever taken for one of this run's.
     let run = mix(seed ^ std::process::id() as u64);
-    let shapes: Vec<(Kind, Shape)> =
-        plan.workloads.iter().map(|kind| (*kind, kind.shape(run, length))).collect();
+    let shape = |kind: &Kind| {
+        let shape = kind.shape(run, length);
+        Shape { expire: shape.expire || needs.retention, ..shape }
+    };
+    let shapes: Vec<(Kind, Shape)> = plan.workloads.iter().map(|kind| (*kind, shape(kind))).collect();
     create_topics(&mut cluster, &shapes).await.context("prepare the cluster")?;
-    let site = Site { name_servers: cluster.name_servers(), brokers: cluster.brokers(), seed };
+    let (name_servers, brokers, old_reads) = (cluster.name_servers(), cluster.brokers(), needs.old_reads);
+    let site = Site { name_servers, brokers, seed, old_reads };
     let clock = Instant::now();
     let mut workloads = Vec::new();
     for (kind, shape) in shapes {
@@ -61,7 +70,8 @@ pub(super) async fn run(
         let recorder = Arc::new(Recorder::create_at(&path, clock)?);
         workloads.push(Workload::start(kind, shape, &site, recorder));
     }
-    let mut hunt = Hunt { cluster, workloads, dice: Dice::new(seed), recoveries_ms: Vec::new(), faults: 0 };
+    let (dice, terms, expires) = (Dice::new(seed), Terms::default(), needs.retention);
+    let mut hunt = Hunt { cluster, workloads, dice, recoveries_ms: Vec::new(), faults: 0, terms, expires };
     let broken = hunt.break_it(nemesis, length).await;
     let mut findings = Vec::new();
     if let Err(error) = broken {
@@ -71,7 +81,33 @@ pub(super) async fn run(
             findings.push(stuck(&error));
         }
     }
+    if let Err(error) = nemesis.finish(&mut hunt.cluster).await {
+        findings.push(stuck(&error.context("bring the cluster to where it is judged")));
+    }
+    hunt.terms.look(&hunt.cluster).await;
+    // Dead nodes drop nothing any more.
+    if needs.retention && hunt.cluster.check_alive().is_ok() {
+        hunt.quiet().await;
+        same_beginnings(&hunt.cluster).await;
+    }
     hunt.judge(plan, nemesis.name(), dir, findings).await
+}
+
+/// Waits until all logs begin at the same position, or as long as it may take nodes to drop what the others dropped:
+/// the checkers say what is missing then.
+async fn same_beginnings(cluster: &Cluster) {
+    let until = Instant::now() + RETENTION_LIMIT;
+    while Instant::now() < until {
+        let starts = cluster.running().map(|node| {
+            let files = LogFiles::open(format!("node {}", node.id), &node.commitlog().ok()?).ok()?;
+            Some(files.start())
+        });
+        let starts: BTreeSet<Option<u64>> = starts.collect();
+        if starts.len() == 1 && !starts.contains(&None) {
+            return;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Waits for what the nemesis before has left to close; a port still taken then is another cluster's.
@@ -120,12 +156,15 @@ struct Hunt {
     dice: Dice,
     recoveries_ms: Vec<u64>,
     faults: u64,
+    terms: Terms,
+    expires: bool,
 }
 
 impl Hunt {
     async fn break_it(&mut self, nemesis: &mut dyn Nemesis, length: Duration) -> Result<()> {
         let started = Instant::now();
         self.acknowledged_since(0).await.context("before any fault")?;
+        self.terms.look(&self.cluster).await;
         loop {
             let target = *self.dice.one_of(nemesis.targets()).context("a nemesis without targets")?;
             let nodes = target.pick(&mut self.cluster, &mut self.dice).await?;
@@ -140,11 +179,20 @@ impl Hunt {
             self.note("heal", false);
             nemesis.heal(&mut self.cluster).await.context("heal")?;
             let acked_us = self.acknowledged_since(healed_us).await.with_context(|| fault.to_string())?;
+            self.note(Fault::OVER, false);
             self.recoveries_ms.push(acked_us.saturating_sub(healed_us) / 1000);
+            self.terms.look(&self.cluster).await;
             if started.elapsed() >= length {
                 return Ok(());
             }
             sleep(self.dice.millis(QUIET_MS.start, QUIET_MS.end)).await;
+        }
+    }
+
+    /// Stops all writers.
+    async fn quiet(&mut self) {
+        for workload in &mut self.workloads {
+            workload.quiet().await;
         }
     }
 
@@ -183,9 +231,7 @@ impl Hunt {
         mut findings: Vec<Finding>,
     ) -> Result<NemesisReport> {
         let lasted = Duration::from_micros(self.now_us());
-        for workload in &mut self.workloads {
-            workload.quiet().await;
-        }
+        self.quiet().await;
         if let Err(error) = self.cluster.settled().await {
             findings.push(stuck(&error));
         }
@@ -193,6 +239,7 @@ impl Hunt {
             workload.drain().await?;
         }
         let mut report = NemesisReport::new(nemesis, plan.seed, lasted, self.faults, &self.recoveries_ms);
+        report.terms = self.terms.passed();
         let mut read_end = Some(0);
         for workload in &self.workloads {
             let history = workload.recorder.finish()?;
@@ -205,8 +252,9 @@ impl Hunt {
             };
             let end = replicas.iter().map(Reading::log_end).max();
             read_end = read_end.zip(end).map(|(a, b): (u64, u64)| a.max(b));
-            let found = checker::check_all(&history, &replicas, workload.kind.rules());
-            if plan.keep || found.iter().any(Finding::fails) {
+            let rules = Rules { expires: self.expires, ..workload.kind.rules() };
+            let found = checker::check_all(&history, &replicas, rules);
+            if workload.kind.is_kafka_log() && (plan.keep || found.iter().any(Finding::fails)) {
                 edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history, &replicas)?;
             }
             report.add_workload(workload.kind, &history, found);

@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 10] = [
+const DEFECTS: [Defect; 13] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -73,13 +73,6 @@ const DEFECTS: [Defect; 10] = [
         visible: true,
     },
     Defect {
-        name: "later-start-leads",
-        promise: "send a new replica every retained message",
-        workload: "log,group",
-        nemeses: &["membership"],
-        visible: false,
-    },
-    Defect {
         name: "retry-stores-again",
         promise: "answer a repeated send with the first one's offset",
         workload: "retry",
@@ -87,18 +80,46 @@ const DEFECTS: [Defect; 10] = [
         visible: true,
     },
     Defect {
-        name: "deleted-comes-back",
-        promise: "serve nothing that was deleted with its topic",
-        workload: "log",
-        nemeses: &["pause"],
-        visible: false,
-    },
-    Defect {
         name: "locks-by-wall-clock",
         promise: "give an orderly lock to one client at a time",
         workload: "log",
         nemeses: &["pause"],
         visible: false,
+    },
+    Defect {
+        name: "founds-alone",
+        promise: "no second group of the same name is founded",
+        workload: "log",
+        nemeses: &["grow"],
+        visible: true,
+    },
+    Defect {
+        name: "purge-poisons",
+        promise: "no space for what retention writes is no failed write",
+        workload: "log",
+        nemeses: &["full-retention"],
+        visible: true,
+    },
+    Defect {
+        name: "later-start-leads",
+        promise: "a replica that starts later than its peers does not lead",
+        workload: "log",
+        nemeses: &["rot-snapshot"],
+        visible: true,
+    },
+    Defect {
+        name: "repeat-by-key",
+        promise: "an object sent again on purpose is stored again",
+        workload: "same-object",
+        nemeses: &["pause-short", "kill"],
+        visible: true,
+    },
+    Defect {
+        name: "deleted-comes-back",
+        promise: "a deleted topic's messages are gone",
+        workload: "deleted-topic",
+        nemeses: &["pause-short", "kill"],
+        visible: true,
     },
 ];
 

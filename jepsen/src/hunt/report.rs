@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Plan;
 use crate::checker::Finding;
-use crate::history::{History, Outcome};
+use crate::history::{History, How, Outcome};
 use crate::workload::Kind;
 
 /// What one workload's clients did.
@@ -32,13 +32,19 @@ pub struct Counts {
 
 impl Counts {
     fn of(history: &History) -> Self {
-        let ops =
-            |wanted: fn(&Outcome) -> bool| history.ops.iter().filter(|op| wanted(&op.outcome)).count() as u64;
+        let sends = |wanted: fn(&Outcome) -> bool| {
+            let ops = history.ops.iter().map(|op| &op.outcome);
+            // Nobody answers a one-way send: it counts neither way.
+            let repeats = history.repeats.iter().filter(|repeat| repeat.how != How::OneWay);
+            ops.chain(repeats.map(|repeat| &repeat.outcome)).filter(|outcome| wanted(outcome)).count() as u64
+        };
+        let resent = history.ops.iter().map(|op| op.resent);
+        let resent = resent.chain(history.repeats.iter().map(|repeat| repeat.resent));
         Self {
-            acknowledged: ops(|outcome| matches!(outcome, Outcome::Ok { .. })),
-            failed: ops(|outcome| matches!(outcome, Outcome::Fail { .. })),
-            unknown: ops(|outcome| matches!(outcome, Outcome::Unknown { .. })),
-            resent: history.ops.iter().map(|op| u64::from(op.resent)).sum(),
+            acknowledged: sends(|outcome| matches!(outcome, Outcome::Ok { .. })),
+            failed: sends(|outcome| matches!(outcome, Outcome::Fail { .. })),
+            unknown: sends(|outcome| matches!(outcome, Outcome::Unknown { .. })),
+            resent: resent.map(u64::from).sum(),
             consumed: history.polls.iter().map(|poll| poll.found.len() as u64).sum(),
             commits: history.commits.iter().filter(|commit| commit.acked_us.is_some()).count() as u64,
             questions: (history.ends.len() + history.committed.len()) as u64,
@@ -79,6 +85,8 @@ pub struct NemesisReport {
     pub recovery_ms_median: Option<u64>,
     /// The same, longest.
     pub recovery_ms_max: Option<u64>,
+    /// Terms that passed: each began with an election.
+    pub terms: u64,
     /// Bytes of log compared on all replicas.
     pub replica_bytes: u64,
     /// Every broken property, with examples.
@@ -184,6 +192,8 @@ impl fmt::Display for NemesisReport {
         if let (Some(median), Some(max)) = (self.recovery_ms_median, self.recovery_ms_max) {
             write!(f, "; healed to acknowledged: median {median} ms, longest {max} ms")?;
         }
+        let per_minute = self.terms as f64 * 60.0 / self.seconds.max(1.0);
+        write!(f, "; {} changes of term, {per_minute:.1} a minute", self.terms)?;
         write!(f, "; log files compared over {} bytes", self.replica_bytes)?;
         for Found { workload, finding } in &self.findings {
             let mark = if finding.fatal { "!! " } else { "" };

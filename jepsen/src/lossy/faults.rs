@@ -72,6 +72,8 @@ pub struct Hits {
     pub syncs: u64,
     /// Syncs that were slow.
     pub slow: u64,
+    /// Reads that failed.
+    pub reads: u64,
 }
 
 /// The faults and who met them.

@@ -6,6 +6,10 @@
 //! their directory was fsync'ed; [`Disk::cut`] loses the rest, in whole or in parts. The promise is
 //! POSIX's and no file system's: most real ones keep more, and one must not count on it.
 //!
+//! Sectors can be made unreadable ([`Disk::spoil`]): reading them fails with EIO until they are written again, as a
+//! drive replaces a bad sector when it is written. A write that covers a sector in part replaces it too: a file system
+//! on a real drive would have to read the rest of it first.
+//!
 //! What it is not: fast, or a place for links, devices or extended attributes.
 //!
 //! Invariants: lossy.I1: what was synced survives every power cut. lossy.I2: after a power cut
@@ -13,6 +17,7 @@
 //! same operations lose the same bytes.
 
 mod abort;
+mod bad_sectors;
 mod content;
 mod faults;
 mod fuse;
@@ -34,6 +39,7 @@ pub use loss::{Loss, Losses};
 
 use crate::nemesis::Dice;
 use abort::Connection;
+use content::PAGE;
 use fuse::Mounted;
 use store::Store;
 
@@ -149,6 +155,35 @@ impl Disk {
         if ended.recv_timeout(UNMOUNT_TIMEOUT).is_err() {
             tracing::warn!(%at, "the disk's thread does not end; it is left behind");
         }
+    }
+
+    /// Makes a stretch of a file unreadable, by its path below the mount, until it is written again.
+    ///
+    /// # Errors
+    /// When there is no such file, or the kernel keeps what it has cached of it.
+    pub fn spoil(&self, path: &Path, from: u64, count: u64) -> anyhow::Result<()> {
+        let inode = self.store.lock().spoil(path, from, count)?;
+        // The kernel has to ask for these pages again. The lock is free: it may ask at once.
+        let (first, end) = (from / PAGE * PAGE, (from + count).div_ceil(PAGE) * PAGE);
+        let session = self.session.as_ref().context("the disk is mounted")?;
+        match session.notifier().inval_inode(fuser::INodeNo(inode), first as i64, (end - first) as i64) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("drop cached pages")
+            }
+            // A file the kernel knows nothing of has no page cached.
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that cannot be read, in all files of that class.
+    #[must_use]
+    pub fn unreadable(&self, class: Class) -> u64 {
+        self.store.lock().unreadable(class)
+    }
+
+    /// Everything can be read again.
+    pub fn heal_reads(&self) {
+        self.store.lock().heal_reads();
     }
 }
 

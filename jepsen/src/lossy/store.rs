@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::bad_sectors::BadSectors;
 use super::content::{Content, PAGE};
 use super::faults::{Class, Trouble};
 use super::loss::{Loss, Losses};
@@ -31,6 +32,7 @@ struct Inode {
     mode: u32,
     modified: SystemTime,
     opens: u64,
+    bad: BadSectors,
 }
 
 /// What programs are told of a file.
@@ -66,6 +68,7 @@ impl Store {
             mode: 0o755,
             modified: SystemTime::now(),
             opens: 0,
+            bad: BadSectors::default(),
         };
         let inodes = HashMap::from([(ROOT, root)]);
         Self { dir: dir.to_owned(), inodes, last_inode: ROOT, used: 0, trouble: Trouble::default() }
@@ -149,7 +152,8 @@ impl Store {
         } else {
             Kind::File(Content::create(self.dir.join(number.to_string()))?)
         };
-        let inode = Inode { kind, path, mode: mode & 0o7777, modified: SystemTime::now(), opens: 0 };
+        let (mode, bad) = (mode & 0o7777, BadSectors::default());
+        let inode = Inode { kind, path, mode, modified: SystemTime::now(), opens: 0, bad };
         self.last_inode = number;
         self.inodes.insert(number, inode);
         self.names_mut(parent)?.set(name, number);
@@ -203,6 +207,10 @@ impl Store {
     }
 
     pub(super) fn read(&mut self, inode: u64, offset: u64, count: u64) -> Result<Vec<u8>> {
+        if self.inode(inode)?.bad.hit(offset, count) {
+            self.trouble.hits.reads += 1;
+            return Err(Errno::IO);
+        }
         self.content(inode)?.read(offset, count)
     }
 
@@ -213,8 +221,30 @@ impl Store {
         let end = offset.checked_add(bytes.len() as u64).ok_or(Errno::FBIG)?;
         self.grow(inode, end)?;
         self.content(inode)?.write(offset, bytes)?;
+        self.inode_mut(inode)?.bad.written(offset, bytes.len() as u64);
         self.inode_mut(inode)?.modified = SystemTime::now();
         Ok(())
+    }
+
+    /// Makes a stretch of the file at this path unreadable; says which inode it is.
+    pub(super) fn spoil(&mut self, path: &Path, from: u64, count: u64) -> Result<u64> {
+        let mut inode = ROOT;
+        for part in path.components() {
+            inode = self.lookup(inode, part.as_os_str())?.inode;
+        }
+        let len = self.content(inode)?.len();
+        self.inode_mut(inode)?.bad.add(from, count.min(len.saturating_sub(from)));
+        Ok(inode)
+    }
+
+    /// Unreadable bytes of all files of that class that have a name.
+    pub(super) fn unreadable(&self, class: Class) -> u64 {
+        let of_class = |inode: &&Inode| Class::of(&inode.path) == class;
+        self.inodes.values().filter(of_class).map(|inode| inode.bad.bytes()).sum()
+    }
+
+    pub(super) fn heal_reads(&mut self) {
+        self.inodes.values_mut().for_each(|inode| inode.bad = BadSectors::default());
     }
 
     /// Reserves space; the file becomes longer unless `keep_len`.
@@ -232,6 +262,7 @@ impl Store {
         let old = self.content(inode)?.len();
         self.grow(inode, len)?;
         self.content(inode)?.set_len(len)?;
+        self.inode_mut(inode)?.bad.cut_off(len);
         self.used = (self.used + whole_pages(len)).saturating_sub(whole_pages(old.max(len)));
         self.inode_mut(inode)?.modified = SystemTime::now();
         Ok(())
@@ -434,6 +465,22 @@ mod tests {
         store.write(inode, 4096, b"x").unwrap();
         store.trouble.faults.capacity = None;
         store.write(inode, 1 << 20, b"x").unwrap();
+    }
+
+    #[test]
+    fn a_bad_sector_cannot_be_read_until_it_is_written() {
+        let (_dir, mut store) = store();
+        let folder = store.create(ROOT, "commitlog".as_ref(), 0o755, true).unwrap().inode;
+        let inode = file(&mut store, folder, "0", &[1; 20_000]);
+        assert_eq!(store.spoil(Path::new("commitlog/0"), 5000, 1000).unwrap(), inode);
+        assert_eq!(store.unreadable(Class::Log), 1536, "whole sectors");
+        assert_eq!(store.read(inode, 4096, 4096).unwrap_err(), Errno::IO);
+        store.read(inode, 0, 4096).unwrap();
+        assert_eq!(store.trouble.hits.reads, 1);
+        store.write(inode, 5000, &[1; 1000]).unwrap();
+        assert_eq!(store.unreadable(Class::Log), 0);
+        assert_eq!(store.read(inode, 0, 20_000).unwrap(), [1; 20_000]);
+        assert_eq!(store.spoil(Path::new("commitlog/1"), 0, 1).unwrap_err(), Errno::NOENT);
     }
 
     #[test]

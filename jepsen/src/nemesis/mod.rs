@@ -12,13 +12,20 @@ mod clock;
 mod damage;
 mod dice;
 mod disk;
+mod eio;
+mod flood;
+mod full_retention;
+mod grow;
 mod kill;
 mod membership;
 mod partition;
 mod pause;
+mod place;
 mod power_cut;
 mod restart;
 mod rot;
+mod rot_snapshot;
+pub(crate) mod stalls;
 mod swap;
 mod target;
 mod weather;
@@ -31,13 +38,15 @@ use anyhow::Result;
 
 pub use dice::Dice;
 pub use rot::SELF_REPAIR;
+pub use stalls::Stalling;
 pub use target::Target;
 
 use partition::Shape;
-use rot::Place;
+use place::Place;
 use weather::Kind;
 
 use crate::cluster::Cluster;
+use crate::ext4;
 use crate::lossy;
 use crate::network::Network;
 
@@ -82,6 +91,14 @@ pub struct Needs {
     pub clock: bool,
     /// Nodes read their disks back all the time, not once a day.
     pub scrub: bool,
+    /// The cluster is born as one node.
+    pub alone: bool,
+    /// Nodes drop old segments.
+    pub retention: bool,
+    /// Data directories lie on a small ext4 each.
+    pub ext4: bool,
+    /// Consumers read old messages all the time.
+    pub old_reads: bool,
 }
 
 impl Needs {
@@ -95,6 +112,10 @@ impl Needs {
             lossy: self.lossy || other.lossy,
             clock: self.clock || other.clock,
             scrub: self.scrub || other.scrub,
+            alone: self.alone || other.alone,
+            retention: self.retention || other.retention,
+            ext4: self.ext4 || other.ext4,
+            old_reads: self.old_reads || other.old_reads,
         }
     }
 }
@@ -105,6 +126,9 @@ pub enum Skip {
     /// The lossy file system cannot be mounted.
     #[error("FUSE is missing: {0}")]
     NoFuse(String),
+    /// A file cannot be mounted as a file system.
+    #[error("a small ext4 (root, mkfs.ext4, a loop device) is missing: {0}")]
+    NoExt4(String),
     /// The library that moves a process's clock cannot be found or built.
     #[error("the clock shim is missing: {0}")]
     NoClock(String),
@@ -154,6 +178,14 @@ pub trait Nemesis: Send {
     fn heal<'a>(&'a mut self, cluster: &'a mut Cluster) -> Doing<'a, ()> {
         Box::pin(async move { cluster.revive_all() })
     }
+
+    /// Brings a healed cluster to where it is to be judged: with all its members.
+    ///
+    /// # Errors
+    /// When it could not be done.
+    fn finish<'a>(&'a mut self, _cluster: &'a mut Cluster) -> Doing<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// Every nemesis there is.
@@ -166,7 +198,9 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(restart::Storm),
         Box::new(restart::Rolling),
         Box::new(restart::HandOver),
+        Box::new(stalls::Stalls::new()),
         Box::new(membership::Membership::new()),
+        Box::new(grow::Grow::default()),
         Box::new(swap::Swap(swap::Disk::Empty)),
         Box::new(swap::Swap(swap::Disk::Old)),
     ];
@@ -179,11 +213,14 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
     ] {
         all.push(Box::new(rot::Rot::new(place, live)));
     }
+    all.push(Box::new(rot_snapshot::RotSnapshot::new()));
+    all.push(Box::new(eio::Unreadable));
     all.push(Box::new(clock::Clock));
     all.push(Box::new(power_cut::PowerCut));
     for kind in [disk::Kind::Full, disk::Kind::Slow, disk::Kind::WriteError, disk::Kind::SyncError] {
         all.push(Box::new(disk::DiskFault(kind)));
     }
+    all.push(Box::new(full_retention::FullRetention::new()));
     for shape in [Shape::OneWay, Shape::Isolate, Shape::Ring, Shape::Bridge] {
         all.push(Box::new(partition::Partition(shape)));
     }
@@ -199,6 +236,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
 /// With the reason why not, by name.
 pub fn available(nemesis: &dyn Nemesis, network: &Network) -> std::result::Result<(), Skip> {
     static FUSE: LazyLock<std::result::Result<(), String>> = LazyLock::new(lossy::check);
+    static EXT4: LazyLock<std::result::Result<(), String>> = LazyLock::new(ext4::check);
     let needs = nemesis.needs();
     if let Network::Namespaces(namespaces) = network {
         if needs.late_links {
@@ -210,6 +248,9 @@ pub fn available(nemesis: &dyn Nemesis, network: &Network) -> std::result::Resul
     }
     if needs.lossy {
         (*FUSE).clone().map_err(Skip::NoFuse)?;
+    }
+    if needs.ext4 {
+        (*EXT4).clone().map_err(Skip::NoExt4)?;
     }
     if needs.clock {
         crate::clock::library().map_err(Skip::NoClock)?;

@@ -124,7 +124,7 @@ impl Nemesis for HandOver {
 }
 
 /// Stops a node in order and waits for its end.
-async fn stop(cluster: &mut Cluster, id: u64) -> Result<()> {
+pub(super) async fn stop(cluster: &mut Cluster, id: u64) -> Result<()> {
     let node = cluster.node_mut(id)?;
     node.signal("TERM")?;
     let started = Instant::now();

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use super::damage::Damage;
+use super::place::Place;
 use super::{Dice, Doing, Fault, Needs, Nemesis, Target};
 use crate::cluster::Cluster;
 use crate::node::Node;
@@ -25,17 +26,6 @@ const MENDED_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a node that starts on damaged files gets to show what it makes of them.
 const VERDICT: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
-
-/// Where the damage is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In the log, below what the node had acknowledged: in an old segment or in the last one.
-    Log,
-    /// In a consume queue or the checkpoint.
-    Derived,
-    /// In the vote file.
-    Vote,
-}
 
 /// Damages files.
 pub(super) struct Rot {
@@ -84,62 +74,13 @@ impl Rot {
         Self { place, live, wounds: Vec::new() }
     }
 
-    /// The file to damage, and how many of its bytes mean something.
-    fn choose(&self, node: &Node, durable: u64, dice: &mut Dice) -> Result<(PathBuf, u64)> {
-        let (log, group) = (node.commitlog()?, node.group_dir()?);
-        match self.place {
-            Place::Vote => whole(group.join("vote")),
-            Place::Derived => {
-                let mut files = Vec::new();
-                files_below(&group.join("consumequeue"), &mut files)?;
-                let checkpoint = group.join("checkpoint");
-                files.sort();
-                if checkpoint.exists() && dice.one_in(3) {
-                    return whole(checkpoint);
-                }
-                whole(dice.one_of(&files).context("no consume queue has a file yet")?.clone())
-            }
-            Place::Log => {
-                let mut segments = Vec::new();
-                files_below(&log, &mut segments)?;
-                segments.sort();
-                let base = |path: &PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
-                segments.retain(|path| base(path).is_some_and(|base| base < durable));
-                // The last one as often as all older ones together.
-                let older = segments.len().saturating_sub(1) as u64;
-                let at = if dice.one_in(2) { older } else { dice.below(older) };
-                let chosen = segments.get(at as usize).context("the log has no segment yet")?;
-                let (path, len) = whole(chosen.clone())?;
-                let start = base(chosen).unwrap_or_default();
-                Ok((path, len.min(durable.saturating_sub(start))))
-            }
-        }
-    }
-
     fn hurt(&mut self, node: &Node, durable: u64, dice: &mut Dice) -> Result<String> {
-        let (path, len) = self.choose(node, durable, dice)?;
+        let (path, len) = self.place.choose(node, durable, dice)?;
         let inflicted = Damage::draw(dice).inflict(&path, len, dice.roll() % len.max(1), dice)?;
         // Only of the log is it known what has to be there: what the others have.
         let places = if self.place == Place::Log { inflicted.places } else { Vec::new() };
         self.wounds.push(Wound { node: node.id, path, places });
         Ok(inflicted.what)
-    }
-
-    /// Waits for files to damage: consume queues are written some seconds after their messages.
-    async fn until_there(&self, node: &Node) -> Result<()> {
-        let started = Instant::now();
-        if self.place != Place::Derived {
-            return Ok(());
-        }
-        loop {
-            let mut files = Vec::new();
-            files_below(&node.group_dir()?.join("consumequeue"), &mut files)?;
-            if !files.is_empty() {
-                return Ok(());
-            }
-            ensure!(started.elapsed() < MENDED_TIMEOUT, "no consume queue has a file");
-            sleep(POLL).await;
-        }
     }
 
     /// Lets a node show what it makes of the damage, then does as a person would: away with the data,
@@ -155,27 +96,9 @@ impl Rot {
         node.kill()?;
         match self.place {
             Place::Log | Place::Vote => node.wipe_everything(),
-            Place::Derived => node.wipe_derived().map(drop),
+            Place::Derived | Place::Snapshot => node.wipe_derived().map(drop),
         }
     }
-}
-
-/// A file and its length, without the zeroes at its end: they are reserved space.
-fn whole(path: PathBuf) -> Result<(PathBuf, u64)> {
-    let used = read(&path)?.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    Ok((path, used as u64))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("read {}", path.display()))
-}
-
-fn files_below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() { files_below(&path, files)? } else { files.push(path) }
-    }
-    Ok(())
 }
 
 impl Nemesis for Rot {
@@ -185,7 +108,7 @@ impl Nemesis for Rot {
             (Place::Log, true) => "rot-log-live",
             (Place::Derived, false) => "rot-derived",
             (Place::Derived, true) => "rot-derived-live",
-            (Place::Vote, _) => "rot-vote",
+            (Place::Vote | Place::Snapshot, _) => "rot-vote",
         }
     }
 
@@ -197,7 +120,7 @@ impl Nemesis for Rot {
             (Place::Log, true) => "the same in the log of a running node",
             (Place::Derived, false) => "the same in a consume queue or the checkpoint of a dead node",
             (Place::Derived, true) => "the same in a consume queue or the checkpoint of a running node",
-            (Place::Vote, _) => "the same in the vote file of a dead node",
+            (Place::Vote | Place::Snapshot, _) => "the same in the vote file of a dead node",
         }
     }
 
@@ -218,7 +141,7 @@ impl Nemesis for Rot {
         Box::pin(async move {
             let mut told = Vec::new();
             for id in nodes {
-                self.until_there(cluster.node(*id)?).await?;
+                self.place.until_there(cluster.node(*id)?).await?;
                 let durable = cluster.status(*id).await?.durable_position;
                 let node = cluster.node_mut(*id)?;
                 if !self.live {

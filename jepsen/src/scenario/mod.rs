@@ -1,6 +1,8 @@
 //! What is done to the cluster, one scenario a file, and the frame they all run in.
 
 mod chaos;
+mod grow;
+mod idle_stalls;
 mod kill_all;
 mod kill_leader;
 mod lose_disk;
@@ -8,6 +10,7 @@ mod pause_leader;
 mod replace_node;
 mod retention;
 mod rot;
+mod split_brain;
 mod stale_address;
 mod stop_leader;
 
@@ -22,12 +25,12 @@ use crate::checker::{self, Finding, Rules};
 use crate::client::Client;
 use crate::cluster::{Cluster, Options};
 use crate::history::Recorder;
-use crate::nemesis::Needs;
+use crate::nemesis::{Needs, Stalling};
 use crate::network::Network;
 use crate::payload::mix;
 use crate::reader::{self, LiveReader};
 use crate::reading::Reading;
-use crate::report::Report;
+use crate::report::{LeaderChanges, Report};
 use crate::workload::{Shape, Target, Writers};
 
 /// How long a topic may take to be creatable after the start: elections, first commit.
@@ -83,6 +86,20 @@ pub enum Scenario {
     ReplaceNode,
     /// A client knows only the address of a leader that has become a follower.
     StaleAddress,
+    /// A cluster born as one node grows, has every member replaced and shrinks.
+    Grow {
+        /// How often.
+        rounds: u32,
+    },
+    /// The first node of a group that grew loses its disk while the others are down.
+    SplitBrain,
+    /// An idle cluster is stalled again and again: how often its leader changes.
+    IdleStalls {
+        /// For how long.
+        seconds: u64,
+        /// How long stalls last.
+        stalling: Stalling,
+    },
 }
 
 impl Scenario {
@@ -100,7 +117,20 @@ impl Scenario {
             Self::Rot { .. } => "rot",
             Self::ReplaceNode => "replace-node",
             Self::StaleAddress => "stale-address",
+            Self::Grow { .. } => "grow",
+            Self::SplitBrain => "split-brain",
+            Self::IdleStalls { .. } => "idle-stalls",
         }
+    }
+
+    /// What its cluster must be started with.
+    fn needs(&self) -> Needs {
+        Needs { alone: matches!(self, Self::Grow { .. } | Self::SplitBrain), ..Needs::default() }
+    }
+
+    /// Whether clients write and read meanwhile.
+    fn has_load(&self) -> bool {
+        !matches!(self, Self::IdleStalls { .. })
     }
 }
 
@@ -126,6 +156,7 @@ struct Run {
     shape: Shape,
     random: u64,
     extra: Vec<Finding>,
+    leader_changes: Option<LeaderChanges>,
 }
 
 /// Runs a scenario from an empty folder to its report.
@@ -137,18 +168,22 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
         base_port: setup.base_port,
         size: 3,
         expire: setup.shape.expire,
-        needs: Needs::default(),
+        needs: scenario.needs(),
         network: Network::default(),
     };
     let mut cluster = Cluster::start(&setup.dir, &setup.binary, &options)?;
     create_topics(&mut cluster, &setup.shape).await.context("prepare the cluster")?;
     let recorder = Arc::new(Recorder::create(&setup.dir.join("history.jsonl"))?);
-    let mut run =
-        Run { cluster, recorder, shape: setup.shape.clone(), random: mix(setup.seed), extra: Vec::new() };
-    let live = run.live_readers();
-    let writers = Writers::start(&run.cluster.name_servers(), &run.shape, &Target::Route, &run.recorder);
+    let (shape, random) = (setup.shape.clone(), mix(setup.seed));
+    let mut run = Run { cluster, recorder, shape, random, extra: Vec::new(), leader_changes: None };
+    let live = if scenario.has_load() { run.live_readers() } else { Vec::new() };
+    let name_servers = run.cluster.name_servers();
+    let writers =
+        scenario.has_load().then(|| Writers::start(&name_servers, &run.shape, &Target::Route, &run.recorder));
     let broken = run.break_it(scenario).await;
-    writers.stop().await;
+    if let Some(writers) = writers {
+        writers.stop().await;
+    }
     for reader in live {
         reader.stop().await?;
     }
@@ -193,6 +228,9 @@ impl Run {
             Scenario::Rot { seconds_before } => rot::run(self, *seconds_before).await,
             Scenario::ReplaceNode => replace_node::run(self).await,
             Scenario::StaleAddress => stale_address::run(self).await,
+            Scenario::Grow { rounds } => grow::run(self, *rounds).await,
+            Scenario::SplitBrain => split_brain::run(self).await,
+            Scenario::IdleStalls { seconds, stalling } => idle_stalls::run(self, *seconds, *stalling).await,
         }
     }
 
@@ -258,6 +296,7 @@ impl Run {
         findings.append(&mut self.extra);
         let mut report = Report::new(scenario.name(), setup.seed, &history, findings);
         report.replica_bytes = compared;
+        report.leader_changes = self.leader_changes.take();
         report.replicas_identical &= compared > 0;
         Ok(report)
     }

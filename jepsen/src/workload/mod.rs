@@ -4,22 +4,27 @@
 //! A workload never judges. It keeps its clients busy through every fault, then lets its consumers
 //! reach the end, and hands its history to the checkers with the [`Rules`] it may be held to.
 
+mod deletions;
 mod group;
 mod linearizable;
+mod objects;
 mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
 
 pub use writers::{Shape, Target, Writers};
 
 use crate::checker::Rules;
 use crate::history::Recorder;
 use crate::reader::LiveReader;
+use deletions::Deletions;
 use group::Members;
 use linearizable::Queues;
+use objects::Objects;
 
 /// How long consumers may take to reach the end once nothing is written any more and nothing broken.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -35,11 +40,16 @@ pub enum Kind {
     Linearizable,
     /// Writers that send again what may have been lost.
     Retry,
+    /// Producers that send one object several times on purpose.
+    SameObject,
+    /// Topics that are deleted and made again.
+    DeletedTopic,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Log, Self::Group, Self::Linearizable, Self::Retry];
+    pub const ALL: [Self; 6] =
+        [Self::Log, Self::Group, Self::Linearizable, Self::Retry, Self::SameObject, Self::DeletedTopic];
 
     /// Its name on the command line.
     #[must_use]
@@ -49,6 +59,8 @@ impl Kind {
             Self::Group => "group",
             Self::Linearizable => "linearizable",
             Self::Retry => "retry",
+            Self::SameObject => "same-object",
+            Self::DeletedTopic => "deleted-topic",
         }
     }
 
@@ -66,13 +78,20 @@ impl Kind {
             Self::Retry => {
                 "writers that send a message of unknown outcome again, under the same unique key, until they know"
             }
+            Self::SameObject => {
+                "producers that send one object several times on purpose: in turn, pipelined, one-way, to every queue, by every broker"
+            }
+            Self::DeletedTopic => {
+                "topics that are filled, deleted and made again, queues taken away and added again, read by a new group each time"
+            }
         }
     }
 
     /// What its history may be held to.
     #[must_use]
     pub fn rules(self) -> Rules {
-        Rules { retried: self == Self::Retry, drained: matches!(self, Self::Log | Self::Group) }
+        let drained = matches!(self, Self::Log | Self::Group);
+        Rules { retried: self == Self::Retry, drained, ..Rules::default() }
     }
 
     /// Its topics and writers, for a run of about this length.
@@ -83,6 +102,8 @@ impl Kind {
             Self::Group => (1, 4, 2, 10),
             Self::Linearizable => (1, linearizable::queues_for(length), 3, 15),
             Self::Retry => (1, 4, 2, 5),
+            Self::SameObject => (1, 4, 2, 10),
+            Self::DeletedTopic => (2, 3, 1, 2),
         };
         Shape {
             name: format!("jepsen-{}", self.name()),
@@ -90,10 +111,18 @@ impl Kind {
             topics,
             queues,
             producers,
-            expire: false,
+            // Where a queue starts after a deletion is the broker's to say.
+            expire: self == Self::DeletedTopic,
             think: Duration::from_millis(think_ms),
             resend: self == Self::Retry,
+            any_queue: self == Self::SameObject,
         }
+    }
+
+    /// Whether its history is one of `jepsen.tests.kafka`: there each message is sent once and stays.
+    #[must_use]
+    pub fn is_kafka_log(self) -> bool {
+        !matches!(self, Self::SameObject | Self::DeletedTopic)
     }
 }
 
@@ -106,6 +135,8 @@ pub struct Site {
     pub brokers: Vec<String>,
     /// Seed of every random choice.
     pub seed: u64,
+    /// Whether readers read from the beginning again and again.
+    pub old_reads: bool,
 }
 
 /// A running workload.
@@ -120,6 +151,8 @@ pub struct Workload {
     readers: Vec<LiveReader>,
     members: Option<Members>,
     queues: Option<Queues>,
+    objects: Option<Objects>,
+    deletions: Option<Deletions>,
 }
 
 impl Workload {
@@ -127,7 +160,8 @@ impl Workload {
     #[must_use]
     pub fn start(kind: Kind, shape: Shape, site: &Site, recorder: Arc<Recorder>) -> Self {
         let write = || Writers::start(&site.name_servers, &shape, &Target::Route, &recorder);
-        let (mut writers, mut readers, mut members, mut queues) = (None, Vec::new(), None, None);
+        let (mut writers, mut readers, mut members) = (None, Vec::new(), None);
+        let (mut queues, mut objects, mut deletions) = (None, None, None);
         match kind {
             Kind::Log => {
                 writers = Some(write());
@@ -139,8 +173,10 @@ impl Workload {
             }
             Kind::Linearizable => queues = Some(Queues::start(site, &shape, &recorder)),
             Kind::Retry => writers = Some(write()),
+            Kind::SameObject => objects = Some(Objects::start(site, &shape, &recorder)),
+            Kind::DeletedTopic => deletions = Some(Deletions::start(site, &shape, &recorder)),
         }
-        Self { kind, shape, recorder, writers, readers, members, queues }
+        Self { kind, shape, recorder, writers, readers, members, queues, objects, deletions }
     }
 
     /// Stops writing; every send in flight is waited for.
@@ -151,6 +187,12 @@ impl Workload {
         if let Some(queues) = self.queues.take() {
             queues.stop().await;
         }
+        if let Some(objects) = self.objects.take() {
+            objects.stop().await;
+        }
+        if let Some(deletions) = self.deletions.take() {
+            deletions.stop().await;
+        }
     }
 
     /// Lets the consumers reach the end of a cluster at rest, and stops them.
@@ -158,8 +200,13 @@ impl Workload {
     /// # Errors
     /// When a client panicked: then the harness is wrong.
     pub async fn drain(&mut self) -> Result<()> {
+        // All at once: where the cluster does not answer any more, each takes as long as it may.
+        let mut readers = JoinSet::new();
         for reader in self.readers.drain(..) {
-            reader.drain(DRAIN_LIMIT).await?;
+            readers.spawn(reader.drain(DRAIN_LIMIT));
+        }
+        while let Some(drained) = readers.join_next().await {
+            drained.context("a reader's end")??;
         }
         if let Some(members) = self.members.take() {
             members.drain(DRAIN_LIMIT).await?;
@@ -168,7 +215,8 @@ impl Workload {
     }
 }
 
-/// One at each node, and one that asks another node each time.
+/// One at each node, and one that asks another node each time; where old messages are to be read, one more at each
+/// node that starts over again and again.
 fn live_readers(site: &Site, shape: &Shape, recorder: &Arc<Recorder>) -> Vec<LiveReader> {
     let start = |brokers: Vec<String>, consumer: String| {
         LiveReader::start(brokers, consumer, shape.clone(), Arc::clone(recorder))
@@ -176,6 +224,11 @@ fn live_readers(site: &Site, shape: &Shape, recorder: &Arc<Recorder>) -> Vec<Liv
     let fixed = site.brokers.iter().map(|broker| start(vec![broker.clone()], format!("reader at {broker}")));
     let mut readers: Vec<LiveReader> = fixed.collect();
     readers.push(start(site.brokers.clone(), "roaming reader".to_owned()));
+    for broker in site.brokers.iter().filter(|_| site.old_reads) {
+        let consumer = format!("reader from the beginning at {broker}");
+        let (shape, recorder) = (shape.clone(), Arc::clone(recorder));
+        readers.push(LiveReader::start_over(vec![broker.clone()], consumer, shape, recorder));
+    }
     readers
 }
 

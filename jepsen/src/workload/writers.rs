@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::client::{Client, PATIENCE, Route};
+use crate::client::{AGAIN_PATIENCE, Client, IMPATIENCE, PATIENCE, Route};
 use crate::history::{Op, Outcome, Recorder};
 use crate::payload::{self, OpKey};
 use crate::reading::QueueKey;
@@ -25,9 +25,6 @@ use crate::reading::QueueKey;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest pause: it is part of every failover gap that is measured.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
-/// Producer 0 gives up so soon. Only so does it notice a leader that is paused and keeps its
-/// connections, and late effects of sends nobody waits for any more get tested all the time.
-const IMPATIENCE: Duration = Duration::from_millis(400);
 /// How often a message is sent again before its outcome stays unknown: longer than any fault lasts.
 const RESENDS_MAX: u32 = 100;
 /// How often a producer asks for the route though nothing failed.
@@ -52,6 +49,8 @@ pub struct Shape {
     pub think: Duration,
     /// Whether a message of unknown outcome is sent again, with the same unique key.
     pub resend: bool,
+    /// Whether a message may lie in any queue of its topic, not only in the one that its body names.
+    pub any_queue: bool,
 }
 
 impl Shape {
@@ -158,9 +157,14 @@ impl Writers {
     }
 }
 
-/// Whoever sends again may as well do so soon.
+/// Producer 0 gives up soon: only so does it notice a leader that is paused and keeps its connections, and late
+/// effects of sends nobody waits for any more get tested all the time.
 fn patience(producer: u32, resend: bool) -> Duration {
-    if producer == 0 || resend { IMPATIENCE } else { PATIENCE }
+    match (producer, resend) {
+        (_, true) => AGAIN_PATIENCE,
+        (0, false) => IMPATIENCE,
+        _ => PATIENCE,
+    }
 }
 
 struct Producer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use folio_jepsen::client::request;
-use folio_protocol::frame::{FLAG_RESPONSE, Frame};
+use folio_protocol::frame::{FLAG_ONEWAY, FLAG_RESPONSE, Frame};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -35,6 +35,10 @@ pub(crate) enum Flaw {
     LeadsOnTooFar,
     /// Tells a reader to go on one message too early.
     LeadsBack,
+    /// Answers a send under a key it knows with the first one's place, always.
+    AnswersByKey,
+    /// Serves a deleted topic's messages again, always.
+    KeepsDeleted,
 }
 
 const EVERY: u64 = 50;
@@ -57,10 +61,12 @@ struct State {
     pulls: u64,
     position: u64,
     queues: HashMap<(String, u32), Queue>,
+    answers: HashMap<String, Frame>,
 }
 
 #[derive(Default)]
 struct Queue {
+    min: u64,
     next: u64,
     messages: Vec<(u64, Vec<u8>)>,
 }
@@ -98,6 +104,9 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, flaw: Flaw, own:
         let mut out = BytesMut::new();
         while let Some(frame) = Frame::decode(&mut bytes).unwrap() {
             let Some(mut answer) = state.lock().answer(&frame, flaw, &own) else { return };
+            if frame.flag & FLAG_ONEWAY != 0 {
+                continue;
+            }
             answer.opaque = frame.opaque;
             answer.flag = FLAG_RESPONSE;
             answer.encode(&mut out).unwrap();
@@ -114,12 +123,40 @@ impl State {
                 Some(request(0, []).with_body(body.to_string().into_bytes()))
             }
             310 => self.send(frame, flaw),
+            215 => {
+                self.delete(frame.ext.get("topic").unwrap(), 0, flaw);
+                Some(request(0, []))
+            }
+            17 => {
+                let queues = frame.ext.get("readQueueNums").unwrap().parse().unwrap();
+                self.delete(frame.ext.get("topic").unwrap(), queues, flaw);
+                Some(request(0, []))
+            }
             11 => Some(self.pull(frame, flaw)),
             _ => Some(request(0, [])),
         }
     }
 
+    /// Deletes a topic's queues from one on.
+    fn delete(&mut self, topic: &str, from: u32, flaw: Flaw) {
+        let queues = self.queues.iter_mut().filter(|((name, queue), _)| name == topic && *queue >= from);
+        for (_, queue) in queues.filter(|_| flaw != Flaw::KeepsDeleted) {
+            queue.min = queue.next;
+            queue.messages.clear();
+        }
+    }
+
     fn send(&mut self, frame: &Frame, flaw: Flaw) -> Option<Frame> {
+        let key = frame.ext.get("i").unwrap().to_owned();
+        if let Some(answer) = self.answers.get(&key).filter(|_| flaw == Flaw::AnswersByKey) {
+            return Some(answer.clone());
+        }
+        let answer = self.store(frame, flaw);
+        self.answers.extend(answer.clone().map(|answer| (key, answer)));
+        answer
+    }
+
+    fn store(&mut self, frame: &Frame, flaw: Flaw) -> Option<Frame> {
         self.sends += 1;
         let flaw = if self.sends.is_multiple_of(EVERY) { flaw } else { Flaw::None };
         let topic = frame.ext.get("b").unwrap().to_owned();
@@ -165,18 +202,21 @@ impl State {
         let empty = Queue::default();
         let queue = self.queues.get(&place).unwrap_or(&empty);
         let found: Vec<_> = queue.messages.iter().filter(|(offset, _)| *offset >= from).take(32).collect();
-        let next = found.last().map_or(from, |(offset, _)| offset + 1);
+        let next = found.last().map_or(from.max(queue.min), |(offset, _)| offset + 1);
         let next = match flaw {
             Flaw::LeadsOnTooFar => next + 1,
             Flaw::LeadsBack => next.saturating_sub(1),
             _ => next,
         };
         let next = next.to_string();
-        let max = queue.next.to_string();
+        let (min, max) = (queue.min.to_string(), queue.next.to_string());
         let code = if found.is_empty() { PULL_NOT_FOUND } else { 0 };
         let body: Vec<u8> = found.iter().flat_map(|(_, message)| message.iter().copied()).collect();
-        request(code, [("nextBeginOffset", next.as_str()), ("minOffset", "0"), ("maxOffset", max.as_str())])
-            .with_body(body)
+        request(
+            code,
+            [("nextBeginOffset", next.as_str()), ("minOffset", min.as_str()), ("maxOffset", max.as_str())],
+        )
+        .with_body(body)
     }
 }
 

@@ -4,6 +4,8 @@
 //! record is committed is told to it), lets a clock decide what is stored, or touches a file except through
 //! [`disk::Disk`].
 
+#![forbid(unsafe_code)]
+
 pub mod checkpoint;
 pub mod counters;
 pub mod disk;

@@ -19,6 +19,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::codec;
+use crate::host::Host;
 use crate::shared::Shared;
 use crate::terms::{self, Terms};
 use crate::types::{Content, LogEntry, LogId, TypeConfig, Vote, body_of, entry_id, log_id};
@@ -34,12 +35,13 @@ const WARN_EVERY: u32 = 200;
 /// openraft's view of the commit log.
 #[derive(Clone)]
 pub(crate) struct LogStore {
+    host: Host,
     shared: Arc<Shared>,
 }
 
 impl LogStore {
-    pub(crate) fn new(shared: Arc<Shared>) -> LogStore {
-        LogStore { shared }
+    pub(crate) fn new(host: Host, shared: Arc<Shared>) -> LogStore {
+        LogStore { host, shared }
     }
 
     /// What it is a view of.
@@ -66,14 +68,24 @@ impl LogStore {
         (start < end).then_some((start, end))
     }
 
+    /// Records that are in files only are read where the disk may be waited for: the group's thread serves everybody.
+    async fn read_once(&self, start: u64, end: u64) -> Result<Vec<Record>, ReadError> {
+        if self.shared.log.is_in_memory(start) {
+            return self.shared.log.read(start, end, READ_BYTES_MAX);
+        }
+        let log = self.shared.log.clone();
+        let read = self.host.blocking(move || log.read(start, end, READ_BYTES_MAX)).await;
+        read.unwrap_or_else(|error| Err(ReadError::Io { position: 0, reason: error.to_string() }))
+    }
+
     /// Where a record is damaged, waits until it was mended: openraft takes a failed read for the end of this node.
     async fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
         let mut waits = 0u32;
         loop {
-            match self.shared.log.read(start, end, READ_BYTES_MAX) {
+            match self.read_once(start, end).await {
                 Ok(records) => return Ok(records.into_iter().map(LogEntry::stored).collect()),
-                // Truncated, or mended, while it was read: look again.
-                Err(ReadError::Changed) if waits < WARN_EVERY => {
+                // Truncated, or mended, while it was read, or out of memory or open files: look again.
+                Err(ReadError::Changed | ReadError::Io { .. }) if waits < WARN_EVERY => {
                     waits += 1;
                     tokio::time::sleep(MEND_WAIT).await;
                 }

@@ -17,8 +17,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::group::Hooks;
-use crate::lease_clock::LeaseClock;
 use crate::group::standing::Standing;
+use crate::lease_clock::LeaseClock;
 use crate::metadata::Metadata;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;

@@ -163,8 +163,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         standing: Default::default(),
         rot: Default::default(),
     });
-    let machine = StateMachine::new(host, shared.clone(), opened.state.membership, &opened.base);
-    (LogStore::new(shared), machine)
+    let machine = StateMachine::new(host.clone(), shared.clone(), opened.state.membership, &opened.base);
+    (LogStore::new(host, shared), machine)
 }
 
 fn openraft_error(error: impl ToString) -> openraft::impls::BoxedErrorSource {

@@ -2,7 +2,7 @@
 //!
 //! At any time at most one partition is in force, with its own end; other faults come on top. Never more is broken than
 //! the group promises to survive: in one run one node alone, the weak one, loses what it had acknowledged, by an empty disk
-//! or by rot.
+//! by rot, or by sectors that cannot be read.
 
 use folio_engine::disk::sim::{Fault as DiskFault, SeededChoice};
 
@@ -50,6 +50,11 @@ pub(crate) enum Fault {
     Snapshots {
         nodes: Vec<u64>,
         what: Snapshots,
+    },
+    /// A page of one of its files cannot be read any more, while the node runs.
+    BadSector {
+        node: u64,
+        what: Rot,
     },
     /// All machines lose power at once.
     PowerCutOfAll {
@@ -183,8 +188,9 @@ impl Faults {
             76..82 => Fault::Stop { node, ms },
             82..88 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
             88..91 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
-            91..96 => Fault::Rot { node, what: self.rot() },
-            96..98 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
+            91..94 => Fault::Rot { node, what: self.rot() },
+            94..96 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
+            96..98 => Fault::BadSector { node, what: self.lost() },
             _ => Fault::LoseDisk { node, down_ms: ms },
         }
     }
@@ -213,6 +219,10 @@ impl Faults {
     /// Of all snapshots of a node.
     fn snapshots(&mut self) -> Snapshots {
         [Snapshots::Rotten, Snapshots::Deleted][self.random.below(2) as usize]
+    }
+
+    fn lost(&mut self) -> Rot {
+        [Rot::Record, Rot::Record, Rot::Unit, Rot::Checkpoint][self.random.below(4) as usize]
     }
 
     /// A cut around one node, in one direction or both, between two halves, or any links at all.

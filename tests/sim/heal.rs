@@ -85,6 +85,7 @@ fn check_everywhere(world: &World) -> Checked {
     let Some(first) = groups.values().next() else { return Err(violation("heals", "no node is up")) };
     for (id, group) in &groups {
         check_log(world, *id, group)?;
+        check_sectors(world, *id, group)?;
         check_queues(world, *id, group)?;
         if *group.metadata() != *first.metadata() {
             return Err(violation(
@@ -131,6 +132,22 @@ fn check_log(world: &World, id: u64, group: &Group) -> Checked {
                 "identical bytes",
                 format!("node {id}, entry {} on its disk", expected.id()),
             ));
+        }
+    }
+    Ok(())
+}
+
+/// What could not be read was written again (`damage.I3`).
+fn check_sectors(world: &World, id: u64, group: &Group) -> Checked {
+    let log = group.log().state();
+    for (path, bytes) in world.nodes[&id].machine.disk.lost() {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let base =
+            name.filter(|_| path.starts_with("/data/commitlog")).and_then(|name| name.parse::<u64>().ok());
+        let Some(base) = base else { continue };
+        if base + bytes.start >= log.start_position && base + bytes.start < log.next_position {
+            let seen = format!("node {id}: {} is not readable at {bytes:?}", path.display());
+            return Err(violation("identical bytes", seen));
         }
     }
     Ok(())

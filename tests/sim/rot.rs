@@ -100,6 +100,41 @@ impl Snapshots {
     }
 }
 
+/// Bytes that a file loses with a bad sector.
+const SECTOR_LOSES: u64 = PAGE_BYTES;
+
+/// Loses a page of what is stored, below `applied` of the log: what is behind that is still in the page cache of whoever
+/// wrote it, and the next write to it reads nothing. Returns what was struck.
+pub(crate) fn lose(
+    what: Rot,
+    disk: &SimDisk,
+    applied: u64,
+    segment_bytes: u64,
+    random: &mut SeededChoice,
+) -> Option<String> {
+    let page_ends: Vec<(PathBuf, u64)> = disk
+        .dump()
+        .into_iter()
+        .filter_map(|(path, content)| Some((path, content?.len() as u64)))
+        .filter(|(path, _)| what.is_of(path))
+        .filter_map(|(path, length)| {
+            let base: u64 = path.file_name()?.to_str()?.parse().unwrap_or(0);
+            let end = match what {
+                Rot::Record => length.min(segment_bytes).min(applied.saturating_sub(base)) / SECTOR_LOSES,
+                _ => length.div_ceil(SECTOR_LOSES),
+            };
+            (end > 0).then_some((path, end))
+        })
+        .collect();
+    if page_ends.is_empty() {
+        return None;
+    }
+    let (path, pages) = &page_ends[random.below(page_ends.len() as u64) as usize];
+    let from = random.below(*pages) * SECTOR_LOSES;
+    disk.lose(path, from..from + SECTOR_LOSES).ok()?;
+    Some(format!("{} at {from}", path.display()))
+}
+
 fn zero(disk: &SimDisk, path: &Path, content: &[u8], from: u64) -> Option<()> {
     for (byte, at) in content.iter().skip(from as usize).take(PAGE_BYTES as usize).zip(from..) {
         for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {

@@ -6,8 +6,8 @@ use folio_raft::status::{Role, Status};
 
 use crate::faults::Fault;
 use crate::net::Delay;
-use crate::node::Death;
-use crate::rot::{Rot, Snapshots};
+use crate::node::{Death, SEGMENT_BYTES};
+use crate::rot::{self, Rot, Snapshots};
 use crate::world::{Due, World};
 
 impl World {
@@ -51,6 +51,12 @@ impl World {
             Fault::Snapshots { nodes, what } => {
                 self.strike_snapshots(&nodes, what);
                 "snapshots"
+            }
+            Fault::BadSector { node, what } => {
+                if !self.lose_sector(node, what) {
+                    return;
+                }
+                "bad sector"
             }
             Fault::PowerCutOfAll { down_ms } => {
                 for id in 1..=self.setup.nodes + 1 {
@@ -179,6 +185,24 @@ impl World {
         };
         let nodes: Vec<u64> = self.nodes.keys().copied().collect();
         self.strike_snapshots(&nodes, what);
+    }
+
+    /// Nothing is excused by it but a start with a damaged snapshot: a node that runs goes on (`reads.I1`, `damage.I3`).
+    fn lose_sector(&mut self, node: u64, what: Rot) -> bool {
+        let founded = self.checks.committed.last() > 0;
+        let Some(status) = self.seen.get(&node).filter(|_| founded) else { return false };
+        let applied = status.applied_position;
+        if !self.may_lose(node) {
+            return false;
+        }
+        let disk = &self.nodes[&node].machine.disk;
+        let struck = rot::lose(what, disk, applied, SEGMENT_BYTES, &mut self.random);
+        let Some(struck) = struck else { return false };
+        self.trace.event(format!("node {node}: a bad sector in {struck}"));
+        if what == Rot::Checkpoint {
+            self.strained.insert(node);
+        }
+        true
     }
 
     fn rot(&mut self, node: u64, what: Rot) -> bool {

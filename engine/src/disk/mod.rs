@@ -7,11 +7,12 @@
 //!
 //! - `disk.I1`: bytes survive a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`] returned `Ok`;
 //!   a file's name survives only after [`Disk::sync_dir`] of its directory did.
-//! - `disk.I2`: a file is never shortened while a slice of it can exist ([`DiskFile::set_len`] refuses).
-//! - `disk.I3`: a slice stays readable after its file was removed or closed.
+//! - `disk.I2`: a read copies into memory of the caller. Bytes that the device does not give back are an error of that
+//!   read (`reads.I1`), whatever happens to the file meanwhile: it may be cut, or lose sectors.
+//! - `disk.I3`: an open file stays readable after its name was removed.
 
+mod buffers;
 mod crashsafe;
-mod map;
 mod real;
 mod reserve;
 pub mod sim;
@@ -20,9 +21,9 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rustix::io::Errno;
 
+pub(crate) use buffers::{Buffer, Buffers};
 pub(crate) use crashsafe::write_once;
 pub use crashsafe::{create_dir, open_reserved, temporary_beside, write_atomically};
 pub use real::RealDisk;
@@ -37,8 +38,55 @@ pub fn is_full(error: &io::Error) -> bool {
 /// Whether a read failed because the device does not give these bytes back any more, now or ever: a bad sector, as the
 /// kernel names it for reads through the page cache and past it.
 pub(crate) fn is_lost(error: &io::Error) -> bool {
-    let lost = [Errno::IO, Errno::NODATA, Errno::ILSEQ].map(Errno::raw_os_error);
+    let lost =
+        [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::UCLEAN, Errno::REMOTEIO].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|number| lost.contains(&number))
+}
+
+/// Reads what a start relies on: before anything is given up for lost, the device itself is asked.
+pub(crate) fn read_again_if_lost(file: &dyn DiskFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    match file.read_at(buf, offset) {
+        Err(error) if is_lost(&error) => file.read_stored_at(buf, offset),
+        read => read,
+    }
+}
+
+/// What a sector that is lost takes with it: a page of the page cache.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
+/// What a read around lost bytes gave.
+pub(crate) struct Around {
+    /// Bytes read or passed over; fewer than asked for where the file ends.
+    pub(crate) read: usize,
+    /// Whether any were lost: they are zero.
+    pub(crate) lost: bool,
+}
+
+/// Reads at `offset` until `buf` is full or the file ends; pages that the device has lost read as zero. `stored`: as
+/// [`DiskFile::read_stored_at`].
+pub(crate) fn read_around_lost(
+    file: &dyn DiskFile,
+    buf: &mut [u8],
+    offset: u64,
+    stored: bool,
+) -> io::Result<Around> {
+    let read = |buf: &mut [u8], at| if stored { file.read_stored_at(buf, at) } else { file.read_at(buf, at) };
+    match read(buf, offset) {
+        Err(error) if is_lost(&error) => {}
+        whole => return whole.map(|read| Around { read, lost: false }),
+    }
+    let length = usize::try_from(file.len()?.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+    let mut at = 0;
+    while at < length {
+        let page = (PAGE_BYTES - (offset + at as u64) % PAGE_BYTES) as usize;
+        let part = &mut buf[at..length.min(at + page)];
+        match read(part, offset + at as u64) {
+            Err(error) if is_lost(&error) => part.fill(0),
+            whole => drop(whole?),
+        }
+        at += part.len();
+    }
+    Ok(Around { read: length, lost: true })
 }
 
 /// What an open file may be used for.
@@ -66,7 +114,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Paths of the files and directories inside `dir`, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
 
-    /// Removes a file's name; slices of it stay valid.
+    /// Removes a file's name; whoever has it open may go on reading.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// Removes a directory with everything inside.
@@ -132,10 +180,6 @@ pub trait DiskFile: Send + Sync + 'static {
     /// [`open_reserved`].
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Sets the length. Shortening a file of which a slice was taken is refused (`disk.I2`).
+    /// Sets the length.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-
-    /// Bytes of the file without a copy (the real disk hands out its read-only map).
-    /// `UnexpectedEof` when the range ends beyond the file.
-    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes>;
 }

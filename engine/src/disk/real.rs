@@ -1,4 +1,4 @@
-//! The real disk: `pwritev`, `fdatasync`, `fallocate`, `flock` and one read-only map per file.
+//! The real disk: `pread`, `pwritev`, `fdatasync`, `fallocate`, `flock`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -8,12 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use parking_lot::RwLock;
 use rustix::fs::{Advice, FallocateFlags, Mode, OFlags, SeekFrom, fallocate};
 use rustix::io::{Errno, pwritev};
 
-use super::{Disk, DiskFile, DiskLock, OpenMode, map};
+use super::{Disk, DiskFile, DiskLock, OpenMode};
 
 /// Linux accepts at most this many slices in one `pwritev` (`IOV_MAX`).
 const SLICES_PER_WRITE_MAX: usize = 1024;
@@ -42,7 +40,7 @@ impl Disk for RealDisk {
             }
         }
         let file = options.open(path)?;
-        Ok(Arc::new(RealFile { file, map: RwLock::new(Bytes::new()), direct: OnceLock::new() }))
+        Ok(Arc::new(RealFile { file, direct: OnceLock::new() }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -86,8 +84,6 @@ impl Disk for RealDisk {
 
 struct RealFile {
     file: File,
-    /// Empty until the first slice is asked for.
-    map: RwLock<Bytes>,
     /// The file once more, to be read past the page cache; `None` where the file system does not offer that.
     direct: OnceLock<Option<File>>,
 }
@@ -96,23 +92,6 @@ struct RealFile {
 const DIRECT_BYTES: usize = 4096;
 
 impl RealFile {
-    /// A map that holds at least `end` bytes.
-    fn map_to(&self, end: u64) -> io::Result<Bytes> {
-        let mut map = self.map.write();
-        if (map.len() as u64) < end {
-            let len = self.file.metadata()?.len();
-            if len < end {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("a slice up to byte {end} of a file of {len} bytes"),
-                ));
-            }
-            let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-            *map = map::map(&self.file, len)?;
-        }
-        Ok(map.clone())
-    }
-
     /// Reads whole blocks around the range past the page cache; `None` where the file system does not do that.
     fn read_direct(&self, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
         let direct = self.direct.get_or_init(|| {
@@ -243,22 +222,7 @@ impl DiskFile for RealFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        let map = self.map.read();
-        if bytes < map.len() as u64 {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "disk.I2: a mapped file is never shortened",
-            ));
-        }
         self.file.set_len(bytes)
-    }
-
-    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        let map = self.map.read().clone();
-        let map = if map.len() as u64 >= end { map } else { self.map_to(end)? };
-        // `end` fits in the map, so both ends fit in a usize.
-        Ok(map.slice(offset as usize..end as usize))
     }
 }
 
@@ -323,32 +287,33 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_sees_later_writes_and_outlives_the_file() {
+    fn a_read_sees_later_writes_and_an_open_file_outlives_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         let file = open(&path);
         file.allocate(8192).unwrap();
         assert_eq!(file.len().unwrap(), 8192);
-        let slice = file.slice(4094, 4).unwrap();
-        assert_eq!(slice[..], [0; 4]);
+        let mut read = [1; 4];
+        assert_eq!((file.read_at(&mut read, 4094).unwrap(), read), (4, [0; 4]));
         file.write_all_at(&[IoSlice::new(b"abcd")], 4094).unwrap();
-        assert_eq!(file.slice(4094, 4).unwrap()[..], *b"abcd");
         RealDisk.remove(&path).unwrap();
-        drop(file);
-        assert_eq!(slice[..], *b"abcd");
+        assert_eq!((file.read_at(&mut read, 4094).unwrap(), &read), (4, b"abcd"), "disk.I3");
     }
 
+    /// A map of the same file would end the process here: its pages behind the end raise SIGBUS.
     #[test]
-    fn a_mapped_file_is_not_shortened_and_a_grown_one_is_mapped_again() {
+    fn what_is_cut_off_under_a_reader_is_missing_from_its_read_and_ends_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let file = open(&dir.path().join("f"));
-        file.set_len(100).unwrap();
-        file.slice(0, 100).unwrap();
-        assert_eq!(file.set_len(99).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-        assert_eq!(file.slice(99, 2).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        file.set_len(200).unwrap();
-        assert_eq!(file.slice(199, 1).unwrap()[..], [0]);
-        assert!(file.slice(u64::MAX, 2).is_err());
+        let path = dir.path().join("f");
+        let file = open(&path);
+        file.write_all_at(&[IoSlice::new(&[7; 20_000])], 0).unwrap();
+        let mut read = vec![0; 20_000];
+        assert_eq!(file.read_at(&mut read, 0).unwrap(), 20_000);
+        let other = OpenOptions::new().write(true).open(&path).unwrap();
+        other.set_len(5_000).unwrap();
+        assert_eq!(file.read_at(&mut read, 0).unwrap(), 5_000, "disk.I2");
+        assert_eq!(file.read_at(&mut read, 8_192).unwrap(), 0, "disk.I2");
+        assert!(read[5_000..].iter().all(|byte| *byte == 7), "reads.I1: what was read before is still there");
     }
 
     #[test]

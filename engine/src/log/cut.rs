@@ -13,7 +13,7 @@ use super::recovery::Recovery;
 use super::remove::Leaving;
 use super::segment::{self, path_of};
 use super::truncate::zero;
-use crate::disk::{Disk, DiskFile, OpenMode, is_full};
+use crate::disk::{Around, Disk, DiskFile, OpenMode, is_full, read_around_lost};
 
 /// Bytes looked at together when searching the rest of a segment for what is not zero.
 const SEARCH_BYTES: usize = 1 << 20;
@@ -140,7 +140,7 @@ fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
     let mut bytes = vec![0; SEARCH_BYTES];
     let (mut at, mut end) = (from, from);
     loop {
-        let read = file.read_at(&mut bytes, at)?;
+        let Around { read, .. } = read_around_lost(file, &mut bytes, at, false)?;
         if read == 0 {
             return Ok(end);
         }
@@ -151,21 +151,24 @@ fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
     }
 }
 
-/// Copies the bytes from `from` to `end` of a file into a new one, durably but for its name.
+/// Copies the bytes from `from` to `end` of a file into a new one, durably but for its name; zeroes where the device has
+/// lost them.
 fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) -> io::Result<()> {
     let target = disk.open(to, OpenMode::Create)?;
-    each_part(file, from, end, |at, bytes| target.write_all_at(&[IoSlice::new(bytes)], at - from))?;
+    let read = |bytes: &mut [u8], at| read_around_lost(file, bytes, at, false).map(|around| around.read);
+    each_part(read, from, end, |at, bytes| target.write_all_at(&[IoSlice::new(bytes)], at - from))?;
     target.sync_all()
 }
 
 /// Writes the bytes from `from` to `end` of a file once more.
 fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
-    each_part(file, from, end, |at, bytes| file.write_all_at(&[IoSlice::new(bytes)], at))
+    let read = |bytes: &mut [u8], at| file.read_at(bytes, at);
+    each_part(read, from, end, |at, bytes| file.write_all_at(&[IoSlice::new(bytes)], at))
 }
 
 /// Reads from `from` to `end`, or to the file's end, and hands on each part with where it lies.
 fn each_part(
-    file: &dyn DiskFile,
+    read: impl Fn(&mut [u8], u64) -> io::Result<usize>,
     from: u64,
     end: u64,
     mut part: impl FnMut(u64, &[u8]) -> io::Result<()>,
@@ -174,25 +177,25 @@ fn each_part(
     let mut at = from;
     while at < end {
         let count = bytes.len().min((end - at) as usize);
-        let read = file.read_at(&mut bytes[..count], at)?;
-        if read == 0 {
+        let count = read(&mut bytes[..count], at)?;
+        if count == 0 {
             break;
         }
-        part(at, &bytes[..read])?;
-        at += read as u64;
+        part(at, &bytes[..count])?;
+        at += count as u64;
     }
     Ok(())
 }
 
-/// Zeroes what is not zero from `from` to `end`; returns how many bytes were looked at again for it. Most of a segment's
+/// Zeroes what is not zero, or cannot be read, from `from` to `end`; returns how many bytes were looked at again for it. Most of a segment's
 /// rest was never written, and is not read for it.
 fn blank(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<u64> {
     let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
     let (mut at, mut cut) = (from, 0);
     while let Some(data) = file.next_data(at)?.filter(|data| *data < end) {
         let count = bytes.len().min((end - data) as usize);
-        let read = file.read_at(&mut bytes[..count], data)?;
-        if !is_zero(&bytes[..read]) {
+        let Around { read, lost } = read_around_lost(file, &mut bytes[..count], data, false)?;
+        if lost || !is_zero(&bytes[..read]) {
             zero(file, data, data + read as u64)?;
             cut += read as u64;
         }

@@ -1,19 +1,24 @@
-//! Damaged records: what is known of them, and how one is mended with the record that a peer holds.
+//! Damaged records: what is known of them, and how one is repaired with the record that a peer holds.
 //!
 //! A record is found damaged when it is read for a follower, for a consumer or by the scrub. It is noted here until it is
-//! whole again; whoever mends it (the layer that knows peers) is told at once.
+//! whole again; the layer that knows peers is told at once, and repairs it.
+//!
+//! A repair may fail: the sector may not take a write either, or a page that it shares with another damaged record cannot
+//! be written in part. Then the copy is kept in memory and stands in for the damaged record until a later repair succeeds.
 //!
 //! Invariants
 //! - `damage.I1`: a damaged record is never handed out.
 //! - `damage.I2`: a record is overwritten only where damage was found, only with a whole record of the same position and
 //!   index, and only with one that continues its neighbours, as far as they can be read.
+//! - `damage.I3`: a repair that fails changes nothing for anybody else: the log goes on, and readers get the copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
 use super::error::ReadError;
 use super::queue::Change;
+use super::reader::{Reader, Source};
 use super::segment::base_of;
 use super::view::{self, View};
 use super::{CommitLog, Completion, Shared};
@@ -21,6 +26,9 @@ use crate::record::{Record, RecordHeader};
 
 /// Damaged records remembered at most; more are found again once these are mended.
 const DAMAGES_MAX: usize = 1024;
+/// Bytes of copies that stand in for damaged records: four of the longest. Of more, the oldest records have none, and
+/// their readers wait for the next repair.
+const STAND_INS_BYTES_MAX: usize = 32 << 20;
 
 /// A record that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +47,14 @@ pub type Watcher = Box<dyn Fn() + Send + Sync>;
 /// The damage known.
 #[derive(Default)]
 pub(super) struct Damages {
-    known: Mutex<BTreeMap<u64, Damage>>,
+    known: Mutex<BTreeMap<u64, Known>>,
     watcher: Mutex<Option<Watcher>>,
+}
+
+struct Known {
+    damage: Damage,
+    /// A whole copy of the record, which could not be stored.
+    stand_in: Option<Record>,
 }
 
 impl Damages {
@@ -56,7 +70,7 @@ impl Damages {
             reason = damage.reason,
             "rot found in the commit log"
         );
-        known.insert(damage.position, damage);
+        known.insert(damage.position, Known { damage, stand_in: None });
         drop(known);
         if let Some(watcher) = &*self.watcher.lock() {
             watcher();
@@ -74,6 +88,50 @@ impl Damages {
 
     pub(super) fn contains(&self, position: u64) -> bool {
         self.known.lock().contains_key(&position)
+    }
+
+    /// The copy that stands in for a damaged record.
+    pub(super) fn stand_in(&self, position: u64, index: u64) -> Option<Record> {
+        let known = self.known.lock();
+        known.get(&position)?.stand_in.clone().filter(|record| record.header.index == index)
+    }
+
+    /// Has a copy stand in for a damaged record.
+    pub(super) fn keep(&self, record: &Record) {
+        let mut known = self.known.lock();
+        let Some(damaged) = known.get_mut(&record.position()) else { return };
+        damaged.stand_in = Some(record.clone());
+        let bytes = |known: &Known| known.stand_in.as_ref().map_or(0, |record| record.frame().len());
+        let mut held: usize = known.values().map(bytes).sum();
+        let others = known.iter_mut().filter(|(position, _)| **position != record.position());
+        for (_, other) in others {
+            if held <= STAND_INS_BYTES_MAX {
+                break;
+            }
+            held -= bytes(other);
+            other.stand_in = None;
+        }
+    }
+
+    /// The copies that lie side by side around `record`, with it: together they may cover pages that none covers alone.
+    pub(super) fn side_by_side(&self, record: &Record, segment_bytes: u64) -> Vec<Record> {
+        let known = self.known.lock();
+        let base = base_of(record.position(), segment_bytes);
+        let inside = |copy: &Record| base_of(copy.position(), segment_bytes) == base;
+        let mut run = VecDeque::from([record.clone()]);
+        for copy in known.range(..record.position()).rev().map_while(|(_, known)| known.stand_in.as_ref()) {
+            if run.front().is_none_or(|first| first.position() != copy.end()) || !inside(copy) {
+                break;
+            }
+            run.push_front(copy.clone());
+        }
+        for copy in known.range(record.end()..).map_while(|(_, known)| known.stand_in.as_ref()) {
+            if run.back().is_none_or(|last| last.end() != copy.position()) || !inside(copy) {
+                break;
+            }
+            run.push_back(copy.clone());
+        }
+        run.into()
     }
 }
 
@@ -97,7 +155,6 @@ impl Shared {
                 return error;
             }
         }
-        self.verified.forget();
         self.damages.note(Damage { position, index, reason: error.to_string() });
         error
     }
@@ -106,7 +163,7 @@ impl Shared {
 impl CommitLog {
     /// The damaged records known, lowest first.
     pub fn damages(&self) -> Vec<Damage> {
-        self.inner.shared.damages.known.lock().values().cloned().collect()
+        self.inner.shared.damages.known.lock().values().map(|known| known.damage.clone()).collect()
     }
 
     /// Calls `watcher` whenever damage is found from now on.
@@ -123,12 +180,22 @@ impl CommitLog {
         self.change(fits.map(|()| Some(Change::Mend(record))), done);
     }
 
-    /// The record at a damaged place as the page cache still has it, if that is whole: the disk alone is damaged.
+    /// The record at a damaged place as memory still has it, if that is whole: as the copy that stands in for it, or in the
+    /// page cache where the disk alone is damaged.
     pub fn cached_copy(&self, damage: &Damage) -> Option<Record> {
-        let live =
-            self.inner.shared.view.lock().live_at(damage.position, self.inner.shared.config.segment_bytes)?;
-        let segment_bytes = self.inner.shared.config.segment_bytes;
-        live.segment.copied(damage.position, damage.index, segment_bytes, false).ok()
+        let shared = &self.inner.shared;
+        if let Some(record) = shared.damages.stand_in(damage.position, damage.index) {
+            return Some(record);
+        }
+        let live = shared.view.lock().live_at(damage.position, shared.config.segment_bytes)?;
+        let mut reader = Reader::new(shared, &live.segment, Source::File, u64::MAX);
+        reader.record(damage.position, damage.index, 0).ok()
+    }
+
+    /// Whether nothing can be read at a damaged place: no copy stands in for the record.
+    pub fn is_unreadable(&self, position: u64) -> bool {
+        let known = self.inner.shared.damages.known.lock();
+        known.get(&position).is_some_and(|known| known.stand_in.is_none())
     }
 }
 
@@ -137,8 +204,8 @@ impl Shared {
     fn fits(&self, record: &Record) -> Result<(), String> {
         let header = &record.header;
         let position = header.position;
-        let known = self.damages.known.lock().get(&position).cloned();
-        if known.is_none_or(|damage| damage.index != header.index) {
+        let known = self.damages.known.lock().get(&position).map(|known| known.damage.index);
+        if known != Some(header.index) {
             return Err(format!("no damage is known of entry {} at position {position}", header.id()));
         }
         if position + u64::from(header.length)
@@ -167,10 +234,11 @@ impl Shared {
             let next = view.segments.iter().find(|live| live.first.0 == index).cloned();
             (view.live_at(header.position, self.config.segment_bytes)?, next)
         };
-        match next {
-            Some(next) => next.segment.copied_header(next.first.1, index),
-            None => here.segment.copied_header(end, index),
-        }
+        let (segment, at) = match &next {
+            Some(next) => (&next.segment, next.first.1),
+            None => (&here.segment, end),
+        };
+        Reader::new(self, segment, Source::Anywhere, u64::MAX).header(at, index).ok()
     }
 
     /// The header of an entry, if it can be read.
@@ -180,6 +248,6 @@ impl Shared {
         if !holds(&self.view.lock()) {
             return None;
         }
-        view::header_of(&self.view, index).ok()
+        view::header_of(self, index).ok()
     }
 }

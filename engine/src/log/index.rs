@@ -2,7 +2,7 @@
 //! It is in memory only, filled while appending, or lazily while an old segment is read.
 
 /// Bytes between two known entries.
-const STRIDE_BYTES: u64 = 64 << 10;
+pub(super) const STRIDE_BYTES: u64 = 64 << 10;
 
 /// Known entries of one segment as (index, position), ascending.
 #[derive(Debug, Default)]

@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{IoContext, OpenError};
 use super::slots::{self, Slots};
-use crate::disk::{Disk, OpenMode, is_full, write_once};
+use crate::disk::{Disk, OpenMode, is_full, is_lost, read_again_if_lost, write_once};
 use crate::planted;
 use crate::record::EntryId;
 
@@ -112,14 +112,18 @@ impl StartFile {
         let length = file.len().context("measure", path)?;
         let mut bytes = [0; START_BYTES];
         let whole = if length == slots::FILE_BYTES {
-            let (slots, value) = Slots::open(disk, path, START_SLOTS_MAGIC)?;
+            let (slots, value) = Slots::open(disk, path, START_SLOTS_MAGIC, true)?;
             opened.slots = Some(slots);
             value.len() == START_BYTES && {
                 bytes.copy_from_slice(&value);
                 true
             }
         } else {
-            file.read_at(&mut bytes, 0).context("read", path)? == START_BYTES && length == START_BYTES as u64
+            let read = match read_again_if_lost(&*file, &mut bytes, 0) {
+                Err(error) if is_lost(&error) => 0,
+                read => read.context("read", path)?,
+            };
+            read == START_BYTES && length == START_BYTES as u64
         };
         opened.start = whole.then(|| Start::decode(&bytes)).flatten().ok_or_else(|| {
             let reason = "it is not a whole start file".into();
@@ -139,7 +143,7 @@ impl StartFile {
             return Ok(());
         }
         Slots::create(disk, &self.path, START_SLOTS_MAGIC, &self.start.encode())?;
-        let (slots, _) = Slots::open(disk, &self.path, START_SLOTS_MAGIC).map_err(io::Error::other)?;
+        let (slots, _) = Slots::open(disk, &self.path, START_SLOTS_MAGIC, true).map_err(io::Error::other)?;
         self.slots = Some(slots);
         Ok(())
     }
@@ -178,7 +182,7 @@ pub(super) struct Mark {
 impl Mark {
     /// Opens the file; a mark of another epoch counts as standing at the start.
     pub(super) fn open(disk: &dyn Disk, path: &Path, start: &Start) -> Result<Mark, OpenError> {
-        let (slots, value) = Slots::open(disk, path, MARK_MAGIC)?;
+        let (slots, value) = Slots::open(disk, path, MARK_MAGIC, false)?;
         let field = |at: usize| Some(u64::from_le_bytes(*value.get(at..)?.first_chunk()?));
         let position = match (field(0), field(8)) {
             (Some(epoch), Some(position)) if epoch == start.epoch => position.max(start.position),

@@ -40,14 +40,15 @@ mod mark;
 mod open;
 mod prepare;
 mod queue;
+mod reader;
 mod recovery;
 mod remove;
 mod scrub;
 mod segment;
 mod slots;
+mod stretches;
 mod tail;
 mod truncate;
-mod verified;
 mod view;
 mod workers;
 mod writer;
@@ -69,7 +70,7 @@ pub use scrub::Scrubbed;
 pub use workers::{Running, Stepped, Threads, Worker, Workers};
 
 use crate::counters::QueueCounters;
-use crate::disk::Disk;
+use crate::disk::{Buffers, Disk};
 use crate::record::{Draft, EntryId, RECORD_BYTES_MAX, Record};
 use mark::{Start, StartFile};
 use prepare::Preparer;
@@ -159,7 +160,8 @@ struct Shared {
     queue: Queue,
     vote: Mutex<Option<Bytes>>,
     poison: OnceLock<String>,
-    verified: verified::Verified,
+    buffers: Buffers,
+    stretches: stretches::Stretches,
     /// How long the writer has waited for syncs, microseconds.
     synced_us: AtomicU64,
     damages: damage::Damages,
@@ -302,12 +304,18 @@ impl CommitLog {
     }
 
     /// Entries `start` to before `end`, consecutive, at least one if `start` is there, no more once `max_bytes` are
-    /// reached. Nothing if `start` is beyond the last entry.
+    /// reached, and none from a damaged one on. Nothing if `start` is beyond the last entry.
     pub fn read(&self, start: u64, end: u64, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
         view::read(&self.inner.shared, start, end, max_bytes)
     }
 
-    /// Stored bytes, shared with the log's memory. They lie inside one record, which is whole (`damage.I1`).
+    /// Whether the entry is in memory: then a read of it waits for no disk.
+    pub fn is_in_memory(&self, index: u64) -> bool {
+        self.inner.shared.view.lock().cache.first_index().is_some_and(|first| index >= first)
+    }
+
+    /// Stored bytes. They lie inside one record, which is whole (`damage.I1`), and share memory with it where that is not
+    /// much more than they are.
     pub fn bytes(&self, position: u64, len: usize) -> Result<Bytes, ReadError> {
         view::bytes(&self.inner.shared, position, len)
     }

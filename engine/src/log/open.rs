@@ -17,7 +17,7 @@ use super::view::View;
 use super::workers::{Guarded, Running, Workers};
 use super::writer::Writer;
 use super::{CommitLog, Inner, LogConfig, OnRot, Shared, StampBase, segment};
-use crate::disk::Disk;
+use crate::disk::{Buffers, Disk};
 
 /// The smallest segment: some records must fit.
 const SEGMENT_BYTES_MIN: u64 = 1024;
@@ -41,7 +41,7 @@ pub(super) fn open(
     let start_path = dir.join("start");
     let mut start_file = StartFile::open(&*disk, &start_path)?;
     let start = start_file.start();
-    let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC)?;
+    let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC, true)?;
     let durable_path = dir.join("durable");
     let mut mark = match Mark::open(&*disk, &durable_path, &start) {
         // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
@@ -73,7 +73,8 @@ pub(super) fn open(
         queue: Queue::default(),
         vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
         poison: OnceLock::new(),
-        verified: Default::default(),
+        buffers: Buffers::default(),
+        stretches: Default::default(),
         synced_us: Default::default(),
         damages: Default::default(),
     });

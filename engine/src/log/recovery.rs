@@ -6,7 +6,8 @@
 //!
 //! The verdict. The log ends where no record continues the chain. If the durable mark lies beyond that end, records this
 //! node has acknowledged are missing: rot (`log.I5`). Otherwise what follows was never acknowledged: a torn tail; the
-//! rest of the segment is zeroed and later segments are removed, durably, before anything is appended (`log.I7`).
+//! rest of the segment is zeroed and later segments are removed, durably, before anything is appended (`log.I7`). Bytes that
+//! the device has lost may have been acknowledged wherever the mark is, which lags: they are rot.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +20,7 @@ use super::remove::Leaving;
 use super::segment::{Segment, base_of, base_of_path, path_of};
 use super::view::Live;
 use super::{LogConfig, OnRot, StampBase};
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode, is_lost, read_again_if_lost};
 use crate::record::{EntryId, HEADER_BYTES, Record, RecordError, RecordHeader, RecordKind};
 use crate::stamp::Stamper;
 
@@ -57,18 +58,19 @@ struct Stop {
     reason: String,
     /// The disk failed, so whether one does is unknown: nothing may be cut.
     failure: Option<io::Error>,
+    /// The device has lost what is there.
+    lost: bool,
 }
 
 impl Stop {
     fn new(position: u64, reason: impl ToString) -> Stop {
-        Stop { position, reason: reason.to_string(), failure: None }
+        Stop { position, reason: reason.to_string(), failure: None, lost: false }
     }
 
-    /// Of a read: a file that ends too early is no failure of the disk.
+    /// Of a read.
     fn read(position: u64, error: io::Error) -> Stop {
-        let reason = error.to_string();
-        let failure = (error.kind() != io::ErrorKind::UnexpectedEof).then_some(error);
-        Stop { position, reason, failure }
+        let (reason, lost) = (error.to_string(), is_lost(&error));
+        Stop { position, reason, failure: (!lost).then_some(error), lost }
     }
 }
 
@@ -283,7 +285,7 @@ impl<'a> Recovery<'a> {
         let file = self.files.get(&base).ok_or_else(|| Stop::new(position, RecordError::Short))?;
         let mut bytes = [0; HEADER_BYTES];
         let room = (base + self.config.segment_bytes - position).min(HEADER_BYTES as u64) as usize;
-        let read = file.read_at(&mut bytes[..room], position - base);
+        let read = read_again_if_lost(&**file, &mut bytes[..room], position - base);
         let read = read.map_err(|error| Stop::read(position, error))?;
         RecordHeader::parse(&bytes[..read]).map_err(|reason| Stop::new(position, reason))
     }
@@ -336,9 +338,8 @@ impl<'a> Recovery<'a> {
         let base = self.base_of(position);
         let missing = || Stop::new(position, "its segment is missing");
         let file = self.files.get(&base).ok_or_else(missing)?;
-        // Copied: a bad sector is an error here, and would end the process through the map.
         let mut frame = vec![0; header.length as usize];
-        let read = file.read_at(&mut frame, position - base);
+        let read = read_again_if_lost(&**file, &mut frame, position - base);
         frame.truncate(read.map_err(|error| Stop::read(position, error))?);
         Record::parse(frame.into()).map_err(|reason| Stop::new(position, reason))
     }
@@ -383,7 +384,7 @@ impl<'a> Recovery<'a> {
     }
 
     fn refuse_rot(&self, walk: &Walk, stop: Stop) -> Result<(), OpenError> {
-        let is_rot = self.durable > walk.end;
+        let is_rot = stop.lost || self.durable > walk.end;
         if stop.failure.is_some() || (is_rot && self.on_rot == OnRot::Refuse) {
             return Err(self.refusal(stop));
         }

@@ -1,4 +1,4 @@
-//! One segment file as readers see it, and the rule where a record goes.
+//! One segment file as readers see it, and the rule where a record goes. Records in it are read by [`super::reader`].
 //!
 //! A segment's file name is the 20-digit position of its first byte; all segments have the same length. A record never
 //! crosses a segment: when it does not fit into what is left, the rest stays zero and it becomes the first record of the
@@ -8,16 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::error::ReadError;
 use super::index::Index;
-use crate::disk::{Disk, DiskFile, is_lost};
-use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordError, RecordHeader};
-
-/// How far a record is looked for from a known one before it, header by header.
-const HOP_BYTES_MAX: u64 = 256 << 10;
+use crate::disk::{Disk, DiskFile, is_lost, read_around_lost};
 
 /// Where a record of `length` bytes goes when the log ends at `end`.
 pub(super) fn place(end: u64, length: u64, segment_bytes: u64) -> u64 {
@@ -53,7 +47,7 @@ pub(super) fn base_of_path(path: &Path) -> Option<u64> {
 }
 
 /// Why bytes could not be copied.
-enum Unread {
+pub(super) enum Unread {
     /// The device has lost them.
     Lost,
     /// Anything else.
@@ -96,16 +90,18 @@ impl Segment {
         }
     }
 
-    /// Stored bytes of the segment.
-    pub(super) fn bytes(&self, position: u64, length: usize) -> Result<Bytes, ReadError> {
-        let io = |reason: String| ReadError::Io { position, reason };
-        let file = self.file.get().ok_or_else(|| io("the segment has no file yet".into()))?;
-        file.slice(position - self.base, length).map_err(|error| io(error.to_string()))
+    /// The last known entry that is not after `index`, with its position.
+    pub(super) fn known_before(&self, index: u64) -> Option<(u64, u64)> {
+        self.index.lock().before(index)
     }
 
-    /// Fills `bytes` with what the disk holds from `position` on; `stored`: the device itself, not memory. What it has
-    /// lost is told as such, where a look through the map would end the process.
-    fn fill(&self, position: u64, bytes: &mut [u8], stored: bool) -> Result<(), Unread> {
+    /// The last known entry that does not start after `position`.
+    pub(super) fn known_before_position(&self, position: u64) -> Option<(u64, u64)> {
+        self.index.lock().before_position(position)
+    }
+
+    /// Fills `bytes` with what the file holds from `position` on; `stored`: the device itself, not memory.
+    pub(super) fn fill(&self, position: u64, bytes: &mut [u8], stored: bool) -> Result<(), Unread> {
         let file = self.file.get().ok_or_else(|| Unread::Io("the segment has no file yet".into()))?;
         let offset = position - self.base;
         let read = if stored { file.read_stored_at(bytes, offset) } else { file.read_at(bytes, offset) };
@@ -118,101 +114,12 @@ impl Segment {
         Ok(())
     }
 
-    /// The record of entry `index` at `position`, copied from the disk; `stored`: from the device itself.
-    pub(super) fn copied(
-        &self,
-        position: u64,
-        index: u64,
-        segment_bytes: u64,
-        stored: bool,
-    ) -> Result<Record, ReadError> {
-        let rot = |reason| ReadError::Rot { position, index, reason };
-        let fill = |bytes: &mut [u8]| {
-            self.fill(position, bytes, stored).map_err(|unread| match unread {
-                Unread::Lost => rot(RecordError::Lost),
-                Unread::Io(reason) => ReadError::Io { position, reason },
-            })
-        };
-        let mut frame = vec![0; HEADER_BYTES];
-        fill(&mut frame)?;
-        let header = RecordHeader::parse(&frame).map_err(rot)?;
-        if (header.position, header.index) != (position, index)
-            || base_of(header.end() - 1, segment_bytes) != self.base
-        {
-            return Err(ReadError::Misplaced { position, index });
-        }
-        frame.resize(header.length as usize, 0);
-        fill(&mut frame)?;
-        Record::parse(frame.into()).map_err(rot)
-    }
-
-    /// The header at `position`, copied from the disk, if it is whole and that of entry `index`.
-    pub(super) fn copied_header(&self, position: u64, index: u64) -> Option<RecordHeader> {
-        let mut bytes = [0; HEADER_BYTES];
-        self.fill(position, &mut bytes, false).ok()?;
-        let header = RecordHeader::parse(&bytes).ok()?;
-        ((header.position, header.index) == (position, index)).then_some(header)
-    }
-
-    /// The whole record around `position`, payload checked; `first` is the segment's first entry.
-    pub(super) fn around(&self, position: u64, first: (u64, u64)) -> Result<Record, ReadError> {
-        let mut header = match self.header_before(position, first.1) {
-            Some(header) => header,
-            None => self.header(first.1, first.0)?,
-        };
-        while header.end() <= position {
-            header = self.header(header.end(), header.index + 1)?;
-        }
-        self.note(header.index, header.position);
-        self.record(header.position, header.index)
-    }
-
-    /// The last record header that starts at or before `position` and at or after `first`, looked for backwards.
-    fn header_before(&self, position: u64, first: u64) -> Option<RecordHeader> {
-        let known = self.index.lock().before_position(position).filter(|known| known.1 >= first);
-        if let Some((index, at)) = known.filter(|known| position - known.1 <= HOP_BYTES_MAX) {
-            return self.header(at, index).ok();
-        }
-        let from = first.max(position.saturating_sub(RECORD_BYTES_MAX as u64));
-        let stretch = self.bytes(from, (position - from) as usize + HEADER_BYTES).ok()?;
-        let candidates = memchr::memmem::rfind_iter(&stretch, &MAGIC);
-        let mut headers = candidates.filter_map(|at| {
-            let header = RecordHeader::parse(&stretch[at..]).ok()?;
-            (header.position == from + at as u64 && header.position <= position).then_some(header)
-        });
-        headers.next()
-    }
-
-    /// The header at `position`, which must be that of entry `index`.
-    pub(super) fn header(&self, position: u64, index: u64) -> Result<RecordHeader, ReadError> {
-        let bytes = self.bytes(position, HEADER_BYTES)?;
-        let header =
-            RecordHeader::parse(&bytes).map_err(|reason| ReadError::Rot { position, index, reason })?;
-        if (header.position, header.index) != (position, index) {
-            return Err(ReadError::Misplaced { position, index });
-        }
-        Ok(header)
-    }
-
-    /// The whole record of entry `index` at `position`, payload checked.
-    pub(super) fn record(&self, position: u64, index: u64) -> Result<Record, ReadError> {
-        let header = self.header(position, index)?;
-        let frame = self.bytes(position, header.length as usize)?;
-        Record::parse(frame).map_err(|reason| ReadError::Rot { position, index, reason })
-    }
-
-    /// The header of entry `index`, found from the nearest entry known before it; `first` is the segment's first.
-    pub(super) fn find(&self, index: u64, first: (u64, u64)) -> Result<RecordHeader, ReadError> {
-        let known = self.index.lock().before(index).filter(|known| known.0 >= first.0).unwrap_or(first);
-        let (mut at, mut position) = known;
-        loop {
-            let header = self.header(position, at)?;
-            self.note(at, position);
-            if at == index {
-                return Ok(header);
-            }
-            (at, position) = (at + 1, header.end());
-        }
+    /// The same with zeroes where the device has lost something: for a search, which verifies what it finds.
+    pub(super) fn fill_around_lost(&self, position: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let file = self.file.get().ok_or_else(|| io::Error::other("the segment has no file yet"))?;
+        let around = read_around_lost(&**file, bytes, position - self.base, false)?;
+        bytes[around.read..].fill(0);
+        Ok(())
     }
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::{IoContext, OpenError};
-use crate::disk::{Disk, DiskFile, OpenMode, write_atomically};
+use crate::disk::{Disk, DiskFile, OpenMode, is_lost, read_again_if_lost, write_atomically};
 
 const SLOT_BYTES: usize = 4096;
 /// Bytes of the file.
@@ -48,8 +48,14 @@ pub(super) struct Slots {
 
 impl Slots {
     /// Opens the file and reads the newest value, which is durable then; creates the file with an empty value when it is
-    /// missing.
-    pub(super) fn open(disk: &dyn Disk, path: &Path, magic: [u8; 4]) -> Result<(Slots, Bytes), OpenError> {
+    /// missing. A slot that the device has lost might hold the newer value: that is a bad copy only where `in_both`, a value
+    /// stands in both slots before anybody relies on it.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        magic: [u8; 4],
+        in_both: bool,
+    ) -> Result<(Slots, Bytes), OpenError> {
         if !disk.exists(path).context("look for", path)? {
             Slots::create(disk, path, magic, &[]).context("create", path)?;
         }
@@ -57,8 +63,14 @@ impl Slots {
         let mut newest: Option<(u64, u64, Bytes)> = None;
         for slot in [0, 1] {
             let mut bytes = vec![0; SLOT_BYTES];
-            // A slot that cannot be read might be the newer one: that is not a bad copy, which a torn write leaves.
-            let read = file.read_at(&mut bytes, slot * SLOT_BYTES as u64).context("read", path)?;
+            let read = match read_again_if_lost(&*file, &mut bytes, slot * SLOT_BYTES as u64) {
+                Err(error) if is_lost(&error) && in_both => 0,
+                Err(error) if is_lost(&error) => {
+                    let reason = format!("one copy cannot be read: {error}");
+                    return Err(OpenError::StateFile { file: path.to_owned(), reason });
+                }
+                read => read.context("read", path)?,
+            };
             if let Some((sequence, value)) = decode(magic, &bytes[..read])
                 && newest.as_ref().is_none_or(|(newer, ..)| *newer < sequence)
             {
@@ -149,7 +161,7 @@ mod tests {
     const MAGIC: [u8; 4] = *b"TEST";
 
     fn open(path: &Path) -> Result<(Slots, Bytes), OpenError> {
-        Slots::open(&RealDisk, path, MAGIC)
+        Slots::open(&RealDisk, path, MAGIC, true)
     }
 
     #[test]

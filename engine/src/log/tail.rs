@@ -110,7 +110,7 @@ impl Tail {
         let place = place_after(shared, keep).map_err(|error| error.to_string())?;
         self.stamper.undo_to(keep);
         (self.end, self.prev_crc, self.last) = (place.position, place.prev_crc, place.id);
-        shared.verified.forget();
+        shared.stretches.forget();
         let mut view = shared.view.lock();
         view.truncate(place.id, place.position);
         Ok(Some(Change::Truncate { end: place.position, last: place.id, epoch: view.epoch }))
@@ -149,7 +149,7 @@ impl Tail {
     }
 
     pub(super) fn reset(&mut self, shared: &Shared, start: StampBase) -> Change {
-        shared.verified.forget();
+        shared.stretches.forget();
         let mut view = shared.view.lock();
         let point = start.start(view.start.epoch + 1);
         view.reset(point);
@@ -169,6 +169,6 @@ fn place_after(shared: &Shared, index: Option<u64>) -> Result<Start, ReadError> 
     let Some(index) = index.filter(|&index| Some(index) != start.id.map(|id| id.index)) else {
         return Ok(start);
     };
-    let header = view::header_of(&shared.view, index).map_err(|error| shared.noted(epoch, error))?;
+    let header = view::header_of(shared, index).map_err(|error| shared.noted(epoch, error))?;
     Ok(Start { id: Some(header.id()), position: header.end(), prev_crc: header.crc, ..start })
 }

@@ -60,7 +60,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes segment files, durably; maps of them stay readable.
+    /// Removes segment files, durably; readers that have one open may go on.
     fn remove_segments(&mut self, gone: impl Fn(u64) -> bool) -> io::Result<()> {
         let leaving = self.forget_segments(gone);
         for Leaving { base, .. } in &leaving {

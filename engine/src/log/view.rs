@@ -6,14 +6,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::Shared;
 use super::cache::Cache;
 use super::error::ReadError;
 use super::mark::Start;
+use super::reader::{Reader, Source};
 use super::segment::{Segment, base_of};
+use super::stretches::{STRETCH_BYTES, Stretch};
 use crate::record::{EntryId, Record, RecordHeader};
+
+/// Bytes of consecutive records that are read together: at first, and at most.
+const READ_BYTES_MIN: usize = 64 << 10;
+const READ_BYTES_MAX: usize = 1 << 20;
 
 /// A segment with the first entry that is still part of the log.
 #[derive(Clone)]
@@ -60,6 +65,11 @@ impl View {
     fn segments_from(&self, index: u64) -> &[Live] {
         let at = self.segments.partition_point(|live| live.first.0 <= index);
         &self.segments[at.saturating_sub(1)..]
+    }
+
+    /// Where the records that are certainly in their files end, with the bytes that the log has now.
+    fn in_files(&self) -> u64 {
+        self.cache.first_position().min(self.end)
     }
 
     /// The segment for a record at `position`, made if it is the first one there.
@@ -153,16 +163,16 @@ impl View {
 }
 
 /// Header of entry `index`, from memory or disk.
-pub(super) fn header_of(view: &Mutex<View>, index: u64) -> Result<RecordHeader, ReadError> {
+pub(super) fn header_of(shared: &Shared, index: u64) -> Result<RecordHeader, ReadError> {
     let live = {
-        let view = view.lock();
+        let view = shared.view.lock();
         if let Some(record) = view.cache.get(index) {
             return Ok(record.header);
         }
         view.segments_from(index).first().filter(|live| live.first.0 <= index).cloned()
     };
     let live = live.ok_or(ReadError::Misplaced { position: 0, index })?;
-    live.segment.find(index, live.first)
+    Reader::new(shared, &live.segment, Source::Anywhere, u64::MAX).find(index, live.first)
 }
 
 /// Records `start` to before `end`: see `CommitLog::read`.
@@ -173,7 +183,7 @@ pub(super) fn read(
     bytes_max: usize,
 ) -> Result<Vec<Record>, ReadError> {
     let (mut out, mut bytes) = (Vec::new(), 0);
-    let (segments, end, cached, epoch) = {
+    let (segments, end, cached, epoch, limit) = {
         let view = shared.view.lock();
         let first = view.first_index();
         if start < first {
@@ -188,10 +198,17 @@ pub(super) fn read(
             view.cache.read(start, end, bytes_max, &mut out, &mut bytes);
             return Ok(out);
         }
-        (view.segments_from(start).to_vec(), end, cached, view.epoch)
+        (view.segments_from(start).to_vec(), end, cached, view.epoch, view.in_files())
     };
-    read_segments(&segments, start, cached, bytes_max, &mut out, &mut bytes)
-        .map_err(|error| shared.noted(epoch, error))?;
+    let stored = Stored { segments: &segments, limit, bytes_max };
+    if let Err(error) = stored.read(shared, start, cached, &mut out, &mut bytes) {
+        let noted = shared.noted(epoch, error);
+        if out.is_empty() {
+            return Err(noted);
+        }
+        // What lies before the damage is given; whoever needs more meets it then.
+        return Ok(out);
+    }
     if bytes < bytes_max && out.last().is_some_and(|last| last.header.index + 1 == cached) {
         let view = shared.view.lock();
         if view.epoch == epoch {
@@ -201,32 +218,46 @@ pub(super) fn read(
     Ok(out)
 }
 
-fn read_segments(
-    segments: &[Live],
-    start: u64,
-    end: u64,
+/// Records that are in files.
+struct Stored<'a> {
+    segments: &'a [Live],
+    /// Where the last of them ends at the latest.
+    limit: u64,
     bytes_max: usize,
-    out: &mut Vec<Record>,
-    bytes: &mut usize,
-) -> Result<(), ReadError> {
-    let mut index = start;
-    for (at, live) in segments.iter().enumerate() {
-        let stop = segments.get(at + 1).map_or(end, |next| next.first.0.min(end));
-        if index >= stop {
-            continue;
+}
+
+impl Stored<'_> {
+    fn read(
+        &self,
+        shared: &Shared,
+        start: u64,
+        end: u64,
+        out: &mut Vec<Record>,
+        bytes: &mut usize,
+    ) -> Result<(), ReadError> {
+        let mut index = start;
+        for (at, live) in self.segments.iter().enumerate() {
+            let stop = self.segments.get(at + 1).map_or(end, |next| next.first.0.min(end));
+            if index >= stop {
+                continue;
+            }
+            let mut reader = Reader::new(shared, &live.segment, Source::Anywhere, self.limit);
+            let mut position = reader.find(index, live.first)?.position;
+            while index < stop && (out.is_empty() || *bytes < self.bytes_max) {
+                // Who reads much is likely to read on; who asks for one record gets no more.
+                let left = if index + 1 < stop { self.bytes_max.saturating_sub(*bytes) } else { 0 };
+                let ahead = (*bytes).clamp(READ_BYTES_MIN, READ_BYTES_MAX).min(left);
+                let record = reader.record(position, index, ahead)?;
+                (index, position) = (index + 1, record.end());
+                *bytes += record.frame().len();
+                out.push(record);
+            }
+            if index < stop {
+                return Ok(());
+            }
         }
-        let mut position = live.segment.find(index, live.first)?.position;
-        while index < stop && (out.is_empty() || *bytes < bytes_max) {
-            let record = live.segment.record(position, index)?;
-            (index, position) = (index + 1, record.end());
-            *bytes += record.frame().len();
-            out.push(record);
-        }
-        if index < stop {
-            return Ok(());
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// See `CommitLog::expect_reads`.
@@ -239,7 +270,7 @@ pub(super) fn expect_reads(shared: &Shared, index: u64, position: u64) {
         (view.segments_from(index).to_vec(), view.end)
     };
     if let Some(first) = segments.first()
-        && first.segment.header(position, index).is_ok()
+        && Reader::new(shared, &first.segment, Source::Anywhere, u64::MAX).header(position, index).is_ok()
     {
         first.segment.note(index, position);
     }
@@ -250,7 +281,7 @@ pub(super) fn expect_reads(shared: &Shared, index: u64, position: u64) {
 
 /// Stored bytes: see `CommitLog::bytes`.
 pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Bytes, ReadError> {
-    let (live, epoch) = {
+    let (live, epoch, limit) = {
         let view = shared.view.lock();
         if position < view.start.position {
             return Err(ReadError::Purged { asked: position, first: view.start.position });
@@ -266,17 +297,34 @@ pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Byt
             // More than one record, and not all of it in the files yet.
             return Err(beyond);
         }
-        (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch)
+        (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch, view.in_files())
     };
-    // damage.I1
-    shared.verified.ensure(position, length, || {
-        let record = live.segment.around(position, live.first).map_err(|error| shared.noted(epoch, error))?;
-        if position < record.position() || position + length as u64 > record.end() {
-            return Err(ReadError::Crossing { position, end: record.end() });
-        }
-        Ok((record.position(), record.end()))
-    })?;
-    live.segment.bytes(position, length)
+    let read = || stretch(shared, &live, position, (epoch, limit));
+    match shared.stretches.get_or_read(epoch, position, length, read)? {
+        Some(found) => found.owned().map_err(|end| ReadError::Crossing { position, end }),
+        None => Err(ReadError::Crossing { position, end: position }),
+    }
+}
+
+/// The whole records from the one around `position` on, as many as are read together.
+fn stretch(
+    shared: &Shared,
+    live: &Live,
+    position: u64,
+    (epoch, limit): (u64, u64),
+) -> Result<Stretch, ReadError> {
+    let mut reader = Reader::new(shared, &live.segment, Source::Anywhere, limit).in_strides();
+    let first = reader.around(position, live.first);
+    let first = first.and_then(|header| {
+        let ahead = STRETCH_BYTES.max(header.length as usize);
+        reader.record(header.position, header.index, ahead)
+    });
+    let mut records = vec![first.map_err(|error| shared.noted(epoch, error))?];
+    while let Some(next) = records.last().and_then(|last| reader.buffered(last)) {
+        records.push(next);
+    }
+    let bytes = reader.span(&records);
+    Ok(Stretch::new(&records, bytes, epoch))
 }
 
 /// The entry around a position: see `CommitLog::index_at`.
@@ -295,6 +343,10 @@ pub(super) fn index_at(shared: &Shared, position: u64) -> Result<u64, ReadError>
         }
         (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch)
     };
-    let record = live.segment.around(position, live.first).map_err(|error| shared.noted(epoch, error))?;
-    Ok(record.header.index)
+    let mut reader = Reader::new(shared, &live.segment, Source::Anywhere, u64::MAX);
+    let record = reader.around(position, live.first).and_then(|header| {
+        // Its header alone may be part of something else.
+        reader.record(header.position, header.index, 0)
+    });
+    Ok(record.map_err(|error| shared.noted(epoch, error))?.header.index)
 }

@@ -21,7 +21,7 @@ use super::segment::base_of;
 use super::slots::Slots;
 use super::workers::{Worker, Workers};
 use super::{Completion, Shared};
-use crate::disk::{DiskFile, is_lost};
+use crate::disk::{DiskFile, PAGE_BYTES};
 use crate::planted;
 use crate::record::{EntryId, Record};
 
@@ -270,26 +270,45 @@ impl Writer {
         Ok(())
     }
 
-    /// Replaces a damaged record. Torn by a crash it is damaged again, and found again.
+    /// Replaces a damaged record, with those beside it that wait for that. Torn by a crash it is damaged again, and found
+    /// again.
     fn mend(&mut self, record: &Record) -> Result<(), WriteError> {
-        let base = self.base_of(record.position());
+        let (base, segment_bytes) = (self.base_of(record.position()), self.shared.config.segment_bytes);
         // Purged or truncated meanwhile: nothing to mend any more.
-        let file = self.files.get(&base).filter(|_| record.end() <= self.end).cloned();
-        if let Some(file) = file {
-            let frame = [IoSlice::new(record.frame())];
-            // Where a page is written in part the kernel has to read it, and a bad sector may not let it: that is no more
-            // damage than was there, and tells nothing of what else was written.
-            self.guarded(|writer| {
-                writer.sync_data()?;
-                match file.write_all_at(&frame, record.position() - base) {
-                    Err(error) if is_lost(&error) => Ok(Err(WriteError::Refused(error.to_string()))),
-                    written => written.map(Ok),
-                }
-            })??;
-            self.guarded(|_| file.sync_data())?;
-        }
-        self.shared.damages.forget(record.position());
+        let Some(file) = self.files.get(&base).filter(|_| record.end() <= self.end).cloned() else {
+            self.shared.damages.forget(record.position());
+            return Ok(());
+        };
+        self.shared.damages.keep(record);
+        let run = self.shared.damages.side_by_side(record, segment_bytes);
+        // What else is not synced is the log's own, of which no failure may pass unseen. After it nothing but the repair is.
+        self.guarded(Writer::sync_data)?;
+        // damage.I3: what the repair cannot store was not stored before. The copy stands in for it.
+        self.overwrite(&*file, &run).map_err(|error| WriteError::Refused(error.to_string()))?;
+        run.iter().for_each(|mended| self.shared.damages.forget(mended.position()));
         Ok(())
+    }
+
+    /// Writes records that lie side by side over what is stored, durably.
+    fn overwrite(&self, file: &dyn DiskFile, run: &[Record]) -> io::Result<()> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+        let filler = self.filler_behind(last);
+        let frames = run.iter().map(|record| IoSlice::new(record.frame()));
+        let slices: Vec<IoSlice<'_>> = frames.chain([IoSlice::new(&filler)]).collect();
+        file.write_all_at(&slices, first.position() - self.base_of(first.position()))?;
+        file.sync_data()
+    }
+
+    /// The rest of the page behind the last record of a segment, which is zero: where that page is lost, it can only be
+    /// written as a whole.
+    fn filler_behind(&self, last: &Record) -> Vec<u8> {
+        let is_last = {
+            let view = self.shared.view.lock();
+            view.segments.iter().any(|live| live.first.0 == last.header.index + 1)
+        };
+        let end = last.end() - self.base_of(last.position());
+        let to = end.next_multiple_of(PAGE_BYTES).min(self.shared.config.segment_bytes);
+        if is_last { vec![0; (to - end) as usize] } else { Vec::new() }
     }
 
     /// What is due by time.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::error::QueuesError;
-use super::files::{FileKey, Files, file_path};
+use super::files::{FileKey, Files, file_path, parse_base};
 use super::queue::{FLUSH_BYTES, Pushed, Queue};
 use super::tails::Tails;
 use super::unit::{UNIT_BYTES, Unit};
-use crate::disk::{Disk, DiskFile, OpenMode, is_full};
+use crate::disk::{Disk, DiskFile, OpenMode, is_full, is_lost, read_around_lost, write_atomically};
 
 /// Queues that a sync writes, or copies the tails of, at a time: appliers wait for that long.
 pub(super) const QUEUES_PER_TURN: usize = 64;
@@ -41,14 +41,14 @@ pub(super) struct Unsynced {
 }
 
 impl Applier {
-    /// Adds a unit to a queue. True when it is new.
+    /// Adds a unit to a queue.
     pub(super) fn push(
         &mut self,
         queue: &Arc<Queue>,
         offset: u64,
         unit: Unit,
         files: &Files,
-    ) -> Result<bool, QueuesError> {
+    ) -> Result<Pushed, QueuesError> {
         self.check_held(queue, files)?;
         let mut pushed = queue.push(offset, unit, files)?;
         if pushed == Pushed::Full {
@@ -57,11 +57,7 @@ impl Applier {
             files.note_full(false);
             pushed = queue.push(offset, unit, files)?;
         }
-        if pushed == Pushed::Damaged {
-            // Here is what it must be.
-            self.rewrite(queue, offset, &[unit], files)?;
-        }
-        let Pushed::Added { flush } = pushed else { return Ok(false) };
+        let Pushed::Added { flush } = pushed else { return Ok(pushed) };
         self.held_bytes = if files.is_full() { self.held_bytes + UNIT_BYTES } else { 0 };
         if !queue.listed.swap(true, Ordering::Relaxed) {
             self.unwritten.push(queue.clone());
@@ -73,7 +69,7 @@ impl Applier {
                 written => written?,
             }
         }
-        Ok(true)
+        Ok(pushed)
     }
 
     /// Fails once memory holds as much for a full disk as it may.
@@ -97,7 +93,8 @@ impl Applier {
         Ok(done)
     }
 
-    /// Overwrites damaged units from `offset` on with what they must be.
+    /// Overwrites damaged units from `offset` on with what they must be, durably. A failure leaves their
+    /// files as they were.
     pub(super) fn rewrite(
         &mut self,
         queue: &Arc<Queue>,
@@ -105,9 +102,9 @@ impl Applier {
         units: &[Unit],
         files: &Files,
     ) -> Result<(), QueuesError> {
-        queue.rewrite(offset, units, |base| {
+        queue.rewrite(offset, units, |base, place, bytes| {
             self.unsynced.close_if_lost(queue, base, files)?;
-            self.unsynced.file(queue, base, files)
+            self.unsynced.replace(queue, base, files, (place, bytes))
         })
     }
 
@@ -158,7 +155,15 @@ impl Applier {
     }
 
     fn write(&mut self, queue: &Arc<Queue>, files: &Files) -> Result<(), QueuesError> {
-        let written = queue.flush(|base| self.unsynced.file(queue, base, files));
+        let mut written = queue.flush(|base| self.unsynced.file(queue, base, files));
+        if let Err(QueuesError::Io { path, source, .. }) = &written
+            && is_lost(source)
+            && let Some(base) = parse_base(path)
+        {
+            // A page that is written in part has to be read, and the device has lost it.
+            self.unsynced.replace(queue, base, files, (0, &[]))?;
+            written = queue.flush(|base| self.unsynced.file(queue, base, files));
+        }
         if let Err(QueuesError::DiskFull { .. }) = &written {
             files.note_full(true);
         }
@@ -203,6 +208,34 @@ impl Unsynced {
             queue.placed.store(false, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// A copy takes a file's place, with other bytes at one place: where it was damaged it may not take a write either.
+    /// Units that the device has lost are zero in it, which are no units. Durable when this returns.
+    fn replace(
+        &mut self,
+        queue: &Queue,
+        base: u64,
+        files: &Files,
+        (place, bytes): (u64, &[u8]),
+    ) -> Result<(), QueuesError> {
+        let (key, path) = ((queue.serial, base), file_path(&queue.dir, base));
+        let old = self.file(queue, base, files)?;
+        let copy = || -> std::io::Result<()> {
+            let stored = old.len()?;
+            let mut copy = vec![0; stored.max(place + bytes.len() as u64) as usize];
+            read_around_lost(&*old, &mut copy[..stored as usize], 0, false)?;
+            copy[place as usize..][..bytes.len()].copy_from_slice(bytes);
+            write_atomically(files.disk(), &path, &copy)
+        };
+        copy().map_err(|error| match is_full(&error) {
+            true => QueuesError::DiskFull { path: path.clone() },
+            false => QueuesError::io(&path, "replace")(error),
+        })?;
+        tracing::warn!(file = %path.display(), "a copy took the place of a damaged file");
+        self.files.remove(&key);
+        files.close(key);
+        self.file(queue, base, files).map(drop)
     }
 
     /// Makes a queue's directory; its name and its topic's are to be synced, whoever made them.

@@ -70,6 +70,8 @@ pub(super) struct Files {
 struct Open {
     files: HashMap<FileKey, (Arc<dyn DiskFile>, u64)>,
     clock: u64,
+    /// Counts files that were closed because another one may have their name now.
+    closed: u64,
 }
 
 impl Files {
@@ -118,8 +120,13 @@ impl Files {
         if let Some(file) = self.cached(key) {
             return Ok(file);
         }
+        let closed = self.open.lock().closed;
         let file = self.disk.open(path, mode)?;
         let mut open = self.open.lock();
+        if open.closed != closed {
+            // It may be one that was replaced meanwhile: good for this one caller, who began before.
+            return Ok(file);
+        }
         if open.files.len() >= (self.limit / OPEN_FILES_SHARE).max(1) {
             open.close_oldest();
         }
@@ -130,7 +137,9 @@ impl Files {
     }
 
     pub(super) fn close(&self, key: FileKey) {
-        self.open.lock().files.remove(&key);
+        let mut open = self.open.lock();
+        open.closed += 1;
+        open.files.remove(&key);
     }
 
     pub(super) fn close_all(&self) {

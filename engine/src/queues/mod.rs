@@ -26,6 +26,8 @@ mod mend;
 mod queue;
 mod recover;
 mod scrub;
+#[cfg(test)]
+mod sectors;
 mod tails;
 #[cfg(test)]
 mod tests;
@@ -46,7 +48,7 @@ use crate::disk::Disk;
 use crate::record::{HEADER_BYTES, Record, RecordKind};
 use applier::{Applier, QUEUES_PER_TURN};
 use files::Files;
-use queue::{Found, Queue};
+use queue::{Found, Pushed, Queue};
 use tails::Tails;
 
 pub use damage::UnitPlace;
@@ -344,8 +346,12 @@ impl Inner {
         if !unit.fits() {
             return Err(QueuesError::Unfit { position, reason: "its position or size does not fit a unit" });
         }
-        if applier.push(&queue, offset, unit, &self.files)? {
-            arrivals.push(Arrival { topic: queue.topic.clone(), queue: number, offset, tags_code });
+        match applier.push(&queue, offset, unit, &self.files)? {
+            Pushed::Added { .. } => {
+                arrivals.push(Arrival { topic: queue.topic.clone(), queue: number, offset, tags_code });
+            }
+            Pushed::Damaged => self.damages.note(&queue, offset, false),
+            Pushed::Known | Pushed::Full => {}
         }
         applier.last = Some(queue);
         Ok(())

@@ -23,7 +23,7 @@ use super::error::QueuesError;
 use super::files::{Files, base_of, end_of, file_path, place_of};
 use super::tails::Tails;
 use super::unit::{Seed, UNIT_BYTES, Unit};
-use crate::disk::{DiskFile, OpenMode, is_full};
+use crate::disk::{DiskFile, OpenMode, is_full, read_around_lost};
 
 /// Unwritten bytes at which a queue is written: about a page, so that many messages cost one call.
 pub(super) const FLUSH_BYTES: usize = 4080;
@@ -217,12 +217,13 @@ impl Queue {
         Ok(self.decode(offsets.start, &bytes).collect())
     }
 
-    /// Overwrites units from `offset` on with what they must be, wherever they are. Nobody else may write meanwhile.
+    /// Overwrites units from `offset` on with what they must be, wherever they are. Nobody else may write meanwhile. `store`
+    /// gets the base of each file, where in it bytes belong, and the bytes.
     pub(super) fn rewrite(
         &self,
         offset: u64,
         units: &[Unit],
-        open: impl FnMut(u64) -> Result<Arc<dyn DiskFile>, QueuesError>,
+        store: impl FnMut(u64, u64, &[u8]) -> Result<(), QueuesError>,
     ) -> Result<(), QueuesError> {
         let mut bytes = Vec::with_capacity(units.len() * UNIT_BYTES);
         units.iter().zip(offset..).for_each(|(unit, offset)| bytes.extend(unit.encode(self.seed, offset)));
@@ -240,7 +241,7 @@ impl Queue {
             (offset.max(tail.min), end.min(tail.written))
         };
         let skipped = (from - offset) as usize * UNIT_BYTES;
-        self.write_files(from..to, bytes.get(skipped..).unwrap_or_default(), open)
+        each_file(from..to, bytes.get(skipped..).unwrap_or_default(), store)
     }
 
     /// Writes what is not written yet. `open` opens the file with a base, to write to it.
@@ -301,15 +302,13 @@ impl Queue {
             let until = end.min(end_of(base));
             let (part, behind) = rest.split_at_mut((until - at) as usize * UNIT_BYTES);
             let path = file_path(&self.dir, base);
-            let read = if stored {
-                files
-                    .disk()
-                    .open(&path, OpenMode::Read)
-                    .and_then(|file| file.read_stored_at(part, place_of(at)))
+            let file = if stored {
+                files.disk().open(&path, OpenMode::Read)
             } else {
-                let file = files.open((self.serial, base), &path, OpenMode::ReadWrite);
-                file.and_then(|file| file.read_at(part, place_of(at)))
+                files.open((self.serial, base), &path, OpenMode::ReadWrite)
             };
+            // Units that the device has lost read as zeroes, which are no units: they are damaged (queues.I5).
+            let read = file.and_then(|file| read_around_lost(&*file, part, place_of(at), stored));
             match read {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(QueuesError::io(path, "read units")(error));
@@ -329,16 +328,10 @@ impl Queue {
         bytes: &[u8],
         mut open: impl FnMut(u64) -> Result<Arc<dyn DiskFile>, QueuesError>,
     ) -> Result<(), QueuesError> {
-        let (mut at, mut rest) = (offsets.start, bytes);
-        while at < offsets.end {
-            let base = base_of(at);
-            let until = offsets.end.min(end_of(base));
-            let (part, behind) = rest.split_at((until - at) as usize * UNIT_BYTES);
-            let written = open(base)?.write_all_at(&[std::io::IoSlice::new(part)], place_of(at));
-            written.map_err(|error| self.write_failed(base, error))?;
-            (at, rest) = (until, behind);
-        }
-        Ok(())
+        each_file(offsets, bytes, |base, place, part| {
+            let written = open(base)?.write_all_at(&[std::io::IoSlice::new(part)], place);
+            written.map_err(|error| self.write_failed(base, error))
+        })
     }
 
     fn decode<'a>(&self, offset: u64, bytes: &'a [u8]) -> impl Iterator<Item = Option<Unit>> + use<'a> {
@@ -354,6 +347,23 @@ impl Queue {
             false => QueuesError::io(path, "write units")(error),
         }
     }
+}
+
+/// Splits the units of `offsets` by file: its base, where in it they belong, and their bytes.
+fn each_file(
+    offsets: Range<u64>,
+    bytes: &[u8],
+    mut part: impl FnMut(u64, u64, &[u8]) -> Result<(), QueuesError>,
+) -> Result<(), QueuesError> {
+    let (mut at, mut rest) = (offsets.start, bytes);
+    while at < offsets.end {
+        let base = base_of(at);
+        let until = offsets.end.min(end_of(base));
+        let (units, behind) = rest.split_at((until - at) as usize * UNIT_BYTES);
+        part(base, place_of(at), units)?;
+        (at, rest) = (until, behind);
+    }
+    Ok(())
 }
 
 impl Tail {

@@ -225,7 +225,9 @@ fn i2_replay_is_skipped_when_equal_and_refused_when_not() {
     for record in &records {
         assert_eq!(apply(&queues, record), []);
     }
-    assert_eq!((queues.bounds("a", 0), all(&queues, "a", 0).len()), (Some((0, 500)), 500));
+    assert_eq!((queues.bounds("a", 0), all(&queues, "b", 0).len()), (Some((0, 500)), 500));
+    let damaged: Vec<u64> = queues.damages().iter().map(|place| place.offset).collect();
+    assert_eq!(damaged, (3..9).collect::<Vec<_>>(), "queues.I5: noted, to be found again in the log");
     let mut other = Maker { position: 1 << 30, ..Maker::default() };
     let error = queues.apply(&other.record(&[("a", 0)]), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().starts_with("queues.I2: "), "{error}");

@@ -3,7 +3,10 @@
 //! The log notes damage when a record is read (for a follower, a consumer, the scrub) and hands nothing of it out. Here
 //! the record is asked of the other members until one has it. Only entries that this node knows to be committed are
 //! mended with a peer's copy: every member's copy of those is the same.
+//!
+//! A copy that cannot be stored stands in for the record in memory (`damage.I3`), and is stored later.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,6 +16,7 @@ use folio_engine::log::Damage;
 use folio_engine::record::Record;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::codec;
 use crate::config::GroupConfig;
@@ -21,8 +25,11 @@ use crate::transport::network::Connections;
 use crate::transport::wire::{Kind, RecordBody};
 use crate::types::Raft;
 
-/// How long to wait before asking again for a record that no peer could give.
+/// How long to wait before asking again for a record that no peer could give, and before a copy that the disk did not take
+/// is stored again for the first time; then twice as long each time.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Longest wait before a copy that the disk did not take is stored again.
+const STORE_AFTER_MAX: Duration = Duration::from_secs(60);
 /// How long a peer may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,36 +45,57 @@ pub(crate) async fn run(
     let found = Arc::new(Notify::new());
     let notify = found.clone();
     shared.log.on_damage(Box::new(move || notify.notify_one()));
+    let mut retries: BTreeMap<u64, Retry> = BTreeMap::new();
     loop {
         let damages = shared.log.damages();
-        if damages.is_empty() {
-            found.notified().await;
-            continue;
-        }
-        let mut left = 0;
+        retries.retain(|position, _| damages.iter().any(|damage| damage.position == *position));
         for damage in damages {
-            let peers = peers(&raft, &config);
-            let committed = committed(&raft, &shared);
+            let (position, index) = (damage.position, damage.index);
+            // What was beside it may have been stored with it meanwhile.
+            let is_due = retries.get(&position).is_none_or(|retry| retry.at <= Instant::now());
+            if !is_due || !shared.log.is_damaged(position) {
+                continue;
+            }
+            let (peers, committed) = (peers(&raft, &config), committed(&raft, &shared));
             match mend(&peers, committed, &shared, &connections, &damage).await {
                 Ok(from) => {
                     shared.rot.mended.fetch_add(1, Ordering::Relaxed);
-                    let (position, index) = (damage.position, damage.index);
                     tracing::warn!(position, index, from, "damaged record mended");
                 }
                 Err(reason) => {
-                    left += 1;
-                    tracing::warn!(
-                        position = damage.position,
-                        index = damage.index,
-                        reason,
-                        "damaged record not mended yet"
-                    );
+                    let is_readable = !shared.log.is_unreadable(position);
+                    tracing::warn!(position, index, is_readable, reason, "damaged record not mended yet");
+                    let retry = retries.get(&position);
+                    retries.insert(position, Retry::after(retry.filter(|_| is_readable)));
                 }
             }
         }
-        if left > 0 {
-            tokio::time::sleep(RETRY_AFTER).await;
+        let next = retries.values().map(|retry| retry.at).min();
+        tokio::select! {
+            () = found.notified() => {}
+            () = until(next) => {}
         }
+    }
+}
+
+/// When a record is to be mended again.
+struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Retry {
+    fn after(before: Option<&Retry>) -> Retry {
+        let wait = before.map_or(RETRY_AFTER, |retry| (2 * retry.wait).min(STORE_AFTER_MAX));
+        Retry { at: Instant::now() + wait, wait }
+    }
+}
+
+/// Waits until then; for ever if nothing is to be done.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -100,7 +128,7 @@ async fn mend(
     connections: &Connections,
     damage: &Damage,
 ) -> Result<String, String> {
-    // Where only the disk is damaged, the page cache still has it.
+    // Where only the disk is damaged, the page cache still has it; or the disk did not take it before.
     if let Some(record) = shared.log.cached_copy(damage) {
         store(shared, record).await?;
         return Ok("memory".into());

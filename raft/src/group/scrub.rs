@@ -16,7 +16,10 @@ use crate::snapshots;
 /// How often a part is read.
 const STEP: Duration = Duration::from_millis(250);
 /// How long to wait for a damaged record to be mended before looking again.
-const MEND_WAIT: Duration = Duration::from_millis(500);
+const MEND_WAIT: Duration = Duration::from_millis(50);
+
+/// Bytes after which it is noted how far the scrub has come, for a start to go on there.
+const NOTE_EVERY_BYTES: u64 = 256 << 20;
 
 /// Scrubs until its task is aborted.
 pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
@@ -24,6 +27,9 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
         return;
     }
     let step_bytes = (config.bytes_per_second / 4).max(1);
+    let log = shared.log.clone();
+    // A pass that a stop cut short goes on: what it had not come to yet would wait longest.
+    let mut unfinished = host.blocking(move || log.scrub_goes_on()).await.ok().flatten();
     loop {
         let began = Instant::now();
         // What is appended during the pass is for the next one.
@@ -31,7 +37,8 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
         // The few snapshots first: a pass over a large log takes days.
         let mut bytes = snapshots(&host, &shared, step_bytes).await;
         bytes += units(&host, &shared, step_bytes).await;
-        let mut next = None;
+        let mut next = unfinished.take();
+        let mut noted = next.is_some().then_some(bytes);
         loop {
             tokio::time::sleep(STEP).await;
             match step(&host, &shared, next, upto, step_bytes).await {
@@ -39,9 +46,14 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
                     bytes += done.bytes;
                     next = done.next;
                     if let Some((_, position)) = next.filter(|_| done.damaged) {
-                        while shared.log.is_damaged(position) {
+                        while shared.log.is_unreadable(position) {
                             tokio::time::sleep(MEND_WAIT).await;
                         }
+                    }
+                    let is_over = next.is_none() && noted.is_some();
+                    if is_over || bytes - noted.unwrap_or(0) >= NOTE_EVERY_BYTES {
+                        noted = Some(bytes);
+                        note(&host, &shared, next).await;
                     }
                     if next.is_none() {
                         break;
@@ -72,6 +84,14 @@ async fn snapshots(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
         tokio::time::sleep(STEP * u32::try_from(length / step_bytes + 1).unwrap_or(u32::MAX)).await;
     }
     bytes
+}
+
+async fn note(host: &Host, shared: &Arc<Shared>, next: Option<(u64, u64)>) {
+    let log = shared.log.clone();
+    let noted = host.blocking(move || log.note_scrubbed(next)).await;
+    if let Err(error) = noted.and_then(|noted| noted) {
+        tracing::warn!(%error, "not noted how far the scrub has come");
+    }
 }
 
 /// One pass over the consume queues; what is damaged is mended meanwhile. Returns the bytes read.

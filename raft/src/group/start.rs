@@ -168,7 +168,7 @@ impl Group {
             tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
         ];
         let raft_config = Arc::new(raft_config(&config, shared.standing.may_stand())?);
-        let store = LogStore::new(shared.clone());
+        let store = LogStore::new(host.clone(), shared.clone());
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;

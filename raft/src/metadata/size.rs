@@ -58,7 +58,9 @@ impl Metadata {
                 commits.iter().map(|commit| self.growth_of_commit(commit)).sum()
             }
             Command::LockQueuesV1 { group, client, queues, .. }
-            | Command::LockQueues { group, client, queues, .. } => self.growth_of_locks(group, client, queues),
+            | Command::LockQueues { group, client, queues, .. } => {
+                self.growth_of_locks(group, client, queues)
+            }
             Command::UnlockQueues { group, client, queues } => {
                 let locks = self.locks.of(group);
                 let held = queues.iter().filter_map(|queue| Some((queue, locks?.get(queue)?)));

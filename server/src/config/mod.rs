@@ -33,7 +33,7 @@ pub const DEFAULT_GROUP: &str = "broker-a";
 pub const SEGMENT_BYTES: u64 = 1 << 30;
 /// A record of the largest size, its neighbour and the filler must fit a segment.
 pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
-/// Segments are mapped whole.
+/// A segment is removed as a whole, and a start may have to go over the headers of one.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 
 /// Messages whose repeats are recognised: 2 GiB of memory.

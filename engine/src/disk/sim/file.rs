@@ -3,10 +3,8 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::super::{DiskFile, OpenMode};
@@ -21,8 +19,6 @@ pub(super) struct SimFile {
     file: u64,
     path: PathBuf,
     writable: bool,
-    /// How far the real disk would have mapped the file; it is not shortened below (`disk.I2`).
-    mapped: AtomicU64,
 }
 
 impl SimFile {
@@ -35,13 +31,7 @@ impl SimFile {
         mode: OpenMode,
     ) -> SimFile {
         state.content(file).handles += 1;
-        SimFile {
-            state: shared.clone(),
-            file,
-            path: path.into(),
-            writable: mode != OpenMode::Read,
-            mapped: AtomicU64::new(0),
-        }
+        SimFile { state: shared.clone(), file, path: path.into(), writable: mode != OpenMode::Read }
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -134,37 +124,12 @@ impl DiskFile for SimFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.check_writable()?;
-        if bytes < self.mapped.load(Ordering::SeqCst) {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "disk.I2: a mapped file is never shortened",
-            ));
-        }
         let mut state = self.state.lock();
         if let Some(fault) = state.begin(Operation::SetLen { path: self.path.clone(), bytes })? {
             return Err(fault.error());
         }
         state.content(self.file).set_len(bytes);
         Ok(())
-    }
-
-    fn slice(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        let mut state = self.state.lock();
-        state.begin_read()?;
-        let lost = state.lost_in(self.file, offset, len);
-        assert!(lost.is_none(), "SIGBUS: a map of lost bytes ({lost:?}) ends the process");
-        let pages = state.content(self.file).live();
-        if end > pages.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("a slice up to byte {end} of a file of {} bytes", pages.len()),
-            ));
-        }
-        let mut bytes = vec![0; len];
-        pages.read(&mut bytes, offset);
-        self.mapped.fetch_max(pages.len(), Ordering::SeqCst);
-        Ok(Bytes::from(bytes))
     }
 }
 

@@ -95,13 +95,24 @@ impl SimDisk {
         self.state.lock().read_faults.insert(read);
     }
 
-    /// Loses bytes of a file, like a bad sector: reads fail with EIO, and a look through the map panics, until all of them
-    /// are written again.
+    /// Loses bytes of a file, like a bad sector: reads fail with EIO until all of them are written again, with one write. A
+    /// restart does not bring them back.
     pub fn lose(&self, path: &Path, bytes: Range<u64>) -> io::Result<()> {
         let mut state = self.state.lock();
         let file = state.file_at(path)?;
         state.lost.push((file, bytes));
         Ok(())
+    }
+
+    /// Lost bytes of files that still have a name.
+    pub fn lost(&self) -> Vec<(PathBuf, Range<u64>)> {
+        let state = self.state.lock();
+        let named = state.names.iter().filter_map(|(path, node)| match node {
+            Node::File(file) => Some((file, path)),
+            Node::Directory => None,
+        });
+        let of = |file: u64| state.lost.iter().filter(move |(of, _)| *of == file);
+        named.flat_map(|(file, path)| of(file).map(|(_, bytes)| (path.clone(), bytes.clone()))).collect()
     }
 
     /// Takes back what was planned and has not struck yet.

@@ -298,6 +298,7 @@ impl State {
             files,
             next_file: self.next_file,
             capacity: self.capacity,
+            lost: self.lost.clone(),
             ..State::default()
         };
         state.forget_unreachable();

@@ -6,6 +6,7 @@ mod damage;
 mod fault;
 mod front;
 mod full;
+mod lost;
 mod model;
 mod remove;
 mod rot;

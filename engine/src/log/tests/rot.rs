@@ -47,8 +47,8 @@ fn a_damaged_record_is_found_by_every_kind_of_read_and_mended_from_a_peer() {
         for offset in [0, 8, 30, 50, 64, 200] {
             let position = record.position() + offset;
             let inside = record.position() + 70;
-            // What was verified is trusted until it is read from the disk again.
-            log.inner.shared.verified.forget();
+            // What was read before is whole in memory, whatever becomes of the file.
+            log.inner.shared.stretches.forget();
             rot(dir.path(), position);
             let index = record.header.index;
             let found = match at % 3 {
@@ -68,16 +68,22 @@ fn a_damaged_record_is_found_by_every_kind_of_read_and_mended_from_a_peer() {
 }
 
 #[test]
-fn bytes_read_before_are_verified_once_and_again_after_damage_was_found() {
+fn bytes_that_were_read_stay_what_they_are_and_what_is_read_anew_is_verified_anew() {
     let (dir, log, _keep, peer, records) = replicas(40);
-    let (first, second) = (&records[4], &records[5]);
-    log.bytes(first.position() + 64, 10).unwrap();
-    rot(dir.path(), second.position() + 100);
-    assert!(log.bytes(second.position() + 64, 10).is_err());
-    rot(dir.path(), first.position() + 100);
-    assert!(log.bytes(first.position() + 64, 10).is_err(), "all is verified anew once something was damaged");
+    let hit = &records[4];
+    let held = log.bytes(hit.position() + 64, 100).unwrap();
+    rot(dir.path(), hit.position() + 100);
+    let path =
+        segment::path_of(&dir.path().join("commitlog"), segment::base_of(hit.position(), SEGMENT_BYTES));
+    let whole = std::fs::read(&path).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(held, hit.frame()[64..164], "reads.I1");
+    assert_eq!(log.bytes(hit.position() + 64, 100).unwrap(), held, "reads.I1: remembered, not mapped");
+    std::fs::write(&path, whole).unwrap();
+    log.inner.shared.stretches.forget();
+    assert!(log.bytes(hit.position() + 64, 10).is_err(), "damage.I1");
     mend_from(&log, &peer);
-    log.bytes(first.position() + 64, 10).unwrap();
+    assert_eq!(log.bytes(hit.position() + 64, 100).unwrap(), held);
 }
 
 #[test]

@@ -33,7 +33,8 @@ fn memory_is_bounded_while_the_disk_is_full() {
     assert_eq!(refused, Some((queue::UNWRITTEN_BYTES_MAX / UNIT_BYTES) as u64 + 1));
     assert!(files.is_full());
     disk.set_capacity(None);
-    assert!(applier.push(&queue, refused.unwrap(), unit, &files).unwrap());
+    let pushed = applier.push(&queue, refused.unwrap(), unit, &files).unwrap();
+    assert!(matches!(pushed, Pushed::Added { .. }));
     assert!(!files.is_full());
 }
 

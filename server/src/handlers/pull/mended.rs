@@ -58,6 +58,5 @@ fn attempt(broker: &Broker, pull: &Pull) -> Result<(Batch, Vec<Bytes>), ServerEr
     let (queue, from) = (pull.queue(), pull.header.queue_offset as u64);
     let batch = read::choose(broker, queue, from, &pull.subject.filter, pull.limits)?;
     let parts = read::bytes(broker, queue, &batch)?;
-    read::warm(&parts);
     Ok((batch, parts))
 }

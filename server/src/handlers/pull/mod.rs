@@ -14,8 +14,8 @@
 //! behind would send a consumer back in time. So a leader puts an empty command through the log first, and
 //! a follower waits a moment and then asks the leader. For the same reason a follower refuses nothing itself.
 //!
-//! Messages are answered as slices of the log, uncopied. What may be on disk only is read apart from the runtime's threads,
-//! what is old besides when its turn has come ([`crate::old_reads`]).
+//! Recent messages are answered as slices of the log's memory, uncopied. What may be on disk only is read apart from the
+//! runtime's threads, what is old besides when its turn has come ([`crate::old_reads`]).
 //!
 //! - `pull.I1`: a message is answered only after its topic, queue and offset were compared with what was asked.
 
@@ -201,7 +201,6 @@ fn found_old(broker: &Arc<Broker>, pull: Pull, request: Request, batch: Batch) {
 fn found_on_disk(broker: Arc<Broker>, pull: Pull, request: Request, batch: Batch, turn: Option<UnderWay>) {
     drop(tokio::task::spawn_blocking(move || {
         let parts = read::bytes(&broker, pull.queue(), &batch);
-        parts.iter().for_each(|parts| read::warm(parts));
         drop(turn);
         respond_found(&broker, pull, request, &batch, parts);
     }));

@@ -14,8 +14,6 @@ const SCAN_MAX: u64 = 800;
 const CHUNK: usize = 128;
 /// Messages further than this behind the end of the log are likely not in memory: the size of the log's cache.
 const COLD_BYTES: u64 = 32 << 20;
-/// What a page fault brings in at least.
-const PAGE_BYTES: usize = 4096;
 
 /// Chooses the messages from `offset` on that go into one answer.
 pub(super) fn choose(
@@ -59,7 +57,7 @@ pub(super) fn age(broker: &Broker, batch: &Batch) -> Age {
     }
 }
 
-/// The bytes of the chosen messages, as slices of the log (`pull.I1`).
+/// The bytes of the chosen messages (`pull.I1`).
 pub(super) fn bytes(
     broker: &Broker,
     (topic, queue): (&str, u32),
@@ -84,13 +82,4 @@ pub(super) fn bytes(
         }
     });
     runs.collect()
-}
-
-/// Reads a byte of every page, so that the disk is waited for here and not when the answer is written.
-pub(super) fn warm(parts: &[Bytes]) {
-    for part in parts {
-        for page in part.chunks(PAGE_BYTES) {
-            std::hint::black_box(page.first());
-        }
-    }
 }

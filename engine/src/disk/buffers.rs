@@ -1,0 +1,151 @@
+//! Memory that bytes of files are read into.
+//!
+//! Long reads get anonymous maps, which are used again: their pages need not be made and zeroed for each read. Anonymous
+//! memory belongs to this process alone, so it can neither change nor fail under a reader (`reads.I1`).
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use memmap2::MmapMut;
+use parking_lot::Mutex;
+
+/// Shorter reads get memory of the heap. The smallest map; larger ones are powers of two.
+const MAP_BYTES_MIN: usize = 256 << 10;
+/// Bytes of maps that are kept while nobody uses them.
+const IDLE_BYTES_MAX: usize = 4 << 20;
+
+/// Maps to be used again; a clone hands out the same ones.
+#[derive(Clone, Default)]
+pub(crate) struct Buffers {
+    idle: Arc<Mutex<Vec<MmapMut>>>,
+}
+
+/// Memory of at least the length asked for; what is in it is left from its last use.
+pub(crate) struct Buffer {
+    memory: Memory,
+    length: usize,
+}
+
+enum Memory {
+    Heap(Vec<u8>),
+    Map(Lent),
+}
+
+/// A map that goes back where it came from.
+struct Lent {
+    /// Taken out when it is dropped only.
+    map: Option<MmapMut>,
+    home: Weak<Mutex<Vec<MmapMut>>>,
+}
+
+impl Buffers {
+    /// Memory for `length` bytes.
+    pub(crate) fn take(&self, length: usize) -> io::Result<Buffer> {
+        let memory = if length < MAP_BYTES_MIN {
+            Memory::Heap(vec![0; length])
+        } else {
+            let bytes = length.next_power_of_two();
+            let idle = {
+                let mut idle = self.idle.lock();
+                let at = idle.iter().rposition(|map| map.len() == bytes);
+                at.map(|at| idle.swap_remove(at))
+            };
+            let map = idle.map_or_else(|| MmapMut::map_anon(bytes), Ok)?;
+            Memory::Map(Lent { map: Some(map), home: Arc::downgrade(&self.idle) })
+        };
+        Ok(Buffer { memory, length })
+    }
+}
+
+impl Buffer {
+    /// Makes it bytes that many may share. Whoever filled it cannot write to it any more.
+    pub(crate) fn freeze(self) -> Bytes {
+        let Buffer { memory, length } = self;
+        match memory {
+            Memory::Heap(bytes) => Bytes::from(bytes),
+            Memory::Map(map) => Bytes::from_owner(map).slice(..length),
+        }
+    }
+
+    /// Bytes of memory that it occupies.
+    pub(crate) fn capacity(length: usize) -> usize {
+        if length < MAP_BYTES_MIN { length } else { length.next_power_of_two() }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::Map(map) => &map.as_ref()[..self.length],
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Heap(bytes) => bytes,
+            Memory::Map(map) => &mut map.map.as_deref_mut().unwrap_or_default()[..self.length],
+        }
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let (Some(map), Some(home)) = (self.map.take(), self.home.upgrade()) else { return };
+        let mut idle = home.lock();
+        let held: usize = idle.iter().map(|map| map.len()).sum();
+        if held + map.len() <= IDLE_BYTES_MAX {
+            idle.push(map);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_buffer_is_used_again_once_its_last_reader_is_gone() {
+        let buffers = Buffers::default();
+        let mut buffer = buffers.take(300_000).unwrap();
+        assert_eq!(buffer.len(), 300_000);
+        buffer.fill(7);
+        let bytes = buffer.freeze();
+        let (part, at) = (bytes.slice(1000..1010), bytes.as_ptr());
+        drop(bytes);
+        let other = buffers.take(300_000).unwrap();
+        assert!(other.as_ptr() != at && part[..] == [7; 10], "reads.I1: it is not written while it is read");
+        drop(part);
+        assert_eq!(buffers.take(400_000).unwrap().as_ptr(), at, "of the same size");
+    }
+
+    #[test]
+    fn what_is_kept_idle_is_bounded() {
+        let buffers = Buffers::default();
+        let held: Vec<Buffer> = (0..64).map(|_| buffers.take(1 << 20).unwrap()).collect();
+        drop(held);
+        assert_eq!(buffers.idle.lock().len(), IDLE_BYTES_MAX >> 20);
+        let outlives = buffers.take(1 << 20).unwrap().freeze();
+        drop(buffers);
+        assert_eq!(outlives.len(), 1 << 20);
+    }
+
+    #[test]
+    fn a_short_one_is_as_long_as_asked_for() {
+        let buffers = Buffers::default();
+        assert_eq!(buffers.take(100).unwrap().freeze().len(), 100);
+        assert_eq!((Buffer::capacity(100), Buffer::capacity(300_000)), (100, 512 << 10));
+    }
+}

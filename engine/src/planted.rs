@@ -15,15 +15,16 @@
 //! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
 //! | `later-start-leads` | a new replica gets every retained message (`snapshots.I1`) | raft, `state_machine.rs` |
 //! | `purge-poisons` | a full disk ends nothing (`log.I11`, `mark.I2`) | `log/mark.rs` |
-//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
 //! | `deleted-comes-back` | what is deleted with its topic is not served again (`min_offsets.I1`) | raft, `state_machine/commands.rs` |
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
+//! | `retry-stores-again` | a client's retry is answered with the first one's place | raft, `proposer/repeat.rs` |
+//! | `repeat-by-key` | a repeat that is no retry is stored (`dedup.I5`) | raft, `proposer/repeat.rs` |
 
 /// Names the defect of a run.
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 12] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -35,6 +36,7 @@ pub const NAMES: [&str; 11] = [
     "retry-stores-again",
     "deleted-comes-back",
     "locks-by-wall-clock",
+    "repeat-by-key",
 ];
 
 /// Whether this process has the defect `name`.

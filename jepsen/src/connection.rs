@@ -120,6 +120,12 @@ impl Connection {
         self.outgoing.send(request).await.map_err(|_| closed())
     }
 
+    /// Gives up all that is not answered; the socket closes once nobody holds the connection.
+    pub fn close(&self) {
+        self.waiting.lock().take();
+        self.reader.abort();
+    }
+
     fn forget(&self, opaque: i32) {
         if let Some(waiting) = self.waiting.lock().as_mut() {
             waiting.remove(&opaque);

@@ -77,12 +77,12 @@ impl Default for Timing {
     }
 }
 
-/// How long a stored message answers a repeat of itself: each bound ends it, and half of each is certain.
+/// How long a stored message answers a retry of itself: each bound ends it, and half of those in keys and bytes is certain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DedupConfig {
     /// Messages remembered at most; 20 bytes of memory each.
     pub keys: usize,
-    /// For how long at least, unless the other bounds are reached.
+    /// For how long, unless the other bounds are reached.
     pub age: Duration,
     /// The stretch of the log they lie in at most: what a restart has to read.
     pub bytes: u64,

@@ -1,9 +1,20 @@
 //! What a caller hands to the group to be stored, and what it gets back.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use bytes::Bytes;
+use folio_protocol::Name;
 use folio_protocol::message::NewMessage;
+use openraft::base::BoxFuture;
 use smallvec::SmallVec;
+use tokio::time::Instant;
+
+/// A client waits at least this long for an answer before it gives a send up, and an answer within this time is prompt.
+///
+/// RocketMQ's clients wait three seconds if nothing else is set. A third of that leaves room for the way of the answer and
+/// for applications that wait less, and a change of the leader takes less.
+pub const PROMPT: Duration = Duration::from_secs(1);
 
 use crate::metadata::size::METADATA_BYTES_MAX;
 
@@ -11,11 +22,82 @@ use crate::metadata::size::METADATA_BYTES_MAX;
 pub struct Proposal {
     /// At least one message. The store timestamp is put by the proposer.
     pub messages: Vec<NewMessage>,
-    /// Whether a client may send them again without knowing that they are stored: then they are stored once, and a
-    /// repeat gets the first one's receipt.
-    pub once: bool,
+    /// What to do if they are stored or under way already.
+    pub repeat: Repeat,
     /// Called exactly once, from a task of the group: it must not block.
     pub reply: Reply,
+}
+
+/// What becomes of a proposal whose messages are stored or under way already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It is stored again.
+    Store,
+    /// It means the same thing, whoever repeats it: it gets the first one's receipt.
+    Same,
+    /// It is a client's send: a retry gets the first one's receipt, a new message is stored.
+    Send(Attempt),
+}
+
+/// A client's send as its connection knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which one of its connection's sends it is.
+    pub number: u64,
+    /// When it came to the node that the client is connected to.
+    pub arrived: Instant,
+    /// When that connection was made.
+    pub connected: Instant,
+    /// Whether any earlier send of this connection may have been given up when this one came.
+    pub doubts: bool,
+    /// Whether the connection leads to this node; otherwise another one forwarded the send.
+    pub here: bool,
+}
+
+/// The question what a client knows of an earlier send, for the node that its connection leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The client's end of the connection.
+    pub client: SocketAddr,
+    /// Whether the repeat came by this very connection.
+    pub same_connection: bool,
+    /// Which one of the connection's sends it was, where that is known.
+    pub number: Option<u64>,
+    /// Where its message is stored; nothing for one that is known by its number.
+    pub position: Option<u64>,
+    /// The message's topic.
+    pub topic: Name,
+    /// The message's `UNIQ_KEY`.
+    pub key: Bytes,
+    /// The length of its body.
+    pub body_bytes: usize,
+    /// The checksum of its body.
+    pub body_crc: u32,
+    /// The send had come by then: a connection made later is another one.
+    pub sent_by: Instant,
+    /// When the repeat came.
+    pub repeated: Instant,
+    /// Its client's end, if that connection leads to this node.
+    pub repeat: Option<SocketAddr>,
+}
+
+/// What a client knows of an earlier send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knows {
+    /// It was answered promptly, or it is too young to be given up: a repeat is a new message.
+    Settled,
+    /// Its answer was late, unknown, or is yet to come: a repeat is a retry.
+    Doubtful,
+    /// Its connection is gone, or the node that it led to: no node can tell.
+    Gone,
+}
+
+/// The answer to a [`Question`].
+pub enum Known {
+    /// At once.
+    Now(Knows),
+    /// After other nodes were asked.
+    Later(BoxFuture<'static, Knows>),
 }
 
 /// The answer to a [`Proposal`].

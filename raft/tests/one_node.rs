@@ -18,7 +18,7 @@ use folio_protocol::properties::{self, UNIQUE_KEY};
 use folio_raft::command::{Command, Topic};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
-use folio_raft::proposal::{Proposal, ProposeError, Receipt};
+use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 
@@ -103,7 +103,11 @@ async fn send_to(
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     group
-        .propose(Proposal { messages: vec![message], once: key.is_some(), reply })
+        .propose(Proposal {
+            messages: vec![message],
+            repeat: if key.is_some() { Repeat::Same } else { Repeat::Store },
+            reply,
+        })
         .map_err(|(_, error)| error)?;
     answered.await.unwrap()
 }

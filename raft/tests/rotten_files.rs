@@ -14,7 +14,7 @@ use folio_engine::queues::{Arrival, Unit};
 use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks, StartError};
-use folio_raft::proposal::Proposal;
+use folio_raft::proposal::{Proposal, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use openraft::base::BoxFuture;
@@ -78,7 +78,7 @@ async fn send(group: &Group, number: u64) {
     };
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
-    assert!(group.propose(Proposal { messages: vec![message], once: false, reply }).is_ok());
+    assert!(group.propose(Proposal { messages: vec![message], repeat: Repeat::Store, reply }).is_ok());
     answered.await.unwrap().unwrap();
 }
 

@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_raft::command::Topic;
 use folio_raft::group::Group;
+use folio_raft::proposal::Attempt;
 use folio_raft::status::{Role, Status};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
@@ -26,7 +29,9 @@ use crate::old_reads::OldReads;
 use crate::polls::PollTable;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::sends::SendTable;
 use crate::settings::Settings;
+use crate::stalls::Stalls;
 use crate::system;
 
 /// What a broker is called and where it is; fixed while the node runs.
@@ -64,6 +69,9 @@ pub struct Broker {
     pub gossip: Gossip,
     /// Requests under way to the leader.
     pub forwards: Forwards,
+    /// What became of the sends of this node's clients.
+    pub sends: SendTable,
+    pub(crate) stalls: Stalls,
     status: watch::Receiver<Status>,
 }
 
@@ -91,6 +99,8 @@ impl Broker {
             clients,
             gossip: Gossip::default(),
             forwards: Forwards::new(node_id),
+            sends: SendTable::default(),
+            stalls: Stalls::new(),
             status,
         })
     }
@@ -111,6 +121,25 @@ impl Broker {
         status.members.keys().copied().filter(|id| *id != self.node_id()).collect()
     }
 
+    /// Where everything ends that this node knows to be stored.
+    fn known_position(&self) -> u64 {
+        self.group.applied_position().max(self.forwards.known_position())
+    }
+
+    /// Takes a client's send into its connection's account.
+    fn begin_send(&self, channel: &Channel, frame: &Arc<Frame>) -> Option<Attempt> {
+        use RequestCode::{SendBatchMessage, SendMessage, SendMessageV2};
+        let is_send = matches!(frame.request_code(), Some(SendMessage | SendMessageV2 | SendBatchMessage));
+        if !is_send || frame.is_oneway() {
+            return None;
+        }
+        let (sends, arrived) = (channel.sends(), self.stalls.arrival(Instant::now()));
+        self.sends.list(channel.remote(), sends);
+        let begun = sends.begin(frame, arrived, self.known_position());
+        let connected = sends.connected();
+        Some(Attempt { number: begun.number, arrived, connected, doubts: begun.doubts, here: true })
+    }
+
     /// A topic by name: created ones, and those RocketMQ has without anybody creating them.
     pub fn topic(&self, name: &str) -> Option<Topic> {
         let created = self.group.metadata().topic(name).cloned();
@@ -121,19 +150,24 @@ impl Broker {
 impl Service for Arc<Broker> {
     fn request(&self, channel: &Channel, frame: Frame) {
         let frame = Arc::new(frame);
-        let reply = Reply::to_client(channel.clone(), &frame);
+        let mut reply = Reply::to_client(channel.clone(), &frame);
         // forward.I3: the new leader answers a question for an offset.
         if !channel.takes_requests() && !forward::is_offset_query(&frame) {
             channel.note_refused();
             return reply.fail(ServerError::Stopping);
         }
         let remote = channel.remote();
-        dispatch::dispatch(self, Request { frame, remote, reply, order: None });
+        let attempt = self.begin_send(channel, &frame);
+        if let Some(attempt) = &attempt {
+            reply = reply.of_send(attempt.number);
+        }
+        dispatch::dispatch(self, Request { frame, remote, reply, order: None, attempt });
     }
 
     fn closed(&self, channel: &Channel) {
         tell(self.clients.closed(channel.id()));
         self.polls.closed(channel.id());
+        self.sends.closed(channel.remote(), channel.sends());
     }
 }
 

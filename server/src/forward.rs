@@ -8,31 +8,26 @@
 //! | part | bytes | meaning |
 //! |---|---|---|
 //! | order | 24 | the commit's place among others (`turns.rs`), kind 4 only |
-//! | family | 1 | 4 or 6 |
-//! | address | 4 or 16 | the client's |
-//! | port | 2 | the client's |
+//! | origin | 8 and more | whose request it is, and how it came (`forward/origin.rs`) |
 //! | frame | rest | the request as the client sent it |
 //!
-//! and back:
-//!
-//! | part | bytes | meaning |
-//! |---|---|---|
-//! | kind | 1 | 0 a frame follows, 1 this node does not lead, 2 a oneway request was taken |
-//! | frame | rest | the answer |
+//! The answer: see `forward/answer.rs`.
 //!
 //! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
 //! handed out again only if it certainly was not proposed, or changes nothing; an unknown outcome is told,
 //! not retried. forward.I3: a question for a group's offset hears no error while its client waits.
 //! `turns.I1`: nor if it is a commit and a later one has come for its queue.
 
+mod answer;
 mod codes;
+mod origin;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_raft::group::CallError;
@@ -40,14 +35,19 @@ use folio_raft::status::{Role, Status};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
+pub(crate) use self::answer::{Answer, not_leader};
+use self::answer::{Asked, decode_answer, decode_frame, encode_answer};
 use self::codes::changes_nothing;
 pub(crate) use self::codes::{asks_for_state, may_need_leader, needs_leader};
+use self::origin::Origin;
+pub(crate) use self::origin::{put_client, take_client};
 use crate::broker::Broker;
 use crate::dispatch;
 use crate::error::ServerError;
 use crate::peer;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::sends;
 use crate::turns::{Order, Turn, Turns};
 
 /// How long a request waits for a leader: several elections.
@@ -71,12 +71,20 @@ const FORWARDS_MAX: usize = 4_096;
 pub struct Forwards {
     under_way: Arc<Semaphore>,
     turns: Arc<Turns>,
+    /// Leaders have said that they have applied up to here.
+    known_position: AtomicU64,
 }
 
 impl Forwards {
     /// Of one node; nothing is under way.
     pub(crate) fn new(node_id: u64) -> Self {
-        Self { under_way: Arc::new(Semaphore::new(FORWARDS_MAX)), turns: Turns::new(node_id) }
+        let under_way = Arc::new(Semaphore::new(FORWARDS_MAX));
+        Self { under_way, turns: Turns::new(node_id), known_position: AtomicU64::new(0) }
+    }
+
+    /// Where everything ends that a leader's answers have shown to be stored.
+    pub(crate) fn known_position(&self) -> u64 {
+        self.known_position.load(Ordering::Acquire)
     }
 }
 
@@ -84,21 +92,11 @@ impl Forwards {
 pub(crate) struct Retry {
     broker: Arc<Broker>,
     frame: Arc<Frame>,
-    remote: SocketAddr,
+    origin: Origin,
     deadline: Instant,
     /// This node believed it leads, and was told better: it may believe so for another moment.
     tried_here: bool,
     turn: Option<Turn>,
-}
-
-/// What came of a forwarded request at the leader.
-pub(crate) enum Answer {
-    /// Answered.
-    Frame(Box<Frame>),
-    /// Not proposed: that node does not lead.
-    NotLeader,
-    /// Taken; a oneway request has no answer.
-    Silence,
 }
 
 /// Whether a client takes a refusal of it for an answer.
@@ -119,7 +117,7 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
         let retry = Retry {
             broker: broker.clone(),
             frame: request.frame.clone(),
-            remote: request.remote,
+            origin: Origin { remote: request.remote, attempt: request.attempt },
             deadline: deadline(&request.frame),
             tried_here: true,
             turn,
@@ -135,10 +133,10 @@ pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
         // forward.I1: by a node that believed we lead.
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
     }
-    let Request { frame, remote, reply, .. } = request;
-    let deadline = deadline(&frame);
+    let Request { frame, remote, reply, attempt, .. } = request;
+    let (origin, deadline) = (Origin { remote, attempt }, deadline(&frame));
     let turn = broker.forwards.turns.take(&frame);
-    again(Retry { broker: broker.clone(), frame, remote, deadline, tried_here: false, turn }, reply);
+    again(Retry { broker: broker.clone(), frame, origin, deadline, tried_here: false, turn }, reply);
 }
 
 /// Hands a request out that was certainly not proposed yet.
@@ -165,10 +163,14 @@ pub(crate) fn again(retry: Retry, reply: Reply) {
 async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
-    let request = encode_request(retry.turn.as_ref().map(Turn::order), retry.remote, &retry.frame);
+    let encode = || encode_request(retry.turn.as_ref().map(Turn::order), &retry.origin, &retry.frame);
     let repeatable = retry.frame.request_code().is_some_and(changes_nothing);
     let mut stops = None;
     broker.forwards.turns.let_pass(&retry.frame, retry.deadline).await;
+    if retry.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= sends::CLOSE_DELAY) {
+        // This node did not run for a while: its client may have gone meanwhile.
+        tokio::time::sleep(sends::CLOSE_DELAY).await;
+    }
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -181,8 +183,13 @@ async fn bring(retry: Retry, reply: Reply) {
         if leads {
             return serve_here(retry, reply);
         }
+        if retry.origin.attempt.is_some() && reply.channel().is_some_and(|channel| !channel.is_open()) {
+            // Its client has gone and sends it again by another connection.
+            return reply.fail(ServerError::NoLeader);
+        }
         if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
-            match ask(&broker, leader, &request).await {
+            // Once more for each question: it tells how old the request is.
+            match ask(&broker, leader, encode()).await {
                 // It is on its way out, or cannot reach the others: whoever follows it will know.
                 Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
                 Asked::Answered(frame) => return reply.relay(*frame),
@@ -221,25 +228,22 @@ fn look(status: &mut watch::Receiver<Status>) -> (bool, Option<u64>) {
 fn serve_here(mut retry: Retry, reply: Reply) {
     retry.tried_here = true;
     let broker = retry.broker.clone();
-    let (frame, remote) = (retry.frame.clone(), retry.remote);
+    let (frame, Origin { remote, attempt }) = (retry.frame.clone(), retry.origin);
     let order = retry.turn.as_ref().map(Turn::order);
     let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
-    dispatch::route(&broker, Request { frame, remote, reply, order });
+    dispatch::route(&broker, Request { frame, remote, reply, order, attempt });
 }
 
-enum Asked {
-    Answered(Box<Frame>),
-    Silent,
-    NotProposed,
-    Unknown(String),
-}
-
-async fn ask(broker: &Broker, leader: u64, request: &Option<Bytes>) -> Asked {
+async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>) -> Asked {
     let Some(request) = request else {
         return Asked::Unknown("the request does not fit a frame".to_owned());
     };
-    match broker.group.call(leader, request.clone(), ANSWER_PATIENCE).await {
-        Ok(answer) => decode_answer(answer),
+    match broker.group.call(leader, request, ANSWER_PATIENCE).await {
+        Ok(answer) => {
+            let (position, asked) = decode_answer(answer);
+            broker.forwards.known_position.fetch_max(position, Ordering::AcqRel);
+            asked
+        }
         Err(CallError::UnknownNode(_)) => Asked::NotProposed,
         // Nobody listens there: it was not sent. Every other failure may have come after it was.
         Err(CallError::NoAnswer { source, .. }) if source.kind() == io::ErrorKind::ConnectionRefused => {
@@ -251,18 +255,20 @@ async fn ask(broker: &Broker, leader: u64, request: &Option<Bytes>) -> Asked {
 
 /// Answers a request that another node forwarded: the other end of [`ask`].
 pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes {
-    let Some((order, remote, frame)) = decode_request(kind, bytes) else {
+    let received = broker.stalls.arrival(Instant::now());
+    let Some((order, Origin { remote, attempt }, frame)) = decode_request(kind, bytes, received) else {
         tracing::error!("a forwarded request does not decode");
-        return encode_answer(Answer::NotLeader);
+        return not_leader();
     };
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, reply, order });
+    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, reply, order, attempt });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
-    encode_answer(receiver.await.unwrap_or(Answer::Silence))
+    let answer = receiver.await.unwrap_or(Answer::Silence);
+    encode_answer(answer, broker.group.applied_position())
 }
 
-fn encode_request(order: Option<Order>, remote: SocketAddr, frame: &Frame) -> Option<Bytes> {
+fn encode_request(order: Option<Order>, origin: &Origin, frame: &Frame) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(frame.body.len() + 1_024);
     match order {
         None => out.put_u8(peer::FORWARD),
@@ -271,89 +277,30 @@ fn encode_request(order: Option<Order>, remote: SocketAddr, frame: &Frame) -> Op
             order.encode(&mut out);
         }
     }
-    match remote.ip() {
-        IpAddr::V4(ip) => {
-            out.put_u8(4);
-            out.put_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.put_u8(6);
-            out.put_slice(&ip.octets());
-        }
-    }
-    out.put_u16(remote.port());
+    origin.put(&mut out);
     frame.encode(&mut out).ok()?;
     Some(out.freeze())
 }
 
-/// Everything after the kind byte.
-fn decode_request(kind: u8, mut bytes: Bytes) -> Option<(Option<Order>, SocketAddr, Frame)> {
+/// Everything after the kind byte, of a request that was received then.
+fn decode_request(kind: u8, mut bytes: Bytes, received: Instant) -> Option<(Option<Order>, Origin, Frame)> {
     let order = match kind {
         peer::FORWARD_COMMIT => Some(Order::decode(&mut bytes)?),
         _ => None,
     };
-    let ip: IpAddr = match bytes.try_get_u8().ok()? {
-        4 => bytes.try_get_u32().ok()?.to_be_bytes().into(),
-        6 => bytes.try_get_u128().ok()?.to_be_bytes().into(),
-        _ => return None,
-    };
-    let port = bytes.try_get_u16().ok()?;
-    let frame = decode_frame(bytes)?;
-    Some((order, SocketAddr::new(ip, port), frame))
-}
-
-fn decode_frame(bytes: Bytes) -> Option<Frame> {
-    let mut buffer = BytesMut::from(bytes);
-    let frame = Frame::decode(&mut buffer).ok()??;
-    buffer.is_empty().then_some(frame)
-}
-
-/// The answer of a node that cannot serve anything yet.
-pub(crate) fn not_leader() -> Bytes {
-    encode_answer(Answer::NotLeader)
-}
-
-fn encode_answer(answer: Answer) -> Bytes {
-    let mut out = BytesMut::new();
-    match answer {
-        Answer::Frame(frame) => {
-            out.put_u8(0);
-            if let Err(error) = frame.encode(&mut out) {
-                let refused = frame_too_large(&frame, &error.to_string());
-                // A remark of two lines fits.
-                drop(refused.encode(&mut out));
-            }
-        }
-        Answer::NotLeader => out.put_u8(1),
-        Answer::Silence => out.put_u8(2),
-    }
-    out.freeze()
-}
-
-fn frame_too_large(frame: &Frame, why: &str) -> Frame {
-    let code = ResponseCode::SystemError;
-    Frame::response(frame.opaque, frame.serialization, code)
-        .with_remark(format!("the answer does not fit a frame: {why}"))
-}
-
-fn decode_answer(mut bytes: Bytes) -> Asked {
-    match bytes.try_get_u8() {
-        Ok(0) => match decode_frame(bytes) {
-            Some(frame) => Asked::Answered(frame.into()),
-            None => Asked::Unknown("the leader's answer does not decode".to_owned()),
-        },
-        Ok(1) => Asked::NotProposed,
-        Ok(2) => Asked::Silent,
-        _ => Asked::Unknown("the leader's answer does not decode".to_owned()),
-    }
+    let origin = Origin::take(&mut bytes, received)?;
+    Some((order, origin, decode_frame(bytes)?))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::*;
+    use bytes::Buf;
     use folio_protocol::frame::Serialization;
+    use folio_raft::proposal::Attempt;
+
+    use super::*;
 
     fn status() -> Status {
         Status {
@@ -414,50 +361,63 @@ mod tests {
         .with_body("hello")
     }
 
-    #[test]
-    fn a_forwarded_request_keeps_the_clients_address_and_every_byte_that_counts() {
+    fn origin(remote: &str, attempt: Option<Attempt>) -> Origin {
+        Origin { remote: remote.parse().unwrap(), attempt }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forwarded_request_keeps_its_origin_and_every_byte_that_counts() {
         let order = Order { node: 2, started: 3, number: 4 };
-        for (remote, order) in [("10.1.2.3:4567", None), ("[2001:db8::1]:99", Some(order))] {
-            let remote: SocketAddr = remote.parse().unwrap();
-            let mut bytes = encode_request(order, remote, &request()).unwrap();
+        let connected = Instant::now();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        let attempt = Attempt { number: 5, arrived: Instant::now(), connected, doubts: true, here: false };
+        let origins = [
+            (origin("10.1.2.3:4567", None), None),
+            (origin("10.1.2.3:4567", Some(attempt)), None),
+            (origin("[2001:db8::1]:99", None), Some(order)),
+        ];
+        tokio::time::advance(Duration::from_millis(300)).await;
+        for (origin, order) in origins {
+            let mut bytes = encode_request(order, &origin, &request()).unwrap();
             let kind = bytes.get_u8();
             assert_eq!(kind == peer::FORWARD_COMMIT, order.is_some());
-            assert_eq!(decode_request(kind, bytes), Some((order, remote, request())));
+            assert_eq!(decode_request(kind, bytes, Instant::now()), Some((order, origin, request())));
         }
     }
 
     #[test]
     fn a_forwarded_request_that_is_cut_or_too_long_is_refused() {
-        let remote = SocketAddr::from(([127, 0, 0, 1], 1));
+        let now = Instant::now();
+        let attempt = Attempt { number: 5, arrived: now, connected: now, doubts: false, here: false };
+        let origin = origin("127.0.0.1:1", Some(attempt));
         for order in [None, Some(Order { node: 2, started: 3, number: 4 })] {
-            let mut whole = encode_request(order, remote, &request()).unwrap();
+            let mut whole = encode_request(order, &origin, &request()).unwrap();
             let kind = whole.get_u8();
             for cut in 0..whole.len() {
-                assert_eq!(decode_request(kind, whole.slice(..cut)), None, "cut at {cut}");
+                assert_eq!(decode_request(kind, whole.slice(..cut), now), None, "cut at {cut}");
             }
             let mut longer = BytesMut::from(&whole[..]);
             longer.put_u8(0);
-            assert_eq!(decode_request(kind, longer.freeze()), None);
+            assert_eq!(decode_request(kind, longer.freeze(), now), None);
         }
     }
 
     #[test]
     fn answers_come_back_as_what_they_were() {
         let frame = request().response_to(ResponseCode::SystemBusy).with_remark("later");
-        let Asked::Answered(back) = decode_answer(encode_answer(Answer::Frame(frame.clone().into()))) else {
-            panic!("a frame was answered");
-        };
+        let answer = encode_answer(Answer::Frame(frame.clone().into()), 77);
+        let (77, Asked::Answered(back)) = decode_answer(answer) else { panic!("a frame was answered") };
         assert_eq!(*back, frame);
-        let kind = |answer| match decode_answer(answer) {
+        let kind = |answer| match decode_answer(answer).1 {
             Asked::Answered(_) => "frame",
             Asked::Silent => "silent",
             Asked::NotProposed => "not proposed",
             Asked::Unknown(_) => "unknown",
         };
-        assert_eq!(kind(encode_answer(Answer::NotLeader)), "not proposed");
-        assert_eq!(kind(encode_answer(Answer::Silence)), "silent");
+        assert_eq!(kind(encode_answer(Answer::NotLeader, 0)), "not proposed");
+        assert_eq!(kind(encode_answer(Answer::Silence, 0)), "silent");
         // An answer that cannot be read says nothing about what the leader did.
-        for bytes in [&b""[..], b"\x00", b"\x00garbage!", b"\x09"] {
+        for bytes in [&b""[..], b"\x00", b"\x00garbage!", b"\x00position", b"\x09"] {
             assert_eq!(kind(Bytes::copy_from_slice(bytes)), "unknown");
         }
     }

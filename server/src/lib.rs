@@ -28,6 +28,8 @@ pub mod peer;
 pub mod polls;
 pub mod reply;
 pub mod request;
+pub mod sends;
 pub mod settings;
+mod stalls;
 pub mod system;
 mod turns;

@@ -47,6 +47,8 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let broker = Broker::new(identity_of(&config, store_host, sockets.namesrv.is_some()), group.clone());
     hooks.attach(&broker);
     let gossip = tokio::spawn(gossip::run(broker.clone()));
+    let running = broker.clone();
+    let stalls = tokio::spawn(async move { running.stalls.watch().await });
     let listener = Listener::new(config.net.clone(), Arc::new(broker.clone()));
     sockets.serve(&listener);
     tracing::info!(
@@ -59,6 +61,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         why = group_stopped(group.watch()) => Some(why),
     };
     gossip.abort();
+    stalls.abort();
     stop(&listener, &broker, &mut signals).await;
     drop(group_thread);
     match failure {

@@ -9,6 +9,7 @@
 //! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
 //! | 4 | a forwarded commit of a consumer's offset | its order, then as kind 1 | as kind 1 |
 //! | 5 | "have you applied the entry of this index?" | 8 bytes, little-endian | empty, once it has, or after a second |
+//! | 6 | "what does this client know of an earlier send?" | see `sends/ask.rs` | see `sends/ask.rs` |
 //!
 //! Not here: Raft's own messages; they have their own connections.
 
@@ -18,10 +19,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use bytes::{Buf, Bytes};
 use folio_engine::queues::Arrival;
 use folio_raft::group::Hooks;
+use folio_raft::proposal::{Known, Knows, Question};
 
 use crate::broker::Broker;
 use crate::handlers::clients::tell;
-use crate::{applied, forward, groups};
+use crate::{applied, forward, groups, sends};
 
 /// Kind byte of a forwarded request.
 pub(crate) const FORWARD: u8 = 1;
@@ -33,6 +35,8 @@ pub(crate) const CLIENTS: u8 = 2;
 pub(crate) const ENSURE_GROUP: u8 = 3;
 /// Kind byte of the question whether an entry is applied.
 pub(crate) const APPLIED: u8 = 5;
+/// Kind byte of the question what a client knows of an earlier send.
+pub(crate) const KNOWS: u8 = 6;
 
 /// What the group calls on this node. It exists before the broker does: while the group replays its
 /// log at start there is nobody to wake and nothing to serve.
@@ -64,6 +68,10 @@ impl Hooks for NodeHooks {
         })
     }
 
+    fn knows(&self, question: Question) -> Known {
+        self.broker().map_or(Known::Now(Knows::Gone), |broker| sends::knows(&broker, question))
+    }
+
     fn applied(&self, arrivals: &[Arrival]) {
         if let Some(broker) = self.broker() {
             broker.polls.arrived(arrivals);
@@ -80,6 +88,7 @@ async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
             tell(broker.clients.heard(from, &request));
             Bytes::new()
         }
+        Ok(KNOWS) => sends::serve(broker, request).await,
         Ok(ENSURE_GROUP) => groups::serve_ensure(broker, &request).await,
         Ok(APPLIED) => applied::serve(broker, request).await,
         _ => {

@@ -22,6 +22,8 @@ pub struct Reply {
     serialization: Serialization,
     oneway: bool,
     retry: Option<Retry>,
+    /// Its number in the account of its connection, if it is a send of one.
+    send: Option<u64>,
 }
 
 enum To {
@@ -49,7 +51,14 @@ impl Reply {
             serialization: request.serialization,
             oneway: request.is_oneway(),
             retry: None,
+            send: None,
         }
+    }
+
+    /// Tells the account of the connection's sends what was answered.
+    pub(crate) fn of_send(mut self, number: u64) -> Self {
+        self.send = Some(number);
+        self
     }
 
     /// Lets [`Reply::refuse`] forward the request to the leader instead of answering "not leader".
@@ -182,6 +191,10 @@ impl Reply {
                     let refused = self.frame(ResponseCode::SystemError).with_remark(remark);
                     drop(channel.push(&refused));
                 }
+                // sends.I1: behind the answer.
+                if let Some(number) = self.send {
+                    channel.sends().end(number, frame.code);
+                }
             }
             Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields).into()))),
             None => {}
@@ -204,6 +217,7 @@ impl Drop for Reply {
             serialization: self.serialization,
             oneway: self.oneway,
             retry: None,
+            send: self.send,
         };
         if !unused.oneway {
             tracing::error!(opaque = self.opaque, "a request was dropped unanswered");

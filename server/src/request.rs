@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use folio_protocol::frame::Frame;
+use folio_raft::proposal::Attempt;
 
 use crate::net::Channel;
 use crate::reply::Reply;
@@ -19,6 +20,8 @@ pub struct Request {
     pub reply: Reply,
     /// Its place among the commits of its node's clients, if it is a commit.
     pub(crate) order: Option<Order>,
+    /// How it came, if it is a send that is answered.
+    pub(crate) attempt: Option<Attempt>,
 }
 
 impl Request {

@@ -22,6 +22,7 @@
 mod check;
 mod client;
 mod clock;
+mod connections;
 mod entropy;
 mod faults;
 mod heal;

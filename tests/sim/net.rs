@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Clock;
+use crate::connections::Connections;
 use crate::trace::Trace;
 
 /// Bytes under way in one direction of a connection before a writer waits.
@@ -84,6 +85,7 @@ struct State {
     /// Even and odd numbers are the two directions of one connection.
     pipes: BTreeMap<u64, Pipe>,
     next: u64,
+    clients: Connections,
 }
 
 /// The network; a clone is the same one.
@@ -93,9 +95,14 @@ pub(crate) struct Network(Arc<Mutex<State>>);
 impl Network {
     pub(crate) fn new(seed: u64, clock: &Clock, trace: &Trace) -> Network {
         let (clock, trace, random) = (clock.clone(), trace.clone(), SeededChoice::new(seed));
-        let (blocked, delays, ports, dark, pipes) = Default::default();
-        let state = State { clock, trace, random, blocked, delays, ports, dark, pipes, next: 0 };
+        let (blocked, delays, ports, dark, pipes, clients) = Default::default();
+        let state = State { clock, trace, random, blocked, delays, ports, dark, pipes, clients, next: 0 };
         Network(Arc::new(Mutex::new(state)))
+    }
+
+    /// The connections of the clients.
+    pub(crate) fn clients(&self) -> Connections {
+        self.0.lock().clients.clone()
     }
 
     /// The network as one node has it.

@@ -13,10 +13,12 @@ use folio_engine::disk::sim::{SeededChoice, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
+use folio_raft::proposal::{Known, Question};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::machine::Machine;
@@ -62,11 +64,26 @@ impl Setup {
     }
 }
 
-struct NoHooks;
+/// The rest of a server: what it knows of its clients' connections, and nothing else.
+struct Server {
+    network: Network,
+    clock: Clock,
+}
 
-impl Hooks for NoHooks {
+impl Hooks for Server {
     fn call(&self, _: u64, request: Bytes) -> std::pin::Pin<Box<dyn Future<Output = Bytes> + Send>> {
         Box::pin(std::future::ready(request))
+    }
+    fn knows(&self, question: Question) -> Known {
+        let knows = self.network.clients().knows(&question, self.clock.now());
+        if question.same_connection {
+            return Known::Now(knows);
+        }
+        // As long as another node takes to answer.
+        Known::Later(Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            knows
+        }))
     }
     fn applied(&self, _: &[Arrival]) {}
     fn metadata_changed(&self) {}
@@ -138,6 +155,12 @@ impl Node {
         }
     }
 
+    /// The process's own time.
+    pub(crate) fn now(&self) -> Instant {
+        let _in_the_process = self.process.as_ref().map(|process| process.runtime.enter());
+        Instant::now()
+    }
+
     /// Runs a task in the process.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(process) = &self.process {
@@ -153,8 +176,9 @@ impl Node {
         let started: Arc<Mutex<Option<Result<Group, String>>>> = Arc::default();
         let (host, config) = (self.machine.host(&self.network, self.id), setup.config(self.id, self.joins));
         let slot = started.clone();
+        let server = Arc::new(Server { network: self.network.clone(), clock: self.clock.clone() });
         runtime.spawn(async move {
-            let group = Group::start_on(host, config, Arc::new(NoHooks)).await;
+            let group = Group::start_on(host, config, server).await;
             *slot.lock() = Some(group.map_err(|error| error.to_string()));
         });
         self.process = Some(Process { runtime, started, missed: Duration::ZERO });
@@ -182,6 +206,7 @@ impl Node {
     /// Ends the process, if there is one, and leaves the disk as that way of dying leaves it.
     pub(crate) fn die(&mut self, death: Death, choice: &mut SeededChoice) {
         let Some(process) = self.process.take() else { return };
+        self.network.clients().died(self.id);
         let left = match death {
             Death::Kill => self.machine.disk.kill(),
             Death::PowerCut => self.machine.disk.crash(choice),

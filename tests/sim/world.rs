@@ -97,7 +97,7 @@ impl World {
         let trace = Trace::new(&clock);
         trace.event(format!("seed {seed}: {setup:?}"));
         let network = Network::new(random.below(u64::MAX), &clock, &trace);
-        let clients = Clients::new(random.below(u64::MAX), retain.is_none());
+        let clients = Clients::new(random.below(u64::MAX), retain.is_none(), &clock, &network.clients());
         let lockers = Lockers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
@@ -166,7 +166,7 @@ impl World {
         }
         let sent = self.clients.step(&self.nodes, &self.seen);
         for message in sent.messages {
-            if sent.again { self.checks.oracle.sent_again(message) } else { self.checks.oracle.sent(message) }
+            self.checks.oracle.sent(message, sent.why);
         }
         self.lockers.step(self.clock.now(), &self.nodes, &self.seen);
         for (id, node) in &mut self.nodes {
@@ -207,9 +207,9 @@ impl World {
                 self.checks.acknowledge_early(status)?;
             }
         }
-        for (messages, answer) in self.clients.answers() {
-            self.trace.note((&messages, answer.is_ok()));
-            self.checks.oracle.answered(&messages, &answer, all)?;
+        for answer in self.clients.answers() {
+            self.trace.note((&answer.messages, answer.result.is_ok()));
+            self.checks.oracle.answered(&answer, all)?;
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ pub struct Client {
     group: String,
     member: String,
     patience: Duration,
+    closes: bool,
 }
 
 impl Client {
@@ -90,6 +91,7 @@ impl Client {
             opened: AtomicU64::new(0),
             group,
             patience: PATIENCE,
+            closes: false,
         }
     }
 
@@ -97,6 +99,14 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// This client, closing its connection when a send on it is given up, as RocketMQ's Java client does: a server can tell
+    /// its second attempt from a new message then.
+    #[must_use]
+    pub fn closing(mut self, closes: bool) -> Self {
+        self.closes = closes;
         self
     }
 
@@ -164,7 +174,13 @@ impl Client {
         };
         match connection.call(self.send_request(topic, queue, unique_key, body), self.patience).await {
             Ok(answer) => judge_send(&answer),
-            Err(error) => outcome_of(error),
+            Err(error) => {
+                if self.closes && matches!(error, CallError::Unknown(_)) {
+                    connection.close();
+                    self.connections.lock().retain(|_, other| !Arc::ptr_eq(other, &connection));
+                }
+                outcome_of(error)
+            }
         }
     }
 

@@ -114,7 +114,8 @@ impl Writers {
             let producer = Arc::new(Producer {
                 number,
                 client: Client::new(name_servers.to_vec(), format!("{}-producer-{number}", shape.name))
-                    .with_patience(patience(number, shape.resend)),
+                    .with_patience(patience(number, shape.resend))
+                    .closing(shape.resend),
                 shape: shape.clone(),
                 brokers: Mutex::new(Brokers::new(target)),
                 moves: matches!(target, Target::Route),

@@ -43,7 +43,7 @@ use crate::config::Flush;
 use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::metadata::size::METADATA_BYTES_MAX;
-use crate::proposal::{Proposal, ProposeError};
+use crate::proposal::{Known, Knows, Proposal, ProposeError, Question};
 use crate::proposer::{Proposer, rejected};
 use crate::shared::Shared;
 use crate::state_machine::save_checkpoint;
@@ -62,6 +62,12 @@ const CALLS_POLL: Duration = Duration::from_millis(5);
 pub trait Hooks: Send + Sync + 'static {
     /// Answers a request that another node made with [`Group::call`].
     fn call(&self, from: u64, request: Bytes) -> BoxFuture<'static, Bytes>;
+    /// What the client of an earlier send knows of its outcome; asked for a repeat. Called on the proposing task: must not
+    /// block. A server that keeps no account of its connections takes each repeat for a retry.
+    fn knows(&self, question: Question) -> Known {
+        drop(question);
+        Known::Now(Knows::Doubtful)
+    }
     /// Messages became visible to readers of this node. Called on the applying task: must not block.
     fn applied(&self, arrivals: &[Arrival]);
     /// Topics, groups, offsets, locks or members changed. Called on the applying task: must not block.
@@ -245,6 +251,11 @@ impl Group {
     /// When this node acknowledges.
     pub fn flush(&self) -> Flush {
         self.0.flush
+    }
+
+    /// Where the log ends that this node has applied.
+    pub fn applied_position(&self) -> u64 {
+        self.0.shared.applied_position.load(Ordering::Acquire)
     }
 
     /// This node's id.

@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::founding::Founding;
 use super::standing::{Reason, Standing};
@@ -65,10 +66,10 @@ fn raft_config(config: &GroupConfig, may_stand: bool) -> Result<Config, StartErr
 
 /// Reads what retries are recognised by, up to the entry `upto`, while the node takes part already.
 async fn rebuild_window(host: Host, shared: Arc<Shared>, upto: u64) {
-    let reading = shared.clone();
+    let (reading, now, wall_ms) = (shared.clone(), Instant::now(), host.now_ms());
     let read = host.blocking(move || {
         if let Some(dedup) = &reading.dedup {
-            dedup.rebuild(&reading.log, upto);
+            dedup.rebuild(&reading.log, upto, now, wall_ms);
         }
     });
     if let Err(error) = read.await {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Inbox;
 use crate::dedup::flights::{Flights, Parked};
+use crate::dedup::{self, Dedup};
 use crate::proposal::{PerMessage, ProposeError, Receipt, Reply};
 use crate::shared::Shared;
 use crate::types::{Applied, Taken, TypeConfig};
@@ -47,7 +48,7 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn complete(mut self, result: ClientWriteResult<TypeConfig>) {
         let replies = std::mem::take(&mut self.replies);
-        let parked = self.land();
+        let parked = self.land(result.is_ok());
         match result {
             Ok(response) => match response.data {
                 Applied::Messages(record) => {
@@ -63,20 +64,21 @@ impl Batch {
         }
     }
 
-    fn land(&mut self) -> Vec<Parked> {
-        self.flights.lock().land(self.flight, &std::mem::take(&mut self.prints))
+    fn land(&mut self, stored: bool) -> Vec<Parked> {
+        self.flights.lock().land(self.flight, &std::mem::take(&mut self.prints), stored)
     }
 
-    /// Answers a repeat of messages of this record with their place; if it is none after all, it is proposed.
+    /// Answers a retry of messages of this record with their place; if it is none after all, it is proposed.
     fn answer_repeat(&self, parked: Parked, record: &Record) {
         let Parked { place, waiting } = parked;
         let payload = record.payload();
         let messages = Messages::new(&payload).filter_map(|message| Some(message.ok()?.1));
         let stored = messages.skip(place.ordinal as usize).take(waiting.proposal.messages.len());
-        let receipt =
-            self.shared.dedup.as_ref().and_then(|dedup| dedup.receipt(&waiting.proposal.messages, stored));
-        match receipt {
-            Some(receipt) => self.inbox.answer(waiting, Ok(receipt)),
+        match dedup::receipt(&waiting.proposal.messages, stored) {
+            Some(receipt) => {
+                self.shared.dedup.iter().for_each(Dedup::count);
+                self.inbox.answer(waiting, Ok(receipt));
+            }
             None => self.inbox.again(waiting),
         }
     }
@@ -96,7 +98,7 @@ impl Drop for Batch {
     /// openraft dropped the responder: its core has stopped.
     fn drop(&mut self) {
         let replies = std::mem::take(&mut self.replies);
-        let parked = self.land();
+        let parked = self.land(false);
         if !replies.is_empty() || !parked.is_empty() {
             self.refuse(replies, parked, &refusal(&self.taken, None, "the group stopped on this node"));
         }

@@ -11,13 +11,15 @@ use openraft::errors::Fatal;
 use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 
 use super::batch::{Batch, Replies, answer};
+use super::repeat::{Repeats, attempt_of};
 use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
 use crate::dedup::flights::{Flights, Place};
 use crate::host::Host;
-use crate::proposal::{ProposeError, Receipt};
+use crate::proposal::{ProposeError, Repeat};
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
@@ -45,6 +47,7 @@ pub(super) struct Feeder {
     slots: Arc<Slots>,
     inbox: Inbox,
     flights: Arc<Mutex<Flights>>,
+    repeats: Repeats,
 }
 
 impl Feeder {
@@ -55,7 +58,9 @@ impl Feeder {
         status: watch::Receiver<Status>,
         inbox: Inbox,
     ) -> Feeder {
-        Feeder { raft, host, shared, status, slots: Arc::default(), inbox, flights: Arc::default() }
+        let flights = Arc::<Mutex<Flights>>::default();
+        let repeats = Repeats::new(shared.clone(), flights.clone(), inbox.clone());
+        Feeder { raft, host, shared, status, slots: Arc::default(), inbox, flights, repeats }
     }
 
     /// Feeds the group until it stops; what waits then was certainly not proposed.
@@ -71,6 +76,7 @@ impl Feeder {
 
     async fn feed(&self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
         let mut carried: Option<Waiting> = None;
+        let mut term_before = None;
         loop {
             let first = match carried.take() {
                 Some(first) => first,
@@ -83,6 +89,10 @@ impl Feeder {
                     continue;
                 }
             };
+            if term != term_before {
+                self.repeats.begin_term();
+                term_before = term;
+            }
             let mut filled = self.begin(&first);
             let slot;
             (slot, carried) = self.fill(&mut filled, first, waiting).await;
@@ -200,51 +210,21 @@ impl Feeder {
                 panic!("proposer.I3: a message that passed its check does not encode: {error}");
             }
         }
-        if let Some(dedup) = self.shared.dedup.as_ref().filter(|_| waiting.proposal.once) {
+        let repeat = waiting.proposal.repeat;
+        if let Some(dedup) = self.shared.dedup.as_ref().filter(|_| repeat != Repeat::Store) {
             filled.print(dedup, start, &waiting.proposal.messages);
-            let Some(fresh) = self.look(dedup, waiting, &filled.prints[known..]) else {
+            let Some(fresh) = self.repeats.look(dedup, waiting, &filled.prints[known..]) else {
                 return filled.take_back(start, known);
             };
             waiting = fresh;
-            let first = Place { flight: filled.flight, ordinal: filled.draft.messages };
-            self.flights.lock().add(first, &filled.prints[known..]);
+            if let Some(attempt) = attempt_of(&waiting.proposal.messages, repeat, Instant::now()) {
+                let first = Place { flight: filled.flight, ordinal: filled.draft.messages };
+                self.flights.lock().add(first, &filled.prints[known..], attempt);
+            }
         }
         let proposal = self.inbox.take(waiting);
         filled.draft.messages += proposal.messages.len() as u32;
         filled.replies.push(proposal.messages.len(), proposal.reply);
-    }
-
-    /// Answers a repeat, or parks it until what it repeats has an outcome; gives back what is new.
-    ///
-    /// First what is under way, then what is stored: a record leaves the first after it is in the second.
-    fn look(&self, dedup: &Dedup, waiting: Waiting, prints: &[u64]) -> Option<Waiting> {
-        if prints.is_empty() || planted::is("retry-stores-again") {
-            return Some(waiting);
-        }
-        {
-            let mut flights = self.flights.lock();
-            if let Some(place) = flights.find(prints) {
-                if let Err(waiting) = flights.park(place, waiting) {
-                    drop(flights);
-                    self.inbox.answer(waiting, Err(ProposeError::Busy));
-                }
-                return None;
-            }
-        }
-        let stored = dedup.stored(&self.shared.log, &waiting.proposal.messages, prints);
-        match stored.filter(|receipt| !self.is_deleted(&waiting.proposal.messages[0].topic, receipt)) {
-            Some(receipt) => {
-                self.inbox.answer(waiting, Ok(receipt));
-                None
-            }
-            None => Some(waiting),
-        }
-    }
-
-    /// Whether a message was deleted with its topic since it was stored: its sender must not be told that it is there.
-    fn is_deleted(&self, topic: &str, receipt: &Receipt) -> bool {
-        let min = self.shared.metadata.read().min_offsets().get(topic, receipt.queue_id);
-        receipt.queue_offsets.iter().any(|offset| *offset < min)
     }
 }
 
@@ -311,7 +291,8 @@ impl Filled {
         let (known, mut at) = (self.prints.len(), start - HEADER_BYTES);
         for message in messages {
             let crc = message::stored_body_crc(&self.draft.payload()[at..]).unwrap_or(0);
-            match dedup.print(&message.topic, &message.properties, message.body.len(), crc) {
+            let (topic, properties) = (&message.topic, &message.properties);
+            match dedup.print(topic, properties, message.reconsume_times, message.body.len(), crc) {
                 Some(print) => self.prints.push(print),
                 None => return self.prints.truncate(known),
             }

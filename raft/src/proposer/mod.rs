@@ -4,10 +4,11 @@
 //! queue, and the next free slot takes all of them, up to a record's limits. A body is copied once, from the socket's
 //! buffer into the draft that becomes the log record. Each record's outcome goes to whom it concerns ([`batch`]).
 //!
-//! Here: the entrance, which never blocks. What a client repeats is found by the feeder: see [`crate::dedup`].
+//! Here: the entrance, which never blocks. What a client repeats is found by the feeder ([`repeat`]): see [`crate::dedup`].
 
 mod batch;
 mod feeder;
+mod repeat;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,8 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// A proposal that waits; its bytes count as waiting until it is answered or in a record.
 pub(crate) struct Waiting {
     pub(crate) proposal: Proposal,
+    /// Whether it is a client's second attempt, once that was found out.
+    is_retry: Option<bool>,
     bytes: usize,
 }
 
@@ -74,7 +77,7 @@ impl Proposer {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err((proposal, ProposeError::Busy));
         }
-        self.queue.try_send(Waiting { proposal, bytes }).map_err(|refused| {
+        self.queue.try_send(Waiting { proposal, is_retry: None, bytes }).map_err(|refused| {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             match refused {
                 mpsc::error::TrySendError::Full(waiting) => (waiting.proposal, ProposeError::Busy),

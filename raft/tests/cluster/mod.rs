@@ -15,7 +15,7 @@ use folio_protocol::message::NewMessage;
 use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
-use folio_raft::proposal::{Proposal, ProposeError, Receipt};
+use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use openraft::base::BoxFuture;
@@ -234,7 +234,9 @@ pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeE
     };
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
-    group.propose(Proposal { messages: vec![message], once: false, reply }).map_err(|(_, error)| error)?;
+    group
+        .propose(Proposal { messages: vec![message], repeat: Repeat::Store, reply })
+        .map_err(|(_, error)| error)?;
     answered.await.unwrap()
 }
 

@@ -2,7 +2,8 @@
 //! last retry, becomes a dead letter.
 //!
 //! The message is found by its position, rewritten for `%RETRY%group` (or `%DLQ%group`) and stored through
-//! the log; the answer is SUCCESS only after the commit, so a message is never lost between the two.
+//! the log; the answer is SUCCESS only after the commit, so a message is never lost between the two. A consumer that does
+//! not hear the answer sends it back again: within the window of repeats it is stored once.
 //!
 //! What does not happen yet: the delay. Upstream a retry waits 10 s, 30 s, 1 min and so on up to 2 h; here it
 //! is delivered at once, until delayed messages exist. A consumer that fails every time therefore gets a
@@ -19,7 +20,7 @@ use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
 use folio_protocol::properties::{self, Properties};
 use folio_raft::command::{ConsumerGroup, Topic};
-use folio_raft::proposal::{Proposal, ProposeError};
+use folio_raft::proposal::{Proposal, ProposeError, Repeat};
 
 use super::send::VERSION_WITH_MAX_RECONSUME;
 use super::{topics, view};
@@ -147,9 +148,9 @@ fn propose(broker: &Arc<Broker>, message: NewMessage, request: Request) {
         Ok(_) => reply.done(),
         Err(error) => reply.refuse(error),
     });
-    if let Err((proposal, error)) =
-        broker.group.propose(Proposal { messages: vec![message], once: false, reply })
-    {
+    // Sent back twice, it is one retry: see `folio_raft`'s window of repeats.
+    let proposal = Proposal { messages: vec![message], repeat: Repeat::Same, reply };
+    if let Err((proposal, error)) = broker.group.propose(proposal) {
         (proposal.reply)(Err(error));
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::CloseReason;
 use super::outgoing::Outgoing;
+use crate::sends::Sends;
 
 /// Calls of this server to one client that may wait for their answers at a time.
 const CALLS_MAX: usize = 1_024;
@@ -41,6 +42,7 @@ struct Inner {
     refused: AtomicBool,
     next_opaque: AtomicI32,
     calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
+    sends: Arc<Sends>,
 }
 
 /// Why a client did not answer a call of this server.
@@ -71,6 +73,7 @@ impl Channel {
             refused: AtomicBool::new(false),
             next_opaque: AtomicI32::new(0),
             calls: Mutex::default(),
+            sends: Arc::new(Sends::new()),
         }))
     }
 
@@ -93,6 +96,11 @@ impl Channel {
     /// Whether pushes still have a chance to arrive.
     pub fn is_open(&self) -> bool {
         self.0.outgoing.is_open()
+    }
+
+    /// What became of the messages that came by it.
+    pub(crate) fn sends(&self) -> &Arc<Sends> {
+        &self.0.sends
     }
 
     /// Counts a request of the peer's as unanswered until the guard is dropped. Ask [`Channel::takes_requests`]
@@ -214,6 +222,7 @@ impl Channel {
     pub fn close(&self, reason: CloseReason) {
         self.0.reason.lock().get_or_insert(reason);
         self.0.outgoing.close();
+        self.0.sends.close();
         self.0.calls.lock().clear();
         self.0.closing.notify_one();
     }

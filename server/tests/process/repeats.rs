@@ -1,13 +1,15 @@
-//! A repeated send finds the first one through the death of the leader, and after a restart.
+//! A client's retry finds the first one through the death of the leader, while it hangs, and after a restart.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
+use folio_raft::proposal::PROMPT;
 
 use super::cluster::{Running, send};
 use super::node::{Node, PATIENCE, ask, folio};
@@ -155,4 +157,117 @@ fn write(writer: usize, brokers: &[String], end: Instant) -> (u64, u64) {
         sent += 1;
     }
     (sent, retried)
+}
+
+/// One connection that keeps its answers apart.
+struct Connection(TcpStream);
+
+impl Connection {
+    fn to(address: &str) -> Connection {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Connection(socket)
+    }
+
+    fn put(&mut self, request: &Frame) {
+        let mut bytes = BytesMut::new();
+        request.encode(&mut bytes).unwrap();
+        self.0.write_all(&bytes).unwrap();
+    }
+
+    fn stored(&mut self, request: &Frame) -> SendMessageResponseHeader {
+        let answer = ask(&mut self.0, request).unwrap();
+        assert_eq!(answer.code, ResponseCode::Success.code(), "{:?}", answer.remark);
+        SendMessageResponseHeader::from_ext(&answer.ext).unwrap()
+    }
+}
+
+fn leader_of(running: &Running) -> (u64, Vec<String>) {
+    let status = running.status();
+    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
+    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
+    (leader, (1..=3).map(broker).collect())
+}
+
+/// The client's connection, to a follower, outlives the leader: what was answered on it promptly is no retry.
+#[test]
+fn dedup_i5_a_new_leader_asks_the_node_that_the_client_is_connected_to() {
+    let running = Running::start();
+    let (leader, brokers) = leader_of(&running);
+    let (follower, other) = (leader % 3, (leader + 1) % 3);
+    let mut client = Connection::to(&brokers[follower as usize]);
+    stored(&brokers[other as usize], &message("creates the topic", 0, "hello"));
+    let started = Instant::now();
+    let first = client.stored(&message("A", 0, "hello"));
+    let prompt = started.elapsed() < PROMPT;
+    send("KILL", &running.children()[leader as usize - 1]);
+    let again = stored(&brokers[other as usize], &message("A", 0, "hello"));
+    assert!(!prompt || again.queue_offset == first.queue_offset + 1, "{first:?} {again:?}");
+    // The node that has the connection may have become the leader itself.
+    let (late, third) = (Instant::now(), client.stored(&message("A", 0, "hello")));
+    assert!(!prompt || late.elapsed() >= PROMPT || third.queue_offset == again.queue_offset + 1);
+}
+
+/// What a hung leader has in its sockets is sent again elsewhere meanwhile, and must not be stored when it goes on.
+#[test]
+fn a_send_that_waits_in_a_hung_leader_is_not_stored_after_its_retry() {
+    for closes in [false, true] {
+        let running = Running::start();
+        let (leader, brokers) = leader_of(&running);
+        stored(&brokers[0], &message("creates the topic", 0, "hello"));
+        let pid = &running.children()[leader as usize - 1];
+        let mut client = Connection::to(&brokers[leader as usize - 1]);
+        client.stored(&message("before", 0, "hello"));
+        send("STOP", pid);
+        client.put(&message("A", 0, "hello"));
+        std::thread::sleep(PROMPT + Duration::from_millis(200));
+        let survivor = &brokers[leader as usize % 3];
+        let mut retrying = Connection::to(survivor);
+        let retried = loop {
+            let answer = ask(&mut retrying.0, &message("A", 1, "hello")).unwrap();
+            if answer.code == ResponseCode::Success.code() {
+                break SendMessageResponseHeader::from_ext(&answer.ext).unwrap();
+            }
+        };
+        if closes {
+            drop(client);
+            send("CONT", pid);
+        } else {
+            send("CONT", pid);
+            let answer = read(&mut client.0);
+            let late = SendMessageResponseHeader::from_ext(&answer.ext).ok();
+            let refused = answer.code != ResponseCode::Success.code();
+            assert!(refused || late.as_ref() == Some(&retried), "{answer:?} {retried:?}");
+        }
+        // Behind everything that the woken node has brought to the new leader.
+        stored(&brokers[leader as usize - 1], &message("behind", 0, "hello"));
+        let all: u64 = (0..4).map(|queue| super::drain::max_offset(survivor, queue)).sum();
+        assert_eq!(all, 4, "closes {closes}");
+    }
+}
+
+/// The next frame.
+fn read(socket: &mut TcpStream) -> Frame {
+    let mut buffer = BytesMut::new();
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(frame) = Frame::decode(&mut buffer).unwrap() {
+            return frame;
+        }
+        let read = socket.read(&mut chunk).unwrap();
+        assert!(read > 0, "the connection ended");
+        buffer.extend_from_slice(&chunk[..read]);
+    }
+}
+
+#[test]
+fn dedup_i4_a_retry_that_comes_too_late_is_stored_though_nothing_was_stored_since() {
+    let node = Node::start_with("[dedup]\nseconds = 2\n");
+    let address = format!("127.0.0.1:{}", node.port + 1);
+    let send = || stored(&address, &message("A", 0, "hello")).queue_offset;
+    let started = Instant::now();
+    let (first, second) = (send(), send());
+    assert!(first == second || started.elapsed() > Duration::from_secs(2), "{first} {second}");
+    std::thread::sleep(Duration::from_millis(2_100));
+    assert_eq!(send(), second + 1);
 }

@@ -11,6 +11,7 @@ use folio_raft::command::{Command, Topic};
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 
+use super::oracle::Place;
 use super::{Checked, violation};
 use crate::client::{QUEUES, TOPICS};
 
@@ -70,6 +71,11 @@ impl Deleted {
         for (key, next) in self.next.iter().filter(|(key, _)| key.0 == topic && queues.contains(&key.1)) {
             self.begins.entry(key.clone()).or_default().push((index, *next));
         }
+    }
+
+    /// Whether what lies there is deleted.
+    pub(crate) fn is_gone(&self, place: &Place) -> bool {
+        place.offset < self.begin(&place.topic, place.queue, u64::MAX)
     }
 
     /// Where a queue begins once everything up to an entry is applied.

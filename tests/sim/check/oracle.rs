@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::Messages;
-use folio_raft::proposal::{ProposeError, Receipt};
+use folio_raft::proposal::ProposeError;
 
 use super::deleted::Deleted;
 use super::{Checked, Violation, violation};
+use crate::client::{Answer, Why};
 
 /// Where a message lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,60 +30,49 @@ enum Told {
 
 #[derive(Default)]
 pub(crate) struct Oracle {
-    told: BTreeMap<u64, Told>,
-    /// Messages that were sent more than once: a refusal of one attempt says nothing of the others.
+    /// By message and copy: an application may send a message again on purpose.
+    told: BTreeMap<(u64, u64), Told>,
+    /// Messages that were sent more than once for lack of an answer: a refusal of one attempt says nothing of the others.
     repeated: BTreeSet<u64>,
-    pub(crate) places: BTreeMap<u64, Place>,
-    /// Where messages were that were deleted and stored once more, by a retry.
-    former: BTreeMap<u64, Vec<Place>>,
+    pub(crate) places: BTreeMap<u64, Vec<Place>>,
     pub(crate) deleted: Deleted,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
 
 impl Oracle {
-    pub(crate) fn sent(&mut self, message: u64) {
-        self.told.insert(message, Told::Nothing);
-    }
-
-    /// The message was sent before.
-    pub(crate) fn sent_again(&mut self, message: u64) {
-        self.repeated.insert(message);
-        if !matches!(self.told.get(&message), Some(Told::Stored(..))) {
-            self.told.insert(message, Told::Nothing);
+    pub(crate) fn sent(&mut self, message: u64, why: Why) {
+        match why {
+            Why::New => {
+                self.told.insert((message, 0), Told::Nothing);
+            }
+            Why::Again(copy) => {
+                self.told.insert((message, copy), Told::Nothing);
+            }
+            Why::Retry => {
+                self.repeated.insert(message);
+                if !matches!(self.told.get(&(message, 0)), Some(Told::Stored(..))) {
+                    self.told.insert((message, 0), Told::Nothing);
+                }
+            }
         }
     }
 
     /// The answer to a proposal of these messages.
     ///
     /// `applied`: whoever answered is still there and was looked at, so what it acknowledged must have been seen.
-    pub(crate) fn answered(
-        &mut self,
-        messages: &[u64],
-        answer: &Result<Receipt, ProposeError>,
-        applied: bool,
-    ) -> Checked {
-        for (at, message) in messages.iter().enumerate() {
-            let told = match answer {
+    pub(crate) fn answered(&mut self, answer: &Answer, applied: bool) -> Checked {
+        for (at, message) in answer.messages.iter().enumerate() {
+            let told = match &answer.result {
                 Ok(receipt) => Told::Stored(receipt.queue_offsets[at], receipt.positions[at]),
                 // Whoever hears that the group stopped knows as little as one whose connection broke.
                 Err(ProposeError::Unknown(_) | ProposeError::Stopped(_)) => Told::Nothing,
-                Err(_) if self.repeated.contains(message) => Told::Nothing,
+                Err(_) if answer.copy == 0 && self.repeated.contains(message) => Told::Nothing,
                 Err(refused) => Told::Refused(refused.to_string()),
             };
-            match told {
-                Told::Stored(..) => self.acknowledged += 1,
-                Told::Refused(_) => self.refused += 1,
-                Told::Nothing => {}
-            }
-            // Who was told early was told.
-            if told != Told::Nothing || !matches!(self.told.get(message), Some(Told::Stored(..))) {
-                self.told.insert(*message, told);
-            }
-            if let Some(place) = self.places.get(message) {
-                self.check(*message, place)?;
-            }
-            if applied && answer.is_ok() && !self.places.contains_key(message) {
+            self.note((*message, answer.copy), told, answer.before_is_gone)?;
+            self.check(*message)?;
+            if applied && answer.result.is_ok() && !self.places.contains_key(message) {
                 return Err(violation(
                     "acknowledged is committed",
                     format!("message {message} was acknowledged and no node has applied it"),
@@ -92,11 +82,41 @@ impl Oracle {
         Ok(())
     }
 
+    fn note(&mut self, (message, copy): (u64, u64), told: Told, before_is_gone: bool) -> Checked {
+        if let Told::Stored(..) = told {
+            let other = self.of(message).find(|(other, at)| *other != copy && **at == told);
+            match other {
+                // It cannot be told from a retry of the one before it.
+                Some(_) if before_is_gone => return Ok(()),
+                Some((other, _)) => {
+                    let seen =
+                        format!("message {message}: copy {copy} got the place of copy {other}, {told:?}");
+                    return Err(violation("sent again is stored again", seen));
+                }
+                None => self.acknowledged += 1,
+            }
+        }
+        if let Told::Refused(_) = told {
+            self.refused += 1;
+        }
+        // Who was told early was told.
+        let known = matches!(self.told.get(&(message, copy)), Some(Told::Stored(..)));
+        if told != Told::Nothing || !known {
+            self.told.insert((message, copy), told);
+        }
+        Ok(())
+    }
+
+    /// What was told of each copy of a message.
+    fn of(&self, message: u64) -> impl Iterator<Item = (u64, &Told)> {
+        self.told.range((message, 0)..=(message, u64::MAX)).map(|((_, copy), told)| (*copy, told))
+    }
+
     /// Clients were told that these messages are stored as soon as a leader had them: the planted defect.
     pub(crate) fn told_early(&mut self, record: &Record) -> Checked {
         for (message, place) in places(record)? {
-            if self.told.get(&message) == Some(&Told::Nothing) {
-                self.told.insert(message, Told::Stored(place.offset, place.position));
+            if self.told.get(&(message, 0)) == Some(&Told::Nothing) {
+                self.told.insert((message, 0), Told::Stored(place.offset, place.position));
             }
         }
         Ok(())
@@ -105,61 +125,74 @@ impl Oracle {
     /// A record was committed.
     pub(crate) fn committed(&mut self, record: &Record) -> Checked {
         for (message, place) in places(record)? {
-            if let Some(before) = self.places.remove(&message) {
-                if before.offset >= self.deleted.begin(&before.topic, before.queue, u64::MAX) {
-                    let seen = format!("message {message} is stored at {before:?} and at {place:?}");
-                    return Err(violation("stored once", seen));
-                }
-                self.former.entry(message).or_default().push(before);
-            }
-            self.check(message, &place)?;
-            self.places.insert(message, place);
+            self.places.entry(message).or_default().push(place);
+            self.check(message)?;
         }
         self.deleted.committed(record)
     }
 
-    fn check(&self, message: u64, place: &Place) -> Checked {
-        match self.told.get(&message) {
-            None => Err(violation("nothing is invented", format!("message {message} at {place:?}"))),
-            Some(Told::Refused(why)) => {
-                let seen = format!("message {message} was refused ({why}) and is at {place:?}");
-                Err(violation("refused is not stored", seen))
-            }
-            Some(Told::Stored(offset, position))
-                if (*offset, *position) != (place.offset, place.position)
-                    && !self.was_at(message, *offset, *position) =>
-            {
-                let seen =
-                    format!("message {message} was said to be at {offset}, {position} and is at {place:?}");
+    /// Where a message lies agrees with what its clients were told.
+    fn check(&self, message: u64) -> Checked {
+        let Some(places) = self.places.get(&message) else { return Ok(()) };
+        let (sent, last) = (self.of(message).count(), places.last());
+        let refusals = self.of(message).filter_map(|(_, told)| match told {
+            Told::Refused(why) => Some(why),
+            _ => None,
+        });
+        let refusals: Vec<&String> = refusals.collect();
+        if sent == 0 {
+            return Err(violation("nothing is invented", format!("message {message} at {last:?}")));
+        }
+        // What was deleted with its topic may be stored once more, by a retry.
+        let live = places.iter().filter(|place| !self.deleted.is_gone(place)).count();
+        if live > sent {
+            return Err(violation(
+                "stored once",
+                format!("message {message}, sent {sent} times, is at {places:?}"),
+            ));
+        }
+        if live > sent - refusals.len() {
+            let seen = format!("message {message} was refused ({refusals:?}) and is at {places:?}");
+            return Err(violation("refused is not stored", seen));
+        }
+        // Of one copy that is not stored yet nothing can be said.
+        let lies = |offset: u64, position: u64| {
+            places.iter().any(|place| (place.offset, place.position) == (offset, position))
+        };
+        let elsewhere = self.of(message).find_map(|(_, told)| match told {
+            Told::Stored(offset, position) if !lies(*offset, *position) => Some((*offset, *position)),
+            _ => None,
+        });
+        match elsewhere {
+            Some(said) if live == sent => {
+                let seen = format!("message {message} was said to be at {said:?} and is at {places:?}");
                 Err(violation("acknowledged place", seen))
             }
-            Some(_) => Ok(()),
+            _ => Ok(()),
         }
-    }
-
-    fn was_at(&self, message: u64, offset: u64, position: u64) -> bool {
-        let mut former = self.former.get(&message).into_iter().flatten();
-        former.any(|place| (place.offset, place.position) == (offset, position))
     }
 
     /// Every acknowledged message is committed, also those whose acknowledgement was a node's last deed.
     pub(crate) fn check_kept(&self) -> Checked {
-        let lost = self
-            .told
-            .iter()
-            .find(|(message, told)| matches!(told, Told::Stored(..)) && !self.places.contains_key(message));
+        let lost = self.told.iter().find(|((message, _), told)| self.place(*message, told) == Some(None));
         match lost {
-            Some((message, told)) => {
+            Some(((message, _), told)) => {
                 Err(violation("acknowledged is kept", format!("message {message}, {told:?}, is in no log")))
             }
             None => Ok(()),
         }
     }
 
+    /// Where a message is that its client was told to be stored; nothing, twice, for another one.
+    fn place(&self, message: u64, told: &Told) -> Option<Option<&Place>> {
+        let Told::Stored(_, position) = told else { return None };
+        let mut places = self.places.get(&message).into_iter().flatten();
+        Some(places.find(|place| place.position == *position))
+    }
+
     /// Acknowledged messages with their places.
     pub(crate) fn acknowledged_places(&self) -> impl Iterator<Item = (u64, &Place)> {
-        let stored = self.told.iter().filter(|(_, told)| matches!(told, Told::Stored(..)));
-        stored.filter_map(|(message, _)| Some((*message, self.places.get(message)?)))
+        self.told.iter().filter_map(|((message, _), told)| Some((*message, self.place(*message, told)??)))
     }
 }
 

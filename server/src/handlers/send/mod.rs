@@ -22,8 +22,9 @@ use bytes::Bytes;
 use folio_protocol::code::RequestCode;
 use folio_protocol::header::{SendAnswer, SendRequest};
 use folio_protocol::message::NewMessage;
+use folio_protocol::names;
 use folio_raft::command::Topic;
-use folio_raft::proposal::{Proposal, Receipt};
+use folio_raft::proposal::{Proposal, Receipt, Repeat};
 use smallvec::SmallVec;
 
 pub(crate) use self::stored::Stamp;
@@ -121,13 +122,24 @@ fn propose(
     request: Request,
 ) {
     let answerer = broker.clone();
+    let repeat = repeat(&request, &messages);
     let reply = request.reply;
     let reply = Box::new(move |outcome| match outcome {
         Ok(receipt) => reply.ok(&answer(&answerer, &receipt, transaction_id.as_ref()), Bytes::new()),
         Err(error) => reply.refuse(error),
     });
-    if let Err((proposal, error)) = broker.group.propose(Proposal { messages, once: true, reply }) {
+    if let Err((proposal, error)) = broker.group.propose(Proposal { messages, repeat, reply }) {
         (proposal.reply)(Err(error));
+    }
+}
+
+/// A oneway send is never repeated by its client; a redelivered message keeps its key.
+fn repeat(request: &Request, messages: &[NewMessage]) -> Repeat {
+    let redelivered =
+        |message: &NewMessage| names::is_retry_topic(&message.topic) || names::is_dlq_topic(&message.topic);
+    match request.attempt {
+        Some(attempt) if !messages.iter().any(redelivered) => Repeat::Send(attempt),
+        _ => Repeat::Store,
     }
 }
 

@@ -1,0 +1,229 @@
+//! What becomes of a send that repeats a stored message, or one under way: see [`crate::dedup`].
+//!
+//! A retry is answered with the first one's place, or waits for its outcome. A new message is stored. Where this node
+//! cannot tell by itself, the proposal leaves the feeder until the other nodes have answered, and is queued again with
+//! what they said; what repeats it meanwhile waits behind it. The feeder never waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use folio_engine::planted;
+use folio_protocol::message::{self, NewMessage};
+use folio_protocol::properties::{self, UNIQUE_KEY};
+use openraft::base::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Inbox, Waiting};
+use crate::dedup::attempts::Earlier;
+use crate::dedup::flights::{Flights, Place};
+use crate::dedup::{Dedup, Stored};
+use crate::proposal::{Attempt, Known, Knows, PROMPT, ProposeError, Question, Receipt, Repeat};
+use crate::shared::Shared;
+
+/// What a send repeats.
+struct First {
+    /// The attempt that is known to be the last one.
+    earlier: Earlier,
+    /// Where its message is stored, if that is all that is known of it.
+    position: Option<u64>,
+    /// Whether its application has sent the same object before.
+    many: bool,
+    outcome: Outcome,
+}
+
+/// What its client hears, or heard.
+enum Outcome {
+    UnderWay(Place),
+    Stored(Receipt),
+}
+
+/// What is known of a repeat.
+enum Verdict {
+    New,
+    Retry,
+    Later(BoxFuture<'static, Knows>),
+}
+
+/// Looks for what a proposal repeats.
+pub(super) struct Repeats {
+    shared: Arc<Shared>,
+    flights: Arc<Mutex<Flights>>,
+    inbox: Inbox,
+    /// What is stored from here on was proposed by this node, in the term that it leads.
+    led_from: AtomicU64,
+}
+
+/// The attempt that a proposal is.
+pub(super) fn attempt_of(messages: &[NewMessage], repeat: Repeat, now: Instant) -> Option<Earlier> {
+    let first = messages.first()?;
+    let (number, came) = match repeat {
+        Repeat::Send(attempt) => (Some(attempt.number), attempt.arrived),
+        Repeat::Same | Repeat::Store => (None, now),
+    };
+    let (client, born_ms) = (first.born_host, first.born_timestamp);
+    Some(Earlier { client, number, after: Some(came), by: came, born_ms })
+}
+
+impl Repeats {
+    pub(super) fn new(shared: Arc<Shared>, flights: Arc<Mutex<Flights>>, inbox: Inbox) -> Repeats {
+        Repeats { shared, flights, inbox, led_from: AtomicU64::new(u64::MAX) }
+    }
+
+    /// This node leads in a new term. Other leaders may have stored what it does not know the attempts of.
+    pub(super) fn begin_term(&self) {
+        self.flights.lock().attempts.clear();
+        self.led_from.store(self.shared.applied_position.load(Ordering::Acquire), Ordering::Relaxed);
+    }
+
+    /// Answers a retry, or lets it wait for what it repeats; gives back what is new.
+    pub(super) fn look(&self, dedup: &Dedup, mut waiting: Waiting, prints: &[u64]) -> Option<Waiting> {
+        let Some(print) = prints.first().copied() else { return Some(waiting) };
+        if waiting.is_retry == Some(false) || planted::is("retry-stores-again") {
+            return Some(waiting);
+        }
+        if waiting.is_retry.is_none() {
+            waiting = self.wait_for_question(print, waiting)?;
+        }
+        let Some(first) = self.first(dedup, &waiting, prints) else { return Some(waiting) };
+        match self.verdict(&waiting, &first) {
+            Verdict::New => Some(waiting),
+            Verdict::Retry => {
+                self.share(dedup, first.outcome, waiting, print);
+                None
+            }
+            Verdict::Later(answer) => {
+                self.ask(print, answer, first.many, waiting);
+                None
+            }
+        }
+    }
+
+    /// First what is under way, then what is stored: a record leaves the first after it is in the second.
+    fn first(&self, dedup: &Dedup, waiting: &Waiting, prints: &[u64]) -> Option<First> {
+        let (under_way, last) = {
+            let flights = self.flights.lock();
+            let last = flights.attempts.find(*prints.first()?, dedup.age(), Instant::now());
+            (flights.find(prints), last)
+        };
+        if let Some((place, earlier)) = under_way {
+            // Whoever shares its outcome is no better off than its own client until it is known.
+            let outcome = Outcome::UnderWay(place);
+            return Some(First { earlier, position: None, many: false, outcome });
+        }
+        let messages = &waiting.proposal.messages;
+        let Stored { receipt, mut earlier, applied, many } = dedup
+            .stored(&self.shared.log, messages, prints)
+            .filter(|stored| !self.is_deleted(&messages[0].topic, &stored.receipt))?;
+        let position = receipt.positions.first().copied();
+        // What took long here is among the attempts: this one was applied soon after it came.
+        earlier.after = position.filter(|at| *at >= self.led_from.load(Ordering::Relaxed)).map(|_| applied);
+        let outcome = Outcome::Stored(receipt);
+        Some(match last {
+            Some(earlier) => First { earlier, position: None, many, outcome },
+            None => First { earlier, position, many, outcome },
+        })
+    }
+
+    /// Whether a message was deleted with its topic since it was stored: its sender must not be told that it is there.
+    fn is_deleted(&self, topic: &str, receipt: &Receipt) -> bool {
+        let min = self.shared.metadata.read().min_offsets().get(topic, receipt.queue_id);
+        receipt.queue_offsets.iter().any(|offset| *offset < min)
+    }
+
+    fn wait_for_question(&self, print: u64, waiting: Waiting) -> Option<Waiting> {
+        let waits = self.flights.lock().wait_for_question(print, waiting);
+        waits.unwrap_or_else(|waiting| {
+            self.inbox.answer(waiting, Err(ProposeError::Busy));
+            None
+        })
+    }
+
+    /// Gives a retry the outcome of what it repeats.
+    fn share(&self, dedup: &Dedup, outcome: Outcome, waiting: Waiting, print: u64) {
+        let mut flights = self.flights.lock();
+        let attempt = attempt_of(&waiting.proposal.messages, waiting.proposal.repeat, Instant::now());
+        attempt.into_iter().for_each(|attempt| flights.attempts.note(print, attempt));
+        let (waiting, answer) = match outcome {
+            Outcome::Stored(receipt) => (waiting, Ok(receipt)),
+            Outcome::UnderWay(place) => match flights.park(place, waiting) {
+                Ok(()) => return,
+                Err(waiting) => (waiting, Err(ProposeError::Busy)),
+            },
+        };
+        drop(flights);
+        if answer.is_ok() {
+            dedup.count();
+        }
+        self.inbox.answer(waiting, answer);
+    }
+
+    fn verdict(&self, waiting: &Waiting, first: &First) -> Verdict {
+        let Repeat::Send(attempt) = waiting.proposal.repeat else { return Verdict::Retry };
+        let Some(message) = waiting.proposal.messages.first() else { return Verdict::New };
+        if waiting.is_retry == Some(true) || planted::is("repeat-by-key") {
+            return Verdict::Retry;
+        }
+        let earlier = &first.earlier;
+        if is_overtaken(&attempt, message, earlier) {
+            return Verdict::Retry;
+        }
+        let same_connection = earlier.client == message.born_host;
+        if same_connection && !attempt.doubts && attempt.connected <= earlier.by {
+            return Verdict::New;
+        }
+        let question = Question {
+            client: earlier.client,
+            same_connection,
+            number: earlier.number,
+            position: first.position,
+            topic: message.topic.clone(),
+            key: Bytes::copy_from_slice(
+                properties::first(&message.properties, UNIQUE_KEY).unwrap_or_default(),
+            ),
+            body_bytes: message.body.len(),
+            body_crc: message::body_crc(&message.body),
+            sent_by: earlier.by,
+            repeated: attempt.arrived,
+            repeat: attempt.here.then_some(message.born_host),
+        };
+        match self.shared.hooks.knows(question) {
+            Known::Now(knows) if is_retry(knows, first.many) => Verdict::Retry,
+            Known::Now(_) => Verdict::New,
+            Known::Later(answer) => Verdict::Later(answer),
+        }
+    }
+
+    /// Takes a proposal out of the feeder's way until it is known what the client of the first attempt knows.
+    fn ask(&self, print: u64, answer: BoxFuture<'static, Knows>, many: bool, mut waiting: Waiting) {
+        if !self.flights.lock().ask(print) {
+            return self.inbox.answer(waiting, Err(ProposeError::Busy));
+        }
+        let (inbox, flights) = (self.inbox.clone(), self.flights.clone());
+        tokio::spawn(async move {
+            waiting.is_retry = Some(is_retry(answer.await, many));
+            inbox.again(waiting);
+            let behind = flights.lock().answered(print);
+            behind.into_iter().for_each(|waiting| inbox.again(waiting));
+        });
+    }
+}
+
+/// What the answer of the other nodes makes of a repeat (`dedup.I5`).
+fn is_retry(knows: Knows, many: bool) -> bool {
+    match knows {
+        Knows::Settled => false,
+        Knows::Doubtful => true,
+        Knows::Gone => !many,
+    }
+}
+
+/// Whether what seems to repeat a message was sent so long before it that the stored one may be its own retry: it waited
+/// for a leader, or in the sockets of a node that hung. Its client tells by its own clock, if it has stepped back by no
+/// more than that; on one connection the order is known.
+fn is_overtaken(attempt: &Attempt, message: &NewMessage, earlier: &Earlier) -> bool {
+    let by_client = earlier.born_ms.saturating_sub(message.born_timestamp) >= PROMPT.as_millis() as i64;
+    let came_later = earlier.after.is_some_and(|after| after >= attempt.arrived + PROMPT);
+    came_later || (by_client && earlier.client != message.born_host)
+}

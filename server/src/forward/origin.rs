@@ -1,0 +1,84 @@
+//! Whose request another node forwards, and of a send what its connection knows of it.
+//!
+//! | part | bytes | meaning |
+//! |---|---|---|
+//! | family | 1 | 4 or 6 |
+//! | address | 4 or 16 | the client's |
+//! | port | 2 | the client's |
+//! | is a send | 1 | 0, or 1 and what follows |
+//! | age, of the connection | 4 + 8 | milliseconds since the send came, and since its connection was made |
+//! | number | 8 | which of its connection's sends it is |
+//! | doubts | 1 | whether an earlier one may have been given up |
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use folio_raft::proposal::Attempt;
+use tokio::time::Instant;
+
+/// Who sent a request, and how it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) remote: SocketAddr,
+    /// Of a send that is answered.
+    pub(crate) attempt: Option<Attempt>,
+}
+
+impl Origin {
+    /// Ages are those of this moment.
+    pub(super) fn put(&self, out: &mut BytesMut) {
+        put_client(out, self.remote);
+        let Some(attempt) = self.attempt else { return out.put_u8(0) };
+        out.put_u8(1);
+        out.put_u32(u32::try_from(attempt.arrived.elapsed().as_millis()).unwrap_or(u32::MAX));
+        out.put_u64(attempt.connected.elapsed().as_millis() as u64);
+        out.put_u64(attempt.number);
+        out.put_u8(attempt.doubts.into());
+    }
+
+    /// `received`: when it came here.
+    pub(super) fn take(bytes: &mut Bytes, received: Instant) -> Option<Origin> {
+        let remote = take_client(bytes)?;
+        let attempt = match bytes.try_get_u8().ok()? {
+            0 => None,
+            _ => {
+                let age = Duration::from_millis(bytes.try_get_u32().ok()?.into());
+                let connected = Duration::from_millis(bytes.try_get_u64().ok()?);
+                Some(Attempt {
+                    arrived: received.checked_sub(age)?,
+                    connected: received.checked_sub(connected)?,
+                    number: bytes.try_get_u64().ok()?,
+                    doubts: bytes.try_get_u8().ok()? != 0,
+                    here: false,
+                })
+            }
+        };
+        Some(Origin { remote, attempt })
+    }
+}
+
+/// A client's end of a connection.
+pub(crate) fn put_client(out: &mut BytesMut, client: SocketAddr) {
+    match client.ip() {
+        IpAddr::V4(ip) => {
+            out.put_u8(4);
+            out.put_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.put_u8(6);
+            out.put_slice(&ip.octets());
+        }
+    }
+    out.put_u16(client.port());
+}
+
+/// What [`put_client`] has written.
+pub(crate) fn take_client(bytes: &mut Bytes) -> Option<SocketAddr> {
+    let ip: IpAddr = match bytes.try_get_u8().ok()? {
+        4 => bytes.try_get_u32().ok()?.to_be_bytes().into(),
+        6 => bytes.try_get_u128().ok()?.to_be_bytes().into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, bytes.try_get_u16().ok()?))
+}

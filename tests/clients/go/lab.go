@@ -101,6 +101,29 @@ func (l *lab) push(group, topic, tags string, handle handler, options ...consume
 	return c, nil
 }
 
+// places holds where a consumer's messages are stored.
+type places struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+func newPlaces() *places { return &places{seen: map[string]bool{}} }
+
+func (s *places) handle(_ context.Context, messages ...*primitive.MessageExt) (consumer.ConsumeResult, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range messages {
+		s.seen[fmt.Sprintf("%d/%d", m.Queue.QueueId, m.QueueOffset)] = true
+	}
+	return consumer.ConsumeSuccess, nil
+}
+
+func (s *places) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen)
+}
+
 // inbox holds what a consumer got, by payload.
 type inbox struct {
 	mu    sync.Mutex

@@ -29,6 +29,7 @@ var scenarios = []scenario{
 	{"send-sync", sendSync},
 	{"send-async", sendAsync},
 	{"send-oneway", sendOneway},
+	{"send-again", again},
 	{"send-batch", sendBatch},
 	{"tag-filter", tagFilter},
 	{failoverName, failover},

@@ -143,6 +143,57 @@ func sendBatch(l *lab) error {
 	return consumeAll(l, "batch", topic, sent)
 }
 
+// One object sent several times on purpose, in every way to send: each one is a message. Offsets tell what is stored.
+func again(l *lab) error {
+	const times = 10
+	topic := l.topic("again")
+	p, err := l.producer()
+	if err != nil {
+		return err
+	}
+	m := message(topic, "tag", "again")
+	box := newPlaces()
+	for i := 0; i < times; i++ {
+		result, err := p.SendSync(context.Background(), m)
+		if err != nil {
+			return err
+		}
+		if result.Status != primitive.SendOK {
+			return fmt.Errorf("send status %v", result.Status)
+		}
+	}
+	answers := make(chan error, times)
+	for i := 0; i < times; i++ {
+		err := p.SendAsync(context.Background(), func(_ context.Context, _ *primitive.SendResult, err error) {
+			answers <- err
+		}, m)
+		if err != nil {
+			return err
+		}
+	}
+	for i := 0; i < times; i++ {
+		select {
+		case err := <-answers:
+			if err != nil {
+				return err
+			}
+		case <-time.After(patience):
+			return fmt.Errorf("%d callbacks are missing", times-i)
+		}
+	}
+	for i := 0; i < times; i++ {
+		if err := p.SendOneWay(context.Background(), m); err != nil {
+			return err
+		}
+	}
+	if _, err := l.push(l.group("again"), topic, "*", box.handle); err != nil {
+		return err
+	}
+	return until(patience, fmt.Sprintf("%d messages stored, %d seen", 3*times, box.size()), func() bool {
+		return box.size() == 3*times
+	})
+}
+
 func consumeAll(l *lab, name, topic string, sent []string) error {
 	box := newInbox()
 	if _, err := l.push(l.group(name), topic, "*", box.handle); err != nil {

@@ -5,6 +5,7 @@ import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -13,6 +14,7 @@ import org.apache.rocketmq.common.message.MessageExt;
 final class Inbox {
     private final Map<String, AtomicInteger> counts = new ConcurrentHashMap<>();
     private final Map<String, MessageExt> messages = new ConcurrentHashMap<>();
+    private final Map<String, Set<String>> places = new ConcurrentHashMap<>();
 
     static String text(MessageExt message) {
         return new String(message.getBody(), StandardCharsets.UTF_8);
@@ -21,6 +23,7 @@ final class Inbox {
     void add(MessageExt message) {
         String text = text(message);
         messages.putIfAbsent(text, message);
+        places.computeIfAbsent(text, p -> ConcurrentHashMap.newKeySet()).add(message.getQueueId() + "/" + message.getQueueOffset());
         add(text);
     }
 
@@ -49,6 +52,17 @@ final class Inbox {
     /** Deliveries beyond the first of each payload. */
     int repeats() {
         return counts.values().stream().mapToInt(AtomicInteger::get).sum() - counts.size();
+    }
+
+    /** Payloads that are stored at more than one place, with their places. */
+    List<String> storedTwice() {
+        List<String> twice = new ArrayList<>();
+        places.forEach((payload, at) -> {
+            if (at.size() > 1) {
+                twice.add(payload + " at " + at);
+            }
+        });
+        return twice;
     }
 
     MessageExt message(String payload) {

@@ -42,6 +42,7 @@ public final class Main {
         Map<String, Scenario> all = Scenarios.all();
         List<String> plan = new ArrayList<>(all.keySet());
         plan.remove(Failover.NAME);
+        plan.remove(Failover.RESEND);
         plan.removeAll(Scenarios.ONLY_WHEN_NAMED);
         if (options.containsKey("--only")) {
             plan = new ArrayList<>(Arrays.asList(options.get("--only").split(",")));

@@ -24,6 +24,12 @@ final class Scenarios {
         all.put("send-async", Sends::async);
         all.put("send-oneway", Sends::oneway);
         all.put("send-orderly", Sends::orderly);
+        all.put("again-sync", Repeats::sync);
+        all.put("again-async", Repeats::async);
+        all.put("again-oneway", Repeats::oneway);
+        all.put("again-queues", Repeats::queues);
+        all.put("again-batch", Repeats::batch);
+        all.put("again-producers", Repeats::producers);
         all.put("push-concurrent", Groups::concurrent);
         all.put("push-orderly", Groups::orderly);
         all.put("tag-filter", Groups::tags);
@@ -39,7 +45,8 @@ final class Scenarios {
         all.put("error-topic-name", Refusals::topicName);
         all.put("error-pull", Refusals::pull);
         all.put("error-unknown-offset", Refusals::unknownOffset);
-        all.put(Failover.NAME, new Failover());
+        all.put(Failover.NAME, new Failover(Failover.NAME, false));
+        all.put(Failover.RESEND, new Failover(Failover.RESEND, true));
         return all;
     }
 }

@@ -55,10 +55,10 @@ pub(crate) struct Answer {
     /// Which copy of them, 0 for the first.
     pub(crate) copy: u64,
     attempt: Option<Attempt>,
-    /// The last send before it of the same messages.
-    before: Option<Attempt>,
+    /// The sends before it of the same messages.
+    before: Vec<Attempt>,
     pub(crate) result: Result<Receipt, ProposeError>,
-    /// No node could tell that the last send before it had been answered: its connection had gone meanwhile.
+    /// The connection of one of those had gone: no node may be able to tell that its client knew.
     pub(crate) before_is_gone: bool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Answer {
 struct Object {
     numbers: Vec<u64>,
     messages: Vec<NewMessage>,
-    last: Option<Attempt>,
+    attempts: Vec<Attempt>,
     /// Copies after the first.
     copies: u64,
 }
@@ -106,7 +106,7 @@ impl Clients {
             };
             answer.attempt.into_iter().for_each(|attempt| self.connections.told(attempt, standing));
             let gone = |before: Attempt| self.connections.leads_to(before.client).is_none();
-            answer.before_is_gone = answer.before.is_some_and(gone);
+            answer.before_is_gone = answer.before.iter().copied().any(gone);
         }
         answers
     }
@@ -136,7 +136,7 @@ impl Clients {
 
     fn send_new(&mut self, node: &Node, group: &Group) -> Sent {
         let (numbers, messages, once) = self.new_messages();
-        let mut object = Object { numbers, messages, last: None, copies: 0 };
+        let mut object = Object { numbers, messages, attempts: Vec::new(), copies: 0 };
         if once {
             let client = self.connections.open(node.id);
             self.send(node, group, &mut object, client);
@@ -158,7 +158,7 @@ impl Clients {
     fn repeat(&mut self, node: &Node, group: &Group) -> Sent {
         let at = self.random.below(self.lately.len() as u64) as usize;
         let mut object = self.lately[at].clone();
-        let Some(last) = object.last else { return Sent::nothing() };
+        let Some(last) = object.attempts.last().copied() else { return Sent::nothing() };
         let why = if self.connections.is_settled(last, self.clock.now()) {
             object.copies += 1;
             Why::Again(object.copies)
@@ -192,7 +192,7 @@ impl Clients {
         let connected = arrived.checked_sub(Duration::from_secs(3600)).unwrap_or(arrived);
         let repeat = Repeat::Send(proposal::Attempt { number, arrived, connected, doubts, here: true });
         self.propose(group, object.messages.clone(), repeat, object, Some(attempt));
-        object.last = Some(attempt);
+        object.attempts.push(attempt);
     }
 
     fn propose(
@@ -203,7 +203,7 @@ impl Clients {
         object: &Object,
         attempt: Option<Attempt>,
     ) {
-        let (numbers, copy, before) = (object.numbers.clone(), object.copies, object.last);
+        let (numbers, copy, before) = (object.numbers.clone(), object.copies, object.attempts.clone());
         let answer =
             move |result| Answer { messages: numbers, copy, attempt, before, result, before_is_gone: false };
         let answers = self.answers.clone();

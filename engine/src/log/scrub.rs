@@ -73,8 +73,8 @@ impl CommitLog {
 
     /// Notes where the scrub is to go on after a restart; `None` when a pass is over.
     pub fn note_scrubbed(&self, next: Option<(u64, u64)>) -> io::Result<()> {
-        let Shared { disk, start_path, .. } = &*self.inner.shared;
-        let path = start_path.with_file_name(NOTE);
+        let Shared { disk, directory, .. } = &*self.inner.shared;
+        let path = directory.with_file_name(NOTE);
         let Some((_, position)) = next else {
             return if disk.exists(&path)? { disk.remove(&path) } else { Ok(()) };
         };
@@ -87,8 +87,8 @@ impl CommitLog {
     /// Where the scrub of an earlier process is to go on: the first record of the segment it had come to, which is known to
     /// lie where it is said to be.
     pub fn scrub_goes_on(&self) -> Option<(u64, u64)> {
-        let Shared { disk, start_path, config, .. } = &*self.inner.shared;
-        let file = disk.open(&start_path.with_file_name(NOTE), OpenMode::Read).ok()?;
+        let Shared { disk, directory, config, .. } = &*self.inner.shared;
+        let file = disk.open(&directory.with_file_name(NOTE), OpenMode::Read).ok()?;
         let mut bytes = [0; ENVELOPE_BYTES + 8];
         let read = file.read_at(&mut bytes, 0).ok()?;
         let body = ENVELOPE.open(bytes.get(..read)?).ok()?;

@@ -19,12 +19,14 @@
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
 //! | `retry-stores-again` | a client's retry is answered with the first one's place | raft, `proposer/repeat.rs` |
 //! | `repeat-by-key` | a repeat that is no retry is stored (`dedup.I5`) | raft, `proposer/repeat.rs` |
+//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
+//! | `founds-alone` | a node with an empty disk asks whether its group runs before it votes or founds (`founding.I1`) | raft, `group/begin.rs` |
 
 /// Names the defect of a run.
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -37,6 +39,7 @@ pub const NAMES: [&str; 12] = [
     "deleted-comes-back",
     "locks-by-wall-clock",
     "repeat-by-key",
+    "founds-alone",
 ];
 
 /// Whether this process has the defect `name`.

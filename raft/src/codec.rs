@@ -96,6 +96,15 @@ impl From<&Vote> for WireVote {
 }
 
 impl WireVote {
+    /// The term, as said by `node`, which voted for nobody else in it.
+    pub(crate) fn of_term(term: u64, node: u64) -> WireVote {
+        WireVote { term, node, committed: false }
+    }
+
+    pub(crate) fn term(self) -> u64 {
+        self.term
+    }
+
     pub(crate) fn vote(self) -> Vote {
         if self.committed {
             Vote::new_committed(self.term, self.node)

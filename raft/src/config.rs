@@ -115,6 +115,10 @@ pub struct GroupConfig {
     pub dial: BTreeMap<u64, String>,
     /// Wait to be added to a running group instead of founding one.
     pub join: bool,
+    /// The group has one voter, this node. Only with it a node that knows of no other founds a group; and as long as a
+    /// leader has it, no other node is added. So a node of a group that has grown never founds one alone, whatever becomes
+    /// of its disk.
+    pub single_node: bool,
     /// Where to listen for peers.
     pub listen: SocketAddr,
     /// When an acknowledgement is given.

@@ -12,7 +12,7 @@ use crate::command::Command;
 use crate::group::founding::LogSummary;
 use crate::metadata::Metadata;
 use crate::state_machine::State;
-use crate::transport::peer::{parse_records, split_append};
+use crate::transport::appends::{parse_records, split_append};
 use crate::transport::wire::{
     AppendAnswer, Frame, FrameReader, Hello, Kind, RecordBody, SnapshotBody, TransferAnswer, TransferBody,
     VoteAnswer, VoteBody,

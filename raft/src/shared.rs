@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::group::Hooks;
+use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::lease_clock::LeaseClock;
 use crate::metadata::Metadata;
@@ -80,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) rot: Rot,
     /// Whether this node may stand for election, and why not.
     pub(crate) standing: Standing,
+    /// What an operator should know.
+    pub(crate) notices: Notices,
 }
 
 /// What became of damaged records since the start.

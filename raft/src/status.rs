@@ -80,4 +80,12 @@ pub struct Status {
     pub start_position: u64,
     /// Repeated sends that this node answered with the first one's place since it started.
     pub repeats: u64,
+    /// The group's id, once this node knows it.
+    pub group_id: Option<String>,
+    /// What this node waits for before it takes its part, and what an operator can do; `None` once it does.
+    pub waiting: Option<String>,
+    /// Why this node does not stand for election, if it does not.
+    pub no_election: Vec<&'static str>,
+    /// Peers that were refused since the start because they belong to another group of the same name.
+    pub foreign: Vec<String>,
 }

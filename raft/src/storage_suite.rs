@@ -64,6 +64,7 @@ fn config(dir: &Path) -> GroupConfig {
         nodes: Default::default(),
         dial: Default::default(),
         join: false,
+        single_node: true,
         listen: ([127, 0, 0, 1], 0).into(),
         flush: Flush::Sync,
         timing: Timing::default(),
@@ -161,6 +162,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         segment_bytes: SEGMENT_BYTES,
         calls: AtomicUsize::new(0),
         standing: Default::default(),
+        notices: Default::default(),
         rot: Default::default(),
     });
     let machine = StateMachine::new(host.clone(), shared.clone(), opened.state.membership, &opened.base);

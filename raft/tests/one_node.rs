@@ -53,6 +53,7 @@ async fn start_on(disk: SimDisk, dedup: Option<DedupConfig>) -> Group {
         nodes: [(1, NodeAddress::default())].into(),
         dial: Default::default(),
         join: false,
+        single_node: true,
         listen: ([127, 0, 0, 1], 0).into(),
         flush: Flush::Sync,
         timing: Timing::default(),

@@ -46,6 +46,7 @@ async fn start(dir: &Path) -> Result<Group, StartError> {
         nodes: BTreeMap::from([(1, NodeAddress::default())]),
         dial: BTreeMap::new(),
         join: false,
+        single_node: true,
         listen: ([127, 0, 0, 1], 0).into(),
         flush: Flush::Sync,
         timing: Timing::default(),
@@ -210,7 +211,7 @@ async fn rot_in_any_small_file_heals_at_the_next_start_or_is_refused_by_name() {
     for file in healing {
         try_all(data.path(), &expected, &file, false).await;
     }
-    for file in ["start", "vote"] {
+    for file in ["start", "vote", "group-id"] {
         try_all(data.path(), &expected, Path::new(file), true).await;
     }
 }

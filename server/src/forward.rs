@@ -325,6 +325,10 @@ mod tests {
             repaired_snapshots: 0,
             start_position: 0,
             repeats: 0,
+            group_id: None,
+            waiting: None,
+            no_election: Vec::new(),
+            foreign: Vec::new(),
         }
     }
 

@@ -37,9 +37,10 @@ pub(crate) enum Fault {
         room: u64,
         ms: u64,
     },
-    /// A spare node becomes a member and this one is none any more.
+    /// This node is no member any more; another one takes its place, unless the group shrinks.
     Members {
         leaves: u64,
+        shrinks: bool,
     },
     /// Bytes of one of its files change.
     Rot {
@@ -180,17 +181,17 @@ impl Faults {
             24..32 => Fault::DieAtOperation { node, operations: self.random.below(60) },
             32..36 => Fault::PowerCutOfAll { down_ms: ms },
             36..53 => Fault::Partition { links: self.links(node), ms },
-            53..56 => Fault::Members { leaves: node },
-            56..61 => Fault::SlowNode { node, delay: self.delay(), ms },
-            61..67 => Fault::SlowDisk { node, delay: self.delay(), ms },
-            67..72 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
+            53..59 => Fault::Members { leaves: node, shrinks: self.random.below(3) == 0 },
+            59..63 => Fault::SlowNode { node, delay: self.delay(), ms },
+            63..68 => Fault::SlowDisk { node, delay: self.delay(), ms },
+            68..72 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
             72..76 => Fault::FullDisk { node, room: self.random.below(64 << 10), ms: 2 * ms },
-            76..82 => Fault::Stop { node, ms },
-            82..88 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
-            88..91 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
-            91..94 => Fault::Rot { node, what: self.rot() },
-            94..96 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
-            96..98 => Fault::BadSector { node, what: self.lost() },
+            76..81 => Fault::Stop { node, ms },
+            81..86 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
+            86..89 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
+            89..92 => Fault::Rot { node, what: self.rot() },
+            92..94 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
+            94..96 => Fault::BadSector { node, what: self.lost() },
             _ => Fault::LoseDisk { node, down_ms: ms },
         }
     }

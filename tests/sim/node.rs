@@ -30,7 +30,12 @@ pub(crate) const SEGMENT_BYTES: u64 = 16 << 10;
 /// How the processes of a run are started.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
+    /// Members that the group is to have.
     pub(crate) nodes: u64,
+    /// Members that it was born with: the first ones, and what the configurations list for ever.
+    pub(crate) born: u64,
+    /// Node 1 has yet to be told that it is not to stay alone.
+    pub(crate) single: bool,
     pub(crate) flush: Flush,
     /// Bytes of the log that are kept; `None` keeps all.
     pub(crate) retain: Option<u64>,
@@ -42,7 +47,8 @@ impl Setup {
     }
 
     fn config(&self, node: u64, join: bool) -> GroupConfig {
-        let nodes: BTreeMap<u64, NodeAddress> = (1..=self.nodes).map(|id| (id, Setup::address(id))).collect();
+        let listed = (1..=self.born).chain([node]);
+        let nodes: BTreeMap<u64, NodeAddress> = listed.map(|id| (id, Setup::address(id))).collect();
         let listen: SocketAddr = ([10, 0, 0, node as u8], node as u16).into();
         GroupConfig {
             node_id: node,
@@ -53,6 +59,7 @@ impl Setup {
             nodes,
             dial: BTreeMap::new(),
             join,
+            single_node: self.single && node == 1,
             listen,
             flush: self.flush,
             timing: Timing::default(),

@@ -35,8 +35,8 @@ impl World {
                 self.later(ms, Due::RoomyDisk(node));
                 "full disk"
             }
-            Fault::Members { leaves } => {
-                if !self.begin_change(leaves) {
+            Fault::Members { leaves, shrinks } => {
+                if !self.begin_change(leaves, shrinks) {
                     return;
                 }
                 self.strike_snapshots_at_times();
@@ -152,13 +152,12 @@ impl World {
     /// The group is founded, its members do not change, and all nodes are up and have something.
     pub(crate) fn is_whole(&self) -> bool {
         let caught_up = |status: &Status| status.role != Role::Learner && status.applied > 0;
-        self.change.is_none()
-            && self.seen.len() as u64 == self.setup.nodes
-            && self.seen.values().all(caught_up)
+        self.change.is_none() && self.seen.len() == self.members() && self.seen.values().all(caught_up)
     }
 
     fn lose_disk(&mut self, node: u64) -> bool {
-        if !self.is_whole() || !self.may_lose(node) {
+        // The only copy is not promised to survive.
+        if !self.is_whole() || self.members() < 2 || self.outside.contains(&node) || !self.may_lose(node) {
             return false;
         }
         self.end(node, Death::PowerCut);
@@ -192,7 +191,8 @@ impl World {
         let founded = self.checks.committed.last() > 0;
         let Some(status) = self.seen.get(&node).filter(|_| founded) else { return false };
         let applied = status.applied_position;
-        if !self.may_lose(node) {
+        let may_be_alone = self.setup.born == 1 && node == 1;
+        if may_be_alone || self.outside.contains(&node) || !self.may_lose(node) {
             return false;
         }
         let disk = &self.nodes[&node].machine.disk;
@@ -207,8 +207,12 @@ impl World {
 
     fn rot(&mut self, node: u64, what: Rot) -> bool {
         let founded = self.checks.committed.last() > 0;
+        // Node 1 of a group that was born as one refuses to start as long as its newest checkpoint is from before there were
+        // others: it cannot know that they have the record.
+        let may_be_alone = self.setup.born == 1 && node == 1;
         // A snapshot is derived: whoever loses one has lost nothing.
-        if !founded || what != Rot::Snapshot && !self.may_lose(node) {
+        let costs = what != Rot::Snapshot && (may_be_alone || !self.may_lose(node));
+        if !founded || self.outside.contains(&node) || costs {
             return false;
         }
         if what == Rot::Vote {

@@ -64,8 +64,8 @@ pub(crate) struct World {
     pub(crate) random: SeededChoice,
     /// Things to be undone or done at a time, in order.
     agenda: BTreeMap<u64, Vec<Due>>,
-    /// A node that is no member; down unless it is about to become one.
-    pub(crate) spare: u64,
+    /// Nodes that are no members; down unless one is about to become one.
+    pub(crate) outside: BTreeSet<u64>,
     pub(crate) change: Option<Change>,
     /// The one node of this run that may lose what it acknowledged.
     pub(crate) weak: Option<u64>,
@@ -80,6 +80,7 @@ pub(crate) enum Due {
     Boot(u64),
     Transfer(u64),
     Members,
+    Grow,
     RoomyDisk(u64),
     HealPartition,
     UsualDelays,
@@ -89,10 +90,11 @@ pub(crate) enum Due {
 impl World {
     fn new(seed: u64, plant: Plant) -> World {
         let mut random = SeededChoice::new(seed);
-        let nodes = if random.below(4) == 0 && plant.script.is_none() { 5 } else { 3 };
+        let nodes = if random.below(3) == 0 && plant.script.is_none() { 5 } else { 3 };
+        let born = if random.below(4) == 0 && plant.script.is_none() { 1 } else { nodes };
         let retain = (random.below(2) == 0).then_some(4 * SEGMENT_BYTES);
         let flush = if plant.async_flush { Flush::Async } else { Flush::Sync };
-        let setup = Setup { nodes, flush, retain };
+        let setup = Setup { nodes, born, single: born == 1, flush, retain };
         let clock = Clock::default();
         let trace = Trace::new(&clock);
         trace.event(format!("seed {seed}: {setup:?}"));
@@ -105,7 +107,7 @@ impl World {
         let (seen, agenda, failed_since, said, counts) = Default::default();
         let mut world = World {
             nodes: BTreeMap::new(),
-            spare: nodes + 1,
+            outside: (born + 1..=nodes + 1).collect(),
             change: None,
             weak: None,
             strained: BTreeSet::new(),
@@ -130,6 +132,7 @@ impl World {
             world.nodes.insert(id, node);
             world.boot(id);
         }
+        world.later(0, Due::Grow);
         world
     }
 
@@ -253,7 +256,7 @@ impl World {
     }
 
     pub(crate) fn boot(&mut self, id: u64) {
-        if id == self.spare && self.change.is_none() {
+        if self.outside.contains(&id) && !self.change.is_some_and(|change| change.joins(id)) {
             return;
         }
         if let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.is_up()) {
@@ -286,6 +289,7 @@ impl World {
             Due::Boot(id) => self.boot(id),
             Due::Transfer(to) => self.transfer(Some(to)),
             Due::Members => self.go_on_with_change(),
+            Due::Grow => self.grow(),
             Due::RoomyDisk(id) => self.nodes[&id].machine.disk.set_capacity(None),
             Due::HealPartition => {
                 self.trace.event("links open");

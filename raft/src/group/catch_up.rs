@@ -1,253 +1,331 @@
-//! When a node that lost acknowledged records may vote again.
+//! When a node that lost acknowledged records, or forgot votes, takes part again.
 //!
-//! Such a node (its disk was replaced, records rotted, or a power cut took what asynchronous flushing had not
-//! synced) once helped to commit entries that it does not hold any more. If it voted, it could elect a leader
-//! that lacks them as well. So it first asks the other voters where their logs end, and waits until its own
-//! reaches the furthest of those ends.
+//! Such a node (its disk was replaced, records rotted, or a power cut took what asynchronous flushing had not synced) once
+//! helped to commit entries that it does not hold any more, and may have promised its vote to a candidate that nobody else
+//! remembers. Nothing it could learn by asking others once is a promise for later: a node that is silent now may be that
+//! candidate, and one that has answered may vote for it a moment later. So it asks the leader for a **fence**.
 //!
-//! - `catch_up.I1`: so many others have answered, none of which lost anything itself, that every quorum this
-//!   node was ever part of has one of them in it. The committed entries this node forgot are in that one's log,
-//!   and hence in a log that ends no earlier (Raft's log order, term before index). While members are being changed, this
-//!   holds for the old and the new set.
-//! - `catch_up.I3`: the leader itself has answered, and none knows of a later term: what this node acknowledged to a leader
-//!   that can still commit is in an answered log, and an older leader cannot commit any more.
-//! - `catch_up.I2`: the voters it asked are still the voters once it has reached that end; its log may have told it of others.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+//! **The fence.** The leader L of a term T appends an entry e after this node n asked, and answers once e is committed. n
+//! that has forgotten its vote acknowledges no append before that answer (`founding.I4`), so e is committed without it. Up to
+//! that moment n has done nothing since its loss: the group's history is one of Raft with n stopped. In it e is committed in
+//! T, hence (leader completeness) every leader of a later term has e in its log. A candidate with a vote that n has forgotten
+//! stood before n's loss, when e did not exist, and a candidate's log does not change while it stands. Therefore:
+//!
+//! 1. No candidate of a term after T that has n's forgotten vote is ever elected, and no leader was elected in such a term
+//!    before n's loss. Forgotten votes of terms after T elect nobody, so n may vote in those terms as if it had not voted.
+//! 2. n's forgotten acknowledgements were given to leaders of terms up to T. What was committed with them, or still will be,
+//!    is in L's log, and before e; so is nothing else that a node which followed L up to e would hold.
+//! 3. Once n has L's vote and its log durably reaches e, it is in the very state of a node that lost nothing, voted in no
+//!    term after T, and took L's log up to e. Such a node votes, stands and acknowledges as any other.
+//!
+//! The proof counts no quorum of its own: e is committed by whatever memberships are in force, old and new while they change,
+//! and whatever their size. It also holds for a node that kept its vote and lost entries alone. Its promises are whole, so
+//! it may acknowledge appends, e among them, all along. And for a node that was never a member: it has nothing to forget.
+//!
+//! **The ballot.** Where no leader can be elected without n there is no fence: of two voters one lost its disk; in
+//! asynchronous mode a power cut struck a majority. Then n waits until *every* other voter of the newest membership has
+//! answered since n's start. No silent candidate is left: a node that has n's forgotten vote in a term t and still counts it
+//! has named a term of t or later, and one that has restarted since counts it no more. So n grants its vote, but only in
+//! terms after every term it has heard, and only for logs that end no earlier than the furthest end it has heard.
+//! In synchronous mode so many of the others must be whole that every quorum with n has one of them: what n forgot is in
+//! that one's log, or is still to be committed by a leader that has answered with it. In asynchronous mode the furthest end
+//! is the best there is: nodes that lost records do not elect each other and cut the log of one that has more.
+//! n itself stands again once its own log reaches that end and it knows its own vote.
+//!
+//! - `catch_up.I1`: a node votes again only once its log durably has an entry that its leader made and committed after the
+//!   loss, or has reached the furthest end that every other voter was asked for.
+//! - `catch_up.I2`: before that, it votes only by a ballot: in terms and for logs that leave nothing to what it has forgotten.
+//! - `catch_up.I3`: in synchronous mode a ballot needs a whole node in every quorum that this node was ever part of, in the old
+//!   set and the new one while members are being changed.
 
 use folio_engine::record::EntryId;
-use openraft::RaftMetrics;
-use openraft::async_runtime::WatchReceiver;
+use tokio::time::{Duration, Instant, sleep};
 
-use super::founding::{Founding, LogSummary};
+use super::census::{self, Asker, Census, Members};
+use super::fence;
+use super::founding::Ballot;
 use super::standing::Reason;
-use crate::codec;
-use crate::config::{Flush, GroupConfig};
-use crate::shared::Shared;
-use crate::transport::network::Connections;
+use crate::config::Flush;
 use crate::transport::wire::Kind;
-use crate::types::{NodeAddress, Raft, TypeConfig};
 
 /// How often the others are asked, and this node's log is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long one of them may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the log says whom this node waits for.
-const WARN_EVERY: u32 = 200;
+const SAY_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a node waits before it says for the first time whom it waits for.
+const SAY_AFTER: Duration = Duration::from_secs(2);
+
+/// What to do where waiting is in vain.
+const ACCEPT_LOSS: &str = "To accept the loss of what only this node may have held, create the file accept-loss beside the \
+                           file catching-up and restart this node";
+
+/// What a node says that is not in its group.
+const NO_MEMBER: &str =
+    "this node is no member of its group: it waits to be added with `folio cluster add-node`";
+
+fn copies(fence: EntryId) -> String {
+    format!("this node copies the leader's log up to entry {fence}, and votes again then")
+}
 
 /// Lets the node vote again once it has caught up; to be started when it was noted that it has to.
-pub(crate) async fn run(
-    raft: &Raft,
-    shared: &Shared,
-    founding: &Founding,
-    connections: &Connections,
-    config: &GroupConfig,
-) {
-    let mut target: Option<Target> = None;
-    let mut looks = 0u32;
-    while founding.is_catching_up() {
-        if target.is_none() {
-            target = ask(raft, founding, connections, config).await;
+pub(super) async fn run(asker: &Asker) {
+    let (mut fence, mut is_member): (Option<EntryId>, bool) = (None, true);
+    let mut says = Says::new();
+    while asker.founding.is_catching_up() {
+        if let Some(fence) = fence {
+            says.waiting(asker, if is_member { copies(fence) } else { NO_MEMBER.to_owned() });
+        } else {
+            let census = census::take(asker).await;
+            is_member = census.address(asker.config.node_id).is_some();
+            match learn_group(asker, &census) {
+                Ok(()) => {
+                    fence = ask_for_fence(asker, &census).await;
+                    if fence.is_none() {
+                        let waits = ballot(asker, &census);
+                        says.waiting(asker, waits);
+                    }
+                }
+                Err(why) => says.waiting(asker, why),
+            }
         }
-        looks = looks.wrapping_add(1);
-        if target.is_none() && looks.is_multiple_of(WARN_EVERY) {
-            tracing::warn!(
-                "no vote yet: too few other nodes with a whole log answer, or none of them leads; whoever accepts the loss of what only this node may have held makes a file accept-loss beside the file catching-up and restarts"
-            );
-        }
-        let metrics = raft.metrics().borrow_watched().clone();
-        let durable = shared.log.state().durable;
-        let follows = |target: &Target| match target.leader {
-            Some(leader) => (metrics.current_leader, metrics.current_term) == (Some(leader.0), leader.1),
-            None => true,
-        };
-        let settled = target.take_if(|target| durable >= target.end || !follows(target));
-        // catch_up.I2
-        let reached = settled.filter(|target| {
-            durable >= target.end && follows(target) && target.members == Members::of(&metrics, config)
-        });
         // A snapshot's beginning counts as durable before it is on disk: what was begun by now is waited for.
-        if let Some(reached) = reached
-            && shared.durably(|done| shared.log.submit(done)).await.is_ok()
+        if has_reached(asker, fence)
+            && asker.shared.durably(|done| asker.shared.log.submit(done)).await.is_ok()
+            && finish(asker)
         {
-            finish(shared, founding, &reached);
+            break;
         }
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        sleep(LOOK_INTERVAL).await;
+    }
+    asker.shared.notices.waits_for(None);
+}
+
+/// Says now and then what is waited for; the status has it at any time.
+pub(super) struct Says {
+    next: Instant,
+}
+
+impl Says {
+    pub(super) fn new() -> Says {
+        Says { next: Instant::now() + SAY_AFTER }
+    }
+
+    pub(super) fn waiting(&mut self, asker: &Asker, what: String) {
+        if Instant::now() >= self.next {
+            self.next = Instant::now() + SAY_INTERVAL;
+            tracing::warn!("{what}");
+        }
+        asker.shared.notices.waits_for(Some(what));
     }
 }
 
-fn finish(shared: &Shared, founding: &Founding, reached: &Target) {
-    let end = reached.end;
-    // Where nobody else could be asked, what was cut off is the last copy there is.
-    if reached.leader.is_some()
-        && let Err(error) = shared.log.discard_cut()
+/// Takes the group's id from the members that answered, if this node does not have it yet (`group_id.I2`).
+pub(super) fn learn_group(asker: &Asker, census: &Census) -> Result<(), String> {
+    if asker.founding.group_id.get().is_some() {
+        return Ok(());
+    }
+    let ids: Vec<_> = census.group_ids().into_iter().collect();
+    match ids[..] {
+        [id] => asker.founding.group_id.adopt(id).map_err(|error| format!("cannot store the group's id: {error}")),
+        [] => Err(format!(
+            "this node waits for a member of its group to answer. {} Start a member, or correct `nodes` in this node's \
+             configuration",
+            silence(census)
+        )),
+        _ => Err("the nodes that answer belong to different groups of the same name: stop those that were founded by \
+                  mistake, or remove them from `nodes` in this node's configuration"
+            .to_owned()),
+    }
+}
+
+/// Asks the leader for a fence. From its answer on this node may follow the leader, and later ones.
+async fn ask_for_fence(asker: &Asker, census: &Census) -> Option<EntryId> {
+    let leader = census.leader()?;
+    let address = census.address(leader)?;
+    let requests = asker.connections.requests(leader, address, "census");
+    let answer = requests.request(Kind::Fence, Vec::new(), fence::ANSWER_TIMEOUT).await;
+    match answer.and_then(|body| fence::parse(&body)) {
+        Ok(fence) => {
+            asker.founding.follow_from(fence.term);
+            Some(fence)
+        }
+        Err(error) => {
+            tracing::debug!(leader, %error, "no fence from the leader");
+            None
+        }
+    }
+}
+
+/// Where there is no leader to ask: votes by a ballot, once every other voter has answered. Gives what is waited for.
+fn ballot(asker: &Asker, census: &Census) -> String {
+    match weigh(census, asker.config.node_id, asker.config.flush) {
+        Ok(ballot) => {
+            asker.founding.allow(ballot);
+            let end = ballot.at_least.map_or("nothing".to_owned(), |end| end.to_string());
+            format!(
+                "this node waits for a leader whose log reaches {end}, the furthest end that any member has named"
+            )
+        }
+        Err(waits) => waits.to_string(),
+    }
+}
+
+/// Why a node that lost something does not vote yet.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Waits {
+    #[error("this node waits for a member of its group to answer: none has named the members")]
+    NoMembers,
+    #[error(
+        "this node has lost part of its log and is the only voter that it knows of. If the group has no other voter, set \
+         `single_node = true` in its configuration and restart it; otherwise start the other members"
+    )]
+    Alone,
+    #[error(
+        "this node has lost part of its log and waits for node {ids} to answer{why}. Start it, or remove it from the group \
+             with `folio cluster remove-node`. {ACCEPT_LOSS}"
+    )]
+    Silent { ids: String, why: String },
+    #[error(
+        "no leader can be elected without this node, and too few members have a whole log: node {ids} lost something too. \
+             {ACCEPT_LOSS}"
+    )]
+    TooFewWhole { ids: String },
+}
+
+fn list(ids: &[u64]) -> String {
+    ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Why nodes did not answer, in one sentence.
+fn silence(census: &Census) -> String {
+    let said: Vec<String> = census.silent.iter().map(|(id, why)| format!("node {id}: {why}")).collect();
+    if said.is_empty() { String::new() } else { format!("No answer from {}.", said.join("; ")) }
+}
+
+/// The ballot that the answers allow (`catch_up.I2`, `catch_up.I3`).
+fn weigh(census: &Census, own: u64, flush: Flush) -> Result<Ballot, Waits> {
+    let members = census.members.as_ref().ok_or(Waits::NoMembers)?;
+    let missing = census.missing(own);
+    if !missing.is_empty() {
+        let why = |id: &u64| census.silent.get(id).map(|why| format!("node {id}: {why}"));
+        let why: Vec<String> = missing.iter().filter_map(why).collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+        return Err(Waits::Silent { ids: list(&missing), why });
+    }
+    let others: Vec<u64> = members.all_voters().into_iter().filter(|id| *id != own).collect();
+    if others.is_empty() {
+        return Err(Waits::Alone);
+    }
+    let whole = members.voters.iter().all(|set| census::furthest(set, own, &census.answers).is_some());
+    if !whole && flush == Flush::Sync {
+        let lost: Vec<u64> = others.iter().copied().filter(|id| census.answers[id].lost).collect();
+        return Err(Waits::TooFewWhole { ids: list(&lost) });
+    }
+    let answers = others.iter().map(|id| &census.answers[id]);
+    Ok(Ballot {
+        above: census.answers.values().map(|answer| answer.term).max().unwrap_or(0),
+        at_least: answers.map(|answer| answer.last()).max().flatten(),
+    })
+}
+
+/// Whether nothing depends any more on what this node has forgotten (`catch_up.I1`).
+fn has_reached(asker: &Asker, fence: Option<EntryId>) -> bool {
+    let durable = asker.shared.log.state().durable;
+    if let Some(fence) = fence {
+        return durable >= Some(fence);
+    }
+    let members = census::own_members(&asker.raft);
+    if asker.config.single_node
+        && members.as_ref().is_some_and(|members| is_alone(members, asker.config.node_id))
     {
+        return true;
+    }
+    let knows_its_vote = asker.founding.knows_its_vote(asker.shared.log.vote().is_some());
+    let target = asker.founding.ballot().filter(|_| knows_its_vote);
+    target.is_some_and(|ballot| durable.is_some() && durable >= ballot.at_least)
+}
+
+/// Whether no other node votes.
+fn is_alone(members: &Members, own: u64) -> bool {
+    members.all_voters().into_iter().eq([own])
+}
+
+/// This node votes again. False when that cannot be noted.
+fn finish(asker: &Asker) -> bool {
+    let alone =
+        census::own_members(&asker.raft).is_none_or(|members| is_alone(&members, asker.config.node_id));
+    // Where nobody else could be asked, what was cut off is the last copy there is.
+    if !alone && let Err(error) = asker.shared.log.discard_cut() {
         tracing::warn!(%error, "what was cut off the log and is back cannot be removed");
     }
-    match founding.caught_up() {
+    match asker.founding.caught_up() {
         Ok(()) => {
-            shared.standing.set(Reason::CatchingUp, false);
-            tracing::info!(?end, "caught up: this node votes again");
+            asker.shared.standing.set(Reason::CatchingUp, false);
+            tracing::info!(end = ?asker.shared.log.state().durable, "caught up: this node votes again");
+            true
         }
-        Err(error) => tracing::warn!(%error, "caught up, but the marker cannot be removed"),
-    }
-}
-
-/// Where this node's log has to reach, and who said so.
-struct Target {
-    end: Option<EntryId>,
-    members: Members,
-    /// The leader that answered, and its term; none where no leader can be waited for.
-    leader: Option<(u64, u64)>,
-}
-
-/// The voters, as this node's log has them: two sets while they are being changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Members {
-    voters: Vec<BTreeSet<u64>>,
-    addresses: BTreeMap<u64, String>,
-}
-
-impl Members {
-    /// Those of the group's birth while the log has none.
-    fn of(metrics: &RaftMetrics<TypeConfig>, config: &GroupConfig) -> Members {
-        let membership = metrics.membership_config.membership();
-        let mut voters = membership.get_joint_config().clone();
-        let mut nodes: BTreeMap<u64, NodeAddress> =
-            membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
-        if voters.is_empty() {
-            voters = vec![config.nodes.keys().copied().collect()];
-            nodes = config.nodes.clone();
-        }
-        Members { voters, addresses: nodes.into_iter().map(|(id, node)| (id, node.raft)).collect() }
-    }
-}
-
-/// Where this node's log has to reach; `None` while too few others answer.
-async fn ask(
-    raft: &Raft,
-    founding: &Founding,
-    connections: &Connections,
-    config: &GroupConfig,
-) -> Option<Target> {
-    let members = Members::of(&raft.metrics().borrow_watched().clone(), config);
-    let mut answers = BTreeMap::new();
-    for (id, address) in members.addresses.iter().filter(|(id, _)| **id != config.node_id) {
-        let requests = connections.requests(*id, address, "catch-up");
-        let asked = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await;
-        if let Some(summary) = asked.ok().and_then(|body| codec::decode::<LogSummary>(&body).ok()) {
-            answers.insert(*id, summary);
+        Err(error) => {
+            tracing::warn!(%error, "caught up, but the marker cannot be removed");
+            false
         }
     }
-    if is_hopeless(&members, &answers, config) {
-        tracing::error!("no other node holds what this one lost: it goes on with what there is");
-        founding.voted_by(0);
-        return Some(Target { end: None, members, leader: None });
-    }
-    if let Some(term) = voted_by(&members, config.node_id, &answers) {
-        founding.voted_by(term);
-    }
-    let leader = leader_of(&answers)?;
-    let ends = members.voters.iter().map(|voters| furthest(voters, config.node_id, &answers));
-    let ends: Option<Vec<Option<EntryId>>> = ends.collect();
-    let end = ends?.into_iter().max()?;
-    Some(Target { end, members, leader: Some(leader) })
-}
-
-/// A term after which this node has not voted, if enough others answer: whoever was elected with its vote had that of one
-/// of them too.
-fn voted_by(members: &Members, own: u64, answers: &BTreeMap<u64, LogSummary>) -> Option<u64> {
-    let enough = members.voters.iter().all(|voters| furthest(voters, own, answers).is_some());
-    enough.then(|| answers.values().map(|answer| answer.term).max().unwrap_or(0))
-}
-
-/// The leader among those that answered, if no other answer knows of a later term (`catch_up.I3`).
-fn leader_of(answers: &BTreeMap<u64, LogSummary>) -> Option<(u64, u64)> {
-    let leader = answers.iter().filter(|(_, answer)| answer.leads).max_by_key(|(_, answer)| answer.term)?;
-    let newest = answers.values().all(|answer| answer.term <= leader.1.term);
-    newest.then_some((*leader.0, leader.1.term))
-}
-
-/// Whether waiting is in vain: there is no other voter; or all answer, too few of them whole, in the mode that promises no
-/// more than memory.
-fn is_hopeless(members: &Members, answers: &BTreeMap<u64, LogSummary>, config: &GroupConfig) -> bool {
-    let others = |voters: &BTreeSet<u64>| voters.iter().copied().filter(|id| *id != config.node_id).collect();
-    let others: Vec<BTreeSet<u64>> = members.voters.iter().map(others).collect();
-    if others.iter().all(BTreeSet::is_empty) {
-        return members.voters.iter().any(|voters| voters.contains(&config.node_id));
-    }
-    let all_answer = others.iter().flatten().all(|id| answers.contains_key(id));
-    let too_few = members.voters.iter().any(|voters| furthest(voters, config.node_id, answers).is_none());
-    config.flush == Flush::Async && all_answer && too_few && answers.values().all(|answer| !answer.leads)
-}
-
-/// The furthest end that voters of one set name, if enough of them do (`catch_up.I1`).
-fn furthest(
-    voters: &BTreeSet<u64>,
-    own: u64,
-    answers: &BTreeMap<u64, LogSummary>,
-) -> Option<Option<EntryId>> {
-    let quorum = voters.len() / 2 + 1;
-    let needed = if voters.contains(&own) { voters.len() - quorum + 1 } else { quorum };
-    let whole = answers.iter().filter(|(id, answer)| voters.contains(id) && !answer.lost);
-    let ends: Vec<Option<EntryId>> = whole.map(|(_, answer)| answer.last()).collect();
-    if ends.len() >= needed { ends.into_iter().max() } else { None }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::census::tests::{at, empty, members};
+    use crate::group::founding::LogSummary;
 
-    fn at(term: u64, index: u64) -> LogSummary {
-        LogSummary { last_term: term, last_index: Some(index), start: 1, lost: false, term, leads: false }
+    fn heard(members: Members, answers: &[(u64, LogSummary)]) -> Census {
+        Census { members: Some(members), answers: answers.iter().cloned().collect(), ..Census::default() }
     }
 
-    /// What node 1 of `voters` has to reach when these others answer.
-    fn asked(voters: u64, answers: &[(u64, LogSummary)]) -> Option<Option<EntryId>> {
-        furthest(&(1..=voters).collect(), 1, &answers.iter().copied().collect())
+    fn lost(summary: LogSummary) -> LogSummary {
+        LogSummary { lost: true, ..summary }
     }
 
-    const fn id(term: u64, index: u64) -> Option<Option<EntryId>> {
-        Some(Some(EntryId { term, index }))
-    }
-
-    #[test]
-    fn every_quorum_with_the_forgetful_node_has_one_that_answered() {
-        // Quorums of 2 of 3 with node 1: {1, 2} and {1, 3}. Only both answers meet both.
-        assert_eq!(asked(3, &[(2, at(1, 9))]), None);
-        assert_eq!(asked(3, &[(2, at(1, 9)), (3, at(1, 7))]), id(1, 9));
-        // Of 5: three of the other four.
-        assert_eq!(asked(5, &[(2, at(1, 9)), (4, at(1, 7))]), None);
-        assert_eq!(asked(5, &[(2, at(1, 9)), (4, at(1, 7)), (5, at(2, 3))]), id(2, 3), "term before index");
-        assert_eq!(asked(2, &[(2, at(1, 9))]), id(1, 9));
-        let others: BTreeMap<u64, LogSummary> = [(2, at(1, 9)), (3, at(1, 8))].into();
-        assert_eq!(furthest(&[2, 3, 4].into(), 1, &others), id(1, 9), "a newcomer was in no quorum");
+    fn ends(term: u64, index: u64) -> Option<EntryId> {
+        Some(EntryId { term, index })
     }
 
     #[test]
-    fn only_the_leader_of_the_newest_term_is_followed() {
-        let leads = |term| LogSummary { leads: true, ..at(term, 9) };
-        assert_eq!(leader_of(&[(2, at(1, 9)), (3, at(1, 9))].into()), None);
-        assert_eq!(leader_of(&[(2, leads(3)), (3, at(2, 9))].into()), Some((2, 3)));
-        assert_eq!(leader_of(&[(2, leads(3)), (3, at(4, 9))].into()), None, "catch_up.I3");
+    fn catch_up_i2_one_silent_voter_is_enough_to_wait() {
+        let five = || members(1, &[&[1, 2, 3, 4, 5]]);
+        let three = [(2, at(3, 9)), (3, at(3, 9)), (4, at(3, 9))];
+        let waits = weigh(&heard(five(), &three), 1, Flush::Sync).unwrap_err();
+        assert!(waits.to_string().contains("waits for node 5"), "{waits}");
+        let all = [&three[..], &[(5, LogSummary { term: 7, ..at(3, 12) })]].concat();
+        let ballot = weigh(&heard(five(), &all), 1, Flush::Sync);
+        assert_eq!(ballot, Ok(Ballot { above: 7, at_least: ends(3, 12) }));
     }
 
     #[test]
-    fn members_that_were_removed_are_no_witnesses() {
-        assert_eq!(asked(3, &[(2, at(1, 9)), (7, at(3, 30))]), None);
+    fn catch_up_i3_every_quorum_has_a_whole_node_in_both_sets() {
+        let three = members(1, &[&[1, 2, 3]]);
+        let one_whole = [(2, at(3, 9)), (3, lost(at(3, 4)))];
+        let waits = weigh(&heard(three.clone(), &one_whole), 1, Flush::Sync).unwrap_err();
+        assert_eq!(waits, Waits::TooFewWhole { ids: "3".into() });
+        let joint = members(4, &[&[1, 2], &[1, 2, 3]]);
+        assert!(weigh(&heard(joint, &one_whole), 1, Flush::Sync).is_err(), "whole for the old set only");
+        let two = members(4, &[&[1, 2]]);
+        assert!(weigh(&heard(two, &one_whole), 1, Flush::Sync).is_ok());
     }
 
     #[test]
-    fn a_node_that_lost_something_itself_is_no_witness() {
-        let forgetful = LogSummary { lost: true, ..at(9, 9) };
-        assert_eq!(asked(3, &[(2, at(1, 9)), (3, forgetful)]), None);
+    fn in_asynchronous_mode_the_furthest_end_is_the_target_whoever_names_it() {
+        let three = members(1, &[&[1, 2, 3]]);
+        let both = [(2, lost(at(3, 4))), (3, lost(at(3, 8)))];
+        let ballot = weigh(&heard(three, &both), 1, Flush::Async);
+        assert_eq!(ballot, Ok(Ballot { above: 3, at_least: ends(3, 8) }));
     }
 
     #[test]
-    fn nothing_is_awaited_where_nothing_was_written() {
-        let empty =
-            LogSummary { last_term: 0, last_index: None, start: 1, lost: false, term: 0, leads: false };
-        assert_eq!(asked(3, &[(2, empty), (3, empty)]), Some(None));
+    fn an_empty_list_of_others_is_no_answer() {
+        let alone = heard(members(1, &[&[1]]), &[(2, at(3, 9))]);
+        assert_eq!(weigh(&alone, 1, Flush::Sync), Err(Waits::Alone));
+        assert_eq!(weigh(&alone, 1, Flush::Async), Err(Waits::Alone));
+        let nobody = Census { answers: [(2, empty())].into(), ..Census::default() };
+        assert_eq!(weigh(&nobody, 1, Flush::Async), Err(Waits::NoMembers));
     }
 }

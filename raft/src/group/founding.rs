@@ -1,34 +1,41 @@
-//! How a group begins, and how a node that lost its log comes back.
+//! What a node knows of its own losses, and what it may do with them: vote, and follow.
 //!
-//! A group is founded once: by the member with the lowest id, after every member has said that its log is
-//! empty. A node whose log is empty while another member's is not did not lose a race: it lost its disk (or is
-//! new). Had it voted, a candidate without acknowledged messages could win, because nobody remembers that this
-//! node had stored them. So it does not vote, and says so in a file, until it holds all that is committed.
+//! A node whose log is empty while its group runs did not lose a race: it lost its disk, or is new. Had it voted, a
+//! candidate without acknowledged messages could win, because nobody remembers that this node had stored them. So it
+//! writes a file before it speaks to anybody, and votes again only when it is certain that nothing depends on what it has
+//! forgotten. `begin.rs` finds out whether anything was lost; `catch_up.rs` finds out when it does not matter any more, and
+//! has the proof.
 //!
-//! - `founding.I1`: an empty log never founds a group that another member's log already belongs to.
-//! - `founding.I2`: a node that lost its log, or in asynchronous mode may have lost its end, grants no vote before it has caught up (`peer.I2`), through any
-//!   restart in between.
-//! - `founding.I4`: a node that has lost its vote with its log follows no leader of an earlier term than any it may have voted
-//!   in: such a leader may have been deposed with its help, and with its help again would commit beside its successor.
+//! - `founding.I1`: an empty log never founds a group that another member's log already belongs to, and a node founds one
+//!   alone only where its configuration says that the group has one voter (`single_node`).
+//! - `founding.I2`: a node that lost its log, or in asynchronous mode may have lost its end, grants no vote before it has
+//!   caught up (`peer.I2`), through any restart in between. The one exception is a [`Ballot`].
+//! - `founding.I3`: when the group is founded, every member knows the group's id and that its empty log is no loss: a node that
+//!   refuses votes from then on has lost something. The founder tells each one, and it counts only in the start that it was
+//!   asked in.
+//! - `founding.I4`: a node that has forgotten its vote acknowledges nothing to any leader before it knows that no leader can
+//!   be deposed with a vote that it has forgotten (`catch_up.I1`, `catch_up.I2`); then it follows leaders of that term or a later
+//!   one.
 //! - `founding.I5`: a node that comes back with an older copy of its disk grants no vote, from the first append on that a leader
-//!   sends it to which it has acknowledged more. What only a leader that died meanwhile could tell it, it does not know.
-//! - `founding.I3`: when the group is founded, every member knows that its empty log is no loss: whoever refuses votes from
-//!   then on has lost something. The founder tells each one, and the word counts only in the start that it was asked in.
+//!   sends it to which it has acknowledged more. It does not know what only a leader that died meanwhile could tell it.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use folio_engine::disk::{Disk, OpenMode, write_atomically};
 use folio_engine::record::EntryId;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// What a member says of its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+use super::census::Members;
+use super::group_id::{GroupId, GroupIdFile};
+
+/// What a node says of itself to one that asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogSummary {
     /// Term of the last entry; 0 when there is none.
     pub(crate) last_term: u64,
@@ -38,10 +45,16 @@ pub(crate) struct LogSummary {
     pub(crate) start: u64,
     /// Whether the member itself may lack what it once acknowledged.
     pub(crate) lost: bool,
+    /// Whether it knows that its group runs, also when its log is empty.
+    pub(crate) joined: bool,
     /// The term of its vote, 0 before it ever took part.
     pub(crate) term: u64,
     /// Whether it leads in that term.
     pub(crate) leads: bool,
+    /// The group it belongs to, once it knows that.
+    pub(crate) group_id: Option<GroupId>,
+    /// The members as its log has them, once it has any.
+    pub(crate) members: Option<Members>,
 }
 
 impl LogSummary {
@@ -49,38 +62,44 @@ impl LogSummary {
     pub(crate) fn last(&self) -> Option<EntryId> {
         self.last_index.map(|index| EntryId { term: self.last_term, index })
     }
-}
 
-/// What to do, seen from one look at all members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Found the group now.
-    Found,
-    /// Wait for the founder, or for members that do not answer.
-    Wait,
-    /// The group runs already: catch up before voting.
-    CatchUp,
-}
-
-/// Decides what a node with an empty log does. `others`: what each other member answered, if it did.
-pub(crate) fn decide(is_lowest: bool, others: &[Option<LogSummary>]) -> Step {
-    // Index 0 is the founding membership; 1 is the first leader's entry, after which entries may be committed.
-    if others.iter().flatten().any(|log| log.last_index >= Some(1)) {
-        return Step::CatchUp;
+    /// Whether entries may have been committed in the group. Index 0 is the founding membership; 1 is the first leader's
+    /// entry, after which entries may be committed.
+    pub(crate) fn group_runs(&self) -> bool {
+        self.last_index >= Some(1) || self.joined
     }
-    let all_empty = others.iter().all(|log| log.is_some_and(|log| log.last_index.is_none()));
-    if is_lowest && all_empty { Step::Found } else { Step::Wait }
+}
+
+/// For which candidates a node that lost something votes, before it has caught up (`catch_up.I2`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ballot {
+    /// Every other member has named its term, and this is the latest: this node votes in later ones only.
+    pub(crate) above: u64,
+    /// The furthest end of a log that any member has named: this node votes for no shorter log.
+    pub(crate) at_least: Option<EntryId>,
+}
+
+/// Why a vote is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoVote {
+    /// It is not known yet what a vote could do.
+    CatchingUp,
+    /// This node may have voted in that term. The candidate has to take a later one than this.
+    TermTooLow(u64),
+    /// The candidate's log is shorter than another member's.
+    LogTooShort,
 }
 
 /// Bytes of a note at most.
 const NOTE_BYTES_MAX: u64 = 256;
-/// How often members are asked while the group is not founded.
-pub(crate) const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// More than any term.
-const NO_TERM: u64 = u64::MAX;
+/// Nodes that have called this one and are remembered, at most.
+const CALLERS_MAX: usize = 64;
 
 const MARKER_TEXT: &[u8] = b"this node lost part of its log and does not vote until it has caught up\n";
+/// The same, for a node that has a vote on its disk which is not its latest.
+const MARKER_TEXT_OLD_VOTE: &[u8] =
+    b"this node lost part of its log and votes it gave, and does not vote until it has caught up\n";
 
 fn marker(data_dir: &Path) -> PathBuf {
     data_dir.join("catching-up")
@@ -117,16 +136,37 @@ fn accepts_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether this node is catching up after its log was lost.
+/// What is not certain of this node's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// Nothing: it votes.
+    No,
+    /// The log was empty at the start, and it is not known yet whether that is a loss.
+    Undecided,
+    /// Something was lost.
+    CatchingUp,
+}
+
+#[derive(Debug)]
+struct State {
+    doubt: Doubt,
+    /// The vote on this node's disk is older than one it has given.
+    old_vote: bool,
+    /// The earliest term that a leader may have, once that is known (`founding.I4`).
+    floor: Option<u64>,
+    ballot: Option<Ballot>,
+}
+
+/// Whether this node may have lost something, and what that means.
 pub(crate) struct Founding {
     disk: Arc<dyn Disk>,
     marker: PathBuf,
     start: u64,
-    /// The earliest term that a leader may have; [`NO_TERM`] until it is known.
-    floor: AtomicU64,
-    catching_up: AtomicBool,
-    /// The log was empty at the start, and the other members have not all said yet that theirs are too.
-    undecided: AtomicBool,
+    /// The group's id, once it is known.
+    pub(crate) group_id: Arc<GroupIdFile>,
+    state: Mutex<State>,
+    /// Where nodes are that have called this one.
+    callers: Mutex<BTreeMap<u64, String>>,
     /// Told when it begins to catch up.
     begun: Notify,
 }
@@ -135,26 +175,39 @@ impl Founding {
     /// Reads what is known of losses, and notes durably what is not certain yet, before this node speaks to anybody:
     /// with an empty log it may have had another one before, and after a reboot asynchronous flushing may have lost the
     /// end (`unsynced_boot` is this start of the machine in that mode). A crash at any moment leaves the marker behind.
+    ///
+    /// A marker beside an empty log and a group's id is that of a node that has joined its group. An id alone is left of a
+    /// founding that came to nothing.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         data_dir: &Path,
+        names: (&str, &str),
         log_is_empty: bool,
         unsynced_boot: Option<&str>,
     ) -> io::Result<Founding> {
         let marker = marker(data_dir);
         let accepted = accepts_loss(&*disk, data_dir)?;
-        let log_is_empty = log_is_empty && !accepted;
-        let marked = disk.exists(&marker)?;
+        let marked = if disk.exists(&marker)? { Some(read(&*disk, &marker)?) } else { None };
+        let group_id = Arc::new(GroupIdFile::open(disk.clone(), data_dir, names, log_is_empty)?);
+        let doubt = match (&marked, log_is_empty && !accepted) {
+            (None, false) => Doubt::No,
+            (Some(_), false) => Doubt::CatchingUp,
+            (Some(_), true) if group_id.get().is_some() => Doubt::CatchingUp,
+            (_, true) => Doubt::Undecided,
+        };
+        let old_vote = marked.as_deref() == Some(MARKER_TEXT_OLD_VOTE);
+        let state = State { doubt, old_vote, floor: None, ballot: None };
         let founding = Founding {
             disk,
             marker,
-            floor: AtomicU64::new(NO_TERM),
             start: RandomState::new().hash_one("start"),
-            catching_up: AtomicBool::new(marked && !log_is_empty),
-            undecided: AtomicBool::new(log_is_empty),
+            group_id,
+            state: Mutex::new(state),
+            callers: Mutex::default(),
             begun: Notify::new(),
         };
-        if log_is_empty && !marked {
+        if doubt == Doubt::Undecided && marked.is_none() {
+            founding.group_id.forget()?;
             write_atomically(&*founding.disk, &founding.marker, MARKER_TEXT)?;
         }
         founding.note_unsynced(unsynced_boot)?;
@@ -171,11 +224,11 @@ impl Founding {
         };
         let now = boot.map(str::as_bytes);
         let rebooted = before.is_some() && (before.as_deref() != now || boot.is_none());
-        if rebooted && !self.undecided.load(Ordering::Acquire) && !self.is_catching_up() {
+        if rebooted && !self.refuses_votes() {
             tracing::warn!(
                 "the machine has rebooted since records were acknowledged from memory: some may be gone"
             );
-            self.begin_catch_up()?;
+            self.begin_catch_up(false)?;
         }
         match boot {
             Some(boot) => write_atomically(&*self.disk, &note, boot.as_bytes()),
@@ -196,7 +249,7 @@ impl Founding {
 
     /// Whether a vote of this node could forget what it once acknowledged (founding.I2).
     pub(crate) fn refuses_votes(&self) -> bool {
-        self.undecided.load(Ordering::Acquire) || self.is_catching_up()
+        self.state.lock().doubt != Doubt::No
     }
 
     /// Every other member has said that nothing was ever committed: this node's empty log is no loss.
@@ -209,26 +262,62 @@ impl Founding {
         self.start
     }
 
-    /// Whether this node may follow a leader of `term` (`founding.I4`). A node that still has its vote knows by that.
-    pub(crate) fn may_follow(&self, term: u64, has_vote: bool) -> bool {
-        has_vote || !self.refuses_votes() || term >= self.floor.load(Ordering::Acquire)
+    /// Whether the vote on this node's disk is the latest that it has given. `has_vote`: there is one.
+    pub(crate) fn knows_its_vote(&self, has_vote: bool) -> bool {
+        has_vote && !self.state.lock().old_vote
     }
 
-    /// So many others have named their terms that this node voted in no later one than `term`. It has not voted since it
-    /// lost its vote, so this stays true.
-    pub(crate) fn voted_by(&self, term: u64) {
-        self.floor.store(term, Ordering::Release);
+    /// Whether this node may follow a leader of `term` (`founding.I4`). A node that still has its vote knows by that.
+    pub(crate) fn may_follow(&self, term: u64, has_vote: bool) -> bool {
+        let state = self.state.lock();
+        let knows_its_vote = has_vote && !state.old_vote;
+        state.doubt == Doubt::No || knows_its_vote || state.floor.is_some_and(|floor| term >= floor)
+    }
+
+    /// From `term` on no vote that this node has forgotten can elect a leader: it may follow those of that term and later ones.
+    pub(crate) fn follow_from(&self, term: u64) {
+        let mut state = self.state.lock();
+        state.floor = Some(state.floor.map_or(term, |floor| floor.max(term)));
+    }
+
+    /// Every other member has answered: which votes this node gives before it has caught up.
+    pub(crate) fn allow(&self, ballot: Ballot) {
+        self.state.lock().ballot = Some(ballot);
+        self.follow_from(ballot.above);
+    }
+
+    /// The ballot that is in force.
+    pub(crate) fn ballot(&self) -> Option<Ballot> {
+        self.state.lock().ballot
+    }
+
+    /// Whether this node gives its vote in `term` to a candidate whose log ends with `last` (`peer.I2`); its log and vote
+    /// are not looked at here.
+    pub(crate) fn may_grant(&self, term: u64, last: Option<EntryId>) -> Result<(), NoVote> {
+        let state = self.state.lock();
+        match state.ballot {
+            _ if state.doubt == Doubt::No => Ok(()),
+            None => Err(NoVote::CatchingUp),
+            Some(ballot) if term <= ballot.above => Err(NoVote::TermTooLow(ballot.above)),
+            Some(ballot) if last < ballot.at_least => Err(NoVote::LogTooShort),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.state.lock().doubt == Doubt::Undecided
     }
 
     pub(crate) fn is_catching_up(&self) -> bool {
-        self.catching_up.load(Ordering::Acquire)
+        self.state.lock().doubt == Doubt::CatchingUp
     }
 
-    /// Durably notes that this node does not vote.
-    pub(crate) fn begin_catch_up(&self) -> io::Result<()> {
-        write_atomically(&*self.disk, &self.marker, MARKER_TEXT)?;
-        self.catching_up.store(true, Ordering::Release);
-        self.undecided.store(false, Ordering::Release);
+    /// Durably notes that this node does not vote. `old_vote`: the vote on its disk is not the latest it has given, so that it
+    /// follows nobody before it knows whom it may follow.
+    pub(crate) fn begin_catch_up(&self, old_vote: bool) -> io::Result<()> {
+        let text = if old_vote { MARKER_TEXT_OLD_VOTE } else { MARKER_TEXT };
+        write_atomically(&*self.disk, &self.marker, text)?;
+        *self.state.lock() = State { doubt: Doubt::CatchingUp, old_vote, floor: None, ballot: None };
         self.begun.notify_one();
         Ok(())
     }
@@ -248,9 +337,21 @@ impl Founding {
         if let Some(dir) = self.marker.parent() {
             self.disk.sync_dir(dir)?;
         }
-        self.undecided.store(false, Ordering::Release);
-        self.catching_up.store(false, Ordering::Release);
+        *self.state.lock() = State { doubt: Doubt::No, old_vote: false, floor: None, ballot: None };
         Ok(())
+    }
+
+    /// A node has called from that address: it may know the group when the configuration's nodes are gone.
+    pub(crate) fn note_caller(&self, id: u64, address: &str) {
+        let mut callers = self.callers.lock();
+        if !address.is_empty() && (callers.len() < CALLERS_MAX || callers.contains_key(&id)) {
+            callers.insert(id, address.to_owned());
+        }
+    }
+
+    /// Nodes that have called this one, and where they are.
+    pub(crate) fn callers(&self) -> BTreeMap<u64, String> {
+        self.callers.lock().clone()
     }
 }
 
@@ -270,7 +371,7 @@ mod tests {
     fn a_reboot_after_unsynced_acknowledgements_is_noticed_and_a_clean_stop_is_not() {
         let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
         let dir = tempfile::TempDir::new().unwrap();
-        let open = |boot| Founding::open(disk.clone(), dir.path(), false, boot).unwrap();
+        let open = |boot| Founding::open(disk.clone(), dir.path(), NAMES, false, boot).unwrap();
         let lost = |boot| open(boot).is_catching_up();
         assert!(!lost(Some("boot 1")), "the first start");
         assert!(!lost(Some("boot 1")), "a killed process leaves the page cache alone");
@@ -288,12 +389,12 @@ mod tests {
     fn a_node_killed_before_it_knew_why_its_log_was_empty_does_not_vote_with_part_of_one() {
         let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
         let dir = tempfile::TempDir::new().unwrap();
-        assert!(Founding::open(disk.clone(), dir.path(), true, None).unwrap().refuses_votes());
+        assert!(Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap().refuses_votes());
         // Meanwhile the leader has sent it a part of the log.
-        let again = Founding::open(disk.clone(), dir.path(), false, None).unwrap();
+        let again = Founding::open(disk.clone(), dir.path(), NAMES, false, None).unwrap();
         assert!(again.is_catching_up(), "founding.I2");
         again.nothing_lost().unwrap();
-        assert!(!Founding::open(disk, dir.path(), false, None).unwrap().refuses_votes());
+        assert!(!Founding::open(disk, dir.path(), NAMES, false, None).unwrap().refuses_votes());
     }
 
     #[test]
@@ -301,8 +402,8 @@ mod tests {
         let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
         for empty in [true, false] {
             let dir = tempfile::TempDir::new().unwrap();
-            let open = || Founding::open(disk.clone(), dir.path(), empty, None).unwrap();
-            open().begin_catch_up().unwrap();
+            let open = || Founding::open(disk.clone(), dir.path(), NAMES, empty, None).unwrap();
+            open().begin_catch_up(false).unwrap();
             assert!(open().refuses_votes());
             std::fs::write(dir.path().join("accept-loss"), "").unwrap();
             assert!(!open().refuses_votes());
@@ -311,37 +412,51 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_its_vote_follows_nobody_until_it_knows_how_late_it_may_have_voted() {
+    fn founding_i4_a_node_without_its_vote_follows_nobody_until_it_knows_from_which_term_on() {
         let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
         let dir = tempfile::TempDir::new().unwrap();
-        let node = Founding::open(disk, dir.path(), true, None).unwrap();
+        let node = Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap();
         assert!(!node.may_follow(9, false) && node.may_follow(9, true), "founding.I4");
-        node.begin_catch_up().unwrap();
-        node.voted_by(5);
-        assert!(!node.may_follow(4, false) && node.may_follow(5, false) && node.may_follow(6, false));
+        node.begin_catch_up(true).unwrap();
+        assert!(!node.may_follow(9, true), "its vote is an old one");
+        let again = Founding::open(disk, dir.path(), NAMES, false, None).unwrap();
+        assert!(!again.may_follow(9, true), "also after a restart");
+        again.follow_from(5);
+        again.follow_from(3);
+        assert!(!again.may_follow(4, true) && again.may_follow(5, false) && again.may_follow(6, false));
+        again.caught_up().unwrap();
+        assert!(again.may_follow(4, false), "openraft has a vote by now");
+    }
+
+    #[test]
+    fn catch_up_i2_a_ballot_is_for_later_terms_and_for_logs_that_are_no_shorter() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        let dir = tempfile::TempDir::new().unwrap();
+        let node = Founding::open(disk, dir.path(), NAMES, true, None).unwrap();
+        let at = |term, index| Some(EntryId { term, index });
+        assert_eq!(node.may_grant(9, at(9, 9)), Err(NoVote::CatchingUp));
+        node.allow(Ballot { above: 5, at_least: at(4, 7) });
+        assert_eq!(node.may_grant(5, at(4, 9)), Err(NoVote::TermTooLow(5)));
+        assert_eq!(node.may_grant(6, at(4, 6)), Err(NoVote::LogTooShort));
+        assert_eq!(node.may_grant(6, None), Err(NoVote::LogTooShort));
+        assert_eq!((node.may_grant(6, at(4, 7)), node.may_grant(7, at(5, 1))), (Ok(()), Ok(())));
+        assert!(!node.may_follow(4, false) && node.may_follow(5, false));
         node.caught_up().unwrap();
-        assert!(node.may_follow(4, false), "openraft has a vote by now");
-    }
-
-    const EMPTY: Option<LogSummary> =
-        Some(LogSummary { last_term: 0, last_index: None, start: 1, lost: false, term: 0, leads: false });
-    const FOUNDED: Option<LogSummary> =
-        Some(LogSummary { last_term: 0, last_index: Some(0), start: 1, lost: false, term: 0, leads: false });
-    const RUNNING: Option<LogSummary> =
-        Some(LogSummary { last_term: 1, last_index: Some(1), start: 1, lost: false, term: 0, leads: false });
-
-    #[test]
-    fn only_the_lowest_founds_and_only_when_every_log_is_empty() {
-        assert_eq!(decide(true, &[EMPTY, EMPTY]), Step::Found);
-        assert_eq!(decide(false, &[EMPTY, EMPTY]), Step::Wait);
-        assert_eq!(decide(true, &[EMPTY, None]), Step::Wait, "a silent member may hold the log");
-        assert_eq!(decide(false, &[FOUNDED, EMPTY]), Step::Wait);
+        assert_eq!(node.may_grant(1, None), Ok(()), "openraft decides");
     }
 
     #[test]
-    fn an_empty_log_beside_a_running_group_catches_up_before_it_votes() {
-        assert_eq!(decide(true, &[RUNNING, EMPTY]), Step::CatchUp);
-        assert_eq!(decide(true, &[RUNNING, None]), Step::CatchUp);
-        assert_eq!(decide(false, &[None, RUNNING]), Step::CatchUp);
+    fn a_node_that_joined_does_not_doubt_after_a_restart_that_its_group_runs() {
+        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
+        let dir = tempfile::TempDir::new().unwrap();
+        let open = || Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap();
+        open().group_id.adopt(GroupId::random()).unwrap();
+        assert!(open().is_catching_up(), "marked, and it knows its group");
+        let told = open();
+        told.nothing_lost().unwrap();
+        let again = open();
+        assert!(again.is_undecided() && again.group_id.get().is_none(), "a founding that came to nothing");
     }
+
+    const NAMES: (&str, &str) = ("c", "g");
 }

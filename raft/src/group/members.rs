@@ -20,12 +20,14 @@ impl Group {
     /// Adds a node that follows without voting, and waits until it has nearly caught up.
     pub async fn add_learner(&self, id: u64, address: NodeAddress) -> Result<(), AdminError> {
         self.check_leader()?;
+        self.check_may_grow()?;
         self.0.raft.add_learner(id, address, true).await.map(drop).map_err(refused)
     }
 
     /// Makes a learner a voter.
     pub async fn promote(&self, id: u64) -> Result<(), AdminError> {
         self.check_leader()?;
+        self.check_may_grow()?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.0.raft.change_membership(change, true).await.map(drop).map_err(refused)
     }
@@ -65,6 +67,18 @@ impl Group {
     /// The members' addresses by id.
     pub fn members(&self) -> BTreeMap<u64, NodeAddress> {
         self.status().members
+    }
+
+    /// `founding.I1`: a node whose configuration would let it found a group alone has no other members.
+    fn check_may_grow(&self) -> Result<(), AdminError> {
+        if !self.0.single_node {
+            return Ok(());
+        }
+        Err(AdminError::Refused(format!(
+            "this group has one voter: the configuration of node {} says `single_node = true`. Remove that key, restart the \
+             node, and add the other one then",
+            self.0.node_id
+        )))
     }
 
     fn check_leader(&self) -> Result<(), AdminError> {

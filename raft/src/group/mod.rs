@@ -5,14 +5,19 @@
 
 mod begin;
 mod catch_up;
+pub(crate) mod census;
+pub(crate) mod fence;
 pub(crate) mod founding;
+pub(crate) mod group_id;
 mod health;
 mod members;
 pub(crate) mod mend;
 mod mend_units;
+pub(crate) mod notices;
 mod reads;
 pub(crate) mod recover;
 mod retention;
+pub(crate) mod rewind;
 pub(crate) mod room;
 mod scrub;
 pub(crate) mod standing;
@@ -127,6 +132,7 @@ pub enum AdminError {
 
 struct Inner {
     node_id: u64,
+    single_node: bool,
     flush: Flush,
     host: Host,
     raft: Raft,

@@ -16,7 +16,7 @@ use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
 
-use super::founding;
+use super::{founding, rewind};
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
@@ -108,7 +108,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
     create_dir(&**disk, dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
     let mut refused = None;
-    for checkpoint in candidates(&checkpoints)? {
+    for checkpoint in undisputed_first(candidates(&checkpoints)?, rewind::limit(&**disk, dir)?) {
         let state = match State::decode(&checkpoint.state) {
             Ok(state) => state,
             Err(error) => {
@@ -127,11 +127,14 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
         };
         match open_queues(&log, &checkpoints, disk, dir, (&checkpoint, &state)) {
             Ok(queues) => {
+                rewind::obeyed(&**disk, dir)?;
                 return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
             }
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
                 log.close();
+                // Built again from the log's start, they are within any limit.
+                rewind::obeyed(&**disk, dir)?;
                 return rebuild(config, host, checkpoints, on_rot);
             }
         }
@@ -153,6 +156,13 @@ fn candidates(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {
     found.extend(snapshots_newest_first(checkpoints)?);
     found.push(beginning());
     Ok(found)
+}
+
+/// States within the limit first (`rewind.I1`), in the order they had.
+fn undisputed_first(mut found: Vec<Checkpoint>, limit: Option<u64>) -> Vec<Checkpoint> {
+    let index = |checkpoint: &Checkpoint| checkpoint.base.id.map_or(0, |id| id.index);
+    found.sort_by_key(|checkpoint| limit.is_some_and(|limit| index(checkpoint) > limit));
+    found
 }
 
 fn snapshots_newest_first(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {

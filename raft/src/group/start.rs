@@ -11,7 +11,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::census::Asker;
 use super::founding::Founding;
+use super::notices::Notices;
 use super::standing::{Reason, Standing};
 use super::vigil::Vigil;
 use super::{
@@ -30,6 +32,7 @@ use crate::state_machine::StateMachine;
 use crate::terms::Terms;
 use crate::transport::network::Connections;
 use crate::transport::peer::Peers;
+use crate::transport::requests::Introduction;
 use crate::transport::wire::{Hello, Purpose};
 use crate::types::Raft;
 
@@ -108,12 +111,15 @@ impl Group {
             from: config.node_id,
             to: config.node_id,
             purpose: Purpose::Requests,
+            group_id: None,
+            address: config.nodes.get(&config.node_id).map(|node| node.raft.clone()).unwrap_or_default(),
         };
         let recovered = starting::open(&config, &host, &hello).await.map_err(data)?;
         let log = recovered.log.state();
         let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
         let empty = log.last.is_none();
-        let founding = Founding::open(host.disk.clone(), &config.data_dir, empty, boot.as_deref());
+        let names = (config.cluster.as_str(), config.group.as_str());
+        let founding = Founding::open(host.disk.clone(), &config.data_dir, names, empty, boot.as_deref());
         let founding = Arc::new(founding.map_err(|error| data(error.into()))?);
         let durable = Durable { index: log.last.map(|id| id.index), failed: None };
         let shared = Arc::new(Shared {
@@ -137,13 +143,15 @@ impl Group {
             calls: AtomicUsize::new(0),
             rot: Default::default(),
             standing: Standing::default(),
+            notices: Notices::new(founding.group_id.clone()),
         });
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
             StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
         let upto = recovered.base.id.map_or(0, |id| id.index);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
-        let connections = Connections::new(hello.clone(), config.dial.clone(), stored);
+        let introduction = Introduction::new(hello.clone(), founding.group_id.clone());
+        let connections = Connections::new(introduction, config.dial.clone(), stored);
         let started = Arc::new(OnceLock::new());
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
         let peers = Peers {
@@ -151,6 +159,7 @@ impl Group {
             host: host.clone(),
             shared: shared.clone(),
             founding: founding.clone(),
+            data_dir: config.data_dir.clone(),
             expect: hello,
             ended,
         };
@@ -190,17 +199,18 @@ impl Group {
             )),
             tokio::spawn(mend_units::run(host.clone(), shared.clone())),
             tokio::spawn(scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
-            tokio::spawn(begin::run(
-                raft.clone(),
-                shared.clone(),
-                founding.clone(),
-                connections.clone(),
-                config.clone(),
-            )),
+            tokio::spawn(begin::run(Asker {
+                raft: raft.clone(),
+                shared: shared.clone(),
+                founding: founding.clone(),
+                connections: connections.clone(),
+                config: config.clone(),
+            })),
         ]);
         let proposer = Proposer::start(raft.clone(), host.clone(), shared.clone(), status.clone());
         let inner = Inner {
             node_id: config.node_id,
+            single_node: config.single_node,
             flush: config.flush,
             host,
             raft,

@@ -46,6 +46,10 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         repaired_snapshots: shared.snapshots.repaired(),
         start_position: log.start_position,
         repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
+        group_id: shared.notices.group_id(),
+        waiting: shared.notices.waiting(),
+        no_election: shared.standing.reasons(),
+        foreign: shared.notices.foreign(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Peers are known by the configuration alone then. Where none has such a snapshot the start is refused.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,10 +13,11 @@ use tokio::time::Instant;
 
 use super::fetch;
 use crate::config::GroupConfig;
+use crate::group::group_id::GroupIdFile;
 use crate::group::recover::{self, NoState, Recovered};
 use crate::host::Host;
-use crate::transport::requests::Requests;
-use crate::transport::wire::Hello;
+use crate::transport::requests::{Introduction, Requests};
+use crate::transport::wire::{Hello, Purpose};
 
 /// How long peers are asked: they may be starting as well.
 const ASK_TIME: Duration = Duration::from_secs(10);
@@ -29,11 +31,12 @@ pub(crate) async fn open(config: &GroupConfig, host: &Host, hello: &Hello) -> an
         opened => return opened,
     };
     tracing::warn!("no checkpoint and no snapshot of this node is whole: a peer is asked for one");
+    let introduction = introduce(config, host, hello).await?;
     let deadline = Instant::now() + ASK_TIME;
     while Instant::now() < deadline {
         // From the newest on: one that lies beyond the log's end does not fit, the one before it does.
         for position in segments(config, host).await?.into_iter().rev() {
-            if fetch_from_any(config, host, hello, position).await? {
+            if fetch_from_any(config, host, &introduction, position).await? {
                 match try_open(config, host).await {
                     Err(error) if error.is::<NoState>() => {}
                     opened => return opened,
@@ -43,6 +46,17 @@ pub(crate) async fn open(config: &GroupConfig, host: &Host, hello: &Hello) -> an
         tokio::time::sleep(ASK_INTERVAL).await;
     }
     Err(refused.context("no peer has a snapshot of a segment's start that is in this node's log"))
+}
+
+/// The log is there, so the group has an id.
+async fn introduce(config: &GroupConfig, host: &Host, hello: &Hello) -> anyhow::Result<Introduction> {
+    let (config, disk, hello) = (config.clone(), host.disk.clone(), hello.clone());
+    let introduced = host.blocking(move || {
+        let names = (config.cluster.as_str(), config.group.as_str());
+        let group_id = GroupIdFile::open(disk, &config.data_dir, names, false)?;
+        anyhow::Ok(Introduction::new(hello, Arc::new(group_id)))
+    });
+    introduced.await?
 }
 
 async fn try_open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
@@ -65,12 +79,12 @@ async fn segments(config: &GroupConfig, host: &Host) -> anyhow::Result<Vec<u64>>
 async fn fetch_from_any(
     config: &GroupConfig,
     host: &Host,
-    hello: &Hello,
+    introduction: &Introduction,
     position: u64,
 ) -> anyhow::Result<bool> {
     for (id, node) in config.nodes.iter().filter(|(id, _)| **id != config.node_id) {
         let address = config.dial.get(id).unwrap_or(&node.raft).clone();
-        let requests = Requests::new(host.net.clone(), address, Hello { to: *id, ..hello.clone() });
+        let requests = Requests::new(host.net.clone(), address, introduction.to(*id, Purpose::Requests));
         let Ok(file) = fetch::fetch(&requests, position).await else { continue };
         let (dir, disk) = (config.data_dir.clone(), host.disk.clone());
         let saved = host.blocking(move || {

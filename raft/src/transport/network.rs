@@ -20,9 +20,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::parts::{PART_BYTES, parts};
 use super::replication::{Acknowledged, Replication, append_parts};
-use super::requests::{Requests, connect};
+use super::requests::{Introduction, Requests, connect};
 use super::wire::{
-    AppendAnswer, Hello, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
+    AppendAnswer, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
 use crate::codec::{self, WireLogId};
 use crate::host::Net;
@@ -47,7 +47,7 @@ type Kept = (u64, String, &'static str);
 #[derive(Clone)]
 pub(crate) struct Connections {
     net: Arc<dyn Net>,
-    hello: Hello,
+    introduction: Introduction,
     /// Ways to peers that only this node has.
     dial: Arc<BTreeMap<u64, String>>,
     stored: Stored,
@@ -56,11 +56,16 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// `hello` with `to` and `purpose` still open; `dial` has this node's own ways to peers, `stored` what is sent to them.
-    pub(crate) fn new(hello: Hello, dial: BTreeMap<u64, String>, stored: Stored) -> Connections {
+    /// `introduction` with `to` and `purpose` still open; `dial` has this node's own ways to peers, `stored` what is sent to
+    /// them.
+    pub(crate) fn new(
+        introduction: Introduction,
+        dial: BTreeMap<u64, String>,
+        stored: Stored,
+    ) -> Connections {
         let (kept, acknowledged) = Default::default();
         let net = stored.host.net.clone();
-        Connections { net, hello, dial: Arc::new(dial), stored, kept, acknowledged }
+        Connections { net, introduction, dial: Arc::new(dial), stored, kept, acknowledged }
     }
 
     /// Where this node reaches the peer that says it is at `address`.
@@ -73,8 +78,9 @@ impl Connections {
         let address = self.way_to(to, address);
         let mut kept = self.kept.lock();
         let key = (to, address.to_owned(), purpose);
-        let hello = Hello { to, purpose: Purpose::Requests, ..self.hello.clone() };
-        kept.entry(key).or_insert_with(|| Requests::new(self.net.clone(), address.to_owned(), hello)).clone()
+        let introduction = self.introduction.to(to, Purpose::Requests);
+        let made = || Requests::new(self.net.clone(), address.to_owned(), introduction);
+        kept.entry(key).or_insert_with(made).clone()
     }
 
     /// Opens a bare connection to a peer, to see whether anybody listens there.
@@ -86,7 +92,7 @@ impl Connections {
         Network {
             net: self.net.clone(),
             address: self.way_to(target, &node.raft).to_owned(),
-            hello: Hello { to: target, purpose: Purpose::Replication, ..self.hello.clone() },
+            introduction: self.introduction.to(target, Purpose::Replication),
             requests: self.requests(target, &node.raft, purpose),
             stored: self.stored.clone(),
             pipelined: purpose == "replication",
@@ -115,7 +121,7 @@ impl RaftNetworkFactory<TypeConfig> for Connections {
 pub(crate) struct Network {
     net: Arc<dyn Net>,
     address: String,
-    hello: Hello,
+    introduction: Introduction,
     requests: Requests,
     stored: Stored,
     pipelined: bool,
@@ -207,7 +213,7 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
-        let connected = connect(&*self.net, &self.address, &self.hello).await;
+        let connected = connect(&*self.net, &self.address, &self.introduction).await;
         if connected.is_err() {
             // openraft opens the next stream at once, whatever its backoff says: a dead peer would cost a core.
             tokio::time::sleep(RECONNECT_PAUSE).await;

@@ -1,15 +1,16 @@
 //! The listening side: what peers ask of this node.
 //!
-//! - `peer.I1`: a connection speaks only after a hello for this cluster, group, node and segment size.
-//! - `peer.I2`: a node that lost its log (`group::founding`) refuses votes until it has caught up.
+//! - `peer.I1`: a connection speaks only after a hello for this cluster, group, node and segment size; and a peer that has not
+//!   named this group's id (`group::group_id`) is told what this node is and nothing else.
+//! - `peer.I2`: a node that lost its log (`group::founding`) refuses votes until it has caught up, except by a ballot.
 //! - `peer.I3`: records are taken only while the disk has room for them; the leader retries later.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Buf, Bytes};
-use folio_engine::record::{Record, RecordHeader, RecordKind};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::entry::RaftEntry;
 use openraft::raft::{
@@ -25,21 +26,29 @@ use super::incoming_snapshot;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{
-    AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody,
-    SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
+    AppendAnswer, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody, SnapshotBody,
+    TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
 };
 use crate::codec::{self, WireLogId};
-use crate::group::founding::Founding;
-use crate::group::standing::Reason;
+use crate::group::fence;
+use crate::group::founding::{Founding, NoVote};
+use crate::group::group_id::{GroupId, other_group};
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
-use crate::types::{LogEntry, LogId, Raft, StoredMembership, TypeConfig, entry_id};
+use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
 const APPENDS_WAITING: usize = 64;
 /// Requests of one connection that are worked on at once.
 const REQUESTS_AT_ONCE: usize = 256;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    id: u64,
+    group_id: Option<GroupId>,
+}
 
 /// Everything a peer connection needs of this node.
 pub(crate) struct Peers {
@@ -48,6 +57,7 @@ pub(crate) struct Peers {
     pub(crate) host: Host,
     pub(crate) shared: Arc<Shared>,
     pub(crate) founding: Arc<Founding>,
+    pub(crate) data_dir: PathBuf,
     /// What a peer must say to be let in, `from` and `purpose` aside.
     pub(crate) expect: Hello,
     /// Hears from whom a connection came that has ended.
@@ -78,7 +88,7 @@ impl Peers {
         }
     }
 
-    fn raft(&self) -> io::Result<&Raft> {
+    pub(super) fn raft(&self) -> io::Result<&Raft> {
         self.raft.get().ok_or_else(|| io::Error::other("this node is still starting"))
     }
 
@@ -88,22 +98,47 @@ impl Peers {
         let first = timeout(CONNECT_TIMEOUT, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let Some(Frame { kind: Kind::Hello, body, .. }) = first else { return Err(invalid("no hello")) };
         let hello: Hello = codec::decode(&body).map_err(|error| invalid(error.to_string()))?;
-        if let Err(reason) = self.check(&hello) {
-            tracing::warn!(%from, node = hello.from, reason, "peer refused");
+        if let Err((reason, is_news)) = self.check(&hello) {
+            if is_news {
+                tracing::warn!(%from, node = hello.from, reason, "peer refused");
+            }
             return writer.write(Kind::Failure, 0, vec![reason.into()]).await;
         }
+        self.founding.note_caller(hello.from, &hello.address);
         writer.write(Kind::Answer, 0, Vec::new()).await?;
         let ended = self.ended.clone();
         let served = match hello.purpose {
-            Purpose::Replication => self.serve_replication(reader, writer).await,
-            Purpose::Requests => self.serve_requests(hello.from, reader, writer).await,
+            Purpose::Replication => self.serve_replication(hello.group_id, reader, writer).await,
+            Purpose::Requests => self.serve_requests(&hello, reader, writer).await,
         };
         let _ = ended.try_send(hello.from);
         served
     }
 
-    /// `peer.I1`
-    fn check(&self, hello: &Hello) -> Result<(), String> {
+    /// `peer.I1`, `group_id.I2`. The error is what the peer is told, and whether the log should say it.
+    fn check(&self, hello: &Hello) -> Result<(), (String, bool)> {
+        self.check_names(hello).map_err(|reason| (reason, true))?;
+        match (self.founding.group_id.get(), hello.group_id) {
+            (Some(own), Some(other)) if own != other => {
+                let reason = other_group(own, other);
+                let is_news = self.shared.notices.refused(hello.from, other, &reason);
+                Err((reason, is_news))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a peer of the group `theirs` may ask this. Whoever does not know the group, on either side, is told about it and
+    /// takes no part (`group_id.I1`, `group_id.I2`).
+    pub(super) fn check_group(&self, theirs: Option<GroupId>) -> io::Result<()> {
+        match self.founding.group_id.get() {
+            own @ Some(_) if own == theirs => Ok(()),
+            Some(_) => Err(io::Error::other("the peer has not said that it belongs to this group")),
+            None => Err(io::Error::other("this node does not know its group yet")),
+        }
+    }
+
+    fn check_names(&self, hello: &Hello) -> Result<(), String> {
         let expect = &self.expect;
         let names = (&hello.cluster, &hello.group) == (&expect.cluster, &expect.group);
         if !names {
@@ -124,7 +159,12 @@ impl Peers {
         Ok(())
     }
 
-    async fn serve_replication(&self, mut reader: FrameReader, mut writer: FrameWriter) -> io::Result<()> {
+    async fn serve_replication(
+        &self,
+        theirs: Option<GroupId>,
+        mut reader: FrameReader,
+        mut writer: FrameWriter,
+    ) -> io::Result<()> {
         let (appends, waiting) = mpsc::channel::<AppendEntriesRequest<TypeConfig>>(APPENDS_WAITING);
         let waiting = futures_util::stream::unfold(waiting, |mut waiting| async {
             waiting.recv().await.map(|request| (request, waiting))
@@ -137,7 +177,7 @@ impl Peers {
         let read = async move {
             let mut broken = false;
             while let Some(frame) = input.next().await? {
-                match own.parse_append(&frame) {
+                match own.parse_append(&frame, theirs) {
                     // Read and dropped: the peer is about to hear of the first failure.
                     _ if broken => {}
                     // Nobody takes it any more once the stream of answers has ended.
@@ -187,59 +227,16 @@ impl Peers {
         timeout(CONNECT_TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    /// Takes an append apart: the records stay slices of the frame.
-    fn parse_append(&self, frame: &Frame) -> io::Result<AppendEntriesRequest<TypeConfig>> {
-        let (head, records) = split_append(frame)?;
-        self.may_follow(&head.vote)?;
-        self.notice_loss(&head)?;
-        // peer.I3
-        if !records.is_empty() && !self.shared.log.has_room(1) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
-        }
-        Ok(AppendEntriesRequest {
-            vote: head.vote.vote(),
-            prev_log_id: head.prev.map(WireLogId::log_id),
-            leader_commit: head.commit.map(WireLogId::log_id),
-            entries: parse_records(records)?,
-        })
-    }
-
-    /// Whether the leader remembers an entry of this node's that is not in its log (`founding.I5`): then it is noted, before
-    /// anything is answered, that this node does not vote.
-    fn notice_loss(&self, head: &AppendHead) -> io::Result<()> {
-        let Some(id) = head.acknowledged else { return Ok(()) };
-        let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
-        // A later leader may have taken it back.
-        let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > head.vote.vote());
-        if outvoted || self.founding.refuses_votes() || !self.shared.lacks(entry_id(&id.log_id())) {
-            return Ok(());
-        }
-        tracing::warn!(
-            ?id,
-            "this node has acknowledged an entry that its log lacks: no vote until it has caught up"
-        );
-        self.shared.standing.set(Reason::CatchingUp, true);
-        self.founding.begin_catch_up()
-    }
-
-    /// `founding.I4`
-    fn may_follow(&self, leader: &codec::WireVote) -> io::Result<()> {
-        let vote = leader.vote();
-        if self.founding.may_follow(vote.leader_id.term, self.shared.log.vote().is_some()) {
-            return Ok(());
-        }
-        Err(io::Error::other("this node has lost its vote and does not know yet whom it may follow"))
-    }
-
     async fn serve_requests(
         self: Arc<Self>,
-        from: u64,
+        hello: &Hello,
         mut reader: FrameReader,
         mut writer: FrameWriter,
     ) -> io::Result<()> {
         let (answers, mut waiting) =
             mpsc::channel::<(Kind, u64, Bytes, Option<UnansweredCall>)>(REQUESTS_AT_ONCE);
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
+        let peer = Peer { id: hello.from, group_id: hello.group_id };
         let assembly = Arc::<Mutex<Assembly>>::default();
         let read = async {
             while let Some(frame) = reader.next().await? {
@@ -248,7 +245,7 @@ impl Peers {
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
                     let id = frame.id;
-                    let answer = match peers.answer(from, frame, &assembly).await {
+                    let answer = match peers.answer(peer, frame, &assembly).await {
                         Ok(body) => (Kind::Answer, id, body, call),
                         Err(error) => (Kind::Failure, id, error.to_string().into(), call),
                     };
@@ -269,9 +266,12 @@ impl Peers {
         tokio::select! { ended = read => ended, ended = write => ended }
     }
 
-    async fn answer(&self, from: u64, frame: Frame, assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
+    async fn answer(&self, peer: Peer, frame: Frame, assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
+        if !(frame.kind == Kind::Summary || frame.kind == Kind::AllEmpty) {
+            self.check_group(peer.group_id)?;
+        }
         match frame.kind {
-            Kind::Append => self.append(&frame).await,
+            Kind::Append => self.append(&frame, peer.group_id).await,
             Kind::Vote => self.vote(&frame.body, false).await,
             Kind::PreVote => self.vote(&frame.body, true).await,
             Kind::Transfer => self.transfer(&frame.body).await,
@@ -281,7 +281,7 @@ impl Peers {
                 let head: PartHead = codec::decode(head).map_err(io::Error::other)?;
                 assembly.lock().add(head, part).map(|()| Bytes::new())
             }
-            Kind::Call => Ok(self.shared.hooks.call(from, frame.body).await),
+            Kind::Call => Ok(self.shared.hooks.call(peer.id, frame.body).await),
             Kind::Room => Ok(crate::group::room::answer(&self.shared)),
             Kind::Summary => {
                 Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding, self.raft.get()))
@@ -296,16 +296,16 @@ impl Peers {
                 part.await?
             }
             Kind::AllEmpty => {
-                let start = codec::decode(&frame.body).map_err(io::Error::other)?;
-                let told = crate::group::all_empty(&self.shared, &self.founding, start);
+                let told = crate::group::all_empty(&self.shared, &self.founding, &frame.body);
                 told.map(|()| Bytes::new())
             }
+            Kind::Fence => fence::answer(self.raft()?, &self.shared).await.map(Bytes::from),
             Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
         }
     }
 
-    async fn append(&self, frame: &Frame) -> io::Result<Bytes> {
-        let request = self.parse_append(frame)?;
+    async fn append(&self, frame: &Frame, theirs: Option<GroupId>) -> io::Result<Bytes> {
+        let request = self.parse_append(frame, theirs)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
         let answer = match self.raft()?.append_entries(request).await.map_err(io::Error::other)? {
@@ -341,13 +341,22 @@ impl Peers {
 
     async fn vote(&self, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {
         let wire: VoteBody = codec::decode(body).map_err(io::Error::other)?;
+        let last = wire.last.map(WireLogId::log_id);
         // peer.I2
-        if self.founding.refuses_votes() {
-            return Err(io::Error::other(
-                "this node's log is empty or incomplete: it does not vote until it has caught up",
-            ));
+        match self.founding.may_grant(wire.vote.term(), last.as_ref().map(entry_id)) {
+            Ok(()) => {}
+            // The candidate hears of the term that it has to go beyond.
+            Err(NoVote::TermTooLow(term)) => {
+                let vote = codec::WireVote::of_term(term, self.expect.to);
+                return Ok(codec::encode(&VoteAnswer { vote, granted: false, last: None }).into());
+            }
+            Err(NoVote::CatchingUp | NoVote::LogTooShort) => {
+                return Err(io::Error::other(
+                    "this node's log is empty or incomplete: it does not vote for this candidate until it has caught up",
+                ));
+            }
         }
-        let mut request = VoteRequest::new(wire.vote.vote(), wire.last.map(WireLogId::log_id));
+        let mut request = VoteRequest::new(wire.vote.vote(), last);
         request.leadership_transfer = wire.transfer;
         let answered =
             if pre_vote { self.raft()?.pre_vote(request).await } else { self.raft()?.vote(request).await };
@@ -412,67 +421,5 @@ fn append_answer(result: Result<Option<LogId>, StreamAppendError<TypeConfig>>) -
         Ok(matching) => AppendAnswer::Matching(matching.as_ref().map(Into::into)),
         Err(StreamAppendError::Conflict(id)) => AppendAnswer::Conflict((&id).into()),
         Err(StreamAppendError::HigherVote(vote)) => AppendAnswer::HigherVote((&vote).into()),
-    }
-}
-
-/// The head of an append, and its records.
-pub(crate) fn split_append(frame: &Frame) -> io::Result<(AppendHead, Bytes)> {
-    let mut body = frame.body.clone();
-    if frame.kind != Kind::Append || body.len() < 4 {
-        return Err(invalid(format!("a {:?} frame of {} bytes as an append", frame.kind, body.len())));
-    }
-    let head_bytes = body.get_u32_le() as usize;
-    if head_bytes > body.len() {
-        return Err(invalid("an append whose head is longer than its frame"));
-    }
-    let head = codec::decode(&body.split_to(head_bytes)).map_err(|error| invalid(error.to_string()))?;
-    Ok((head, body))
-}
-
-/// Splits back-to-back records; every length and checksum is checked.
-pub(crate) fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
-    let mut entries = Vec::new();
-    while !bytes.is_empty() {
-        let header = RecordHeader::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
-        if header.length as usize > bytes.len() {
-            return Err(invalid(format!("record {} is longer than its frame", header.index)));
-        }
-        let frame = bytes.split_to(header.length as usize);
-        let record = Record::parse(frame).map_err(|error| invalid(error.to_string()))?;
-        if record.header.kind == RecordKind::Membership {
-            // Once it is in the log, nobody could go on without guessing a quorum.
-            codec::decode_membership(&record.payload()).map_err(|error| invalid(error.to_string()))?;
-        }
-        entries.push(LogEntry::stored(record));
-    }
-    Ok(entries)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use folio_engine::disk::sim::SimDisk;
-    use folio_engine::record::{Draft, EntryId};
-    use folio_engine::{CommitLog, LogConfig, StampBase};
-
-    use super::*;
-    use crate::types::Membership;
-
-    fn membership_record(payload: &[u8]) -> Bytes {
-        let disk = Arc::new(SimDisk::new());
-        let log = CommitLog::open(disk, Path::new("/"), LogConfig::default(), StampBase::default()).unwrap();
-        let draft = Draft::with_payload(RecordKind::Membership, payload);
-        let record = log.append(EntryId { term: 1, index: 0 }, draft).unwrap();
-        log.close();
-        record.frame().clone()
-    }
-
-    /// Found by reading: once it was in the log the node stopped, and at every start again.
-    #[test]
-    fn t90_a_membership_that_does_not_decode_was_taken_from_a_peer() {
-        assert!(parse_records(membership_record(b"no membership")).is_err());
-        let whole = codec::encode_membership(&Membership::default());
-        assert_eq!(parse_records(membership_record(&whole)).unwrap().len(), 1);
     }
 }

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::wire::{Frame, FrameReader, FrameWriter, Hello, Kind, invalid};
+use super::wire::{Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, invalid};
 use crate::codec;
+use crate::group::group_id::{GroupId, GroupIdFile};
 use crate::host::Net;
 
 /// Requests that may wait to be written to one peer.
@@ -39,11 +40,36 @@ struct Waiting {
     silent_since: Option<Instant>,
 }
 
+/// How this node introduces itself.
+#[derive(Clone)]
+pub(crate) struct Introduction {
+    hello: Hello,
+    group_id: Arc<GroupIdFile>,
+}
+
+impl Introduction {
+    pub(crate) fn new(hello: Hello, group_id: Arc<GroupIdFile>) -> Introduction {
+        Introduction { hello, group_id }
+    }
+
+    /// The same to another peer, for another purpose.
+    pub(crate) fn to(&self, to: u64, purpose: Purpose) -> Introduction {
+        Introduction { hello: Hello { to, purpose, ..self.hello.clone() }, group_id: self.group_id.clone() }
+    }
+
+    /// The hello of a connection that is made now.
+    fn hello(&self) -> Hello {
+        Hello { group_id: self.group_id.get(), ..self.hello.clone() }
+    }
+}
+
 /// A connection that speaks. It ends when nobody holds `outgoing` any more.
 struct Link {
     outgoing: Outgoing,
     waiting: Arc<Mutex<Waiting>>,
     next_id: u64,
+    /// The group that this node said it belongs to.
+    group_id: Option<GroupId>,
 }
 
 /// A request under way: keeps its connection, and is forgotten there when its time is up.
@@ -65,7 +91,7 @@ impl Drop for UnderWay {
 pub(crate) struct Requests {
     net: Arc<dyn Net>,
     address: String,
-    hello: Hello,
+    introduction: Introduction,
     link: Arc<tokio::sync::Mutex<Option<Link>>>,
 }
 
@@ -73,12 +99,12 @@ pub(crate) struct Requests {
 pub(crate) async fn connect(
     net: &dyn Net,
     address: &str,
-    hello: &Hello,
+    introduction: &Introduction,
 ) -> io::Result<(FrameReader, FrameWriter)> {
     let dial = async {
         let socket = net.dial(address).await?;
         let (mut reader, mut writer) = (FrameReader::new(socket.reader), FrameWriter::new(socket.writer));
-        writer.write(Kind::Hello, 0, vec![codec::encode(hello).into()]).await?;
+        writer.write(Kind::Hello, 0, vec![codec::encode(&introduction.hello()).into()]).await?;
         match reader.next().await? {
             Some(Frame { kind: Kind::Answer, .. }) => Ok((reader, writer)),
             Some(Frame { kind: Kind::Failure, body, .. }) => Err(io::Error::new(
@@ -95,8 +121,8 @@ pub(crate) async fn connect(
 }
 
 impl Requests {
-    pub(crate) fn new(net: Arc<dyn Net>, address: String, hello: Hello) -> Requests {
-        Requests { net, address, hello, link: Arc::default() }
+    pub(crate) fn new(net: Arc<dyn Net>, address: String, introduction: Introduction) -> Requests {
+        Requests { net, address, introduction, link: Arc::default() }
     }
 
     /// Sends one request and waits for its answer, at most `limit`.
@@ -116,9 +142,12 @@ impl Requests {
 
     async fn send(&self, kind: Kind, parts: Vec<Bytes>) -> io::Result<UnderWay> {
         let mut slot = self.link.lock().await;
-        if slot.as_ref().is_none_or(|link| link.outgoing.is_closed() || link.is_silent()) {
+        let group_id = self.introduction.group_id.get();
+        let is_of_use =
+            |link: &Link| !link.outgoing.is_closed() && !link.is_silent() && link.group_id == group_id;
+        if !slot.as_ref().is_some_and(is_of_use) {
             *slot = None;
-            *slot = Some(Link::open(&*self.net, &self.address, &self.hello).await?);
+            *slot = Some(Link::open(&*self.net, &self.address, &self.introduction).await?);
         }
         let Some(link) = slot.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
         let sent = link.expect_answer();
@@ -130,8 +159,10 @@ impl Requests {
 }
 
 impl Link {
-    async fn open(net: &dyn Net, address: &str, hello: &Hello) -> io::Result<Link> {
-        let (mut reader, mut writer) = connect(net, address, hello).await?;
+    async fn open(net: &dyn Net, address: &str, introduction: &Introduction) -> io::Result<Link> {
+        // Before it is sent: an id that is learned meanwhile makes another connection.
+        let group_id = introduction.group_id.get();
+        let (mut reader, mut writer) = connect(net, address, introduction).await?;
         let (outgoing, mut requests) = mpsc::channel::<(Kind, u64, Vec<Bytes>)>(WAITING_MAX);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let inbox = waiting.clone();
@@ -157,7 +188,7 @@ impl Link {
             requests.close();
             inbox.lock().answers.clear();
         });
-        Ok(Link { outgoing, waiting, next_id: 0 })
+        Ok(Link { outgoing, waiting, next_id: 0, group_id })
     }
 
     fn expect_answer(&mut self) -> UnderWay {
@@ -183,7 +214,7 @@ mod tests {
 
     use super::*;
     use crate::host::{Listener, Socket};
-    use crate::transport::wire::Purpose;
+    use folio_engine::disk::sim::SimDisk;
 
     /// A peer that takes as long for a request as its first bytes say, on its first connection, and answers at once on
     /// later ones.
@@ -227,8 +258,19 @@ mod tests {
     fn requests() -> (Arc<Slow>, Requests) {
         let net = Arc::new(Slow::default());
         let (cluster, group) = ("c".to_owned(), "g".to_owned());
-        let hello = Hello { cluster, group, segment_bytes: 1, from: 1, to: 2, purpose: Purpose::Requests };
-        (net.clone(), Requests::new(net, "there".to_owned(), hello))
+        let ids = GroupIdFile::open(Arc::new(SimDisk::new()), "/".as_ref(), (&cluster, &group), true);
+        let hello = Hello {
+            cluster,
+            group,
+            segment_bytes: 1,
+            from: 1,
+            to: 2,
+            purpose: Purpose::Requests,
+            group_id: None,
+            address: String::new(),
+        };
+        let introduction = Introduction::new(hello, Arc::new(ids.expect("an empty disk")));
+        (net.clone(), Requests::new(net, "there".to_owned(), introduction))
     }
 
     async fn ask(requests: &Requests, takes_ms: u64, limit_ms: u64) -> io::Result<Bytes> {

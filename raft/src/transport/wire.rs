@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::codec::{WireLogId, WireMembership, WireVote};
+use crate::group::group_id::GroupId;
 
 /// Bytes of a frame at most: an append of several records of the largest size.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
@@ -39,7 +40,7 @@ pub(crate) enum Kind {
     Transfer = 5,
     Snapshot = 6,
     Call = 7,
-    /// Asks what the node's log holds, before the group is founded.
+    /// Asks what the node is and what its log holds.
     Summary = 8,
     /// Asks for one committed record, as it is stored.
     Record = 9,
@@ -50,7 +51,9 @@ pub(crate) enum Kind {
     /// A part of the checkpoint of the snapshot that follows, see [`super::parts`].
     SnapshotPart = 12,
     /// Asks for a part of a stored snapshot, see [`crate::snapshots`].
-    StoredSnapshot = 20,
+    StoredSnapshot = 14,
+    /// Asks the leader to append and commit an entry now, see `group::fence`.
+    Fence = 13,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -74,6 +77,7 @@ impl Kind {
             AllEmpty,
             SnapshotPart,
             StoredSnapshot,
+            Fence,
             Answer,
             Failure,
         ]
@@ -100,6 +104,10 @@ pub(crate) struct Hello {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) purpose: Purpose,
+    /// The group that the node belongs to. A node that does not know it yet asks for a summary and nothing else.
+    pub(crate) group_id: Option<GroupId>,
+    /// Where the node listens for peers; empty when it does not know.
+    pub(crate) address: String,
 }
 
 /// The head of an append; the records follow it.

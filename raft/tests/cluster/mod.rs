@@ -106,6 +106,7 @@ impl Cluster {
             nodes: self.nodes.clone(),
             dial: BTreeMap::new(),
             join,
+            single_node: !join && self.nodes.len() == 1,
             listen,
             flush: Flush::Sync,
             timing: self.timing.clone(),

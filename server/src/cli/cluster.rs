@@ -153,10 +153,21 @@ async fn status(target: &Target) -> Result<()> {
         .iter()
         .filter_map(|(id, (_, answer))| answer.as_ref().err().map(|error| format!("node {id}: {error:#}")))
         .collect();
-    for line in silent {
+    let told = all.iter().filter_map(|(id, (_, answer))| Some((*id, answer.as_ref().ok()?)));
+    let told = told.flat_map(|(id, status)| notices(id, status));
+    for line in silent.into_iter().chain(told) {
         eprintln!("{line}");
     }
     Ok(())
+}
+
+/// What an operator should know of a node, in sentences.
+fn notices(id: u64, status: &NodeStatus) -> Vec<String> {
+    let reasons = (!status.no_election.is_empty())
+        .then(|| format!("node {id} does not stand for election: {}", status.no_election.join("; ")));
+    let waiting = status.waiting.iter().map(|what| format!("node {id}: {what}"));
+    let foreign = status.foreign.iter().map(|peer| format!("node {id} refused {peer}"));
+    waiting.chain(reasons).chain(foreign).collect()
 }
 
 fn json(id: u64, at: &NodeAt, answer: &Result<NodeStatus>) -> serde_json::Value {

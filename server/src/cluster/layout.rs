@@ -138,6 +138,7 @@ impl Layout {
             ("cluster".to_owned(), DEFAULT_CLUSTER.into()),
             ("group".to_owned(), DEFAULT_GROUP.into()),
             ("node_id".to_owned(), id.cast_signed().into()),
+            ("single_node".to_owned(), (self.made.nodes == 1).into()),
             ("data_dir".to_owned(), data.into()),
             ("host".to_owned(), HOST.into()),
             ("listen".to_owned(), table(self.at(id)).into()),

@@ -5,7 +5,8 @@
 //! founding membership, which must be the same on every node; nodes tell each other theirs.
 //!
 //! Beyond RocketMQ's keys: `namesrvListenPort`, where this node answers as a NameServer. Several nodes of
-//! one host need not set it: the first one there takes the port, the others do without.
+//! one host need not set it: the first one there takes the port, the others do without. `singleNode=true`: the group has one
+//! voter, the only peer in `dLegerPeers`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -50,6 +51,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         nodes: peers.iter().map(|peer| (peer.id, peer.address())).collect(),
         dial: BTreeMap::new(),
         join: false,
+        single_node: keys.flag("singleNode")?,
         segment_bytes: keys.number("mappedFileSizeCommitLog")?.unwrap_or(super::SEGMENT_BYTES),
         flush: keys.flush()?,
         retention,
@@ -99,6 +101,14 @@ impl Keys {
         value.parse().map(Some).map_err(|_| {
             bad(key, format!("{value:?} is not what it should be: a number in range, or an IP address"))
         })
+    }
+
+    fn flag(&mut self, key: &str) -> Result<bool, BadValue> {
+        match self.take(key).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(bad(key, format!("{other:?} is neither true nor false"))),
+        }
     }
 
     fn flush(&mut self) -> Result<Flush, BadValue> {
@@ -178,6 +188,7 @@ sendMessageThreadPoolNums=16
         assert_eq!(key(&STOCK.replace("n1-127.0.0.1:20912", "n1:20912")), "dLegerPeers");
         assert_eq!(key(&STOCK.replace("30911", "eleven")), "listenPort");
         assert_eq!(key("listenPort=1"), "dLegerSelfId");
+        assert_eq!(key(&format!("{STOCK}singleNode=yes")), "singleNode");
         assert_eq!(key("what"), "line 1");
     }
 }

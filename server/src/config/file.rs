@@ -25,6 +25,8 @@ pub(super) struct File {
     host: Option<String>,
     #[serde(default)]
     join: bool,
+    #[serde(default)]
+    single_node: bool,
     workers: Option<usize>,
     #[serde(default)]
     listen: ListenSection,
@@ -138,6 +140,7 @@ impl File {
             nodes,
             dial,
             join: self.join,
+            single_node: self.single_node,
             segment_bytes: self.log.segment_size.map_or(super::SEGMENT_BYTES, |size| size.0),
             flush: match self.log.flush {
                 FlushKey::Sync => Flush::Sync,

@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub dial: BTreeMap<u64, String>,
     /// Wait to be added to a running group.
     pub join: bool,
+    /// The group has one voter, this node.
+    pub single_node: bool,
     /// Size of a log segment.
     pub segment_bytes: u64,
     /// When a message is acknowledged.
@@ -172,6 +174,11 @@ impl NodeConfig {
         if !self.join && !self.nodes.contains_key(&self.node_id) {
             return Err(bad("nodes", format!("this node, id {}, is not among them", self.node_id)));
         }
+        let is_alone = !self.join && self.nodes.keys().eq([&self.node_id]);
+        if self.single_node && !is_alone {
+            let remedy = "is for a group of one voter: remove the key, or `join = true` and the other nodes";
+            return Err(bad("single_node", remedy));
+        }
         if self.dedup.as_ref().is_some_and(|dedup| !(2..=DEDUP_KEYS_MAX).contains(&dedup.keys)) {
             return Err(bad("dedup.keys", format!("must be between 2 and {DEDUP_KEYS_MAX}")));
         }
@@ -200,6 +207,7 @@ impl NodeConfig {
             nodes: self.nodes.clone(),
             dial: self.dial.clone(),
             join: self.join,
+            single_node: self.single_node,
             listen: self.listen.raft,
             flush: self.flush,
             timing: self.timing.clone(),
@@ -263,6 +271,9 @@ mod tests {
         let error =
             parse("n.toml", &EXAMPLE.replace("node_id = 1", "node_id = 9")).expect_err("not a member");
         assert_eq!(error, "n.toml: nodes: this node, id 9, is not among them");
+        let text = EXAMPLE.replace("single_node = false", "single_node = true");
+        let error = parse("n.toml", &text).expect_err("three nodes");
+        assert!(error.starts_with("n.toml: single_node: is for a group of one voter"), "{error}");
         for (line, key) in
             [("2 = '10.0.0.2'", "dial.2"), ("two = 'a:1'", "dial.two"), ("1 = 'a:1'", "dial.1")]
         {

@@ -15,7 +15,7 @@ use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
 
-/// "How are you?" More than a binary header's 16 bits: always JSON.
+/// Node status request. More than a binary header's 16 bits: always JSON.
 pub const NODE_STATUS: i32 = 90_001;
 
 /// One node's view of its group.
@@ -71,6 +71,18 @@ pub struct NodeStatus {
     /// Repeated sends that it answered with the first one's place since it started.
     #[serde(default)]
     pub repeats: u64,
+    /// The group's id, once the node knows it.
+    #[serde(default)]
+    pub group_id: Option<String>,
+    /// What it waits for before it takes its part, and what an operator can do.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// Why it does not stand for election.
+    #[serde(default)]
+    pub no_election: Vec<String>,
+    /// Peers it refused because they belong to another group of the same name.
+    #[serde(default)]
+    pub foreign: Vec<String>,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -139,6 +151,10 @@ fn status(broker: &Broker) -> NodeStatus {
         repaired_snapshots: status.repaired_snapshots,
         start_position: status.start_position,
         repeats: status.repeats,
+        group_id: status.group_id.clone(),
+        waiting: status.waiting.clone(),
+        no_election: status.no_election.iter().map(|why| (*why).to_owned()).collect(),
+        foreign: status.foreign.clone(),
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",

@@ -105,10 +105,11 @@ impl Nodes {
             (0..count).map(|other| section(other, &format!("[[nodes]]\nid = {}\n", other + 1))).collect();
         let data = Path::join(&self.disks[usize::from(node)].0, "data");
         let text = format!(
-            "node_id = {}\ndata_dir = {:?}\nhost = \"127.0.0.1\"\n{}{members}[log]\nsegment_size = \"16MiB\"\n\
+            "node_id = {}\nsingle_node = {}\ndata_dir = {:?}\nhost = \"127.0.0.1\"\n{}{members}[log]\nsegment_size = \"16MiB\"\n\
              # Leadership goes where this story gives it, on however busy a machine.\n\
              [raft]\nelection_min_ms = 11000\nelection_max_ms = 12000\nheartbeat_ms = 100\n",
             node + 1,
+            count == 1,
             data.display().to_string(),
             section(node, "[listen]\n"),
         );

@@ -54,7 +54,7 @@ pub(crate) struct Node {
 pub(crate) fn config(dir: &Path, port: u16) -> PathBuf {
     let (namesrv, broker, raft) = (port, port + 1, port + 2);
     let text = format!(
-        "node_id = 1\ndata_dir = {:?}\n\
+        "node_id = 1\nsingle_node = true\ndata_dir = {:?}\n\
          [listen]\nnamesrv = \"127.0.0.1:{namesrv}\"\nbroker = \"127.0.0.1:{broker}\"\n\
          raft = \"127.0.0.1:{raft}\"\n\
          [[nodes]]\nid = 1\nraft = \"127.0.0.1:{raft}\"\nbroker = \"127.0.0.1:{broker}\"\n\

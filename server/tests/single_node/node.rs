@@ -118,6 +118,7 @@ impl Node {
             nodes: members,
             dial: BTreeMap::new(),
             join: false,
+            single_node: true,
             listen: own.raft.parse().expect("an address"),
             flush: Flush::Sync,
             timing,

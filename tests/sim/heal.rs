@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use folio_engine::checkpoint::Checkpoint;
 use folio_raft::group::Group;
 use folio_raft::status::Role;
 
@@ -45,6 +46,12 @@ pub(crate) fn heal(world: &mut World) -> Checked {
         for _ in 0..LOOK_EVERY_MS {
             world.step()?;
         }
+    }
+    while let Err(broken) = check_snapshots(world) {
+        if world.clock.now() > deadline {
+            return Err(broken);
+        }
+        world.step()?;
     }
     world.trace.event("whole");
     Ok(())
@@ -105,6 +112,26 @@ fn check_everywhere(world: &World) -> Checked {
                     return Err(violation("equal queues", seen));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Where a new replica would start is there and whole on every node, whatever became of it before.
+fn check_snapshots(world: &World) -> Checked {
+    for (id, node) in &world.nodes {
+        let Some(group) = node.group() else { continue };
+        let (state, starts) = (group.log().state(), group.log().segment_starts());
+        if state.purged.is_none() {
+            continue;
+        }
+        let position = starts.first().map_or(state.start_position, |(position, _)| *position);
+        let path = PathBuf::from(format!("/data/snapshots/{position:020}"));
+        let file = node.machine.disk.dump().remove(&path).flatten().unwrap_or_default();
+        let base = Checkpoint::decode(&file.into()).map(|checkpoint| checkpoint.base.id);
+        if base != Ok(state.purged) {
+            let seen = format!("node {id}: the snapshot of its log's start at {position}: {base:?}");
+            return Err(violation("snapshots are repaired", seen));
         }
     }
     Ok(())

@@ -1,0 +1,82 @@
+//! Metadata that would grow beyond their limit.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[expect(dead_code, reason = "other tests use the rest")]
+mod cluster;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use folio_engine::disk::RealDisk;
+use folio_raft::command::{Command, OffsetCommit, Topic};
+use folio_raft::config::{GroupConfig, Retention};
+use folio_raft::group::Group;
+use folio_raft::metadata::size::METADATA_BYTES_MAX;
+use folio_raft::proposal::ProposeError;
+use tempfile::TempDir;
+
+use cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
+
+const SEGMENT_BYTES: u64 = 32 << 20;
+/// Of one topic: a command is at most a record.
+const TOPIC_BYTES: usize = 3 << 20;
+
+fn large(number: u64) -> Topic {
+    let attributes = BTreeMap::from([("note".to_owned(), "x".repeat(TOPIC_BYTES))]);
+    Topic { attributes, ..Topic::new(format!("topic-{number:04}"), 1) }
+}
+
+fn commit(group: &str) -> Command {
+    let commit = OffsetCommit { group: group.into(), topic: "topic-0000".into(), queue: 0, offset: 7 };
+    Command::CommitOffsets(vec![commit])
+}
+
+/// Found by reading: past the largest checkpoint no snapshot could be saved, and retention stopped for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
+    let retention =
+        Retention { bytes: Some(2 * SEGMENT_BYTES), interval: Duration::from_millis(200), ..no_retention() };
+    let nodes: BTreeMap<_, _> = [(1, address())].into();
+    let dirs = [(1, TempDir::new().unwrap())].into();
+    let mut cluster = Cluster { dirs, nodes, groups: BTreeMap::new(), retention, timing: steady() };
+    let config = GroupConfig { segment_bytes: SEGMENT_BYTES, ..cluster.config(1, false) };
+    let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
+    cluster.groups.insert(1, group);
+    let group = cluster.leader().await;
+    group.execute(commit("known")).await.unwrap();
+    let mut number = 0;
+    let refused = loop {
+        match group.execute(Command::CreateTopic(large(number))).await {
+            Ok(_) => number += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, ProposeError::MetadataFull, "metadata.I1");
+    let bytes = group.metadata().encoded_bytes();
+    assert!(bytes <= METADATA_BYTES_MAX && bytes + 2 * TOPIC_BYTES as u64 > METADATA_BYTES_MAX, "{bytes}");
+    // What does not grow goes on, and so does what was there.
+    group.execute(Command::PutTopic(large(0))).await.unwrap();
+    assert_eq!(group.check_growth(&commit("known")), Ok(()));
+    group.execute(Command::DeleteTopic { name: large(0).name }).await.unwrap();
+    group.execute(Command::CreateTopic(large(0))).await.unwrap();
+    // So does retention, with snapshots that are as large as they get.
+    let (deadline, end) = (Instant::now() + PATIENCE, group.log().state().next_position);
+    let keeps = 2 * SEGMENT_BYTES;
+    while group.log().state().next_position < end + keeps + SEGMENT_BYTES {
+        group.execute(Command::PutTopic(large(1))).await.unwrap();
+    }
+    while group.log().state().start_position < end {
+        assert!(Instant::now() < deadline, "{:?}", group.status());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A restart counts anew.
+    drop(group);
+    cluster.stop(1).await;
+    let config = GroupConfig { segment_bytes: SEGMENT_BYTES, ..cluster.config(1, false) };
+    cluster.groups.insert(1, Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap());
+    let group = cluster.leader().await;
+    let refused = group.execute(Command::CreateTopic(large(number))).await;
+    assert_eq!(refused, Err(ProposeError::MetadataFull));
+}

@@ -19,14 +19,14 @@
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
 //! | `retry-stores-again` | a client's retry is answered with the first one's place | raft, `proposer/repeat.rs` |
 //! | `repeat-by-key` | a repeat that is no retry is stored (`dedup.I5`) | raft, `proposer/repeat.rs` |
-//! | `retry-stores-again` | a repeated send is answered with the first one's place | raft, `proposer/feeder.rs` |
 //! | `founds-alone` | a node with an empty disk asks whether its group runs before it votes or founds (`founding.I1`) | raft, `group/begin.rs` |
+//! | `stall-is-silence` | time a node did not run is not its leader's silence (`failure_detector.I1`) | raft, `group/failure_detector` |
 
 /// Names the defect of a run.
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -40,6 +40,7 @@ pub const NAMES: [&str; 13] = [
     "locks-by-wall-clock",
     "repeat-by-key",
     "founds-alone",
+    "stall-is-silence",
 ];
 
 /// Whether this process has the defect `name`.

@@ -164,13 +164,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
     ) -> impl Stream<Item = io::Result<LogEntry>> + Send {
         let store = self.clone();
         let (start, end) = self.clamp(&range).unwrap_or((0, 0));
-        let pieces = stream::unfold((store, start, end), |(store, start, end)| async move {
-            if start >= end {
+        let pieces = stream::unfold((store, start, end), move |(store, next, end)| async move {
+            if next >= end {
                 return None;
             }
-            match store.read(start, end).await {
+            if next > start {
+                // Much is applied at once: heartbeats do not wait behind all of it.
+                tokio::task::yield_now().await;
+            }
+            match store.read(next, end).await {
                 Ok(entries) => {
-                    let next = start + entries.len() as u64;
+                    let next = next + entries.len() as u64;
                     let entries: Vec<_> = entries.into_iter().map(Ok).collect();
                     Some((entries, (store, next, end)))
                 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::group::Hooks;
+use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::lease_clock::LeaseClock;
@@ -83,6 +84,9 @@ pub(crate) struct Shared {
     pub(crate) standing: Standing,
     /// What an operator should know.
     pub(crate) notices: Notices,
+    pub(crate) detector: FailureDetector,
+    /// Why this node's part in the group has ended, where openraft does not know it (`tasks.I1`).
+    pub(crate) failed: OnceLock<String>,
 }
 
 /// What became of damaged records since the start.
@@ -110,6 +114,12 @@ impl Drop for UnansweredCall {
 }
 
 impl Shared {
+    /// Ends this node's part in the group: see `group::health`, which watches for it.
+    pub(crate) fn fail(&self, reason: &str) {
+        tracing::error!(reason, "tasks.I1: this node takes no part any more");
+        let _ = self.failed.set(reason.to_owned());
+    }
+
     /// Hands a job to the log and waits until it is durable.
     pub(crate) async fn durably(&self, job: impl FnOnce(Completion)) -> io::Result<()> {
         let (done, durable) = oneshot::channel::<Result<(), WriteError>>();

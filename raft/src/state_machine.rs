@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
 use crate::dedup::{Dedup, Start};
+use crate::group::tasks;
 use crate::host::Host;
 use crate::metadata::{Metadata, MetadataV1};
 use crate::shared::Shared;
@@ -247,6 +248,25 @@ impl StateMachine {
         Ok(applied)
     }
 
+    async fn apply_all<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let applied = self.apply_entry(&entry).await?;
+            if let Some(responder) = responder {
+                responder.send(applied);
+            }
+            if self.arrivals.len() >= ARRIVALS_MAX {
+                self.announce();
+            }
+        }
+        self.announce();
+        self.checkpoint_if_due();
+        Ok(())
+    }
+
     fn announce(&mut self) {
         if !self.arrivals.is_empty() {
             self.shared.hooks.applied(&self.arrivals);
@@ -323,23 +343,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
-        while let Some(item) = entries.next().await {
-            let (entry, responder) = item?;
-            let applied = self.apply_entry(&entry).await?;
-            if let Some(responder) = responder {
-                responder.send(applied);
-            }
-            if self.arrivals.len() >= ARRIVALS_MAX {
-                self.announce();
-            }
-        }
-        self.announce();
-        self.checkpoint_if_due();
-        Ok(())
+        let shared = self.shared.clone();
+        // openraft would go on without the task that applies.
+        tasks::guarded(&shared, "the applier", self.apply_all(entries)).await
     }
 
     /// None without a wish of retention: a state as of now would be one that lacks retained messages.

@@ -1,6 +1,7 @@
 //! What a node knows of its group, as one value.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use folio_engine::record::EntryId;
 
@@ -88,4 +89,8 @@ pub struct Status {
     pub no_election: Vec<&'static str>,
     /// Peers that were refused since the start because they belong to another group of the same name.
     pub foreign: Vec<String>,
+    /// How long the leader has been silent while this node ran; on a leader, how long no majority has answered.
+    pub leader_silence: Duration,
+    /// The silence after which this node takes its leader for dead.
+    pub election_threshold: Duration,
 }

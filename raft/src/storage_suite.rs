@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use crate::command::{Command, OffsetCommit};
 use crate::config::{DedupConfig, Flush, GroupConfig, Retention, Timing};
+use crate::group::failure_detector::FailureDetector;
 use crate::group::{
     Hooks,
     recover::{self, Recovered},
@@ -163,6 +164,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         calls: AtomicUsize::new(0),
         standing: Default::default(),
         notices: Default::default(),
+        detector: FailureDetector::new(1, Timing::default()),
+        failed: Default::default(),
         rot: Default::default(),
     });
     let machine = StateMachine::new(host.clone(), shared.clone(), opened.state.membership, &opened.base);

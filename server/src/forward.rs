@@ -329,6 +329,8 @@ mod tests {
             waiting: None,
             no_election: Vec::new(),
             foreign: Vec::new(),
+            leader_silence: Duration::ZERO,
+            election_threshold: Duration::ZERO,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::planted;
+use folio_raft::group::HandOver;
 use folio_raft::status::{Role, Status};
 use tokio::net::{TcpListener, lookup_host};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,6 +22,9 @@ use crate::{gossip, group_thread, identity};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// The same on a node whose group has stopped. What waits for the group was answered by its end, and until this process is
+/// gone and started again the group lacks a member.
+const FAILED_DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The answers to what could not be brought to an end may take this long to leave.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
 /// A stop takes no longer than this; then the process ends as if it had been killed.
@@ -62,7 +66,8 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     };
     gossip.abort();
     stalls.abort();
-    stop(&listener, &broker, &mut signals).await;
+    let patience = if failure.is_some() { FAILED_DRAIN_PATIENCE } else { DRAIN_PATIENCE };
+    stop(&listener, &broker, &mut signals, patience).await;
     drop(group_thread);
     match failure {
         Some(why) => bail!("the group stopped on this node: {why}"),
@@ -144,17 +149,17 @@ async fn group_stopped(mut status: watch::Receiver<Status>) -> String {
 
 /// Leadership first: what was proposed here is committed by the next leader and answered here, what comes meanwhile
 /// is forwarded. Then no request is taken any more, what was taken is answered, and connections are closed (net.I4).
-async fn stop(listener: &Listener, broker: &Broker, signals: &mut Signals) {
+async fn stop(listener: &Listener, broker: &Broker, signals: &mut Signals, patience: Duration) {
     let group = &broker.group;
     let orderly = async {
         listener.stop_accepting();
-        if let Err(error) = group.transfer_leadership(None).await {
+        if let Err(error) = group.hand_over(None, HandOver::Stopping).await {
             tracing::info!("leadership was not handed over: {error}");
         }
         tokio::time::sleep(HANDOVER_PAUSE).await;
         listener.refuse();
         broker.polls.release_all();
-        tokio::join!(listener.drain(DRAIN_PATIENCE), group.answer_calls(DRAIN_PATIENCE));
+        tokio::join!(listener.drain(patience), group.answer_calls(patience));
         // Whatever is still under way learns here that its outcome is not known.
         group.shutdown().await;
         listener.close(LAST_PATIENCE).await;

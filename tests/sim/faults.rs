@@ -88,6 +88,11 @@ pub(crate) enum Fault {
         node: u64,
         ms: u64,
     },
+    /// Every process is stopped and continued: all at once, or each one so many milliseconds after the one before.
+    StopAll {
+        ms: u64,
+        apart_ms: u64,
+    },
     Transfer {
         to: Option<u64>,
     },
@@ -186,8 +191,9 @@ impl Faults {
             63..68 => Fault::SlowDisk { node, delay: self.delay(), ms },
             68..72 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
             72..76 => Fault::FullDisk { node, room: self.random.below(64 << 10), ms: 2 * ms },
-            76..81 => Fault::Stop { node, ms },
-            81..86 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
+            76..80 => Fault::Stop { node, ms },
+            80..82 => Fault::StopAll { ms, apart_ms: self.random.below(2) * ms },
+            82..86 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
             86..89 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
             89..92 => Fault::Rot { node, what: self.rot() },
             92..94 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },

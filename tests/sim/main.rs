@@ -94,6 +94,27 @@ fn t31_acknowledgements_before_a_sync_are_caught() {
     is_caught("async-flush", &["committed never changes", "leader completeness", "heals"]);
 }
 
+/// Before the failure detector a minute of such stalls changed the leader about twenty times.
+#[test]
+fn t41_stalls_of_all_processes_change_the_leader_once_at_most() {
+    let (figures, failures) = many(0..4, "stalls");
+    println!("{}", Figures::sum(&figures));
+    assert!(failures.is_empty(), "failure_detector.I1: {}", failures.join("\n\n"));
+}
+
+#[test]
+fn t42_a_leader_that_hangs_is_replaced_in_time_also_after_stalls() {
+    let (_, failures) = many(0..8, "hung-leader");
+    assert!(failures.is_empty(), "failure_detector.I2: {}", failures.join("\n\n"));
+}
+
+/// Before: heartbeats were answered behind the disk, too late to count, and the leader refused sends for want of a majority.
+#[test]
+fn t43_slow_disks_take_no_leader_its_majority() {
+    let (_, failures) = many(0..4, "slow-disks");
+    assert!(failures.is_empty(), "heartbeat.I1: {}", failures.join("\n\n"));
+}
+
 #[test]
 fn t40_a_node_that_lost_its_disk_lends_no_deposed_leader_a_quorum() {
     let (_, failures) = many(0..4, "deposed-leader");

@@ -287,6 +287,14 @@ struct Accepting {
     node: u64,
 }
 
+impl Drop for Accepting {
+    /// From now on dials are refused.
+    fn drop(&mut self) {
+        // Dropped after the lock: it holds connections.
+        let _port = self.network.0.lock().ports.remove(&self.node);
+    }
+}
+
 impl Listener for Accepting {
     fn accept(&mut self) -> Boxed<'_, io::Result<Socket>> {
         Box::pin(std::future::poll_fn(|context| {

@@ -24,6 +24,9 @@ impl Plant {
             "lying-disks" => Plant { lying_disks: true, ..Plant::default() },
             "async-flush" => Plant { async_flush: true, ..Plant::default() },
             "early-answers" => Plant { early_answers: true, ..Plant::default() },
+            "stalls" | "stall-is-silence" => Plant { script: Some(Script::Stalls), ..Plant::default() },
+            "slow-disks" => Plant { script: Some(Script::SlowDisks), ..Plant::default() },
+            "hung-leader" => Plant { script: Some(Script::HungLeader), ..Plant::default() },
             "deposed-leader" => Plant { script: Some(Script::DeposedLeader), ..Plant::default() },
             _ => Plant::default(),
         }
@@ -58,6 +61,7 @@ pub(crate) struct Figures {
     simulated_ms: u64,
     acknowledged: u64,
     committed: u64,
+    leaders: u64,
     faults: u64,
     runs: u64,
 }
@@ -69,6 +73,7 @@ impl Figures {
             simulated_ms: outcome.simulated_ms,
             acknowledged: outcome.acknowledged,
             committed: outcome.committed,
+            leaders: outcome.leaders,
             faults: outcome.faults.values().sum(),
             runs: 1,
         }
@@ -77,8 +82,10 @@ impl Figures {
     fn parse(line: &str) -> Option<Figures> {
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
         let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
-        let [hash, simulated_ms, acknowledged, committed, faults, runs] = numbers[..] else { return None };
-        Some(Figures { hash, simulated_ms, acknowledged, committed, faults, runs })
+        let [hash, simulated_ms, acknowledged, committed, leaders, faults, runs] = numbers[..] else {
+            return None;
+        };
+        Some(Figures { hash, simulated_ms, acknowledged, committed, leaders, faults, runs })
     }
 
     pub(crate) fn sum(all: &[Figures]) -> Figures {
@@ -87,6 +94,7 @@ impl Figures {
             simulated_ms: sum.simulated_ms + one.simulated_ms,
             acknowledged: sum.acknowledged + one.acknowledged,
             committed: sum.committed + one.committed,
+            leaders: sum.leaders + one.leaders,
             faults: sum.faults + one.faults,
             runs: sum.runs + one.runs,
         })
@@ -95,11 +103,11 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { hash, simulated_ms, acknowledged, committed, faults, runs } = self;
+        let Figures { hash, simulated_ms, acknowledged, committed, leaders, faults, runs } = self;
         write!(
             f,
             "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} committed={committed} \
-             faults={faults} runs={runs}"
+             leaders={leaders} faults={faults} runs={runs}"
         )
     }
 }

@@ -91,9 +91,14 @@ impl World {
                 "bad disk"
             }
             Fault::Stop { node, ms } => {
-                let until = self.clock.now() + ms;
-                self.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
+                self.stop(node, ms);
                 "stop"
+            }
+            Fault::StopAll { ms, apart_ms } => {
+                for id in 1..=self.setup.nodes + 1 {
+                    self.later((id - 1) * apart_ms, Due::Stop { node: id, ms });
+                }
+                "stop all"
             }
             Fault::Transfer { to } => {
                 self.transfer(to);
@@ -113,6 +118,12 @@ impl World {
             }
         };
         *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// The node's process does not run for so long.
+    pub(crate) fn stop(&mut self, node: u64, ms: u64) {
+        let until = self.clock.now() + ms;
+        self.nodes.get_mut(&node).into_iter().for_each(|node| node.stopped_until = until);
     }
 
     fn slow_disk(&self, node: u64, delay: Delay) {

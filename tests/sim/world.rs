@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) simulated_ms: u64,
     pub(crate) acknowledged: u64,
     pub(crate) committed: u64,
+    /// Terms that had a leader.
+    pub(crate) leaders: u64,
     pub(crate) faults: BTreeMap<&'static str, u64>,
 }
 
@@ -85,6 +87,7 @@ pub(crate) enum Due {
     HealPartition,
     UsualDelays,
     UsualDisk(u64),
+    Stop { node: u64, ms: u64 },
 }
 
 impl World {
@@ -156,6 +159,7 @@ impl World {
             simulated_ms: world.clock.now(),
             acknowledged: world.checks.oracle.acknowledged,
             committed: world.checks.committed.last(),
+            leaders: world.checks.elections.leaders(),
             faults: world.counts.clone(),
         })
     }
@@ -297,6 +301,7 @@ impl World {
             }
             Due::UsualDelays => self.network.usual_delays(),
             Due::UsualDisk(id) => self.nodes[&id].machine.pace.set(None),
+            Due::Stop { node, ms } => self.stop(node, ms),
         }
     }
 

@@ -11,9 +11,9 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Group, Inner};
+use super::{Group, HandOver, Inner};
 use crate::status::Role;
 
 /// How often the leader compares what is committed with what is on its own disk.
@@ -70,7 +70,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         if behind.look(committed, durable, Instant::now()) {
             behind.forget();
             tracing::warn!("this node's disk is far behind the others': handing leadership over");
-            if let Err(error) = group.transfer_leadership(None).await {
+            if let Err(error) = group.hand_over(None, HandOver::DiskSlow).await {
                 tracing::warn!(%error, "leadership not handed over");
             }
             drop(group);
@@ -79,14 +79,23 @@ pub(super) async fn run(inner: Weak<Inner>) {
     }
 }
 
-/// Ends this node's part in the group once its log is poisoned: nothing becomes durable here any more, also when nobody
-/// writes just now. Until its task is aborted.
-pub(super) async fn end_when_poisoned(inner: Weak<Inner>) {
+/// Ends this node's part in the group once its log is poisoned, since nothing becomes durable here any more, also when nobody
+/// writes just now; or once one of its tasks has panicked (`tasks.I1`), or openraft has stopped. Until its task is aborted.
+///
+/// Peers are turned away first: they take a refused connection for a dead process, and one of them leads at once.
+pub(super) async fn end_when_failed(inner: Weak<Inner>) {
+    let Some(mut status) = inner.upgrade().map(|inner| inner.status.clone()) else { return };
     loop {
-        sleep(LOOK_INTERVAL).await;
+        let stopped = status.wait_for(|status| matches!(status.role, Role::Stopped(_)));
+        let stopped = timeout(LOOK_INTERVAL, stopped).await.is_ok();
         let Some(group) = inner.upgrade().map(Group) else { return };
-        if let Some(reason) = group.0.shared.log.state().poisoned {
-            tracing::error!(reason, "the log is poisoned: this node takes no part any more");
+        let shared = &group.0.shared;
+        let poisoned = shared.log.state().poisoned;
+        if stopped || poisoned.is_some() || shared.failed.get().is_some() {
+            let reason = poisoned.or_else(|| shared.failed.get().cloned());
+            let reason = reason.unwrap_or_else(|| "openraft has stopped".to_owned());
+            tracing::error!(reason, "this node takes no part any more");
+            group.0.listener.abort();
             if let Err(error) = group.0.raft.shutdown().await {
                 tracing::warn!(%error, "replication did not stop cleanly");
             }

@@ -6,6 +6,7 @@
 mod begin;
 mod catch_up;
 pub(crate) mod census;
+pub(crate) mod failure_detector;
 pub(crate) mod fence;
 pub(crate) mod founding;
 pub(crate) mod group_id;
@@ -22,10 +23,12 @@ pub(crate) mod room;
 mod scrub;
 pub(crate) mod standing;
 mod start;
+pub(crate) mod tasks;
 mod vigil;
 mod watch;
 
 pub(crate) use begin::{all_empty, summary};
+pub use failure_detector::HandOver;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -40,7 +43,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::base::BoxFuture;
 use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::codec;
 use crate::command::{Command, Outcome, QueueRef};
@@ -141,6 +144,7 @@ struct Inner {
     proposer: Proposer,
     connections: Connections,
     status: tokio_watch::Receiver<Status>,
+    listener: AbortHandle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -295,6 +299,11 @@ impl Group {
 
     /// Hands leadership to `to`, or to the follower that is closest behind. Nothing to do on a follower.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), AdminError> {
+        self.hand_over(to, HandOver::Asked).await
+    }
+
+    /// The same, with a reason for the logs of both.
+    pub async fn hand_over(&self, to: Option<u64>, why: HandOver) -> Result<(), AdminError> {
         let status = self.status();
         if status.role != Role::Leader {
             return Ok(());
@@ -304,6 +313,7 @@ impl Group {
         let Some(to) = to.or_else(|| closest().copied()) else {
             return Err(AdminError::Refused("there is no other voter".into()));
         };
+        self.0.shared.detector.hands_over(why);
         self.0
             .raft
             .trigger()
@@ -350,7 +360,7 @@ impl Group {
 
     /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards.
     pub async fn shutdown(&self) {
-        if let Err(error) = self.transfer_leadership(None).await {
+        if let Err(error) = self.hand_over(None, HandOver::Stopping).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
         }
         self.checkpoint().await;

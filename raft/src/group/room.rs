@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use super::{Group, Inner};
+use super::{Group, HandOver, Inner};
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::transport::wire::Kind;
@@ -37,7 +37,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         }
         if let Some(to) = with_room(&group).await {
             tracing::warn!(to, "this node's disk is full: handing leadership over");
-            if let Err(error) = group.transfer_leadership(Some(to)).await {
+            if let Err(error) = group.hand_over(Some(to), HandOver::DiskFull).await {
                 tracing::warn!(%error, "leadership not handed over");
             }
         }

@@ -12,9 +12,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::census::Asker;
+use super::failure_detector::{self, FailureDetector};
 use super::founding::Founding;
 use super::notices::Notices;
 use super::standing::{Reason, Standing};
+use super::tasks::spawn;
 use super::vigil::Vigil;
 use super::{
     Group, Hooks, Inner, StartError, begin, health, mend, mend_units, retention, room, scrub, watch as status,
@@ -144,6 +146,8 @@ impl Group {
             rot: Default::default(),
             standing: Standing::default(),
             notices: Notices::new(founding.group_id.clone()),
+            detector: FailureDetector::new(config.node_id, config.timing.clone()),
+            failed: OnceLock::new(),
         });
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
@@ -171,11 +175,17 @@ impl Group {
             connections: connections.clone(),
         };
         // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
+        let listening = spawn(&shared, "the listener", Arc::new(peers).listen(listener));
+        let listener = listening.abort_handle();
         let mut tasks = vec![
-            tokio::spawn(Arc::new(peers).listen(listener)),
-            tokio::spawn(rebuild_window(host.clone(), shared.clone(), upto)),
-            tokio::spawn(repair.run()),
-            tokio::spawn(mend::run(started.clone(), config.clone(), shared.clone(), connections.clone())),
+            listening,
+            spawn(&shared, "the window of repeats", rebuild_window(host.clone(), shared.clone(), upto)),
+            spawn(&shared, "the repair of snapshots", repair.run()),
+            spawn(
+                &shared,
+                "the repair of records",
+                mend::run(started.clone(), config.clone(), shared.clone(), connections.clone()),
+            ),
         ];
         let raft_config = Arc::new(raft_config(&config, shared.standing.may_stand())?);
         let store = LogStore::new(host.clone(), shared.clone());
@@ -189,23 +199,26 @@ impl Group {
         let (publish, status) = watch::channel(first);
         let vigil = Vigil { raft: raft.clone(), shared: shared.clone(), connections: connections.clone() };
         tasks.extend([
-            tokio::spawn(vigil.run(connections_ended)),
-            tokio::spawn(status::follow(raft.clone(), shared.clone(), publish)),
-            tokio::spawn(retention::run(
-                raft.clone(),
-                host.clone(),
-                shared.clone(),
-                config.retention.clone(),
-            )),
-            tokio::spawn(mend_units::run(host.clone(), shared.clone())),
-            tokio::spawn(scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
-            tokio::spawn(begin::run(Asker {
-                raft: raft.clone(),
-                shared: shared.clone(),
-                founding: founding.clone(),
-                connections: connections.clone(),
-                config: config.clone(),
-            })),
+            spawn(&shared, "the vigil", vigil.run(connections_ended)),
+            spawn(&shared, "the status", status::follow(raft.clone(), shared.clone(), publish)),
+            spawn(
+                &shared,
+                "the retention",
+                retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone()),
+            ),
+            spawn(&shared, "the repair of queues", mend_units::run(host.clone(), shared.clone())),
+            spawn(&shared, "the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
+            spawn(
+                &shared,
+                "the beginning",
+                begin::run(Asker {
+                    raft: raft.clone(),
+                    shared: shared.clone(),
+                    founding: founding.clone(),
+                    connections: connections.clone(),
+                    config: config.clone(),
+                }),
+            ),
         ]);
         let proposer = Proposer::start(raft.clone(), host.clone(), shared.clone(), status.clone());
         let inner = Inner {
@@ -219,13 +232,16 @@ impl Group {
             proposer,
             connections,
             status,
+            listener,
             tasks: Mutex::new(tasks),
         };
         let group = Group(Arc::new(inner));
+        let (of, inner) = (&group.0.shared, || Arc::downgrade(&group.0));
         let watchers = [
-            tokio::spawn(health::run(Arc::downgrade(&group.0))),
-            tokio::spawn(health::end_when_poisoned(Arc::downgrade(&group.0))),
-            tokio::spawn(room::run(Arc::downgrade(&group.0))),
+            spawn(of, "the watch on the disk's speed", health::run(inner())),
+            tokio::spawn(health::end_when_failed(inner())),
+            spawn(of, "the watch on the disk's room", room::run(inner())),
+            spawn(of, "the failure detector", failure_detector::run(inner())),
         ];
         group.0.tasks.lock().extend(watchers);
         Ok(group)

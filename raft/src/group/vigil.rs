@@ -18,6 +18,7 @@ use openraft::raft::TransferLeaderRequest;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::failure_detector::Gone;
 use super::founding::LogSummary;
 use crate::codec;
 use crate::shared::Shared;
@@ -105,6 +106,7 @@ impl Vigil {
         }
         let still = self.following(peer).is_some_and(|now| now.vote == following.vote);
         if still {
+            self.shared.detector.gone(&self.shared.standing, Gone::ClosedConnection);
             // To openraft this is a transfer that the leader asked for: the others need not wait for its lease either.
             let request = TransferLeaderRequest::new(following.vote, following.own, None);
             if let Ok(Err(error)) = self.raft.handle_transfer_leader(request).await {

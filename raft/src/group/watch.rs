@@ -24,9 +24,10 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         });
     let log = shared.log.state();
     let applied = shared.applied_index.load(Ordering::Acquire);
+    let figures = shared.detector.figures();
     Status {
         node_id: metrics.id,
-        role: role_of(metrics),
+        role: role_of(metrics, shared),
         leader: metrics.current_leader,
         term: metrics.current_term,
         committed: metrics.cluster_committed.map_or(0, |id| id.index).max(applied),
@@ -50,10 +51,16 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         waiting: shared.notices.waiting(),
         no_election: shared.standing.reasons(),
         foreign: shared.notices.foreign(),
+        leader_silence: figures.silence,
+        election_threshold: figures.threshold,
     }
 }
 
-fn role_of(metrics: &RaftMetrics<TypeConfig>) -> Role {
+fn role_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> Role {
+    // tasks.I1
+    if let Some(reason) = shared.failed.get() {
+        return Role::Stopped(reason.clone());
+    }
     if let Err(fatal) = &metrics.running_state {
         return Role::Stopped(fatal.to_string());
     }
@@ -64,6 +71,17 @@ fn role_of(metrics: &RaftMetrics<TypeConfig>) -> Role {
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Stopped("shut down".into()),
     }
+}
+
+/// Why a node that led in `term` leads no more.
+fn tell_why(term: u64, whole: &RaftMetrics<TypeConfig>, new: &Status, shared: &Shared) {
+    let later = &whole.vote.leader_id;
+    let newer = (later.term > term).then_some((later.term, later.voted_for));
+    let why = match &new.role {
+        Role::Stopped(why) => why.as_str(),
+        _ => "this node is no voter any more",
+    };
+    shared.detector.leads_no_more(newer, why);
 }
 
 /// Whether two statuses differ in what watchers wait for.
@@ -87,24 +105,33 @@ pub(crate) async fn follow(raft: Raft, shared: Arc<Shared>, status: watch::Sende
         let stopped = whole.running_state.is_err();
         let agreed = agree(&whole, &part);
         if stopped || agreed {
-            publish(status_of(&whole, &shared), &status);
+            publish(&whole, &shared, &status);
         }
         if stopped {
             return;
         }
         let changed = if agreed { parts.changed().await } else { wholes.changed().await };
         if changed.is_err() {
-            // The core ended: it said so in the whole, and dropped both.
-            return publish(status_of(&wholes.borrow_watched(), &shared), &status);
+            // The core ended and dropped both. It said so in the whole, unless it panicked.
+            let last = wholes.borrow_watched().clone();
+            if last.running_state.is_ok() {
+                shared.fail("openraft's core panicked");
+            }
+            return publish(&last, &shared, &status);
         }
     }
 }
 
-fn publish(new: Status, status: &watch::Sender<Status>) {
-    let is_new = {
+fn publish(whole: &RaftMetrics<TypeConfig>, shared: &Shared, status: &watch::Sender<Status>) {
+    let new = status_of(whole, shared);
+    let (is_new, led) = {
         let old = status.borrow();
-        (&old.role, old.leader, old.term) != (&new.role, new.leader, new.term)
+        let is_new = (&old.role, old.leader, old.term) != (&new.role, new.leader, new.term);
+        (is_new, (old.role == Role::Leader).then_some(old.term))
     };
+    if let Some(term) = led.filter(|term| new.role != Role::Leader || new.term > *term) {
+        tell_why(term, whole, &new, shared);
+    }
     if is_new {
         tracing::info!(role = new.role.name(), leader = new.leader, term = new.term, "role");
     }

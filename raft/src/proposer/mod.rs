@@ -18,6 +18,7 @@ use folio_engine::record::HEADER_BYTES;
 use folio_protocol::message;
 use tokio::sync::{mpsc, watch};
 
+use crate::group::tasks;
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError, Receipt};
 use crate::shared::Shared;
@@ -59,7 +60,8 @@ impl Proposer {
         let bytes = Arc::new(AtomicUsize::new(0));
         let payload_bytes_max = shared.log.record_bytes_max().saturating_sub(HEADER_BYTES);
         let inbox = Inbox { queue: queue.downgrade(), bytes: bytes.clone() };
-        tokio::spawn(feeder::Feeder::new(raft, host, shared, status, inbox).run(waiting));
+        let feeder = feeder::Feeder::new(raft, host, shared.clone(), status, inbox);
+        tasks::spawn(&shared, "the feeder", feeder.run(waiting));
         Proposer { queue, bytes, payload_bytes_max }
     }
 

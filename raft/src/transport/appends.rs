@@ -26,6 +26,7 @@ impl Peers {
         let (head, records) = split_append(frame)?;
         self.notice_loss(&head)?;
         self.may_follow(&head.vote)?;
+        self.notice_leader(&head)?;
         let entries = parse_records(records.clone())?;
         self.notice_dispute(&head, &entries)?;
         // peer.I3

@@ -25,6 +25,7 @@ use super::wire::{
     AppendAnswer, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
 use crate::codec::{self, WireLogId};
+use crate::group::HandOver;
 use crate::host::Net;
 use crate::snapshots::{Outgoing, Stored};
 use crate::state_machine::{SnapshotContent, SnapshotOf};
@@ -192,6 +193,12 @@ impl Network {
         request: VoteRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let asks = kind == Kind::PreVote;
+        // openraft's timer may have run out while this node did not run: nobody is asked before it has read what arrived.
+        if asks && !self.stored.shared.detector.suspects(&self.stored.shared.standing) {
+            return Err(unreachable(&io::Error::other("not asked: the leader is not known to be silent")));
+        }
+        self.stored.shared.detector.stands(asks, request.vote.leader_id.term);
         let body = VoteBody {
             vote: (&request.vote).into(),
             last: request.last_log_id.as_ref().map(Into::into),
@@ -325,6 +332,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
             from: request.from_leader().into(),
             to: *request.to_node_id(),
             last: request.last_log_id().map(Into::into),
+            why: self.stored.shared.detector.handing_over().unwrap_or(HandOver::Asked),
         };
         let parts = vec![codec::encode(&body).into()];
         let answer: TransferAnswer =

@@ -13,9 +13,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use openraft::entry::RaftEntry;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderRequest, VoteRequest,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
 use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
@@ -26,13 +24,13 @@ use super::incoming_snapshot;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{
-    AppendAnswer, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody, SnapshotBody,
-    TransferAnswer, TransferBody, VoteAnswer, VoteBody, invalid,
+    AppendAnswer, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody, SnapshotBody, invalid,
 };
 use crate::codec::{self, WireLogId};
 use crate::group::fence;
-use crate::group::founding::{Founding, NoVote};
+use crate::group::founding::Founding;
 use crate::group::group_id::{GroupId, other_group};
+use crate::group::tasks;
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
@@ -75,7 +73,9 @@ impl Peers {
                 Ok(socket) => {
                     let (peers, from) = (self.clone(), socket.peer.clone());
                     connections.spawn(async move {
-                        if let Err(error) = peers.serve(socket).await {
+                        let shared = peers.shared.clone();
+                        let served = tasks::guarded(&shared, "a peer's connection", peers.serve(socket));
+                        if let Err(error) = served.await {
                             tracing::debug!(%from, %error, "peer connection ended");
                         }
                     });
@@ -245,7 +245,9 @@ impl Peers {
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
                     let id = frame.id;
-                    let answer = match peers.answer(peer, frame, &assembly).await {
+                    let answering = peers.answer(peer, frame, &assembly);
+                    let answered = tasks::guarded(&peers.shared, "a peer's request", answering);
+                    let answer = match answered.await {
                         Ok(body) => (Kind::Answer, id, body, call),
                         Err(error) => (Kind::Failure, id, error.to_string().into(), call),
                     };
@@ -308,7 +310,9 @@ impl Peers {
         let request = self.parse_append(frame, theirs)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
-        let answer = match self.raft()?.append_entries(request).await.map_err(io::Error::other)? {
+        let appended = self.raft()?.append_entries(request);
+        let appended = if last == prev { self.heartbeat(appended).await? } else { appended.await };
+        let answer = match appended.map_err(io::Error::other)? {
             AppendEntriesResponse::Success => AppendAnswer::Matching(last.as_ref().map(Into::into)),
             AppendEntriesResponse::PartialSuccess(last) => {
                 AppendAnswer::Matching(last.as_ref().map(Into::into))
@@ -337,58 +341,6 @@ impl Peers {
                 asked.index, asked.position
             ))),
         }
-    }
-
-    async fn vote(&self, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {
-        let wire: VoteBody = codec::decode(body).map_err(io::Error::other)?;
-        let last = wire.last.map(WireLogId::log_id);
-        // peer.I2
-        match self.founding.may_grant(wire.vote.term(), last.as_ref().map(entry_id)) {
-            Ok(()) => {}
-            // The candidate hears of the term that it has to go beyond.
-            Err(NoVote::TermTooLow(term)) => {
-                let vote = codec::WireVote::of_term(term, self.expect.to);
-                return Ok(codec::encode(&VoteAnswer { vote, granted: false, last: None }).into());
-            }
-            Err(NoVote::CatchingUp | NoVote::LogTooShort) => {
-                return Err(io::Error::other(
-                    "this node's log is empty or incomplete: it does not vote for this candidate until it has caught up",
-                ));
-            }
-        }
-        let mut request = VoteRequest::new(wire.vote.vote(), last);
-        request.leadership_transfer = wire.transfer;
-        let answered =
-            if pre_vote { self.raft()?.pre_vote(request).await } else { self.raft()?.vote(request).await };
-        let response = answered.map_err(io::Error::other)?;
-        let answer = VoteAnswer {
-            vote: (&response.vote).into(),
-            granted: response.vote_granted,
-            last: response.last_log_id.as_ref().map(Into::into),
-        };
-        Ok(codec::encode(&answer).into())
-    }
-
-    async fn transfer(&self, body: &[u8]) -> io::Result<Bytes> {
-        use openraft::raft::TransferLeaderError as Refused;
-        let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
-        // To lead, a node votes for itself.
-        if !self.shared.standing.may_lead() {
-            let why = self.shared.standing.reasons().join("; ");
-            return Err(io::Error::other(format!("this node does not stand for election: {why}")));
-        }
-        let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
-        let answer = match self.raft()?.handle_transfer_leader(request).await.map_err(io::Error::other)? {
-            Ok(()) => TransferAnswer::Done,
-            Err(Refused::VoteChanged { expected, actual }) => {
-                TransferAnswer::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
-            }
-            Err(Refused::LogNotFlushed { expected, actual }) => TransferAnswer::LogNotFlushed {
-                expected: expected.as_ref().map(Into::into),
-                actual: actual.as_ref().map(Into::into),
-            },
-        };
-        Ok(codec::encode(&answer).into())
     }
 
     /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::codec::{WireLogId, WireMembership, WireVote};
+use crate::group::HandOver;
 use crate::group::group_id::GroupId;
 
 /// Bytes of a frame at most: an append of several records of the largest size.
@@ -147,6 +148,7 @@ pub(crate) struct TransferBody {
     pub(crate) from: WireVote,
     pub(crate) to: u64,
     pub(crate) last: Option<WireLogId>,
+    pub(crate) why: HandOver,
 }
 
 /// The answer to a transfer: why it was refused, if it was.

@@ -90,8 +90,12 @@ impl Cluster {
     }
 
     pub(crate) async fn boot(&mut self, id: u64, join: bool) {
+        self.boot_with(id, join, Arc::new(Echo)).await;
+    }
+
+    pub(crate) async fn boot_with(&mut self, id: u64, join: bool, hooks: Arc<dyn Hooks>) {
         let config = self.config(id, join);
-        let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
+        let group = Group::start(config, Arc::new(RealDisk), hooks).await.unwrap();
         self.groups.insert(id, group);
     }
 

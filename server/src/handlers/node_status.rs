@@ -83,6 +83,12 @@ pub struct NodeStatus {
     /// Peers it refused because they belong to another group of the same name.
     #[serde(default)]
     pub foreign: Vec<String>,
+    /// How long its leader has been silent while it ran; on the leader, how long no majority has answered; milliseconds.
+    #[serde(default)]
+    pub leader_silence_ms: u64,
+    /// The silence after which it takes its leader for dead, milliseconds.
+    #[serde(default)]
+    pub election_threshold_ms: u64,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -155,6 +161,8 @@ fn status(broker: &Broker) -> NodeStatus {
         waiting: status.waiting.clone(),
         no_election: status.no_election.iter().map(|why| (*why).to_owned()).collect(),
         foreign: status.foreign.clone(),
+        leader_silence_ms: status.leader_silence.as_millis() as u64,
+        election_threshold_ms: status.election_threshold.as_millis() as u64,
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",

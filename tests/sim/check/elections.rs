@@ -32,6 +32,11 @@ impl Elections {
         self.newest
     }
 
+    /// Terms that had a leader.
+    pub(crate) fn leaders(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
     /// Whether this leader's term was not asked about before.
     pub(crate) fn is_new_leader(&mut self, status: &Status) -> bool {
         self.leaders.get_mut(&status.term).is_some_and(|(_, compared)| !std::mem::replace(compared, true))

@@ -49,7 +49,7 @@ pub(crate) fn violation(invariant: &'static str, seen: impl Into<String>) -> Vio
 #[derive(Default)]
 pub(crate) struct Checks {
     logs: Logs,
-    elections: Elections,
+    pub(crate) elections: Elections,
     pub(crate) committed: Committed,
     pub(crate) oracle: Oracle,
     pub(crate) votes: Votes,

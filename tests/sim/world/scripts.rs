@@ -4,6 +4,8 @@ use folio_raft::status::Role;
 
 use super::World;
 use crate::check::{Checked, violation};
+use crate::faults::Fault;
+use crate::net::Delay;
 use crate::node::Death;
 
 /// How long a story waits for what it tells next, milliseconds.
@@ -11,19 +13,129 @@ const PATIENCE_MS: u64 = 10_000;
 /// Messages that show that a leader serves.
 const ENOUGH: u64 = 10;
 
+/// How long a story of stalls lasts, and the longest pause between two, milliseconds.
+const STALLS_MS: u64 = 60_000;
+const STALL_PAUSE_MS: u64 = 300;
+/// How long stalls last, at least and less than: short ones, and such that a leader misses its lease.
+const SHORT_STALLS_MS: (u64, u64) = (50, 400);
+const STALL_MS: (u64, u64) = (50, 800);
+/// Changes of leader that a minute of stalls may cause. There are about twenty where a stall counts as silence.
+const STALL_CHANGES_MAX: u64 = 1;
+/// A leader that hangs on a quiet machine is replaced within so long: openraft's lease, its longest timeout, and an
+/// election that had to be held twice.
+const HUNG_MS_MAX: u64 = 900;
+/// The same on a machine that has just had short stalls: twice such a stall with a heartbeat, and an election.
+const HUNG_AFTER_STALLS_MS_MAX: u64 = 1_500;
+
+/// How long all disks are slow, and how slow: above a heartbeat's interval, within which openraft wants its answer.
+const SLOW_DISKS_MS: u64 = 5_000;
+const SLOW_SYNC: Delay = Delay { least: 120, most: 180 };
+/// A leader with a majority hears of it at each heartbeat.
+const SLOW_SILENCE_MS_MAX: u128 = 200;
+
 /// A story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Script {
     /// A leader is deposed while it is cut off; the node that helped to depose it loses its disk, and hears the deposed
     /// one first when it comes back.
     DeposedLeader,
+    /// For a minute all processes are stopped for a moment again and again, at once or one after the other.
+    Stalls,
+    /// A leader hangs on a quiet machine, then another one on a machine that has just stalled for a while.
+    HungLeader,
+    /// All disks take longer for a sync than a heartbeat's answer may take.
+    SlowDisks,
 }
 
 impl World {
     pub(super) fn play(&mut self, script: Script) -> Checked {
         match script {
             Script::DeposedLeader => self.depose_a_leader(),
+            Script::Stalls => self.stall_for(STALLS_MS, STALL_MS),
+            Script::HungLeader => self.hang_leaders(),
+            Script::SlowDisks => self.slow_all_disks(),
         }
+    }
+
+    /// All processes stall again and again, at once or one after the other.
+    fn stall_for(&mut self, ms: u64, (least, less_than): (u64, u64)) -> Checked {
+        self.serving_leader(0)?;
+        let (before, end) = (self.checks.elections.leaders(), self.clock.now() + ms);
+        while self.clock.now() < end {
+            let stall = least + self.random.below(less_than - least);
+            let apart = self.random.below(2) * stall;
+            self.suffer(Fault::StopAll { ms: stall, apart_ms: apart });
+            let pause = stall + 2 * apart + self.random.below(STALL_PAUSE_MS);
+            self.wait(pause)?;
+        }
+        let changes = self.checks.elections.leaders() - before;
+        self.trace.event(format!("{changes} changes of leader"));
+        if changes > STALL_CHANGES_MAX {
+            return Err(violation(
+                "failure_detector.I1",
+                format!("{changes} changes of leader in {ms} ms of stalls"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn hang_leaders(&mut self) -> Checked {
+        self.hang_the_leader(HUNG_MS_MAX)?;
+        self.stall_for(STALLS_MS / 6, SHORT_STALLS_MS)?;
+        self.hang_the_leader(HUNG_AFTER_STALLS_MS_MAX)
+    }
+
+    /// The leader's process is stopped: another one has to lead within so long.
+    fn hang_the_leader(&mut self, ms_max: u64) -> Checked {
+        let (leader, term) = self.serving_leader(0)?;
+        let hung = self.clock.now();
+        self.stop(leader, PATIENCE_MS);
+        loop {
+            self.step()?;
+            let led = self.seen.values().any(|s| s.role == Role::Leader && s.term > term);
+            let ms = self.clock.now() - hung;
+            if led {
+                self.trace.event(format!("a new leader {ms} ms after the old one hung"));
+                break;
+            }
+            if ms > ms_max {
+                return Err(violation(
+                    "failure_detector.I2",
+                    format!("no leader {ms} ms after the old one hung"),
+                ));
+            }
+        }
+        self.stop(leader, 0);
+        self.wait(STALL_PAUSE_MS)
+    }
+
+    /// The leader keeps its majority, and what it acknowledges, however long the disks take.
+    fn slow_all_disks(&mut self) -> Checked {
+        let (leader, term) = self.serving_leader(0)?;
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.suffer(Fault::SlowDisk { node: id, delay: SLOW_SYNC, ms: SLOW_DISKS_MS });
+        }
+        let before = self.checks.oracle.acknowledged;
+        for _ in 0..SLOW_DISKS_MS {
+            self.step()?;
+            let silence = self.seen.get(&leader).map(|status| status.leader_silence.as_millis());
+            if silence.is_none_or(|ms| ms > SLOW_SILENCE_MS_MAX) {
+                let seen =
+                    format!("no majority has answered the leader for {silence:?} ms while disks were slow");
+                return Err(violation("heartbeat.I1", seen));
+            }
+        }
+        let same = self.seen.get(&leader).is_some_and(|s| (&s.role, s.term) == (&Role::Leader, term));
+        let acknowledged = self.checks.oracle.acknowledged - before;
+        if !same || acknowledged < ENOUGH {
+            let seen = format!("{acknowledged} messages acknowledged, the same leader: {same}");
+            return Err(violation("heartbeat.I1", seen));
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, ms: u64) -> Checked {
+        (0..ms).try_for_each(|_| self.step())
     }
 
     fn depose_a_leader(&mut self) -> Checked {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use folio_engine::checkpoint::Checkpoint;
 use folio_engine::disk::Disk;
 use folio_engine::disk::sim::{SeededChoice, SimDisk};
 
@@ -69,6 +70,20 @@ impl Rot {
         }
         Some(format!("{} at {at}, {}", path.display(), if one_bit { "a bit" } else { "a page" }))
     }
+}
+
+/// Whether the node has a whole checkpoint.
+pub(crate) fn has_checkpoint(disk: &SimDisk) -> bool {
+    is_whole(disk.dump().remove(Path::new("/data/checkpoint")).flatten())
+}
+
+/// Whether the node has a whole snapshot.
+pub(crate) fn has_snapshot(disk: &SimDisk) -> bool {
+    disk.dump().into_iter().any(|(path, content)| Rot::Snapshot.is_of(&path) && is_whole(content))
+}
+
+fn is_whole(file: Option<Vec<u8>>) -> bool {
+    file.is_some_and(|file| Checkpoint::decode(&file.into()).is_ok())
 }
 
 /// What becomes of all snapshots of a node at once: they are derived, so no node's are more than it may lose.

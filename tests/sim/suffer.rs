@@ -7,7 +7,7 @@ use folio_raft::status::{Role, Status};
 use crate::faults::Fault;
 use crate::net::Delay;
 use crate::node::{Death, SEGMENT_BYTES};
-use crate::rot::{self, Rot, Snapshots};
+use crate::rot::{self, Rot, Snapshots, has_checkpoint, has_snapshot};
 use crate::world::{Due, World};
 
 impl World {
@@ -181,7 +181,12 @@ impl World {
 
     fn strike_snapshots(&self, nodes: &[u64], what: Snapshots) {
         for node in nodes {
-            let struck = what.strike(&self.nodes[node].machine.disk);
+            let disk = &self.nodes[node].machine.disk;
+            // Without either a node may be refused: its peers may have dropped the whole of what its log holds.
+            if !has_checkpoint(disk) {
+                continue;
+            }
+            let struck = what.strike(disk);
             self.trace.event(format!("node {node}: {struck} snapshots {what:?}"));
         }
     }
@@ -232,6 +237,9 @@ impl World {
             self.later(100, Due::Boot(node));
         }
         let disk = &self.nodes[&node].machine.disk;
+        if what == Rot::Checkpoint && !has_snapshot(disk) || what == Rot::Snapshot && !has_checkpoint(disk) {
+            return false;
+        }
         let Some(struck) = what.strike(disk, &mut self.random) else { return false };
         self.trace.event(format!("node {node}: rot in {struck}"));
         if what != Rot::Snapshot {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 /// Shorter reads get memory of the heap. The smallest map; larger ones are powers of two.
 const MAP_BYTES_MIN: usize = 256 << 10;
 /// Bytes of maps that are kept while nobody uses them.
-const IDLE_BYTES_MAX: usize = 4 << 20;
+const IDLE_BYTES_MAX: usize = 8 << 20;
 
 /// Maps to be used again; a clone hands out the same ones.
 #[derive(Clone, Default)]
@@ -67,11 +67,6 @@ impl Buffer {
             Memory::Heap(bytes) => Bytes::from(bytes),
             Memory::Map(map) => Bytes::from_owner(map).slice(..length),
         }
-    }
-
-    /// Bytes of memory that it occupies.
-    pub(crate) fn capacity(length: usize) -> usize {
-        if length < MAP_BYTES_MIN { length } else { length.next_power_of_two() }
     }
 }
 
@@ -146,6 +141,5 @@ mod tests {
     fn a_short_one_is_as_long_as_asked_for() {
         let buffers = Buffers::default();
         assert_eq!(buffers.take(100).unwrap().freeze().len(), 100);
-        assert_eq!((Buffer::capacity(100), Buffer::capacity(300_000)), (100, 512 << 10));
     }
 }

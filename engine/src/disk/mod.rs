@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-pub(crate) use buffers::{Buffer, Buffers};
+pub(crate) use buffers::Buffers;
 pub(crate) use crashsafe::write_once;
 pub use crashsafe::{create_dir, open_reserved, temporary_beside, write_atomically};
 pub use real::RealDisk;

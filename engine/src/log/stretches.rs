@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::disk::Buffer;
 use crate::record::Record;
 
-/// Memory for all stretches: 32 places in the log are read side by side without reading any twice.
-const BYTES_MAX: usize = 8 << 20;
+/// Memory for all stretches. Queues that are read at different places share nothing beyond it, and a record may be longer
+/// than a MiB: with 8 MiB, eight queues a few records apart read each record again for every pull.
+const BYTES_MAX: usize = 32 << 20;
 /// Bytes of the log read together. Much shorter, reads are many; much longer, one message that is looked up costs too much.
 pub(super) const STRETCH_BYTES: usize = 256 << 10;
 /// Parts of the log that are read by one reader at a time; those of equal remainder share a turn, which are so far apart
@@ -50,7 +50,7 @@ impl Stretch {
     }
 
     fn cost(&self) -> usize {
-        Buffer::capacity(self.bytes.len())
+        self.bytes.len()
     }
 
     /// What there is from `position` on: the bytes, or where their record ends before they do.

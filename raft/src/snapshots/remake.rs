@@ -97,7 +97,7 @@ impl Scan {
                 Ok(())
             }
             RecordKind::Command => {
-                self.take_command(codec::decode(&record.payload())?);
+                self.take_command(Command::decode(&record.payload())?);
                 Ok(())
             }
             _ => Ok(()),

@@ -1,7 +1,5 @@
 //! A panic in one of a group's tasks ends this node's part in it, and nobody else's (tasks.I1).
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 #[expect(dead_code, reason = "each test program uses some of it")]
 mod cluster;
 

@@ -7,6 +7,7 @@ pub mod size;
 
 use std::collections::BTreeMap;
 
+use folio_engine::counters::QueueCounters;
 use folio_protocol::names;
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +94,11 @@ impl Metadata {
     /// Where queues begin because what was before is deleted.
     pub fn min_offsets(&self) -> &MinOffsets {
         &self.min_offsets
+    }
+
+    /// Takes back the deletions after the queues stood at `next`.
+    pub(crate) fn forget_deletions_after(&mut self, next: &QueueCounters) {
+        self.min_offsets.forget_after(next);
     }
 
     /// The latest reading of the lease clock that a request for locks carried.

@@ -65,6 +65,17 @@ impl MinOffsets {
         }
     }
 
+    /// Takes back what was deleted after the queues stood at `next` (`min_offsets.I2`): the records behind that point delete it
+    /// again.
+    pub(crate) fn forget_after(&mut self, next: &QueueCounters) {
+        let kept = self.0.iter().filter_map(|(topic, queues)| {
+            let kept = queues.iter().filter(|(queue, min)| **min <= next.get(topic, **queue));
+            let kept: BTreeMap<u32, u64> = kept.map(|(queue, min)| (*queue, *min)).collect();
+            (!kept.is_empty()).then(|| (topic.clone(), kept))
+        });
+        self.0 = kept.collect();
+    }
+
     /// Raises the first offsets that a node's retained log gives, for queues opened as of a checkpoint.
     pub(crate) fn raise_in(&self, first: &mut QueueCounters) {
         for (topic, queues) in &self.0 {
@@ -88,6 +99,19 @@ mod tests {
         mins.raise("t", [(0, 4), (3, 10)].into_iter());
         assert_eq!(mins.of("t").collect::<Vec<_>>(), [(0, 5), (3, 10)]);
         assert_eq!((mins.get("t", 0), mins.get("t", 1), mins.get("u", 0)), (5, 0, 0));
+    }
+
+    #[test]
+    fn i2_a_state_of_before_a_deletion_does_not_know_it() {
+        let mut mins = MinOffsets::default();
+        mins.raise("t", [(0, 5), (1, 9)].into_iter());
+        mins.raise("u", [(0, 3)].into_iter());
+        let mut next = QueueCounters::new();
+        next.set("t", 0, 5);
+        next.set("t", 1, 8);
+        mins.forget_after(&next);
+        assert_eq!(mins.of("t").collect::<Vec<_>>(), [(0, 5)]);
+        assert_eq!(mins.of("u").count(), 0);
     }
 
     #[test]

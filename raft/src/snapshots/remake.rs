@@ -7,6 +7,8 @@
 //! What no record between changes is as it was anyway. A topic is taken as the first record that replaces it has it: that
 //! record then takes no queue away from it, whose loss the later state knows of.
 //!
+//! A minimum above where its queue stands is of a deletion between, which the records do once more; it is left out.
+//!
 //! The members are those of the later state as well, or those before the first change between, as far as that tells: who
 //! starts from here learns of the change from the log before it has a vote.
 
@@ -37,6 +39,7 @@ pub(crate) fn remake(log: &CommitLog, boundary: &Boundary, later: &Checkpoint) -
     let mut state = State::decode(&later.state)?;
     let mut scan = Scan::new(later.base.counters.clone());
     scan.read(log, first, last.index)?;
+    state.metadata.forget_deletions_after(&scan.counters);
     scan.first_puts.into_values().for_each(|topic| drop(state.metadata.apply(Command::PutTopic(topic))));
     if let Some(membership) = scan.membership {
         state.membership = StoredMembership::new(Some(log_id(boundary.id)), before(&membership)?);

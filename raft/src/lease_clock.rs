@@ -3,26 +3,34 @@
 //! A leader stamps its reading on each request for locks; the stamp is replicated. Every node goes on from the latest
 //! stamp that it has applied, with its own monotonic clock, which neither jumps nor runs apart by much. A new leader so
 //! continues where the old one's stamps ended. What passed between a stamp and its being applied here is not counted: the
-//! clock may fall behind at a change of leader, by that and the time without requests, and locks then live longer.
+//! clock falls behind at a change of leader, by that and by the time of the change, and locks then live longer.
 //!
-//! Invariant `lease_clock.I1`: a reading is at most an earlier stamp plus the time that has really passed since it was
-//! stamped; on one node it never goes back.
+//! A leader's own stamps lie on its own line of readings, so applying them changes nothing. Each other stamp begins a new
+//! line, also where it is behind the old one: a node that counted more of the time before it would else take that off the
+//! life of a lock stamped after it.
+//!
+//! Invariant `lease_clock.I1`: a stamp is at most the stamp before it in the log plus the time that has really passed between
+//! the two. A leader stamps in a term in which it has applied all entries of earlier terms, and its request enters the log in
+//! that term or not at all.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct LeaseClock(Mutex<Reading>);
+pub(crate) struct LeaseClock(Mutex<Line>);
 
-#[derive(Debug, Clone, Copy)]
-struct Reading {
+/// Readings that go on from one stamp.
+#[derive(Debug)]
+struct Line {
     ms: u64,
     at: Instant,
+    /// The last term in which this process stamped by it: all stamps of that term are its own.
+    term: Option<u64>,
 }
 
-impl Reading {
-    fn now_ms(self) -> u64 {
+impl Line {
+    fn now_ms(&self) -> u64 {
         self.ms.saturating_add(self.at.elapsed().as_millis() as u64)
     }
 }
@@ -30,7 +38,7 @@ impl Reading {
 impl LeaseClock {
     /// Goes on from the latest stamp that is applied.
     pub(crate) fn new(stamp_ms: u64) -> LeaseClock {
-        LeaseClock(Mutex::new(Reading { ms: stamp_ms, at: Instant::now() }))
+        LeaseClock(Mutex::new(Line { ms: stamp_ms, at: Instant::now(), term: None }))
     }
 
     /// The reading now, milliseconds.
@@ -38,11 +46,18 @@ impl LeaseClock {
         self.0.lock().now_ms()
     }
 
-    /// A stamp was applied: one that is ahead was made by a leader that counted more of the time that has passed.
-    pub(crate) fn note(&self, stamp_ms: u64) {
-        let mut reading = self.0.lock();
-        if stamp_ms > reading.now_ms() {
-            *reading = Reading { ms: stamp_ms, at: Instant::now() };
+    /// A stamp for a request in a term that this node leads, and whose earlier terms it has applied.
+    pub(crate) fn stamp_ms(&self, term: u64) -> u64 {
+        let mut line = self.0.lock();
+        line.term = Some(term);
+        line.now_ms()
+    }
+
+    /// A stamp of this term was applied.
+    pub(crate) fn note(&self, stamp_ms: u64, term: u64) {
+        let mut line = self.0.lock();
+        if line.term != Some(term) {
+            *line = Line { ms: stamp_ms, at: Instant::now(), term: None };
         }
     }
 }
@@ -53,14 +68,29 @@ mod tests {
 
     use super::*;
 
+    async fn pass(ms: u64) {
+        tokio::time::advance(Duration::from_millis(ms)).await;
+    }
+
+    /// Three nodes, of which the second applies late and the third in time.
     #[tokio::test(start_paused = true)]
-    async fn i1_it_counts_what_passes_and_takes_over_what_is_ahead() {
-        let clock = LeaseClock::new(1_000);
-        tokio::time::advance(Duration::from_millis(500)).await;
-        clock.note(1_400);
-        assert_eq!(clock.now_ms(), 1_500, "it does not go back");
-        clock.note(9_000);
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(clock.now_ms(), 9_001);
+    async fn i1_a_stamp_is_never_further_from_the_one_before_than_time_has_passed() {
+        let clocks = [LeaseClock::new(0), LeaseClock::new(0), LeaseClock::new(0)];
+        pass(1_000).await;
+        let first = clocks[0].stamp_ms(1);
+        clocks[0].note(first, 1);
+        clocks[2].note(first, 1);
+        pass(400).await;
+        assert_eq!(clocks[0].now_ms(), 1_400, "its own stamps cost it nothing");
+        // The second leads: what it has not counted is lost.
+        clocks[1].note(first, 1);
+        let second = clocks[1].stamp_ms(2);
+        assert_eq!((first, second), (1_000, 1_000));
+        for clock in &clocks {
+            clock.note(second, 2);
+        }
+        pass(1_100).await;
+        // The third has counted the 400 ms before the second stamp, too: they are not taken off what was stamped then.
+        assert_eq!(clocks[2].stamp_ms(3), second + 1_100);
     }
 }

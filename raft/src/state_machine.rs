@@ -239,7 +239,7 @@ impl StateMachine {
             }
             RecordKind::Command => {
                 let command = Command::decode(&record.payload()).map_err(io::Error::other)?;
-                Applied::Command(commands::apply(&self.host, &self.shared, command))
+                Applied::Command(commands::apply(&self.host, &self.shared, command, record.id().term))
             }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };
@@ -376,7 +376,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Ok::<_, io::Error>((received, metadata_bytes))
         });
         let (Received { base, metadata }, metadata_bytes) = installing.await??;
-        self.shared.lease_clock.note(metadata.lease_clock_ms());
+        let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
+        self.shared.lease_clock.note(metadata.lease_clock_ms(), term);
         *self.shared.metadata.write() = metadata;
         self.shared.metadata_bytes.store(metadata_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();

@@ -41,6 +41,7 @@ fn setup(dir: &Path, base_port: u16) -> Setup {
             queues: 2,
             producers: 3,
             expire: false,
+            any_queue: false,
             think,
             resend: false,
         },

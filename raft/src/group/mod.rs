@@ -58,10 +58,13 @@ use crate::state_machine::save_checkpoint;
 use crate::status::{Role, Status};
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::{Applied, Body, Callback, Raft};
+use crate::types::{Applied, Body, Callback, CommittedLeaderId, Raft};
 
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a request for locks waits for a new leader to apply what its predecessors left.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a stopping group looks whether calls of other nodes are answered.
 const CALLS_POLL: Duration = Duration::from_millis(5);
@@ -176,6 +179,11 @@ impl Group {
 
     /// Puts a command into the log and waits until it was applied here.
     pub async fn execute(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.execute_in(None, command).await
+    }
+
+    /// The same, in this term or not at all.
+    async fn execute_in(&self, term: Option<u64>, command: Command) -> Result<Outcome, ProposeError> {
         if !self.0.shared.log.has_room(1) {
             return Err(ProposeError::DiskFull);
         }
@@ -194,7 +202,11 @@ impl Group {
         let responder = Callback::new(move |result| {
             let _ = answer.send(result);
         });
-        let sent = self.0.raft.client_write_ff(body, Some(responder)).await;
+        let request = self.0.raft.write(body).responder(responder);
+        let sent = match term {
+            Some(term) => request.with_leader(CommittedLeaderId::new(term)).await,
+            None => request.await,
+        };
         sent.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))?;
         match answered.await {
             Ok(Ok(response)) => match response.data {
@@ -208,7 +220,7 @@ impl Group {
         }
     }
 
-    /// Takes or renews locks for one client of a consumer group, by the lease clock.
+    /// Takes or renews locks for one client of a consumer group, by the lease clock (`lease_clock.I1`).
     pub async fn lock_queues(
         &self,
         group: String,
@@ -216,8 +228,19 @@ impl Group {
         queues: Vec<QueueRef>,
         ttl_ms: u64,
     ) -> Result<Outcome, ProposeError> {
-        let now_ms = self.lease_now_ms();
-        self.execute(Command::LockQueues { group, client, queues, now_ms, ttl_ms }).await
+        let (term, leader, leads) = {
+            let status = self.0.status.borrow();
+            (status.term, status.leader, status.role == Role::Leader)
+        };
+        if !leads {
+            return Err(ProposeError::NotLeader { leader });
+        }
+        if !self.settle(SETTLE_TIMEOUT).await || !self.0.shared.is_settled(term) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let stamp_ms = self.0.shared.lease_clock.stamp_ms(term);
+        let now_ms = if planted::is("locks-by-wall-clock") { self.lease_now_ms() } else { stamp_ms };
+        self.execute_in(Some(term), Command::LockQueues { group, client, queues, now_ms, ttl_ms }).await
     }
 
     /// This node's reading of the lease clock, which orderly locks expire by.

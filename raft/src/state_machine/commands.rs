@@ -9,16 +9,18 @@ use crate::command::{Command, Outcome};
 use crate::host::Host;
 use crate::shared::Shared;
 
-/// Applies a command to what readers of this node see. The consume queues are as of the record before it.
-pub(super) fn apply(host: &Host, shared: &Shared, command: Command) -> Outcome {
-    let deletes_in = command.deletes_in();
+/// Applies a command of a term to what readers of this node see. The consume queues are as of the record before it.
+pub(super) fn apply(host: &Host, shared: &Shared, command: Command, term: u64) -> Outcome {
+    let (deletes_in, is_stamped) = (command.deletes_in(), matches!(command, Command::LockQueues { .. }));
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
         let growth = metadata.growth(&command, &shared.queues);
         shared.metadata_bytes.fetch_add(growth, Ordering::Relaxed);
         (metadata.apply_with(command, &shared.queues), metadata.lease_clock_ms())
     };
-    shared.lease_clock.note(stamp_ms);
+    if is_stamped {
+        shared.lease_clock.note(stamp_ms, term);
+    }
     if let Some(topic) = deletes_in {
         delete(host, shared, &topic);
     }

@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 13] = [
+const DEFECTS: [Defect; 14] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -120,6 +120,13 @@ const DEFECTS: [Defect; 13] = [
         workload: "deleted-topic",
         nemeses: &["pause-short", "kill"],
         visible: true,
+    },
+    Defect {
+        name: "stall-is-silence",
+        promise: "a node that did not run does not depose its leader",
+        workload: "log",
+        nemeses: &["pause-short"],
+        visible: false,
     },
 ];
 

@@ -117,7 +117,9 @@ fn a_segment_that_cannot_be_removed_stops_nothing_and_goes_at_the_next_start() {
     wait(|done| log.purge(id(60), done)).unwrap();
     log.append(id(100), command(200)).unwrap();
     flush(&log);
-    assert_eq!((log.state().poisoned, segment_files(dir.path())), (None, files));
+    assert_eq!(log.state().poisoned, None);
+    // The next segment's file may have come meanwhile.
+    assert!(segment_files(dir.path()) >= files, "none is removed");
     drop(log);
     let log = reopen(dir.path());
     eventually(|| segment_files(dir.path()) < files - 2);

@@ -10,7 +10,6 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 
 use super::Inbox;
-use super::overdue::Waiters;
 use crate::dedup::flights::{Flights, Parked};
 use crate::dedup::{self, Dedup};
 use crate::proposal::{PerMessage, ProposeError, Receipt, Reply};
@@ -33,16 +32,11 @@ impl Replies {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
-
-    /// Tells all of them the same.
-    pub(super) fn refuse(self, error: &ProposeError) {
-        self.0.into_iter().for_each(|(_, reply)| reply(Err(error.clone())));
-    }
 }
 
 /// See the module.
 pub(super) struct Batch {
-    pub(super) replies: Waiters,
+    pub(super) replies: Replies,
     pub(super) taken: Taken,
     pub(super) flight: u64,
     pub(super) prints: Vec<u64>,
@@ -53,7 +47,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn complete(mut self, result: ClientWriteResult<TypeConfig>) {
-        let replies = std::mem::take(&mut *self.replies.lock());
+        let replies = std::mem::take(&mut self.replies);
         let parked = self.land(result.is_ok());
         match result {
             Ok(response) => match response.data {
@@ -91,7 +85,9 @@ impl Batch {
 
     /// Tells every proposer of the record, and who repeated one of its proposals.
     fn refuse(&self, replies: Replies, parked: Vec<Parked>, error: &ProposeError) {
-        replies.refuse(error);
+        for (_, reply) in replies.0 {
+            reply(Err(error.clone()));
+        }
         for Parked { waiting, .. } in parked {
             self.inbox.answer(waiting, Err(error.clone()));
         }
@@ -101,7 +97,7 @@ impl Batch {
 impl Drop for Batch {
     /// openraft dropped the responder: its core has stopped.
     fn drop(&mut self) {
-        let replies = std::mem::take(&mut *self.replies.lock());
+        let replies = std::mem::take(&mut self.replies);
         let parked = self.land(false);
         if !replies.is_empty() || !parked.is_empty() {
             self.refuse(replies, parked, &refusal(&self.taken, None, "the group stopped on this node"));

@@ -8,7 +8,6 @@
 
 mod batch;
 mod feeder;
-pub(crate) mod overdue;
 mod repeat;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::window::Prints;
+use crate::proposal::PROMPT;
 
 /// Attempts remembered, in each of two generations.
 const GENERATION_MAX: usize = 8_192;
@@ -29,11 +30,20 @@ pub(crate) struct Earlier {
     pub(crate) born_ms: i64,
 }
 
+/// An attempt whose answer took long.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    came: Instant,
+    answered: Instant,
+}
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Attempts {
     young: Prints<Earlier>,
     old: Prints<Earlier>,
+    /// By the first one of a message that is stored.
+    late: Prints<Late>,
 }
 
 impl Attempts {
@@ -57,8 +67,26 @@ impl Attempts {
         }
     }
 
+    /// The first attempt came then and was answered late, now.
+    pub(crate) fn note_late(&mut self, print: u64, came: Instant, answered: Instant) {
+        if self.late.len() >= GENERATION_MAX {
+            self.late.clear();
+        }
+        self.late.insert(print, Late { came, answered });
+    }
+
+    /// Whether a send came while the first attempt was waited for longer than a client may: it is its retry, whatever other
+    /// retries were answered since.
+    pub(crate) fn waited(&self, print: u64, arrived: Instant) -> bool {
+        let late = self.late.get(&print);
+        late.is_some_and(|late| late.came + PROMPT <= arrived && arrived <= late.answered)
+    }
+
     /// A new message under this fingerprint is under way.
     pub(crate) fn forget(&mut self, print: u64) {
+        if !self.late.is_empty() {
+            self.late.remove(&print);
+        }
         if !self.young.is_empty() || !self.old.is_empty() {
             self.young.remove(&print);
             self.old.remove(&print);
@@ -68,5 +96,6 @@ impl Attempts {
     pub(crate) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
+        self.late.clear();
     }
 }

@@ -87,7 +87,7 @@ impl Repeats {
             waiting = self.wait_for_question(print, waiting)?;
         }
         let Some(first) = self.first(dedup, &waiting, prints) else { return Some(waiting) };
-        match self.verdict(&waiting, &first) {
+        match self.verdict(&waiting, &first, print) {
             Verdict::New => Some(waiting),
             Verdict::Retry => {
                 self.share(dedup, first.outcome, waiting, print);
@@ -159,14 +159,15 @@ impl Repeats {
         self.inbox.answer(waiting, answer);
     }
 
-    fn verdict(&self, waiting: &Waiting, first: &First) -> Verdict {
+    fn verdict(&self, waiting: &Waiting, first: &First, print: u64) -> Verdict {
         let Repeat::Send(attempt) = waiting.proposal.repeat else { return Verdict::Retry };
         let Some(message) = waiting.proposal.messages.first() else { return Verdict::New };
         if waiting.is_retry == Some(true) || planted::is("repeat-by-key") {
             return Verdict::Retry;
         }
         let earlier = &first.earlier;
-        if is_overtaken(&attempt, message, earlier) {
+        let waited = self.flights.lock().attempts.waited(print, attempt.arrived);
+        if waited || is_overtaken(&attempt, message, earlier) {
             return Verdict::Retry;
         }
         let same_connection = earlier.client == message.born_host;

@@ -240,6 +240,12 @@ impl Dedup {
         Some(hasher.finish())
     }
 
+    /// What was stored under these fingerprints is deleted: stored once more, it is no second copy.
+    pub(crate) fn forget(&self, prints: &[u64]) {
+        let mut filled = self.filled.lock();
+        prints.iter().for_each(|print| filled.window.forget(*print));
+    }
+
     /// The messages of a proposal, whose fingerprints are `prints`, as they were stored before: all of them, together and
     /// in this order (`dedup.I3`).
     pub(crate) fn stored(&self, log: &CommitLog, messages: &[NewMessage], prints: &[u64]) -> Option<Stored> {

@@ -127,6 +127,12 @@ impl Window {
         }
     }
 
+    /// Nothing is stored under this fingerprint any more.
+    pub(super) fn forget(&mut self, print: u64) {
+        self.young.positions.remove(&print);
+        self.old.positions.remove(&print);
+    }
+
     /// The last message stored under a fingerprint, unless it is too old by now.
     pub(super) fn find(&self, print: u64, now: Instant) -> Option<Found> {
         let (young, old) = (self.young.positions.get(&print), self.old.positions.get(&print));

@@ -113,9 +113,12 @@ impl Repeats {
             return Some(First { earlier, position: None, many: false, outcome });
         }
         let messages = &waiting.proposal.messages;
-        let Stored { receipt, mut earlier, applied, many } = dedup
-            .stored(&self.shared.log, messages, prints)
-            .filter(|stored| !self.is_deleted(&messages[0].topic, &stored.receipt))?;
+        let Stored { receipt, mut earlier, applied, many } =
+            dedup.stored(&self.shared.log, messages, prints)?;
+        if self.is_deleted(&messages[0].topic, &receipt) {
+            dedup.forget(prints);
+            return None;
+        }
         let position = receipt.positions.first().copied();
         // What took long here is among the attempts: this one was applied soon after it came.
         earlier.after = position.filter(|at| *at >= self.led_from.load(Ordering::Relaxed)).map(|_| applied);

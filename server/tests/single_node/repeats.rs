@@ -249,6 +249,9 @@ async fn a_batch_that_is_sent_again_after_its_connection_died_gets_all_its_place
     assert_eq!((offset, count(&node, "orders")), (6, 11));
 }
 
+/// No request has it.
+const UNKNOWN_CODE: i32 = 77_777;
+
 /// The disk takes longer than a client waits: it sends the message again, by the same connection and by another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sent_again_while_the_answer_is_late_shares_it() {
@@ -259,6 +262,11 @@ async fn what_is_sent_again_while_the_answer_is_late_shares_it() {
     tokio::time::sleep(PROMPT + Duration::from_millis(50)).await;
     client.put(to_queue("A", 1)).await;
     other.put(to_queue("A", 2)).await;
+    // A connection is read in order: who answers this has taken in what came before it.
+    for client in [&mut client, &mut other] {
+        client.put(Frame { code: UNKNOWN_CODE, ..Frame::default() }).await;
+        assert_eq!(client.take().await.code, ResponseCode::RequestCodeNotSupported as i32);
+    }
     node.disk.hang_syncs(false);
     let (one, two) = (client.take().await, client.take().await);
     let place_of_first = place(if one.opaque == first { &one } else { &two });

@@ -1,7 +1,5 @@
 //! Metadata that would grow beyond their limit.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 #[expect(dead_code, reason = "other tests use the rest")]
 mod cluster;
 

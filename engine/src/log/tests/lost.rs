@@ -6,6 +6,9 @@ use super::*;
 use crate::disk::sim::{Fault, SimDisk};
 use crate::log::mark::Start;
 
+/// A way to read a record.
+type Look = fn(&CommitLog, &Record) -> Result<bool, ReadError>;
+
 const DIR: &str = "/";
 
 fn start(disk: &SimDisk) -> CommitLog {
@@ -33,7 +36,7 @@ fn lose(disk: &SimDisk, record: &Record) {
 
 #[test]
 fn every_kind_of_read_of_a_lost_record_says_so_and_goes_on_once_it_is_repaired() {
-    let kinds: [fn(&CommitLog, &Record) -> Result<bool, ReadError>; 4] = [
+    let kinds: [Look; 4] = [
         |log, record| {
             let index = record.header.index;
             Ok(log.read(index, index + 1, 1)?[0].frame() == record.frame())

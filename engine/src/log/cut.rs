@@ -21,20 +21,17 @@ const SEARCH_BYTES: usize = 1 << 20;
 const END_BYTES: u64 = 4096;
 
 impl Recovery<'_> {
-    /// Keeps, durably, what a cut at `end` is about to take away (`log.I9`).
+    /// Keeps, durably, what a cut at `end` is about to take away (`log.I9`). What needs room comes first: where there is none
+    /// this fails with every record in its place.
     pub(super) fn keep(&mut self, end: u64) -> Result<(), OpenError> {
+        self.remove_blank(end)?;
         let later: Vec<u64> = self.files.range(self.base_of(end)..).map(|(&base, _)| base).collect();
-        // The last first: a segment that was made ahead gives its room to the copy.
-        for base in later.into_iter().rev() {
+        for base in later {
             let from = end.max(base);
             let path = path_of(self.directory, base);
             let Some(file) = self.files.get(&base).cloned() else { continue };
             let data = data_end(&*file, from - base).context("read", &path)?;
             let bytes = data.saturating_sub(from - base);
-            if bytes == 0 && base > end {
-                self.files.remove(&base);
-                self.disk.remove(&path).context("remove", &path)?;
-            }
             if bytes == 0 {
                 continue;
             }
@@ -48,6 +45,20 @@ impl Recovery<'_> {
             tracing::error!(file = %kept.display(), bytes, "what is cut off the log is kept here");
         }
         self.disk.sync_dir(self.directory).context("sync", self.directory)
+    }
+
+    /// Removes segments behind `end` that hold nothing: what was made ahead gives its room to what is kept.
+    fn remove_blank(&mut self, end: u64) -> Result<(), OpenError> {
+        let later: Vec<u64> = self.files.range(end..).map(|(&base, _)| base).collect();
+        for base in later.into_iter().filter(|base| *base > end) {
+            let path = path_of(self.directory, base);
+            let Some(file) = self.files.get(&base) else { continue };
+            if data_end(&**file, 0).context("read", &path)? == 0 {
+                self.files.remove(&base);
+                self.disk.remove(&path).context("remove", &path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the log end at `end`, durably. Returns how many bytes of it were not zero, and the segment that the next record
@@ -152,12 +163,22 @@ fn data_end(file: &dyn DiskFile, from: u64) -> io::Result<u64> {
 }
 
 /// Copies the bytes from `from` to `end` of a file into a new one, durably but for its name; zeroes where the device has
-/// lost them.
+/// lost them. A full disk gets back what it gave for a part of them.
 fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) -> io::Result<()> {
-    let target = disk.open(to, OpenMode::Create)?;
     let read = |bytes: &mut [u8], at| read_around_lost(file, bytes, at, false).map(|around| around.read);
-    each_part(read, from, end, |at, bytes| target.write_all_at(&[IoSlice::new(bytes)], at - from))?;
-    target.sync_all()
+    let copy_once = || {
+        let target = disk.open(to, OpenMode::Create)?;
+        each_part(read, from, end, |at, bytes| target.write_all_at(&[IoSlice::new(bytes)], at - from))?;
+        target.sync_all()
+    };
+    let mut copied = copy_once();
+    if copied.as_ref().is_err_and(is_full) && disk.make_room() {
+        copied = copy_once();
+    }
+    if copied.as_ref().is_err_and(is_full) {
+        disk.remove(to).ok();
+    }
+    copied
 }
 
 /// Writes the bytes from `from` to `end` of a file once more.

@@ -177,3 +177,31 @@ fn a_segment_with_holes_is_read_at_once_and_written_once_there_is_room() {
     flush(&log);
     assert_eq!(*appended.lock(), Some(Ok(())));
 }
+
+/// Found by the simulation: the segments behind were moved away first, and the next start missed them.
+#[test]
+fn a_cut_for_rot_that_finds_no_room_for_its_copy_leaves_every_record_in_its_place() {
+    let disk = stepped().disk.kill();
+    // In the middle of the second segment, with others behind it.
+    disk.flip_bit(&segment::path_of(Path::new("/commitlog"), SEGMENT_BYTES), 1500, 3).unwrap();
+    let files = |disk: &SimDisk| {
+        let files = disk.dump().into_iter().filter(|(path, _)| path.starts_with("/commitlog"));
+        // Blank ones go.
+        files
+            .filter(|(_, file)| file.as_ref().is_some_and(|file| file.iter().any(|byte| *byte != 0)))
+            .collect::<Vec<_>>()
+    };
+    let before = files(&disk);
+    disk.set_capacity(Some(0));
+    let open = |disk: &SimDisk| {
+        let on = Arc::new(disk.clone());
+        let workers = Arc::new(super::steps::ByHand::default());
+        CommitLog::open_on(on, workers, Path::new("/"), config(), StampBase::default(), OnRot::Cut)
+    };
+    assert!(open(&disk).err().unwrap().to_string().contains("copy the cut tail"));
+    assert!(files(&disk) == before, "something was moved");
+    disk.set_capacity(None);
+    open(&disk).unwrap();
+    let kept = files(&disk).into_iter().filter(|(path, _)| path.to_str().unwrap().contains(".cut")).count();
+    assert_eq!(kept, before.len() - 1, "log.I9");
+}

@@ -134,6 +134,10 @@ async fn a_retry_of_a_message_that_was_deleted_meanwhile_is_stored() {
     assert_eq!(again.queue_offset, 1);
     let (answer, _) = pull(&mut client, 1).await;
     expect(&answer, ResponseCode::Success);
+    drop(client);
+    let mut client = node.client_of_group().await;
+    let again: SendMessageResponseHeader = header(&client.call(message(&head, "once")).await);
+    assert_eq!(again.queue_offset, 1, "this one is a repeat");
 }
 
 #[tokio::test]

@@ -90,6 +90,12 @@ impl SimDisk {
         self.state.lock().faults.insert(op, fault);
     }
 
+    /// Lets so many operations on a path, or below it, happen, and makes the next one that can have the fault fail. For
+    /// disks that other threads use too: an operation's number depends on them.
+    pub fn fail_on(&self, path: &Path, before: usize, fault: Fault) {
+        self.state.lock().faults_on.push((path.into(), before, fault));
+    }
+
     /// Makes the read with this number fail with EIO.
     pub fn fail_read_at(&self, read: usize) {
         self.state.lock().read_faults.insert(read);
@@ -119,6 +125,7 @@ impl SimDisk {
     pub fn forget_faults(&self) {
         let mut state = self.state.lock();
         state.faults.clear();
+        state.faults_on.clear();
         state.read_faults.clear();
         (state.power_cut_at, state.power_cut_after) = (None, None);
     }

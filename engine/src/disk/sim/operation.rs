@@ -1,7 +1,7 @@
 //! What is recorded of each operation, and the faults an operation can be made to have.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -27,6 +27,23 @@ pub enum Operation {
     Rename { from: PathBuf, to: PathBuf },
     /// A directory was synced.
     SyncDirectory { path: PathBuf },
+}
+
+impl Operation {
+    /// What it changes; of a rename, the name it takes away.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Operation::CreateDirectory { path }
+            | Operation::Create { path }
+            | Operation::Write { path, .. }
+            | Operation::Sync { path }
+            | Operation::Allocate { path, .. }
+            | Operation::SetLen { path, .. }
+            | Operation::Remove { path }
+            | Operation::Rename { from: path, .. }
+            | Operation::SyncDirectory { path } => path,
+        }
+    }
 }
 
 /// How an operation fails.

@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) history: Vec<Operation>,
     pub(super) reads: usize,
     pub(super) faults: BTreeMap<usize, Fault>,
+    /// Faults of operations on a path and what is below it, and how many of those happen before.
+    pub(super) faults_on: Vec<(PathBuf, usize, Fault)>,
     pub(super) read_faults: BTreeSet<usize>,
     /// Bytes of files that no read gives back, until they are all written again.
     pub(super) lost: Vec<(u64, Range<u64>)>,
@@ -47,7 +49,8 @@ impl State {
         let number = self.history.len();
         self.off |= self.power_cut_at.is_some_and(|cut| number >= cut);
         self.powered()?;
-        let fault = self.faults.get(&number).copied().filter(|fault| fault.strikes(&operation));
+        let numbered = self.faults.get(&number).copied().filter(|fault| fault.strikes(&operation));
+        let fault = self.fault_on(&operation).or(numbered);
         self.faults_struck += usize::from(fault.is_some());
         if let Operation::Write { path, .. } = &operation
             && let Some((_, more)) = self.power_cut_after.take_if(|(awaited, _)| awaited == path)
@@ -56,6 +59,23 @@ impl State {
         }
         self.history.push(operation);
         Ok(fault)
+    }
+
+    /// The fault that waited for this operation.
+    fn fault_on(&mut self, operation: &Operation) -> Option<Fault> {
+        let mut struck = None;
+        self.faults_on.retain_mut(|(path, before, fault)| {
+            if !operation.path().starts_with(path) {
+                return true;
+            }
+            let is_due = *before == 0 && struck.is_none() && fault.strikes(operation);
+            if is_due {
+                struck = Some(*fault);
+            }
+            *before = before.saturating_sub(1);
+            !is_due
+        });
+        struck
     }
 
     /// Like [`State::begin`], for operations that fail as a whole.

@@ -172,6 +172,25 @@ fn faults_strike_the_operation_they_were_planned_for() {
 }
 
 #[test]
+fn faults_on_a_path_pass_over_what_happens_elsewhere() {
+    let disk = SimDisk::new();
+    let create = |path: &str| disk.open(Path::new(path), OpenMode::Create).unwrap();
+    let (file, other) = (create("/f"), create("/g"));
+    let write = |file: &dyn DiskFile| file.write_all_at(&[IoSlice::new(b"abc")], 0);
+    disk.fail_on(Path::new("/f"), 1, Fault::Eio);
+    disk.fail_on(Path::new("/f"), 0, Fault::FailSync);
+    write(&*other).unwrap();
+    other.sync_data().unwrap();
+    write(&*file).unwrap();
+    assert!(write(&*file).is_err());
+    write(&*file).unwrap();
+    assert_eq!(disk.faults_struck(), 1);
+    assert!(file.sync_data().is_err());
+    file.sync_data().unwrap();
+    assert_eq!(disk.faults_struck(), 2);
+}
+
+#[test]
 fn without_power_nothing_works_and_nothing_changes() {
     let disk = SimDisk::new();
     let file = put(&disk, "/f", b"abc");

@@ -28,10 +28,13 @@ fn filled(count: u64, bytes: usize) -> (SimDisk, CommitLog, Vec<Record>) {
     (disk, log, records)
 }
 
+fn file_of(record: &Record) -> PathBuf {
+    segment::path_of(Path::new("/commitlog"), segment::base_of(record.position(), SEGMENT_BYTES))
+}
+
 fn lose(disk: &SimDisk, record: &Record) {
     let base = segment::base_of(record.position(), SEGMENT_BYTES);
-    let file = segment::path_of(Path::new("/commitlog"), base);
-    disk.lose(&file, record.position() - base..record.end() - base).unwrap();
+    disk.lose(&file_of(record), record.position() - base..record.end() - base).unwrap();
 }
 
 #[test]
@@ -123,13 +126,12 @@ fn the_last_record_of_a_segment_is_repaired_with_the_filler_behind_it() {
 
 #[test]
 fn a_repair_that_the_disk_does_not_take_poisons_nothing_and_its_copy_is_read() {
-    for (after, fault) in [(0, Fault::Eio), (1, Fault::FailSync)] {
+    for fault in [Fault::Eio, Fault::FailSync] {
         let (disk, log, records) = filled(60, 150);
         let hit = &records[30];
         lose(&disk, hit);
         log.bytes(hit.position() + 64, 10).unwrap_err();
-        let operations = disk.ops();
-        disk.fail_at(operations + after, fault);
+        disk.fail_on(&file_of(hit), 0, fault);
         let refused = wait(|done| log.mend(hit.clone(), done));
         assert!(matches!(refused, Err(WriteError::Refused(_))), "damage.I3: {refused:?}");
         assert_eq!(disk.faults_struck(), 1);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_engine::log::ReadError;
+use folio_engine::log::{ReadError, WriteError};
 use folio_engine::planted;
 use folio_engine::record::{EntryId, Record};
 use futures_util::{Stream, StreamExt, stream};
@@ -19,6 +19,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::codec;
+use crate::group::room::RETRY_INTERVAL;
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::terms::{self, Terms};
@@ -286,6 +287,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// after it: at the snapshot's position, with the snapshot's queue counters.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let id = entry_id(&upto);
+        // Whoever asked for it has seen to it: this waits only where the log of an earlier version lies on a full disk.
+        loop {
+            let log = self.shared.log.clone();
+            let Err(WriteError::Full) = self.host.blocking(move || log.prepare_purge()).await? else { break };
+            tracing::warn!("disk full: old segments are dropped once there is room");
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
         let pending = {
             let mut pending = self.shared.pending_reset.lock();
             let taken = pending.remove(&id);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use folio_engine::checkpoint::Checkpoints;
+use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::ConsumeQueues;
 use folio_engine::record::EntryId;
@@ -87,6 +88,10 @@ pub(crate) struct Shared {
     pub(crate) detector: FailureDetector,
     /// Why this node's part in the group has ended, where openraft does not know it (`tasks.I1`).
     pub(crate) failed: OnceLock<String>,
+    /// Space kept back for small files.
+    pub(crate) reserve: Arc<Reserve>,
+    /// Set once the group stops on this node.
+    pub(crate) stopping: watch::Sender<bool>,
 }
 
 /// What became of damaged records since the start.
@@ -118,6 +123,19 @@ impl Shared {
     pub(crate) fn fail(&self, reason: &str) {
         tracing::error!(reason, "tasks.I1: this node takes no part any more");
         let _ = self.failed.set(reason.to_owned());
+    }
+
+    /// Whether a record of so many bytes may enter the log: its segment is there, and there is room for what follows from it,
+    /// units of queues and checkpoints.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.log.has_room(bytes) && self.reserve.is_whole() && !self.queues.disk_full()
+    }
+
+    /// Tries once more what the disk had no room for, segments aside. Blocks on the disk.
+    pub(crate) fn look_for_room(&self) -> anyhow::Result<()> {
+        self.reserve.refill()?;
+        self.queues.retry()?;
+        Ok(())
     }
 
     /// Hands a job to the log and waits until it is durable.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use folio_engine::log::StampBase;
 use folio_engine::planted;
-use folio_engine::queues::Arrival;
+use folio_engine::queues::{Arrival, QueuesError};
 use folio_engine::record::{EntryId, Record, RecordKind};
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::command::Command;
 use crate::dedup::{Dedup, Start};
+use crate::group::room::RETRY_INTERVAL;
 use crate::group::tasks;
 use crate::host::Host;
 use crate::metadata::{Metadata, MetadataV1};
@@ -233,7 +234,7 @@ impl StateMachine {
         }
         let applied = match record.header.kind {
             RecordKind::Messages => {
-                self.shared.queues.apply(record, &mut self.arrivals).map_err(io::Error::other)?;
+                self.queue(record).await?;
                 self.shared.dedup.iter().for_each(|dedup| dedup.apply(record));
                 Applied::Messages(record.clone())
             }
@@ -246,6 +247,36 @@ impl StateMachine {
         self.position = record.end();
         self.prev_crc = record.header.crc;
         Ok(applied)
+    }
+
+    /// Adds the record's messages to their queues; on a full disk that holds no more of them in memory, once there is room
+    /// (`room.I1`). Meanwhile this node votes and serves what it has applied.
+    async fn queue(&mut self, record: &Record) -> io::Result<()> {
+        let mut waits = 0u64;
+        loop {
+            match self.shared.queues.apply(record, &mut self.arrivals) {
+                Err(error @ QueuesError::DiskFull { .. }) => {
+                    if waits == 0 {
+                        tracing::warn!(%error, position = record.position(), "apply waits for room on the disk");
+                    }
+                    waits += 1;
+                    self.announce();
+                    self.wait_for_room().await?;
+                }
+                applied => return applied.map_err(io::Error::other),
+            }
+        }
+    }
+
+    /// Waits for the next attempt; fails when the group stops.
+    async fn wait_for_room(&self) -> io::Result<()> {
+        let mut stopping = self.shared.stopping.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(RETRY_INTERVAL) => Ok(()),
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                Err(io::Error::other("the group stopped while apply waited for room on the disk"))
+            }
+        }
     }
 
     async fn apply_all<S>(&mut self, mut entries: S) -> io::Result<()>

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::disk::sim::{LoseAll, SimDisk};
-use folio_engine::disk::{Disk, RealDisk};
+use folio_engine::disk::{Disk, RealDisk, Reserve};
 use folio_engine::log::StampBase;
 use folio_engine::queues::Arrival;
 use folio_engine::record::EntryId;
@@ -167,6 +167,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         detector: FailureDetector::new(1, Timing::default()),
         failed: Default::default(),
         rot: Default::default(),
+        reserve: Arc::new(Reserve::new(host.disk.clone(), Path::new("/"), 0)),
+        stopping: watch::Sender::new(false),
     });
     let machine = StateMachine::new(host.clone(), shared.clone(), opened.state.membership, &opened.base);
     (LogStore::new(host, shared), machine)

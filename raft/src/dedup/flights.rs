@@ -80,6 +80,11 @@ impl Flights {
         Ok(())
     }
 
+    /// Takes the repeats that wait for a record; the record goes on.
+    pub(crate) fn unpark(&mut self, flight: u64) -> Vec<Parked> {
+        self.parked.extract_if(.., |parked| parked.place.flight == flight).collect()
+    }
+
     /// Ends a record, whose messages had these fingerprints; its outcome is for those that are returned, too.
     pub(crate) fn land(&mut self, flight: u64, prints: &[u64], stored: bool) -> Vec<Parked> {
         let now = Instant::now();

@@ -18,7 +18,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// Appends a fence and waits until it is committed. Fails on a node that does not lead.
 pub(crate) async fn answer(raft: &Raft, shared: &Shared) -> io::Result<Vec<u8>> {
-    if !shared.log.has_room(1) {
+    if !shared.has_room(1) {
         return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: no fence can be appended"));
     }
     let written = tokio::time::timeout(COMMIT_TIMEOUT, raft.write_blank()).await;

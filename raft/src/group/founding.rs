@@ -25,7 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use folio_engine::disk::{Disk, OpenMode, write_atomically};
+use folio_engine::disk::{Disk, OpenMode, is_full, temporary_beside, write_atomically};
 use folio_engine::record::EntryId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -228,19 +228,33 @@ impl Founding {
             tracing::warn!(
                 "the machine has rebooted since records were acknowledged from memory: some may be gone"
             );
-            self.begin_catch_up(false)?;
+            match self.begin_catch_up(false) {
+                // The old note stays: by it the next start knows the same.
+                Err(error) if is_full(&error) => {
+                    self.refuse_votes_from_now_on(false);
+                    return Ok(());
+                }
+                noted => noted?,
+            }
         }
         match boot {
-            Some(boot) => write_atomically(&*self.disk, &note, boot.as_bytes()),
+            // There already; whether its name is durable is not known.
+            Some(_) if before.as_deref() == now => self.disk.sync_dir(note.parent().unwrap_or(&note)),
+            Some(boot) => match write_atomically(&*self.disk, &note, boot.as_bytes()) {
+                // The note of another boot says the same at the next start, or more.
+                Err(error) if is_full(&error) && before.is_some() => Ok(()),
+                written => written,
+            },
             None if before.is_some() => self.disk.remove(&note),
             None => Ok(()),
         }
     }
 
-    /// The log was closed with everything on disk.
+    /// The log was closed with everything on disk. The note becomes the temporary file of the next one: so that has its space
+    /// on a disk that is full by then.
     pub(crate) fn note_synced(&self) -> io::Result<()> {
         let note = self.unsynced();
-        if self.disk.exists(&note)? { self.disk.remove(&note) } else { Ok(()) }
+        if self.disk.exists(&note)? { self.disk.rename(&note, &temporary_beside(&note)) } else { Ok(()) }
     }
 
     fn unsynced(&self) -> PathBuf {
@@ -317,9 +331,13 @@ impl Founding {
     pub(crate) fn begin_catch_up(&self, old_vote: bool) -> io::Result<()> {
         let text = if old_vote { MARKER_TEXT_OLD_VOTE } else { MARKER_TEXT };
         write_atomically(&*self.disk, &self.marker, text)?;
+        self.refuse_votes_from_now_on(old_vote);
+        Ok(())
+    }
+
+    fn refuse_votes_from_now_on(&self, old_vote: bool) {
         *self.state.lock() = State { doubt: Doubt::CatchingUp, old_vote, floor: None, ballot: None };
         self.begun.notify_one();
-        Ok(())
     }
 
     /// Waits until it was noted that this node does not vote.

@@ -41,6 +41,7 @@ use folio_engine::queues::{Arrival, ConsumeQueues};
 use folio_engine::record::{Draft, RecordKind};
 use openraft::async_runtime::WatchReceiver;
 use openraft::base::BoxFuture;
+use openraft::errors::Fatal;
 use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -52,7 +53,7 @@ use crate::host::Host;
 use crate::metadata::Metadata;
 use crate::metadata::size::METADATA_BYTES_MAX;
 use crate::proposal::{Known, Knows, Proposal, ProposeError, Question};
-use crate::proposer::{Proposer, rejected};
+use crate::proposer::{Proposer, overdue, rejected};
 use crate::shared::Shared;
 use crate::state_machine::save_checkpoint;
 use crate::status::{Role, Status};
@@ -171,7 +172,7 @@ impl Group {
         if let Some(error) = refused {
             return Err((proposal, error));
         }
-        if !self.0.shared.log.has_room(1) {
+        if !self.0.shared.has_room(1) {
             return Err((proposal, ProposeError::DiskFull));
         }
         self.0.proposer.propose(proposal)
@@ -184,7 +185,7 @@ impl Group {
 
     /// The same, in this term or not at all.
     async fn execute_in(&self, term: Option<u64>, command: Command) -> Result<Outcome, ProposeError> {
-        if !self.0.shared.log.has_room(1) {
+        if !self.0.shared.has_room(1) {
             return Err(ProposeError::DiskFull);
         }
         // The offsets of many clients go together: each one was checked when it came.
@@ -208,7 +209,10 @@ impl Group {
             None => request.await,
         };
         sent.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))?;
-        match answered.await {
+        let Some(answered) = self.unless_full(answered).await else {
+            return Err(ProposeError::Unknown(overdue::DISK_FULL.into()));
+        };
+        match answered {
             Ok(Ok(response)) => match response.data {
                 Applied::Command(outcome) => Ok(outcome),
                 other => panic!("group.I3: a command was applied as {other}"),
@@ -217,6 +221,21 @@ impl Group {
             Ok(Err(error)) => Err(ProposeError::NotLeader { leader: rejected(&error).flatten() }),
             Err(_) if taken.load(Ordering::Acquire) => Err(ProposeError::Unknown("the group stopped".into())),
             Err(_) => Err(ProposeError::Stopped("the group stopped".into())),
+        }
+    }
+
+    /// Waits, but no longer than a client does once the disk is full: `None` then.
+    async fn unless_full<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let begun = tokio::time::Instant::now();
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(overdue::LOOK_INTERVAL, &mut work).await {
+                Ok(done) => return Some(done),
+                Err(_) if begun.elapsed() >= overdue::ANSWER_WITHIN && !self.0.shared.has_room(1) => {
+                    return None;
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -369,7 +388,9 @@ impl Group {
     async fn checkpoint(&self) {
         let captured =
             self.0.raft.with_state_machine(|machine| Box::pin(std::future::ready(machine.capture_here())));
-        let saved = match captured.await {
+        // A full disk may hold up openraft itself, until the log is closed.
+        let captured = self.unless_full(captured).await;
+        let saved = match captured.unwrap_or_else(|| Err(Fatal::Stopped)) {
             Ok(captured) => {
                 let shared = self.0.shared.clone();
                 self.0.host.blocking(move || save_checkpoint(&shared, captured)).await
@@ -386,12 +407,16 @@ impl Group {
         if let Err(error) = self.hand_over(None, HandOver::Stopping).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
         }
+        // What waits for a full disk waits no longer.
+        self.0.shared.stopping.send_replace(true);
         self.checkpoint().await;
         for task in self.0.tasks.lock().drain(..) {
             task.abort();
         }
-        if let Err(error) = self.0.raft.shutdown().await {
-            tracing::warn!(%error, "replication did not stop cleanly");
+        match self.unless_full(self.0.raft.shutdown()).await {
+            Some(Err(error)) => tracing::warn!(%error, "replication did not stop cleanly"),
+            None => tracing::warn!("replication did not stop: it waits for room on the disk"),
+            Some(Ok(())) => {}
         }
         let log = self.0.shared.log.clone();
         if self.0.host.blocking(move || log.close()).await.is_err() {

@@ -91,6 +91,8 @@ fn is_older(shared: &Shared, first: u64, age: Duration, now: Duration) -> Option
 
 /// Has openraft take the boundary's snapshot and purge the log below it, then trims what was derived.
 async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, found: Droppable) -> anyhow::Result<()> {
+    let log = shared.log.clone();
+    host.blocking(move || log.prepare_purge()).await??;
     let Droppable { position, id, meta, counters } = found;
     *shared.wanted_snapshot.lock() = Some(Wanted { position, meta });
     raft.trigger().snapshot().await?;

@@ -3,14 +3,18 @@
 //! It refuses every send meanwhile, and a follower with a full disk takes no records; so as long as a majority has room,
 //! it is the leader's disk alone that stops the group. Members are asked, so that leadership does not go from one full
 //! disk to the next.
+//!
+//! - `room.I1`: a full disk ends no node. Sends are refused while there is no room for all that follows from them; what was
+//!   taken before waits, and goes on by itself once there is room.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
 
 use super::{Group, HandOver, Inner};
+use crate::host::Host;
 use crate::shared::Shared;
 use crate::status::{Role, Status};
 use crate::transport::wire::Kind;
@@ -22,9 +26,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// After handing over, or failing to, the next attempt waits this long.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How often is tried again what the disk had no room for.
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks for room while there is none, until its task is aborted.
+pub(crate) async fn keep(host: Host, shared: Arc<Shared>) {
+    loop {
+        sleep(RETRY_INTERVAL).await;
+        if shared.reserve.is_whole() && !shared.queues.disk_full() {
+            continue;
+        }
+        let on = shared.clone();
+        let looked = host.blocking(move || on.look_for_room()).await;
+        if let Err(error) = looked.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!(%error, "cannot see whether the disk has room, trying again");
+        }
+    }
+}
+
 /// What a node answers to [`Kind::Room`]: one byte.
 pub(crate) fn answer(shared: &Shared) -> Bytes {
-    Bytes::copy_from_slice(&[u8::from(shared.log.has_room(1))])
+    Bytes::copy_from_slice(&[u8::from(shared.has_room(1))])
 }
 
 /// Watches this node's disk while it leads, until its task is aborted.
@@ -32,7 +54,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
     loop {
         sleep(LOOK_INTERVAL).await;
         let Some(group) = inner.upgrade().map(Group) else { return };
-        if group.0.shared.log.has_room(1) || group.0.status.borrow().role != Role::Leader {
+        if group.0.shared.has_room(1) || group.0.status.borrow().role != Role::Leader {
             continue;
         }
         if let Some(to) = with_room(&group).await {

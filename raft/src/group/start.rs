@@ -1,10 +1,12 @@
 //! Brings a group up on this node: files, openraft, peers, the tasks around them.
 
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use folio_engine::disk::Disk;
+use folio_engine::disk::{Disk, RESERVE_BYTES, Reserve, create_dir};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
@@ -69,6 +71,18 @@ fn raft_config(config: &GroupConfig, may_stand: bool) -> Result<Config, StartErr
     raft.validate().map_err(|error| StartError::Raft(error.to_string()))
 }
 
+/// Makes the data directory and its reserve. A full disk does not keep a node from starting: what it has to write is small, or
+/// has its space already.
+fn prepare(dir: &Path, reserve: &Reserve) -> io::Result<()> {
+    create_dir(reserve, dir)?;
+    match reserve.refill() {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("disk full: this node takes no records before there is room"),
+        Err(error) => tracing::warn!(%error, "the reserve cannot be made, trying again later"),
+    }
+    Ok(())
+}
+
 /// Reads what retries are recognised by, up to the entry `upto`, while the node takes part already.
 async fn rebuild_window(host: Host, shared: Arc<Shared>, upto: u64) {
     let (reading, now, wall_ms) = (shared.clone(), Instant::now(), host.now_ms());
@@ -116,6 +130,12 @@ impl Group {
             group_id: None,
             address: config.nodes.get(&config.node_id).map(|node| node.raft.clone()).unwrap_or_default(),
         };
+        let reserve = RESERVE_BYTES.min(config.segment_bytes);
+        let reserve = Arc::new(Reserve::new(host.disk.clone(), &config.data_dir, reserve));
+        let host = Host { disk: reserve.clone(), ..host };
+        let (dir, room) = (config.data_dir.clone(), reserve.clone());
+        let prepared = host.blocking(move || prepare(&dir, &room)).await;
+        prepared.and_then(|prepared| prepared).map_err(|error| data(error.into()))?;
         let recovered = starting::open(&config, &host, &hello).await.map_err(data)?;
         let log = recovered.log.state();
         let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
@@ -148,6 +168,8 @@ impl Group {
             notices: Notices::new(founding.group_id.clone()),
             detector: FailureDetector::new(config.node_id, config.timing.clone()),
             failed: OnceLock::new(),
+            reserve,
+            stopping: watch::Sender::new(false),
         });
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
@@ -206,6 +228,7 @@ impl Group {
                 "the retention",
                 retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone()),
             ),
+            spawn(&shared, "the reserve", room::keep(host.clone(), shared.clone())),
             spawn(&shared, "the repair of queues", mend_units::run(host.clone(), shared.clone())),
             spawn(&shared, "the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             spawn(

@@ -38,7 +38,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         members: membership.nodes().map(|(id, node)| (*id, node.clone())).collect::<BTreeMap<_, _>>(),
         voters: membership.voter_ids().collect::<BTreeSet<_>>(),
         lag: lag.collect(),
-        disk_full: !shared.log.has_room(1),
+        disk_full: !shared.has_room(1),
         damaged: shared.log.damages().len() as u64,
         mended: shared.rot.mended.load(Ordering::Relaxed),
         damaged_units: shared.queues.damaged() as u64,

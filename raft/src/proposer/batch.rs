@@ -10,6 +10,7 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 
 use super::Inbox;
+use super::overdue::Waiters;
 use crate::dedup::flights::{Flights, Parked};
 use crate::dedup::{self, Dedup};
 use crate::proposal::{PerMessage, ProposeError, Receipt, Reply};
@@ -32,11 +33,16 @@ impl Replies {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// Tells all of them the same.
+    pub(super) fn refuse(self, error: &ProposeError) {
+        self.0.into_iter().for_each(|(_, reply)| reply(Err(error.clone())));
+    }
 }
 
 /// See the module.
 pub(super) struct Batch {
-    pub(super) replies: Replies,
+    pub(super) replies: Waiters,
     pub(super) taken: Taken,
     pub(super) flight: u64,
     pub(super) prints: Vec<u64>,
@@ -47,7 +53,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn complete(mut self, result: ClientWriteResult<TypeConfig>) {
-        let replies = std::mem::take(&mut self.replies);
+        let replies = std::mem::take(&mut *self.replies.lock());
         let parked = self.land(result.is_ok());
         match result {
             Ok(response) => match response.data {
@@ -85,9 +91,7 @@ impl Batch {
 
     /// Tells every proposer of the record, and who repeated one of its proposals.
     fn refuse(&self, replies: Replies, parked: Vec<Parked>, error: &ProposeError) {
-        for (_, reply) in replies.0 {
-            reply(Err(error.clone()));
-        }
+        replies.refuse(error);
         for Parked { waiting, .. } in parked {
             self.inbox.answer(waiting, Err(error.clone()));
         }
@@ -97,7 +101,7 @@ impl Batch {
 impl Drop for Batch {
     /// openraft dropped the responder: its core has stopped.
     fn drop(&mut self) {
-        let replies = std::mem::take(&mut self.replies);
+        let replies = std::mem::take(&mut *self.replies.lock());
         let parked = self.land(false);
         if !replies.is_empty() || !parked.is_empty() {
             self.refuse(replies, parked, &refusal(&self.taken, None, "the group stopped on this node"));

@@ -1,5 +1,6 @@
 //! The task that makes records of what waits, and hands them to openraft.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::batch::{Batch, Replies, answer};
+use super::overdue::{LOOK_INTERVAL, Overdue};
 use super::repeat::{Repeats, attempt_of};
 use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
@@ -48,6 +50,7 @@ pub(super) struct Feeder {
     inbox: Inbox,
     flights: Arc<Mutex<Flights>>,
     repeats: Repeats,
+    overdue: Overdue,
 }
 
 impl Feeder {
@@ -60,18 +63,28 @@ impl Feeder {
     ) -> Feeder {
         let flights = Arc::<Mutex<Flights>>::default();
         let repeats = Repeats::new(shared.clone(), flights.clone(), inbox.clone());
-        Feeder { raft, host, shared, status, slots: Arc::default(), inbox, flights, repeats }
+        let (slots, overdue) = Default::default();
+        Feeder { raft, host, shared, status, slots, inbox, flights, repeats, overdue }
     }
 
     /// Feeds the group until it stops; what waits then was certainly not proposed.
     pub(super) async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
-        let carried = self.feed(&mut waiting).await;
+        let carried = tokio::select! {
+            carried = self.feed(&mut waiting) => carried,
+            never = self.answer_overdue() => match never {},
+        };
         waiting.close();
         let left = carried.into_iter().chain(std::iter::from_fn(|| waiting.try_recv().ok()));
         for waiting in left {
             let error = ProposeError::Stopped("nothing is proposed any more".into());
             self.inbox.answer(waiting, Err(error));
         }
+    }
+
+    /// Part of this task, so that a panic is the group's end (`tasks.I1`).
+    async fn answer_overdue(&self) -> Infallible {
+        self.overdue.run(&self.shared, &self.flights, &self.inbox).await;
+        std::future::pending().await
     }
 
     async fn feed(&self, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
@@ -94,8 +107,17 @@ impl Feeder {
                 term_before = term;
             }
             let mut filled = self.begin(&first);
-            let slot;
-            (slot, carried) = self.fill(&mut filled, first, waiting).await;
+            let slot = match self.fill(&mut filled, first, waiting).await {
+                Ok((slot, next)) => {
+                    carried = next;
+                    slot
+                }
+                Err(next) => {
+                    carried = next;
+                    self.refuse(filled);
+                    continue;
+                }
+            };
             if filled.replies.is_empty() {
                 continue;
             }
@@ -105,7 +127,7 @@ impl Feeder {
                 body.early = Some(Mutex::new(Box::new(move |record| answer(replies, record))));
             }
             let batch = Batch {
-                replies: filled.replies,
+                replies: self.overdue.begin(filled.replies, filled.flight),
                 taken: body.taken.clone(),
                 flight: filled.flight,
                 prints: filled.prints,
@@ -126,8 +148,12 @@ impl Feeder {
 
     /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`).
     async fn ready(&self) -> Result<Option<u64>, ProposeError> {
-        let Some(dedup) = &self.shared.dedup else { return Ok(None) };
         loop {
+            // It may have filled since the proposal was taken.
+            if !self.shared.has_room(1) {
+                return Err(ProposeError::DiskFull);
+            }
+            let Some(dedup) = &self.shared.dedup else { return Ok(None) };
             let term = {
                 let status = self.status.borrow();
                 match &status.role {
@@ -170,29 +196,44 @@ impl Feeder {
         }
     }
 
+    /// The disk filled before the record was proposed.
+    fn refuse(&self, filled: Filled) {
+        filled.replies.refuse(&ProposeError::DiskFull);
+        let parked = self.flights.lock().land(filled.flight, &filled.prints, false);
+        parked.into_iter().for_each(|parked| self.inbox.answer(parked.waiting, Err(ProposeError::DiskFull)));
+    }
+
     /// Encodes `first` and what comes behind it into one draft, until it may go. A proposal that does not fit any more is
-    /// carried over.
+    /// carried over. Fails when the disk fills meanwhile: records under way may keep their places until there is room.
     async fn fill(
         &self,
         filled: &mut Filled,
         first: Waiting,
         waiting: &mut mpsc::Receiver<Waiting>,
-    ) -> (Slot, Option<Waiting>) {
+    ) -> Result<(Slot, Option<Waiting>), Option<Waiting>> {
         let bytes_max = self.shared.log.record_bytes_max();
-        let (mut next, mut ended) = (Some(first), false);
+        let (mut next, mut ended, mut is_closed) = (Some(first), false, false);
+        let mut look = std::pin::pin!(tokio::time::sleep(LOOK_INTERVAL));
         loop {
-            while let Some(proposal) = next.take_if(|_| !filled.is_full()) {
+            while let Some(proposal) = next.take_if(|_| !filled.is_full() && !is_closed) {
                 if filled.draft.len() + proposal.bytes > bytes_max && !filled.replies.is_empty() {
-                    return (self.slots.free().await, Some(proposal));
+                    (next, is_closed) = (Some(proposal), true);
+                    break;
                 }
                 self.add(filled, proposal);
                 next = waiting.try_recv().ok();
             }
-            if let Some(slot) = self.slots.take(filled.is_worthwhile()) {
-                return (slot, next);
+            if let Some(slot) = self.slots.take(is_closed || filled.is_worthwhile()) {
+                return Ok((slot, next));
             }
             tokio::select! {
                 () = self.slots.freed.notified() => {}
+                () = look.as_mut() => {
+                    if !self.shared.has_room(1) {
+                        return Err(next);
+                    }
+                    look.as_mut().reset(Instant::now() + LOOK_INTERVAL);
+                }
                 more = waiting.recv(), if next.is_none() && !ended && !filled.is_full() => {
                     ended = more.is_none();
                     next = more;
@@ -247,16 +288,6 @@ impl Slots {
             self.taken.fetch_add(1, Ordering::AcqRel);
             Slot(self.clone())
         })
-    }
-
-    /// Waits for a place for a record that is full.
-    async fn free(self: &Arc<Slots>) -> Slot {
-        loop {
-            match self.take(true) {
-                Some(slot) => return slot,
-                None => self.freed.notified().await,
-            }
-        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod batch;
 mod feeder;
+pub(crate) mod overdue;
 mod repeat;
 
 use std::sync::Arc;

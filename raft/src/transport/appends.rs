@@ -30,7 +30,7 @@ impl Peers {
         let entries = parse_records(records.clone())?;
         self.notice_dispute(&head, &entries)?;
         // peer.I3
-        if !records.is_empty() && !self.shared.log.has_room(1) {
+        if !records.is_empty() && !self.shared.has_room(1) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
         Ok(AppendEntriesRequest {

@@ -37,6 +37,7 @@ pub(super) fn take(
         return Ok(None);
     }
     let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+    shared.log.prepare_purge().map_err(io::Error::other)?;
     shared.checkpoints.save_snapshot(&checkpoint).map_err(io::Error::other)?;
     Ok(Some(Received { base: checkpoint.base, metadata: state.metadata }))
 }

@@ -1,0 +1,344 @@
+//! A full disk ends no node (`room.I1`): sends are refused in time, retention goes on and makes room, a start works, and all
+//! goes on by itself once there is room. One node on a simulated disk, which refuses what ext4 does.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use folio_engine::disk::sim::SimDisk;
+use folio_engine::disk::{Disk, OpenMode};
+use folio_engine::queues::Arrival;
+use folio_protocol::message::NewMessage;
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::group::{Group, Hooks, StartError};
+use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
+use folio_raft::status::Role;
+use folio_raft::types::NodeAddress;
+use tokio::sync::oneshot;
+
+/// Nothing a test waits for takes longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+struct Quiet;
+
+impl Hooks for Quiet {
+    fn call(&self, _: u64, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
+        Box::pin(std::future::ready(request))
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn metadata_changed(&self) {}
+}
+
+/// How a node is started.
+#[derive(Clone, Copy)]
+struct Setup {
+    segment_bytes: u64,
+    retain: Option<u64>,
+    flush: Flush,
+}
+
+const USUAL: Setup = Setup { segment_bytes: SEGMENT_BYTES, retain: None, flush: Flush::Sync };
+
+async fn try_start(disk: &SimDisk, setup: Setup) -> Result<Group, StartError> {
+    let config = GroupConfig {
+        node_id: 1,
+        cluster: "c".into(),
+        group: "g".into(),
+        data_dir: "/data".into(),
+        segment_bytes: setup.segment_bytes,
+        nodes: [(1, NodeAddress::default())].into(),
+        dial: Default::default(),
+        join: false,
+        single_node: true,
+        listen: ([127, 0, 0, 1], 0).into(),
+        flush: setup.flush,
+        timing: Timing::default(),
+        retention: Retention { age: None, bytes: setup.retain, interval: Duration::from_millis(300) },
+        scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
+        dedup: None,
+    };
+    tokio::time::timeout(PATIENCE, Group::start(config, Arc::new(disk.clone()), Arc::new(Quiet)))
+        .await
+        .unwrap()
+}
+
+async fn start(disk: &SimDisk, setup: Setup) -> Group {
+    let group = try_start(disk, setup).await.unwrap();
+    let mut status = group.watch();
+    let leads = status.wait_for(|status| status.role == Role::Leader);
+    tokio::time::timeout(PATIENCE, leads).await.unwrap().unwrap();
+    group
+}
+
+async fn stop(group: Group) {
+    tokio::time::timeout(PATIENCE, group.shutdown()).await.unwrap();
+}
+
+type Answer = oneshot::Receiver<Result<Receipt, ProposeError>>;
+
+/// Hands in messages of `bytes` each, all for one queue.
+fn propose(group: &Group, count: usize, bytes: usize) -> Result<Answer, ProposeError> {
+    let host: SocketAddr = ([127, 0, 0, 1], 1).into();
+    let message = NewMessage {
+        topic: "orders".into(),
+        queue_id: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: host,
+        store_timestamp: 0,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: vec![b'x'; bytes].into(),
+        properties: Bytes::new(),
+    };
+    let (answer, answered) = oneshot::channel();
+    let reply = Box::new(move |result| drop(answer.send(result)));
+    let proposal = Proposal { messages: vec![message; count], repeat: Repeat::Store, reply };
+    group.propose(proposal).map(|()| answered).map_err(|(_, error)| error)
+}
+
+async fn send(group: &Group, count: usize, bytes: usize) -> Result<Receipt, ProposeError> {
+    tokio::time::timeout(PATIENCE, propose(group, count, bytes)?).await.unwrap().unwrap()
+}
+
+#[track_caller]
+fn eventually(what: &str, deadline: Instant, done: bool) -> bool {
+    assert!(done || Instant::now() < deadline, "not so in {PATIENCE:?}: {what}");
+    done
+}
+
+/// Sends until a message is stored.
+async fn serves_again(group: &Group) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let sent = send(group, 1, 10).await;
+        if eventually(&format!("a message is stored: {sent:?}"), deadline, sent.is_ok()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[track_caller]
+fn is_well(group: &Group) {
+    assert_eq!(group.log().state().poisoned, None, "room.I1");
+    assert!(!matches!(group.status().role, Role::Stopped(_)), "room.I1: {:?}", group.status().role);
+}
+
+fn fill(disk: &SimDisk) {
+    disk.set_capacity(Some(disk.used()));
+}
+
+fn unit_count(group: &Group) -> u64 {
+    group.queues().bounds("orders", 0).map_or(0, |bounds| bounds.1)
+}
+
+/// Several segments, and a clean stop.
+async fn some_segments(disk: &SimDisk) {
+    let group = start(disk, USUAL).await;
+    for _ in 0..80 {
+        send(&group, 10, 500).await.unwrap();
+    }
+    stop(group).await;
+}
+
+/// The purge wrote `start` anew, found no block for it, and the log counted as failed: on all replicas at once, and again
+/// after every start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_goes_on_on_a_full_disk_and_makes_the_room_to_serve_again() {
+    let disk = SimDisk::new();
+    some_segments(&disk).await;
+    // An earlier version kept nothing back.
+    disk.remove(Path::new("/data/reserve")).unwrap();
+    fill(&disk);
+    let group = start(&disk, Setup { retain: Some(2 * SEGMENT_BYTES), ..USUAL }).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !eventually("old segments go", deadline, group.log().state().start_position > 0) {
+        is_well(&group);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    is_well(&group);
+    serves_again(&group).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_an_earlier_version_on_a_full_disk_is_purged_once_there_is_a_block() {
+    let disk = SimDisk::new();
+    some_segments(&disk).await;
+    for file in ["/data/reserve", "/data/start"] {
+        disk.remove(Path::new(file)).unwrap();
+    }
+    disk.set_capacity(Some(0));
+    let group = start(&disk, Setup { retain: Some(2 * SEGMENT_BYTES), ..USUAL }).await;
+    let refused = send(&group, 1, 10).await;
+    assert_eq!(refused, Err(ProposeError::DiskFull));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    is_well(&group);
+    assert_eq!(group.log().state().start_position, 0);
+    disk.set_capacity(Some(disk.used() + 12_288));
+    serves_again(&group).await;
+    assert!(group.log().state().start_position > 0);
+}
+
+/// A unit that found no block ended the node, while the log had room for a hundred megabytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_cannot_grow_refuses_sends_and_goes_on_with_room() {
+    let disk = SimDisk::new();
+    let group = start(&disk, Setup { segment_bytes: 64 << 20, ..USUAL }).await;
+    send(&group, 1, 10).await.unwrap();
+    fill(&disk);
+    let mut acknowledged = 1;
+    let refused = loop {
+        match send(&group, 500, 10).await {
+            Ok(_) => acknowledged += 500,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 200_000, "the queues are not asked whether they have room");
+    };
+    assert_eq!(refused, ProposeError::DiskFull);
+    assert!(group.log().has_room(1) && group.status().disk_full);
+    is_well(&group);
+    assert_eq!(unit_count(&group), acknowledged);
+    disk.set_capacity(None);
+    serves_again(&group).await;
+    assert_eq!(unit_count(&group), acknowledged + 1);
+    is_well(&group);
+}
+
+/// A node that has more to apply than memory may hold, on a disk without room for it.
+async fn with_waiting_apply() -> (SimDisk, Group, u64) {
+    const SENT: u64 = 70_000;
+    let setup = Setup { segment_bytes: 16 << 20, ..USUAL };
+    let disk = SimDisk::new();
+    let group = start(&disk, setup).await;
+    for _ in 0..SENT / 500 {
+        send(&group, 500, 10).await.unwrap();
+    }
+    let killed = disk.kill();
+    stop(group).await;
+    // A checkpoint would say that there are units.
+    killed.remove(Path::new("/data/checkpoint")).ok();
+    // An opening makes the next segment anew, and would leave its room to others meanwhile.
+    killed.remove(Path::new("/data/commitlog/00000000000016777216")).unwrap();
+    let queue = killed.list(Path::new("/data/consumequeue/orders/0")).unwrap();
+    let bytes = killed.open(&queue[0], OpenMode::Read).unwrap().len().unwrap();
+    killed.set_capacity(Some(killed.used() - bytes.next_multiple_of(4096) - 3 * 4096));
+    let group = start(&killed, setup).await;
+    let deadline = Instant::now() + PATIENCE;
+    let held = 52_000;
+    while !eventually("units wait in memory", deadline, unit_count(&group) > held) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (killed, group, SENT)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_apply_that_waits_for_room_stops_neither_the_leader_nor_reads_and_goes_on() {
+    let (disk, group, sent) = with_waiting_apply().await;
+    let term = group.status().term;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(unit_count(&group) < sent, "queues.I6: memory is bounded");
+    is_well(&group);
+    assert_eq!((group.status().role, group.status().term), (Role::Leader, term));
+    assert_eq!(group.queues().units("orders", 0, 50_000, 10).unwrap().len(), 10);
+    assert_eq!(send(&group, 1, 10).await, Err(ProposeError::DiskFull));
+    disk.set_capacity(None);
+    serves_again(&group).await;
+    assert_eq!(unit_count(&group), sent + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_stops_cleanly_while_apply_waits_for_room() {
+    let (disk, group, sent) = with_waiting_apply().await;
+    let begun = Instant::now();
+    stop(group).await;
+    assert!(begun.elapsed() < PATIENCE / 2, "it took {:?}", begun.elapsed());
+    disk.set_capacity(None);
+    let group = start(&disk, Setup { segment_bytes: 16 << 20, ..USUAL }).await;
+    serves_again(&group).await;
+    assert_eq!(unit_count(&group), sent + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_on_a_full_disk_in_both_modes_after_every_kind_of_end() {
+    for flush in [Flush::Sync, Flush::Async] {
+        for (killed, reserve) in [(false, true), (false, false), (true, true), (true, false)] {
+            let (mut disk, setup) = (SimDisk::new(), Setup { flush, ..USUAL });
+            let group = start(&disk, setup).await;
+            send(&group, 1, 100).await.unwrap();
+            if killed {
+                let left = disk.kill();
+                stop(group).await;
+                disk = left;
+            } else {
+                stop(group).await;
+            }
+            if !reserve {
+                disk.remove(Path::new("/data/reserve")).unwrap();
+            }
+            fill(&disk);
+            let group = start(&disk, setup).await;
+            is_well(&group);
+            let deadline = Instant::now() + PATIENCE;
+            while !eventually("it has what it had", deadline, unit_count(&group) == 1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            disk.set_capacity(None);
+            serves_again(&group).await;
+            stop(group).await;
+        }
+    }
+}
+
+/// They were held until there was room, for ever if need be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sends_taken_in_the_moment_the_disk_fills_are_answered() {
+    const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
+    const BODY_BYTES: usize = 100_000;
+    let disk = SimDisk::new();
+    let group = start(&disk, Setup { segment_bytes: 256 << 10, ..USUAL }).await;
+    send(&group, 1, 10).await.unwrap();
+    let next = Path::new("/data/commitlog/00000000000000262144");
+    let deadline = Instant::now() + PATIENCE;
+    while !eventually("the next segment is there", deadline, disk.exists(next).unwrap()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // A record hangs in its sync; behind it come more than the two segments hold, and nobody has asked for a third one.
+    disk.hang_syncs(true);
+    let before = disk.ops();
+    let mut answers = vec![propose(&group, 1, BODY_BYTES).unwrap()];
+    while !eventually("the record is written", deadline, disk.ops() > before) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    fill(&disk);
+    answers.extend((0..6).map(|_| propose(&group, 1, BODY_BYTES).unwrap()));
+    // They are records of the log before its writer goes on.
+    while !eventually("two more records", deadline, group.log().state().next_position > 2 * (256 << 10)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    disk.hang_syncs(false);
+    let deadline = tokio::time::Instant::now() + ANSWERED_WITHIN;
+    let (mut stored, mut refused, mut unknown) = (0, 0, 0);
+    for answer in answers {
+        match tokio::time::timeout_at(deadline, answer).await.unwrap().unwrap() {
+            Ok(_) => stored += 1,
+            Err(ProposeError::DiskFull) => refused += 1,
+            Err(ProposeError::Unknown(why)) if why.contains("disk filled") => unknown += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(stored > 0 && unknown > 0, "{stored} stored, {refused} refused, {unknown} unknown");
+    is_well(&group);
+    disk.set_capacity(None);
+    serves_again(&group).await;
+    assert_eq!(unit_count(&group), 2 + stored + unknown, "what the log has taken is stored");
+}

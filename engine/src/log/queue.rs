@@ -77,8 +77,33 @@ pub(super) enum Job {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) appends: Vec<Append>,
-    pub(super) completions: Vec<(Completion, Option<WriteError>)>,
+    pub(super) completions: Vec<Awaiting>,
     pub(super) change: Option<(Change, Completion)>,
+}
+
+/// A completion among the appends of its group.
+pub(super) struct Awaiting {
+    /// Appends of the group that were asked for before.
+    before: usize,
+    pub(super) done: Completion,
+    pub(super) refused: Option<WriteError>,
+}
+
+impl Group {
+    /// Takes out the first `appends`, and what was asked for before the next one.
+    pub(super) fn take_first(&mut self, appends: usize) -> Group {
+        let rest = self.appends.split_off(appends);
+        let first = std::mem::replace(&mut self.appends, rest);
+        let count = self.completions.partition_point(|awaiting| awaiting.before <= appends);
+        let rest = self.completions.split_off(count);
+        let completions = std::mem::replace(&mut self.completions, rest);
+        self.completions.iter_mut().for_each(|awaiting| awaiting.before -= appends);
+        Group { appends: first, completions, change: None }
+    }
+
+    fn await_with(&mut self, done: Completion, refused: Option<WriteError>) {
+        self.completions.push(Awaiting { before: self.appends.len(), done, refused });
+    }
 }
 
 #[derive(Default)]
@@ -145,8 +170,8 @@ impl Queue {
                     bytes += append.record.frame().len();
                     group.appends.push(append);
                 }
-                Job::Done(done) => group.completions.push((done, None)),
-                Job::Fail(done, error) => group.completions.push((done, Some(error))),
+                Job::Done(done) => group.await_with(done, None),
+                Job::Fail(done, error) => group.await_with(done, Some(error)),
                 Job::Change(change, done) => {
                     group.change = Some((change, done));
                     break;

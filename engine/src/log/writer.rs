@@ -77,7 +77,10 @@ impl Writer {
     /// Does one group and what is due by time; false when it closed the log.
     fn work(&mut self, mut group: Group) -> bool {
         // A failure shows in the group's completions.
-        if let Ok(false) = self.guarded(|writer| writer.reserve(&group.appends)) {
+        let reserved = self.guarded(|writer| writer.reserve(&group.appends));
+        if let Some(placed) = reserved.ok().filter(|placed| *placed < group.appends.len()) {
+            let first = group.take_first(placed);
+            self.step_group(first);
             self.purge_early(&mut group);
             self.pending = Some(group);
             self.housekeeping();
@@ -127,9 +130,9 @@ impl Writer {
             self.change(vote, done);
         }
         let written = self.guarded(|writer| writer.write(&group.appends));
-        for (done, refused) in group.completions {
-            let outcome = written.clone().and(refused.map_or(Ok(()), Err));
-            done(outcome);
+        for awaiting in group.completions {
+            let outcome = written.clone().and(awaiting.refused.map_or(Ok(()), Err));
+            (awaiting.done)(outcome);
         }
         let Some((change, done)) = group.change else { return false };
         let closing = matches!(change, Change::Close);
@@ -185,23 +188,23 @@ impl Writer {
         Ok(())
     }
 
-    /// Has a file for every segment that the appends go to; false when one is not ready. Going on to a new one asks for
-    /// the one after it.
-    fn reserve(&mut self, appends: &[Append]) -> io::Result<bool> {
-        for append in
-            appends.chunk_by(|a, b| a.segment.base == b.segment.base).filter_map(|same| same.first())
-        {
-            let base = append.segment.base;
+    /// Has a file for every segment that the appends go to, and returns for how many of them; fewer than there are when a
+    /// file is not ready. Going on to a new one asks for the one after it.
+    fn reserve(&mut self, appends: &[Append]) -> io::Result<usize> {
+        let mut placed = 0;
+        for same in appends.chunk_by(|a, b| a.segment.base == b.segment.base) {
+            let base = same.first().map_or(0, |append| append.segment.base);
+            placed += same.len();
             if self.files.contains_key(&base) && self.unreserved != Some(base) {
                 continue;
             }
-            let Some(file) = self.preparer.take(base)? else { return Ok(false) };
+            let Some(file) = self.preparer.take(base)? else { return Ok(placed - same.len()) };
             self.files.insert(base, file);
             self.unreserved = self.unreserved.filter(|unreserved| *unreserved != base);
             self.preparer.want(base + self.shared.config.segment_bytes);
             self.mark.sync()?;
         }
-        Ok(true)
+        Ok(placed)
     }
 
     /// Makes everything written durable, and notes it in the mark.

@@ -44,7 +44,7 @@ use folio_protocol::message::{MessageView, Messages};
 use parking_lot::{Mutex, RwLock};
 
 use crate::counters::{QueueCounters, topic_is_storable};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full, open_reserved};
 use crate::record::{HEADER_BYTES, Record, RecordKind};
 use applier::{Applier, QUEUES_PER_TURN};
 use files::Files;
@@ -214,10 +214,8 @@ impl ConsumeQueues {
             }
         }
         let saved = tails.save(self.inner.files.disk(), &self.inner.tails);
-        match &saved {
-            Ok(()) => self.inner.files.note_full(false),
-            Err(QueuesError::DiskFull { .. }) => self.inner.files.note_full(true),
-            Err(_) => {}
+        if let Err(QueuesError::DiskFull { .. }) = &saved {
+            self.inner.files.note_full(true);
         }
         self.inner.poison_on_io(saved)
     }
@@ -266,6 +264,7 @@ impl ConsumeQueues {
             let retried = applier.retry(&self.inner.files);
             drop(applier);
             match self.inner.poison_on_io(retried) {
+                Ok(done) if done && !self.inner.disk_has_room()? => return Ok(false),
                 Ok(done) if done => self.inner.files.note_full(false),
                 Ok(_) => {}
                 Err(QueuesError::DiskFull { .. }) => return Ok(false),
@@ -277,6 +276,16 @@ impl ConsumeQueues {
 }
 
 impl Inner {
+    /// Whether blocks can be had. That a write went well does not say it: units may go to blocks that their file has.
+    fn disk_has_room(&self) -> Result<bool, QueuesError> {
+        let (disk, path) = (self.files.disk(), self.root.join("room"));
+        match open_reserved(disk, &path, queue::UNWRITTEN_BYTES_MAX as u64) {
+            Ok(_) => disk.remove(&path).map(|()| true).map_err(QueuesError::io(&path, "remove")),
+            Err(error) if is_full(&error) => Ok(false),
+            Err(error) => Err(QueuesError::io(&path, "reserve")(error)),
+        }
+    }
+
     fn recover(
         &self,
         at: &QueueCounters,

@@ -39,6 +39,7 @@ use folio_engine::log::CommitLog;
 use folio_engine::planted;
 use folio_engine::queues::{Arrival, ConsumeQueues};
 use folio_engine::record::{Draft, RecordKind};
+use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::base::BoxFuture;
 use openraft::errors::Fatal;
@@ -402,7 +403,7 @@ impl Group {
         }
     }
 
-    /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards.
+    /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards, and its port is free.
     pub async fn shutdown(&self) {
         if let Err(error) = self.hand_over(None, HandOver::Stopping).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
@@ -410,9 +411,10 @@ impl Group {
         // What waits for a full disk waits no longer.
         self.0.shared.stopping.send_replace(true);
         self.checkpoint().await;
-        for task in self.0.tasks.lock().drain(..) {
-            task.abort();
-        }
+        let tasks: Vec<_> = self.0.tasks.lock().drain(..).collect();
+        tasks.iter().for_each(JoinHandle::abort);
+        // A task may be running just now, and the listener's holds the port until it is gone.
+        join_all(tasks).await;
         match self.unless_full(self.0.raft.shutdown()).await {
             Some(Err(error)) => tracing::warn!(%error, "replication did not stop cleanly"),
             None => tracing::warn!("replication did not stop: it waits for room on the disk"),

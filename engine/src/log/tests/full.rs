@@ -54,6 +54,31 @@ fn log_i11_a_purge_makes_the_room_that_appends_wait_for() {
     assert_eq!(start.id, Some(id(30)));
 }
 
+/// Whatever the writer took together with what found no room was neither written nor answered, though it had its place.
+#[test]
+fn what_has_its_place_does_not_wait_for_what_has_none() {
+    let steps = stepped();
+    fill(&steps.disk);
+    let answered: Vec<_> = (41..=60)
+        .map(|index| {
+            steps.log.append(id(index), command(900)).unwrap();
+            asked(|done| steps.log.submit(done))
+        })
+        .collect();
+    let before = steps.log.state();
+    let answered_behind = asked(|done| steps.log.submit(done));
+    (0..10).for_each(|_| steps.step());
+    let durable = steps.log.state().durable.map(|last| last.index - 40).unwrap() as usize;
+    assert!(durable > 0 && durable < 20, "{:?} of {:?}", steps.log.state(), before);
+    let (stored, waiting) = answered.split_at(durable);
+    assert!(stored.iter().all(|answer| *answer.lock() == Some(Ok(()))), "log.I1");
+    assert!(waiting.iter().chain([&answered_behind]).all(|answer| answer.lock().is_none()), "log.I1");
+    steps.disk.set_capacity(None);
+    (0..20).for_each(|_| steps.step());
+    assert!(answered.iter().all(|answer| *answer.lock() == Some(Ok(()))));
+    assert_eq!((answered_behind.lock().clone(), steps.log.state().durable), (Some(Ok(())), Some(id(60))));
+}
+
 #[test]
 fn log_i11_a_purge_does_not_overtake_what_changes_the_log() {
     let steps = stepped();

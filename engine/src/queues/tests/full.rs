@@ -16,7 +16,7 @@ fn a_full_disk_is_outlived_and_only_syncs_fail_meanwhile() {
     assert_eq!(all(&queues, "a", 0).len(), 500);
     disk.set_capacity(None);
     queues.sync().unwrap();
-    assert!(!queues.disk_full());
+    assert!(queues.retry().unwrap() && !queues.disk_full());
     let queues = open(&disk.crash(&mut LoseAll), &maker.counters, &QueueCounters::new()).unwrap();
     assert_eq!((all(&queues, "a", 0).len(), all(&queues, "b", 0).len()), (500, 500));
 }
@@ -56,6 +56,29 @@ fn i6_a_full_disk_is_noticed_at_once_and_a_retry_finds_the_room() {
     assert!(queues.retry().unwrap() && !queues.disk_full());
     let left = open(&disk.kill(), &counters(&[("a", 0, 204), ("b", 0, 204)]), &QueueCounters::new()).unwrap();
     assert_eq!(all(&left, "b", 0).len(), 204, "what waited is written");
+}
+
+/// A unit that goes to a block that its file has, and tails that replace smaller ones, were taken for room: sends were let in
+/// and refused in turn.
+#[test]
+fn i6_what_needs_no_new_block_is_no_sign_of_room() {
+    let disk = disk();
+    let queues = empty(&disk);
+    let mut maker = Maker::default();
+    apply(&queues, &maker.record(&[("a", 0)]));
+    queues.sync().unwrap();
+    disk.set_capacity(Some(disk.used()));
+    while !queues.disk_full() {
+        apply(&queues, &maker.record(&[("b", 0)]));
+    }
+    apply(&queues, &maker.record(&[("a", 0)]));
+    for _ in 0..3 {
+        let _ = queues.sync();
+        assert!(!queues.retry().unwrap() && queues.disk_full());
+    }
+    disk.set_capacity(Some(disk.used() + (8 << 10)));
+    queues.retry().unwrap();
+    assert!(queues.disk_full(), "two blocks are no room");
 }
 
 #[test]

@@ -287,8 +287,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// after it: at the snapshot's position, with the snapshot's queue counters.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let id = entry_id(&upto);
-        // Whoever asked for it has seen to it: this waits only where the log of an earlier version lies on a full disk.
-        loop {
+        // It was prepared before a snapshot was installed, whose log has to follow its state at once (`group.I2`). Other purges
+        // of the log of an earlier version may have to wait.
+        while !self.shared.log.is_purge_prepared() {
             let log = self.shared.log.clone();
             let Err(WriteError::Full) = self.host.blocking(move || log.prepare_purge()).await? else { break };
             tracing::warn!("disk full: old segments are dropped once there is room");

@@ -189,9 +189,9 @@ impl Faults {
             53..59 => Fault::Members { leaves: node, shrinks: self.random.below(3) == 0 },
             59..63 => Fault::SlowNode { node, delay: self.delay(), ms },
             63..68 => Fault::SlowDisk { node, delay: self.delay(), ms },
-            68..72 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
-            72..76 => Fault::FullDisk { node, room: self.random.below(64 << 10), ms: 2 * ms },
-            76..80 => Fault::Stop { node, ms },
+            68..71 => Fault::BadDisk { node, operations: self.random.below(40), fault: self.bad_disk() },
+            71..77 => Fault::FullDisk { node, room: self.room(), ms: 2 * ms },
+            77..80 => Fault::Stop { node, ms },
             80..82 => Fault::StopAll { ms, apart_ms: self.random.below(2) * ms },
             82..86 => Fault::Transfer { to: (self.random.below(2) == 0).then_some(node) },
             86..89 => Fault::WallClock { node, skew_ms: self.random.below(20_000_000) as i64 - 10_000_000 },
@@ -199,6 +199,15 @@ impl Faults {
             92..94 => Fault::Snapshots { nodes: self.some(), what: self.snapshots() },
             94..96 => Fault::BadSector { node, what: self.lost() },
             _ => Fault::LoseDisk { node, down_ms: ms },
+        }
+    }
+
+    /// Mostly less than a segment, sometimes nothing at all.
+    fn room(&mut self) -> u64 {
+        match self.random.below(4) {
+            0 => 0,
+            1 => self.random.below(64 << 10),
+            _ => self.random.below(12 << 10),
         }
     }
 

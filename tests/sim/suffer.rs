@@ -29,9 +29,12 @@ impl World {
                 "die at vote"
             }
             Fault::FullDisk { node, room, ms } => {
+                // A node that was never up has no space for what it must write: it may refuse to start.
+                if self.nodes[&node].group().is_none() {
+                    return;
+                }
                 let disk = &self.nodes[&node].machine.disk;
                 disk.set_capacity(Some(disk.used() + room));
-                self.strained.insert(node);
                 self.later(ms, Due::RoomyDisk(node));
                 "full disk"
             }

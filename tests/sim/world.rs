@@ -71,7 +71,7 @@ pub(crate) struct World {
     pub(crate) change: Option<Change>,
     /// The one node of this run that may lose what it acknowledged.
     pub(crate) weak: Option<u64>,
-    /// Nodes that have a reason to stop: their disk was full, or rotted, since they were started.
+    /// Nodes that have a reason to stop: something rotted on their disk since they were started. A full disk is none.
     pub(crate) strained: BTreeSet<u64>,
     failed_since: BTreeMap<u64, u64>,
     said: BTreeMap<u64, (&'static str, u64)>,
@@ -267,6 +267,7 @@ impl World {
             if self.plant.lying_disks {
                 node.machine.disk.lie_about_syncs();
             }
+            // What rotted is kept before it is cut off, which takes room.
             if node.machine.disk.capacity().is_none() {
                 self.strained.remove(&id);
             }

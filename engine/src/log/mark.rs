@@ -137,6 +137,11 @@ impl StartFile {
         self.start
     }
 
+    /// Whether it is one of slots.
+    pub(super) fn has_space(&self) -> bool {
+        self.slots.is_some()
+    }
+
     /// Makes the file one of slots, if it is none (`mark.I2`).
     pub(super) fn prepare(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if self.slots.is_some() || planted::is("purge-poisons") {

@@ -57,7 +57,7 @@ mod writer;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -155,6 +155,8 @@ struct Shared {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     start: Mutex<StartFile>,
+    /// Whether `start` has its space. The writer holds the lock for as long as its syncs take.
+    start_has_space: AtomicBool,
     config: LogConfig,
     view: Mutex<View>,
     queue: Queue,
@@ -274,12 +276,23 @@ impl CommitLog {
     /// Has space for what a purge or a reset writes (`mark.I2`): from then on none of them is refused for a full disk. Only the
     /// log of an earlier version may lack it.
     pub fn prepare_purge(&self) -> Result<(), WriteError> {
-        let Shared { start, disk, .. } = &*self.inner.shared;
+        let Shared { start, disk, start_has_space, .. } = &*self.inner.shared;
+        if start_has_space.load(Ordering::Acquire) {
+            return Ok(());
+        }
         match start.lock().prepare_if_room(&**disk) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                start_has_space.store(true, Ordering::Release);
+                Ok(())
+            }
             Ok(false) => Err(WriteError::Full),
             Err(error) => Err(WriteError::Refused(error.to_string())),
         }
+    }
+
+    /// Whether [`CommitLog::prepare_purge`] has nothing to do: it does not look at the disk then.
+    pub fn is_purge_prepared(&self) -> bool {
+        self.inner.shared.start_has_space.load(Ordering::Acquire)
     }
 
     /// Moves the front of the log to after `upto`, which may also lie beyond the last entry: then the log is empty and

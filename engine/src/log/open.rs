@@ -67,6 +67,7 @@ pub(super) fn open(
     let shared = Arc::new(Shared {
         disk,
         directory,
+        start_has_space: start_file.has_space().into(),
         start: Mutex::new(start_file),
         config,
         view: Mutex::new(view(start, &recovered)),

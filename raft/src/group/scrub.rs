@@ -75,13 +75,17 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
 
 /// One pass over the snapshots that this node needs; what is damaged or gone is repaired meanwhile. Returns the bytes read.
 async fn snapshots(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
-    let mut bytes = 0;
+    let (mut bytes, mut paused_at) = (0, 0);
     for position in snapshots::needed(shared) {
         let reading = shared.clone();
         let read = host.blocking(move || snapshots::load(&reading, position)).await;
-        let length = read.and_then(|read| read).map_or(0, |(_, file)| file.len() as u64);
-        bytes += length;
-        tokio::time::sleep(STEP * u32::try_from(length / step_bytes + 1).unwrap_or(u32::MAX)).await;
+        bytes += read.and_then(|read| read).map_or(0, |(_, file)| file.len() as u64);
+        // There may be thousands, mostly small ones.
+        let steps = (bytes - paused_at) / step_bytes;
+        if steps > 0 {
+            paused_at = bytes;
+            tokio::time::sleep(STEP * u32::try_from(steps).unwrap_or(u32::MAX)).await;
+        }
     }
     bytes
 }

@@ -391,7 +391,7 @@ impl Group {
             self.0.raft.with_state_machine(|machine| Box::pin(std::future::ready(machine.capture_here())));
         // A full disk may hold up openraft itself, until the log is closed.
         let captured = self.unless_full(captured).await;
-        let saved = match captured.unwrap_or_else(|| Err(Fatal::Stopped)) {
+        let saved = match captured.unwrap_or(Err(Fatal::Stopped)) {
             Ok(captured) => {
                 let shared = self.0.shared.clone();
                 self.0.host.blocking(move || save_checkpoint(&shared, captured)).await

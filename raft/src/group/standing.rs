@@ -20,22 +20,17 @@ use crate::types::Raft;
 pub(crate) enum Reason {
     /// It may lack what it once acknowledged, or has forgotten a vote (`group::catch_up`).
     CatchingUp = 1 << 0,
-    /// Its log begins later than that of another member.
-    #[allow(dead_code, reason = "set by the part that compares where logs begin")]
-    StartsLater = 1 << 1,
-    /// It was itself stopped for a while, so the leader's silence is not proved.
-    #[allow(dead_code, reason = "set by the part that watches the leader")]
-    LeaderNotSilent = 1 << 2,
+    /// The leader was heard lately, or this node was itself stopped for a while.
+    LeaderNotSilent = 1 << 1,
 }
 
 impl Reason {
-    const ALL: [Reason; 3] = [Reason::CatchingUp, Reason::StartsLater, Reason::LeaderNotSilent];
+    const ALL: [Reason; 2] = [Reason::CatchingUp, Reason::LeaderNotSilent];
 
     /// The reason as the log and the status say it.
     fn text(self) -> &'static str {
         match self {
             Reason::CatchingUp => "it is catching up",
-            Reason::StartsLater => "its log begins later than that of another member",
             Reason::LeaderNotSilent => "the leader's silence is not proved",
         }
     }
@@ -102,14 +97,11 @@ mod tests {
         let standing = Standing::default();
         assert!(standing.may_stand());
         standing.set(Reason::CatchingUp, true);
-        standing.set(Reason::StartsLater, true);
-        standing.set(Reason::CatchingUp, true);
-        standing.set(Reason::CatchingUp, false);
-        assert!(!standing.may_stand());
-        assert_eq!(standing.reasons(), [Reason::StartsLater.text()]);
         standing.set(Reason::LeaderNotSilent, true);
+        standing.set(Reason::CatchingUp, true);
         assert!(!standing.may_lead());
-        standing.set(Reason::StartsLater, false);
+        standing.set(Reason::CatchingUp, false);
+        assert_eq!(standing.reasons(), [Reason::LeaderNotSilent.text()]);
         assert!(standing.may_lead() && !standing.may_stand());
         standing.set(Reason::LeaderNotSilent, false);
         assert!(standing.may_stand() && standing.reasons().is_empty());

@@ -25,9 +25,11 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
     let log = shared.log.state();
     let applied = shared.applied_index.load(Ordering::Acquire);
     let figures = shared.detector.figures();
+    let role = role_of(metrics, shared);
+    let leads = role == Role::Leader;
     Status {
         node_id: metrics.id,
-        role: role_of(metrics, shared),
+        role,
         leader: metrics.current_leader,
         term: metrics.current_term,
         committed: metrics.cluster_committed.map_or(0, |id| id.index).max(applied),
@@ -49,7 +51,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
         group_id: shared.notices.group_id(),
         waiting: shared.notices.waiting(),
-        no_election: shared.standing.reasons(),
+        no_election: if leads { Vec::new() } else { shared.standing.reasons() },
         foreign: shared.notices.foreign(),
         leader_silence: figures.silence,
         election_threshold: figures.threshold,

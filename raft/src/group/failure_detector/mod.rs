@@ -200,16 +200,16 @@ impl FailureDetector {
     fn look_at_quorum(&self, state: &mut State, metrics: &RaftMetrics<TypeConfig>, now: Instant) {
         let answered: Option<Answered> = metrics.last_quorum_acked.as_ref().map(|at| **at);
         let leader = Some((metrics.current_term, metrics.id));
+        let alone = metrics.membership_config.membership().voter_ids().count() < 2;
         if state.leader != leader {
             state.leader = leader;
             state.silence.begin();
-        } else if answered > state.quorum {
+        } else if answered > state.quorum || alone {
             state.silence.answered(now);
         }
         state.quorum = answered;
-        let alone = metrics.membership_config.membership().voter_ids().count() < 2;
         let silence = state.silence.counted();
-        let lost = !alone && silence > self.timing.election_max;
+        let lost = silence > self.timing.election_max;
         if lost && !state.quorum_lost {
             tracing::warn!(
                 silence_ms = silence.as_millis() as u64,

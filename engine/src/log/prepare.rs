@@ -96,12 +96,11 @@ impl Preparer {
     /// Forgets what was asked for and what is ready; when this returns, no file is being made.
     pub(super) fn discard(&self) {
         let mut state = self.state.lock();
-        state.wanted = None;
-        state.ready = None;
         while state.making.is_some() {
             self.changed.wait(&mut state);
-            state.ready = None;
         }
+        // What was just made, or found no room and was to be tried again, is forgotten as well: it may be removed now.
+        (state.wanted, state.ready) = (None, None);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -193,4 +192,31 @@ pub(super) fn create(
     file.sync_all()?;
     disk.sync_dir(directory)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::SimDisk;
+
+    /// A segment that found no room while it was to be forgotten was made later, and removed under the hands of the log that
+    /// had begun anew there.
+    #[test]
+    fn what_was_being_made_on_a_full_disk_is_forgotten_with_the_rest() {
+        let disk = Arc::new(SimDisk::new());
+        let preparer = Arc::new(Preparer::new(disk, Path::new("/"), 4096, true));
+        preparer.state.lock().making = Some(8192);
+        let forgetting = {
+            let preparer = preparer.clone();
+            std::thread::spawn(move || preparer.discard())
+        };
+        // The worker finds no room.
+        std::thread::sleep(Duration::from_millis(50));
+        let mut state = preparer.state.lock();
+        (state.making, state.wanted) = (None, Some(8192));
+        preparer.changed.notify_all();
+        drop(state);
+        forgetting.join().unwrap();
+        assert_eq!(preparer.state.lock().wanted, None);
+    }
 }

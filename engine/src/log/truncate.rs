@@ -20,6 +20,10 @@ impl Writer {
     pub(super) fn truncate(&mut self, end: u64, last: Option<EntryId>) -> io::Result<()> {
         self.mark.lower(end)?;
         let base = self.base_of(end);
+        if !self.files.contains_key(&base) {
+            // Back at its very start the log may go on in a segment that a purge has let go of.
+            self.remover.finish()?;
+        }
         if let Some(file) = self.files.get(&base) {
             let data_end = self.end.min(base + self.shared.config.segment_bytes);
             zero(&**file, end - base, data_end.saturating_sub(base))?;

@@ -275,10 +275,15 @@ impl ConsumeQueues {
     }
 }
 
+/// The file by which is tried whether there is room: beside the directory, where every name may be a topic's.
+fn room_path(root: &Path) -> PathBuf {
+    root.with_extension("room")
+}
+
 impl Inner {
     /// Whether blocks can be had. That a write went well does not say it: units may go to blocks that their file has.
     fn disk_has_room(&self) -> Result<bool, QueuesError> {
-        let (disk, path) = (self.files.disk(), self.root.join("room"));
+        let (disk, path) = (self.files.disk(), room_path(&self.root));
         match open_reserved(disk, &path, queue::UNWRITTEN_BYTES_MAX as u64) {
             Ok(_) => disk.remove(&path).map(|()| true).map_err(QueuesError::io(&path, "remove")),
             Err(error) if is_full(&error) => Ok(false),
@@ -295,6 +300,7 @@ impl Inner {
         let disk = self.files.disk();
         recover::create_root(disk, &self.root)?;
         recover::remove_unknown(disk, &self.root, at)?;
+        recover::remove_if_there(disk, &room_path(&self.root))?;
         let mut tails = tails::Found::default();
         if at == min {
             // Nothing is needed of them, and what comes now may be another history.

@@ -125,6 +125,11 @@ fn list_or_remove(disk: &dyn Disk, dir: &Path) -> Result<Option<Vec<PathBuf>>, Q
     }
 }
 
+/// Removes what need not be there.
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
+    if exists(disk, path)? { remove(disk, path) } else { Ok(()) }
+}
+
 /// Removes a file, or a directory with everything in it.
 pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), QueuesError> {
     if list_or_remove(disk, path)?.is_some() {

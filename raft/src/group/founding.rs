@@ -137,9 +137,10 @@ fn accepts_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<bool> {
 }
 
 /// What is not certain of this node's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Doubt {
     /// Nothing: it votes.
+    #[default]
     No,
     /// The log was empty at the start, and it is not known yet whether that is a loss.
     Undecided,
@@ -147,7 +148,7 @@ enum Doubt {
     CatchingUp,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     doubt: Doubt,
     /// The vote on this node's disk is older than one it has given.
@@ -155,6 +156,8 @@ struct State {
     /// The earliest term that a leader may have, once that is known (`founding.I4`).
     floor: Option<u64>,
     ballot: Option<Ballot>,
+    /// What the marker is to say, and does not yet: the disk did not take it.
+    unmarked: Option<&'static [u8]>,
 }
 
 /// Whether this node may have lost something, and what that means.
@@ -196,7 +199,7 @@ impl Founding {
             (_, true) => Doubt::Undecided,
         };
         let old_vote = marked.as_deref() == Some(MARKER_TEXT_OLD_VOTE);
-        let state = State { doubt, old_vote, floor: None, ballot: None };
+        let state = State { doubt, old_vote, ..State::default() };
         let founding = Founding {
             disk,
             marker,
@@ -231,7 +234,7 @@ impl Founding {
             match self.begin_catch_up(false) {
                 // The old note stays: by it the next start knows the same.
                 Err(error) if is_full(&error) => {
-                    self.refuse_votes_from_now_on(false);
+                    self.state.lock().unmarked = None;
                     return Ok(());
                 }
                 noted => noted?,
@@ -326,18 +329,23 @@ impl Founding {
         self.state.lock().doubt == Doubt::CatchingUp
     }
 
-    /// Durably notes that this node does not vote. `old_vote`: the vote on its disk is not the latest it has given, so that it
-    /// follows nobody before it knows whom it may follow.
+    /// Notes, durably, that this node does not vote. `old_vote`: the vote on its disk is not the latest it has given, so that
+    /// it follows nobody before it knows whom it may follow. It does not vote even if the disk does not take the note; see
+    /// [`Founding::mark`] then.
     pub(crate) fn begin_catch_up(&self, old_vote: bool) -> io::Result<()> {
         let text = if old_vote { MARKER_TEXT_OLD_VOTE } else { MARKER_TEXT };
-        write_atomically(&*self.disk, &self.marker, text)?;
-        self.refuse_votes_from_now_on(old_vote);
-        Ok(())
+        *self.state.lock() =
+            State { doubt: Doubt::CatchingUp, old_vote, unmarked: Some(text), ..State::default() };
+        self.begun.notify_one();
+        self.mark()
     }
 
-    fn refuse_votes_from_now_on(&self, old_vote: bool) {
-        *self.state.lock() = State { doubt: Doubt::CatchingUp, old_vote, floor: None, ballot: None };
-        self.begun.notify_one();
+    /// Tries once more to store a note that the disk did not take, if there is one.
+    pub(crate) fn mark(&self) -> io::Result<()> {
+        let Some(text) = self.state.lock().unmarked else { return Ok(()) };
+        write_atomically(&*self.disk, &self.marker, text)?;
+        self.state.lock().unmarked = None;
+        Ok(())
     }
 
     /// Waits until it was noted that this node does not vote.
@@ -355,7 +363,7 @@ impl Founding {
         if let Some(dir) = self.marker.parent() {
             self.disk.sync_dir(dir)?;
         }
-        *self.state.lock() = State { doubt: Doubt::No, old_vote: false, floor: None, ballot: None };
+        *self.state.lock() = State::default();
         Ok(())
     }
 
@@ -382,99 +390,4 @@ fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reboot_after_unsynced_acknowledgements_is_noticed_and_a_clean_stop_is_not() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        let dir = tempfile::TempDir::new().unwrap();
-        let open = |boot| Founding::open(disk.clone(), dir.path(), NAMES, false, boot).unwrap();
-        let lost = |boot| open(boot).is_catching_up();
-        assert!(!lost(Some("boot 1")), "the first start");
-        assert!(!lost(Some("boot 1")), "a killed process leaves the page cache alone");
-        assert!(lost(Some("boot 2")), "a power cut does not");
-        assert!(lost(Some("boot 2")), "and that is not forgotten by starting once more");
-        open(Some("boot 2")).caught_up().unwrap();
-        assert!(lost(None), "not told by the mode of today");
-        open(None).caught_up().unwrap();
-        assert!(!lost(Some("boot 3")), "no note, no loss");
-        open(Some("boot 3")).note_synced().unwrap();
-        assert!(!lost(Some("boot 4")), "all was on disk");
-    }
-
-    #[test]
-    fn a_node_killed_before_it_knew_why_its_log_was_empty_does_not_vote_with_part_of_one() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        let dir = tempfile::TempDir::new().unwrap();
-        assert!(Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap().refuses_votes());
-        // Meanwhile the leader has sent it a part of the log.
-        let again = Founding::open(disk.clone(), dir.path(), NAMES, false, None).unwrap();
-        assert!(again.is_catching_up(), "founding.I2");
-        again.nothing_lost().unwrap();
-        assert!(!Founding::open(disk, dir.path(), NAMES, false, None).unwrap().refuses_votes());
-    }
-
-    #[test]
-    fn an_operator_who_accepts_the_loss_lets_a_node_vote_with_and_without_a_log() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        for empty in [true, false] {
-            let dir = tempfile::TempDir::new().unwrap();
-            let open = || Founding::open(disk.clone(), dir.path(), NAMES, empty, None).unwrap();
-            open().begin_catch_up(false).unwrap();
-            assert!(open().refuses_votes());
-            std::fs::write(dir.path().join("accept-loss"), "").unwrap();
-            assert!(!open().refuses_votes());
-            assert_eq!(open().refuses_votes(), empty, "it counts for one start");
-        }
-    }
-
-    #[test]
-    fn founding_i4_a_node_without_its_vote_follows_nobody_until_it_knows_from_which_term_on() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        let dir = tempfile::TempDir::new().unwrap();
-        let node = Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap();
-        assert!(!node.may_follow(9, false) && node.may_follow(9, true), "founding.I4");
-        node.begin_catch_up(true).unwrap();
-        assert!(!node.may_follow(9, true), "its vote is an old one");
-        let again = Founding::open(disk, dir.path(), NAMES, false, None).unwrap();
-        assert!(!again.may_follow(9, true), "also after a restart");
-        again.follow_from(5);
-        again.follow_from(3);
-        assert!(!again.may_follow(4, true) && again.may_follow(5, false) && again.may_follow(6, false));
-        again.caught_up().unwrap();
-        assert!(again.may_follow(4, false), "openraft has a vote by now");
-    }
-
-    #[test]
-    fn catch_up_i2_a_ballot_is_for_later_terms_and_for_logs_that_are_no_shorter() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        let dir = tempfile::TempDir::new().unwrap();
-        let node = Founding::open(disk, dir.path(), NAMES, true, None).unwrap();
-        let at = |term, index| Some(EntryId { term, index });
-        assert_eq!(node.may_grant(9, at(9, 9)), Err(NoVote::CatchingUp));
-        node.allow(Ballot { above: 5, at_least: at(4, 7) });
-        assert_eq!(node.may_grant(5, at(4, 9)), Err(NoVote::TermTooLow(5)));
-        assert_eq!(node.may_grant(6, at(4, 6)), Err(NoVote::LogTooShort));
-        assert_eq!(node.may_grant(6, None), Err(NoVote::LogTooShort));
-        assert_eq!((node.may_grant(6, at(4, 7)), node.may_grant(7, at(5, 1))), (Ok(()), Ok(())));
-        assert!(!node.may_follow(4, false) && node.may_follow(5, false));
-        node.caught_up().unwrap();
-        assert_eq!(node.may_grant(1, None), Ok(()), "openraft decides");
-    }
-
-    #[test]
-    fn a_node_that_joined_does_not_doubt_after_a_restart_that_its_group_runs() {
-        let disk: Arc<dyn Disk> = Arc::new(folio_engine::disk::RealDisk);
-        let dir = tempfile::TempDir::new().unwrap();
-        let open = || Founding::open(disk.clone(), dir.path(), NAMES, true, None).unwrap();
-        open().group_id.adopt(GroupId::random()).unwrap();
-        assert!(open().is_catching_up(), "marked, and it knows its group");
-        let told = open();
-        told.nothing_lost().unwrap();
-        let again = open();
-        assert!(again.is_undecided() && again.group_id.get().is_none(), "a founding that came to nothing");
-    }
-
-    const NAMES: (&str, &str) = ("c", "g");
-}
+mod tests;

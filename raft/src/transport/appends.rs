@@ -48,7 +48,14 @@ impl Peers {
         let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
         // A later leader may have taken it back.
         let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > head.vote.vote());
-        if outvoted || self.founding.refuses_votes() || !self.shared.lacks(entry_id(&id.log_id())) {
+        if outvoted {
+            return Ok(());
+        }
+        if self.founding.refuses_votes() {
+            // Nothing is answered before that is durable.
+            return self.founding.mark();
+        }
+        if !self.shared.lacks(entry_id(&id.log_id())) {
             return Ok(());
         }
         tracing::warn!(

@@ -203,3 +203,29 @@ fn a_reset_to_where_a_segment_waits_to_be_removed_keeps_what_is_written_there_th
     assert_eq!(indexes(&again.log.read(501, 600, 1).unwrap()), [501]);
     assert_eq!(stepped_files(&steps.disk)[0], SEGMENT_BYTES);
 }
+
+/// The log was cut back to its very start, and went on in a file that was still waiting to be removed. So what was written
+/// there, and acknowledged, went with it.
+#[test]
+fn a_truncation_to_where_a_segment_waits_to_be_removed_lost_what_was_written_there_then() {
+    let steps = stepped();
+    let mut purged = steps.log.state().last.unwrap().index;
+    let mut next = purged + 1;
+    // The next record begins a segment, so the one before it is not needed once its records are purged.
+    while !steps.log.append(id(next), command(900)).unwrap().position().is_multiple_of(SEGMENT_BYTES) {
+        (purged, next) = (next, next + 1);
+    }
+    (0..20).for_each(|_| steps.step());
+    assert_eq!(steps.log.state().durable, Some(id(next)));
+    let before = steps.log.read(purged, next, 1).unwrap().remove(0);
+    steps.log.purge(id(purged), Box::new(|outcome| outcome.unwrap()));
+    steps.log.truncate_after(Some(purged), Box::new(|outcome| outcome.unwrap()));
+    let record = steps.log.append(id(next), command(1)).unwrap();
+    assert_eq!(record.position(), before.end(), "it fits behind what was purged");
+    (0..40).for_each(|_| steps.step());
+    assert_eq!(steps.log.state().durable, Some(id(next)));
+    let (position, prev_crc) = (before.end(), before.header.crc);
+    let start = StampBase { id: Some(id(purged)), position, prev_crc, ..StampBase::default() };
+    let again = Steps::open_at(steps.disk.kill(), start);
+    assert_eq!(again.log.read(next, next + 1, 1).unwrap()[0].frame(), record.frame(), "log.I10");
+}

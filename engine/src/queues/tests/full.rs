@@ -79,6 +79,24 @@ fn i6_what_needs_no_new_block_is_no_sign_of_room() {
     disk.set_capacity(Some(disk.used() + (8 << 10)));
     queues.retry().unwrap();
     assert!(queues.disk_full(), "two blocks are no room");
+    disk.set_capacity(None);
+    assert!(queues.retry().unwrap() && !queues.disk_full());
+    assert!(!disk.exists(&dir().join("consumequeue.room")).unwrap());
+}
+
+/// The file that is tried stood where the directory of a topic of its name does.
+#[test]
+fn i6_room_is_found_whatever_topics_are_called() {
+    let disk = disk();
+    let queues = empty(&disk);
+    let mut maker = Maker::default();
+    disk.set_capacity(Some(disk.used()));
+    while !queues.disk_full() {
+        apply(&queues, &maker.record(&[("room", 0)]));
+    }
+    disk.set_capacity(None);
+    assert!(queues.retry().unwrap() && !queues.disk_full());
+    assert!(queues.retry().unwrap());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
-use folio_engine::queues::ConsumeQueues;
+use folio_engine::queues::{ConsumeQueues, Trimmed};
 use folio_engine::record::EntryId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) hooks: Arc<dyn Hooks>,
     /// Snapshots that were received and saved, waiting for openraft to purge the log up to one of them.
     pub(crate) pending_reset: Mutex<BTreeMap<EntryId, StampBase>>,
+    /// Files of queues that were deleted, to be removed once a checkpoint knows of it: an earlier one counts on them.
+    pub(crate) trimmed: Mutex<Vec<Trimmed>>,
     /// The snapshot that retention has read, for openraft's next one.
     pub(crate) wanted_snapshot: Mutex<Option<Wanted>>,
     /// Snapshots that are not whole.

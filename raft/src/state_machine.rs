@@ -240,7 +240,7 @@ impl StateMachine {
             }
             RecordKind::Command => {
                 let command = Command::decode(&record.payload()).map_err(io::Error::other)?;
-                Applied::Command(commands::apply(&self.host, &self.shared, command, record.id().term))
+                Applied::Command(commands::apply(&self.shared, command, record.id().term))
             }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };
@@ -317,7 +317,8 @@ impl StateMachine {
             terms.forget_before(self.shared.log.state().first_index);
             terms.clone()
         };
-        self.capture_with(Some(terms))
+        let trimmed = std::mem::take(&mut *self.shared.trimmed.lock());
+        Captured { trimmed, ..self.capture_with(Some(terms)) }
     }
 
     fn capture_with(&self, terms: Option<Terms>) -> Captured {
@@ -331,7 +332,7 @@ impl StateMachine {
         let metadata = self.shared.metadata.read().clone();
         let metadata_bytes = self.shared.metadata_bytes.load(Ordering::Relaxed);
         let state = State { membership: self.membership.clone(), metadata, dedup_from, terms };
-        Captured { base, state, metadata_bytes }
+        Captured { base, state, metadata_bytes, trimmed: Vec::new() }
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.

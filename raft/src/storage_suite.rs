@@ -142,6 +142,13 @@ impl StoreBuilder<TypeConfig, LogStore, OfNow, TempDir> for Builder {
     }
 }
 
+/// The parts of a group in `/data/broker-a` of a simulated disk.
+pub(crate) fn open_on(disk: &SimDisk) -> (LogStore, StateMachine) {
+    let host = Host::new(Arc::new(disk.clone()));
+    let opened = recover::open(&config(Path::new("/data/broker-a")), &host).unwrap();
+    parts(host, opened)
+}
+
 fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
     let shared = Arc::new(Shared {
         log: opened.log,
@@ -153,6 +160,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         durable: watch::Sender::new(Durable::default()),
         hooks: Arc::new(NoHooks),
         pending_reset: Mutex::default(),
+        trimmed: Mutex::default(),
         wanted_snapshot: Mutex::default(),
         snapshots: Default::default(),
         applied_index: AtomicU64::new(0),

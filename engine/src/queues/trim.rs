@@ -47,7 +47,8 @@ impl ConsumeQueues {
         Trimmed(queues.collect())
     }
 
-    /// Removes the files of what was trimmed. Nobody reads or writes them any more, so appliers do not wait for it.
+    /// Removes the files of what was trimmed. Nobody reads or writes them any more, so appliers do not wait for it. Where the
+    /// queues were emptied since, nothing is removed: files of these names may be there again.
     pub fn remove_trimmed(&self, trimmed: Trimmed) -> Result<(), QueuesError> {
         trimmed.0.into_iter().try_for_each(|(queue, bases)| self.inner.remove_files(&queue, bases))
     }
@@ -60,6 +61,11 @@ impl Inner {
 
     fn remove_files(&self, queue: &Queue, bases: Range<u64>) -> Result<(), QueuesError> {
         for base in bases.step_by(FILE_BYTES as usize) {
+            let topics = self.topics.read();
+            let of_topic = topics.get(&queue.topic).into_iter().flatten();
+            if !of_topic.into_iter().any(|known| std::ptr::eq(&**known, queue)) {
+                return Ok(());
+            }
             self.files.close((queue.serial, base));
             let path = file_path(&queue.dir, base);
             match self.files.disk().remove(&path) {

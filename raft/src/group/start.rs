@@ -154,6 +154,7 @@ impl Group {
             durable: watch::Sender::new(durable),
             hooks,
             pending_reset: Mutex::default(),
+            trimmed: Mutex::default(),
             wanted_snapshot: Mutex::default(),
             snapshots: Default::default(),
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::log::StampBase;
+use folio_engine::queues::Trimmed;
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
 
 use super::{SnapshotMetaOf, SnapshotOf, State};
@@ -23,6 +24,8 @@ pub(crate) struct Captured {
     pub(super) state: State,
     /// As counted then.
     pub(super) metadata_bytes: i64,
+    /// Files that this state needs no more, and earlier ones do.
+    pub(super) trimmed: Vec<Trimmed>,
 }
 
 impl Captured {
@@ -50,7 +53,8 @@ impl State {
 }
 
 /// The queues are durable before the checkpoint that counts on them is. Blocks on the disk.
-pub(crate) fn save_checkpoint(shared: &Shared, captured: Captured) {
+pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
+    let trimmed = std::mem::take(&mut captured.trimmed);
     // What is counted command by command is at times too much: see `Metadata::growth`.
     let exact = captured.state.metadata.encoded_bytes() as i64;
     shared.metadata_bytes.fetch_add(exact - captured.metadata_bytes, Ordering::Relaxed);
@@ -62,6 +66,14 @@ pub(crate) fn save_checkpoint(shared: &Shared, captured: Captured) {
     if let Err(error) = save() {
         // Derived data: a restart replays more of the log instead.
         tracing::warn!(%error, "checkpoint not saved");
+        shared.trimmed.lock().extend(trimmed);
+        return;
+    }
+    for files in trimmed {
+        // The next start removes what is left.
+        if let Err(error) = shared.queues.remove_trimmed(files) {
+            tracing::warn!(%error, "files of deleted queues are not removed yet");
+        }
     }
 }
 

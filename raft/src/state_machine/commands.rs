@@ -6,11 +6,10 @@ use std::sync::atomic::Ordering;
 use folio_engine::planted;
 
 use crate::command::{Command, Outcome};
-use crate::host::Host;
 use crate::shared::Shared;
 
 /// Applies a command of a term to what readers of this node see. The consume queues are as of the record before it.
-pub(super) fn apply(host: &Host, shared: &Shared, command: Command, term: u64) -> Outcome {
+pub(super) fn apply(shared: &Shared, command: Command, term: u64) -> Outcome {
     let (deletes_in, is_stamped) = (command.deletes_in(), matches!(command, Command::LockQueues { .. }));
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
@@ -22,27 +21,20 @@ pub(super) fn apply(host: &Host, shared: &Shared, command: Command, term: u64) -
         shared.lease_clock.note(stamp_ms, term);
     }
     if let Some(topic) = deletes_in {
-        delete(host, shared, &topic);
+        delete(shared, &topic);
     }
     shared.hooks.metadata_changed();
     outcome
 }
 
-/// The minimum rises before the command is answered (`min_offsets.I1`); files go later, where the disk may be waited for.
-fn delete(host: &Host, shared: &Shared, topic: &str) {
+/// The minimum rises before the command is answered (`min_offsets.I1`); files go with the next checkpoint.
+fn delete(shared: &Shared, topic: &str) {
     if planted::is("deleted-comes-back") {
         return;
     }
     let first: Vec<(u32, u64)> = shared.metadata.read().min_offsets().of(topic).collect();
     let trimmed = shared.queues.raise(topic, &first);
-    if trimmed.is_empty() {
-        return;
+    if !trimmed.is_empty() {
+        shared.trimmed.lock().push(trimmed);
     }
-    let (queues, topic) = (shared.queues.clone(), topic.to_owned());
-    host.system.block(Box::new(move || {
-        // The next start removes what is left.
-        if let Err(error) = queues.remove_trimmed(trimmed) {
-            tracing::warn!(topic, %error, "files of deleted queues are not removed yet");
-        }
-    }));
 }

@@ -47,7 +47,7 @@ impl LogStore {
 
     /// What it is a view of.
     #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -187,8 +187,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
         match self.read(start, end).await {
-            // Purged since a stream of appends was begun, which has broken meanwhile: openraft sends a snapshot on another
-            // one, and takes this for a heartbeat of the old one. An error would stop this node.
+            // Purged since a stream of appends was begun: the stream ends by the empty append that openraft makes of this
+            // (`transport::replication`). An error here would stop this node.
             Err(_) if start < self.shared.log.state().first_index => Ok(Vec::new()),
             read => read,
         }

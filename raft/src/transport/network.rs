@@ -226,7 +226,8 @@ impl Network {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
         let (reader, writer) = connected.map_err(|error| unreachable(&error))?;
-        let replication = Replication::start(reader, writer, input, self.acknowledged.clone());
+        let (acknowledged, shared) = (self.acknowledged.clone(), self.stored.shared.clone());
+        let replication = Replication::start(reader, writer, input, acknowledged, shared);
         let answers = stream::unfold(Some(replication), |replication| async move {
             let mut replication = replication?;
             match replication.next().await {

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 use super::wire::{AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Kind, invalid};
 use crate::codec::{self, WireLogId};
+use crate::shared::Shared;
 use crate::types::{Content, TypeConfig};
 
 /// Appends on their way at once; openraft's receiving side pipelines as many.
@@ -121,14 +122,19 @@ impl Replication {
         writer: FrameWriter,
         input: S,
         acknowledged: Arc<Acknowledged>,
+        shared: Arc<Shared>,
     ) -> Replication
     where
         S: Stream<Item = Append> + Send + Unpin + 'static,
     {
         let unanswered = Arc::new(Unanswered(Semaphore::new(APPENDS_IN_FLIGHT)));
         let term = Arc::new(AtomicU64::new(0));
-        let write =
-            Write { unanswered: unanswered.clone(), term: term.clone(), acknowledged: acknowledged.clone() };
+        let write = Write {
+            unanswered: unanswered.clone(),
+            term: term.clone(),
+            acknowledged: acknowledged.clone(),
+            shared,
+        };
         let writing: BoxFuture<'static, _> = Box::pin(write.run(writer, input));
         let look = Box::pin(sleep(LOOK_INTERVAL));
         Replication { acknowledged, term, reader, writing: Some(writing), unanswered, silent: 0, look }
@@ -192,6 +198,7 @@ struct Write {
     unanswered: Arc<Unanswered>,
     term: Arc<AtomicU64>,
     acknowledged: Arc<Acknowledged>,
+    shared: Arc<Shared>,
 }
 
 impl Write {
@@ -204,6 +211,7 @@ impl Write {
         let (mut id, mut next) = (0, input.next().await);
         while let Some(request) = next.take() {
             let (request, later) = with_records(request, &mut input).await;
+            self.check(&request)?;
             id += 1;
             let term = request.vote.leader_id.term;
             self.term.store(term, Ordering::Release);
@@ -215,6 +223,17 @@ impl Write {
                 Some(later) => Some(later),
                 None => input.next().await,
             };
+        }
+        Ok(())
+    }
+
+    /// Ends a stream whose next entries were purged since it began: openraft would send empty appends on it without end, and
+    /// not the snapshot that the peer needs.
+    fn check(&self, request: &Append) -> io::Result<()> {
+        let prev = request.prev_log_id.as_ref().map(|id| id.index);
+        let purged = || self.shared.log.state().purged.map(|id| id.index);
+        if request.entries.is_empty() && prev < purged() {
+            return Err(invalid(format!("what follows entry {prev:?} was purged")));
         }
         Ok(())
     }
@@ -235,4 +254,45 @@ where
         }
     }
     (request, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use folio_engine::disk::sim::SimDisk;
+    use folio_engine::record::EntryId;
+    use futures_util::stream;
+    use openraft::entry::RaftEntry;
+    use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+
+    use super::*;
+    use crate::storage_suite::open_on;
+    use crate::types::{LogEntry, Vote, log_id};
+
+    /// A follower of which a snapshot was to be sent got empty appends instead, for as long as its connection held.
+    #[tokio::test]
+    async fn a_stream_of_which_the_next_entries_were_purged_never_ended() {
+        let (mut store, _machine) = open_on(&SimDisk::new());
+        let at = |index| log_id(EntryId { term: 2, index });
+        store.blocking_append((0..5).map(|index| LogEntry::new_blank(at(index)))).await.unwrap();
+        store.purge(at(3)).await.unwrap();
+        let start = |prev| {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let (reader, writer) = tokio::io::split(ours);
+            let append = Append {
+                vote: Vote::new_committed(2, 1),
+                prev_log_id: Some(at(prev)),
+                entries: Vec::new(),
+                leader_commit: None,
+            };
+            let (reader, writer) = (FrameReader::new(Box::new(reader)), FrameWriter::new(Box::new(writer)));
+            let shared = store.shared().clone();
+            (Replication::start(reader, writer, stream::iter([append]), Arc::default(), shared), theirs)
+        };
+        let (mut stale, _peer) = start(1);
+        let ended = tokio::time::timeout(Duration::from_secs(20), stale.next()).await.unwrap();
+        assert!(ended.is_err());
+        let (mut sound, _peer) = start(3);
+        let answered = tokio::time::timeout(Duration::from_millis(50), sound.next()).await;
+        assert!(answered.is_err(), "it waits for its answer");
+    }
 }

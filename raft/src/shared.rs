@@ -182,12 +182,7 @@ impl Shared {
         }
     }
 
-    /// Whether exactly this entry is in this node's log, durable; with it then go, by log matching, all before it.
-    pub(crate) fn holds(&self, id: EntryId) -> bool {
-        self.durable.borrow().index >= Some(id.index) && self.has(id)
-    }
-
-    /// Whether exactly this entry is in this node's log, durable or not yet.
+    /// Whether exactly this entry is in this node's log, durable or not yet; with it then are, by log matching, all before it.
     pub(crate) fn has(&self, id: EntryId) -> bool {
         let read = self.log.read(id.index, id.index + 1, 1);
         read.is_ok_and(|records| records.first().is_some_and(|record| record.id() == id))

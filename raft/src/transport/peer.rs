@@ -356,7 +356,7 @@ impl Peers {
         };
         let last = meta.last_log_id.as_ref().map(entry_id);
         let shared = self.shared.clone();
-        let vote = wire.vote.clone();
+        let vote = wire.vote;
         let taking = self.host.blocking(move || incoming_snapshot::take(&shared, &file, last, &vote));
         let taken = taking.await??;
         // Its entries may have come meanwhile.

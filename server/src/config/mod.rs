@@ -198,13 +198,17 @@ impl NodeConfig {
 
     /// What the group needs of it.
     pub fn group_config(&self) -> GroupConfig {
+        let mut nodes = self.nodes.clone();
+        // A node that joins need not list itself. Its peers hear from it where it is: one that has lost its disk, and lists no
+        // other node, knows them by nothing else.
+        nodes.entry(self.node_id).or_insert_with(|| self.advertised());
         GroupConfig {
             node_id: self.node_id,
             cluster: self.cluster.clone(),
             group: self.group.clone(),
             data_dir: self.data_dir.join(&self.group),
             segment_bytes: self.segment_bytes,
-            nodes: self.nodes.clone(),
+            nodes,
             dial: self.dial.clone(),
             join: self.join,
             single_node: self.single_node,
@@ -251,6 +255,15 @@ mod tests {
         assert_eq!(config.nodes.len(), 3);
         assert_eq!(config.advertised(), config.nodes[&1]);
         assert_eq!(config.segment_bytes, SEGMENT_BYTES);
+    }
+
+    /// The first node of a group that has grown lost its disk, and waited for ever for peers that did not say where they are.
+    #[test]
+    fn a_node_that_joins_says_where_it_is_though_it_does_not_list_itself() {
+        let text = "node_id = 2\njoin = true\nhost = \"10.0.0.2\"\n[[nodes]]\nid = 1\nraft = \"10.0.0.1:1\"\n\
+                    broker = \"10.0.0.1:2\"\nnamesrv = \"10.0.0.1:3\"\n";
+        let config = parse("n.toml", text).expect("it is right");
+        assert_eq!(config.group_config().nodes[&2], config.advertised());
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// How many queues may be read or written.
+    pub fn queue_count(&self) -> u32 {
+        self.read_queues.max(self.write_queues)
+    }
+
     /// A readable and writable topic of `queues` queues.
     pub fn new(name: impl Into<String>, queues: u32) -> Topic {
         Topic {

@@ -162,7 +162,7 @@ impl Metadata {
     /// after the minimum and is kept.
     fn delete_lost_queues(&mut self, topic: &Topic, queues: &impl NextOffsets) {
         let Some(before) = self.topics.get(&topic.name) else { return };
-        let (had, has) = (queues_of(before), queues_of(topic));
+        let (had, has) = (before.queue_count(), topic.queue_count());
         if has < had {
             let lost = queues.next_offsets(&topic.name).into_iter();
             self.min_offsets.raise(&topic.name, lost.filter(|(queue, _)| (has..had).contains(queue)));
@@ -196,11 +196,6 @@ impl Metadata {
     pub fn has_live_locks(&self, group: &str, now_ms: u64) -> bool {
         self.locks.are_live(group, now_ms)
     }
-}
-
-/// How many queues may be read or written.
-fn queues_of(topic: &Topic) -> u32 {
-    topic.read_queues.max(topic.write_queues)
 }
 
 fn removed<T>(found: Option<T>) -> Outcome {

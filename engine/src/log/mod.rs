@@ -276,10 +276,10 @@ impl CommitLog {
     /// Has space for what a purge or a reset writes (`mark.I2`): from then on none of them is refused for a full disk. Only the
     /// log of an earlier version may lack it.
     pub fn prepare_purge(&self) -> Result<(), WriteError> {
-        let Shared { start, disk, start_has_space, .. } = &*self.inner.shared;
-        if start_has_space.load(Ordering::Acquire) {
+        if self.is_purge_prepared() {
             return Ok(());
         }
+        let Shared { start, disk, start_has_space, .. } = &*self.inner.shared;
         match start.lock().prepare_if_room(&**disk) {
             Ok(true) => {
                 start_has_space.store(true, Ordering::Release);

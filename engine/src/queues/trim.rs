@@ -47,7 +47,7 @@ impl ConsumeQueues {
         Trimmed(queues.collect())
     }
 
-    /// Removes the files of what was trimmed. Nobody reads or writes them any more, so appliers do not wait for it. Where the
+    /// Removes the files of what was trimmed. No reader or writer uses them, so appliers do not wait for it. Where the
     /// queues were emptied since, nothing is removed: files of these names may be there again.
     pub fn remove_trimmed(&self, trimmed: Trimmed) -> Result<(), QueuesError> {
         trimmed.0.into_iter().try_for_each(|(queue, bases)| self.inner.remove_files(&queue, bases))

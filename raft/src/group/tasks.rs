@@ -2,7 +2,7 @@
 //!
 //! tokio keeps a task's panic to itself. A node that has lost its applier, its listener or the task that proposes would go on
 //! sending heartbeats, and serve nobody. The binary ends the whole process at the first panic (`server/src/panics.rs`); this
-//! is the same rule for whoever runs a group inside another program.
+//! is the same rule for a program that embeds a group.
 //!
 //! - `tasks.I1`: a group of which a task has panicked says that it has stopped, and takes no part any more.
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use folio_protocol::names;
 
-use super::{Metadata, queues_of};
+use super::Metadata;
 use crate::codec::encoded_bytes;
 use crate::command::{Command, OffsetCommit, QueueRef, Topic};
 use crate::min_offsets::NextOffsets;
@@ -84,7 +84,7 @@ impl Metadata {
 
     fn growth_of_lost_queues(&self, topic: &Topic, queues: &impl NextOffsets) -> i64 {
         let Some(before) = self.topics.get(&topic.name) else { return 0 };
-        let (had, has) = (queues_of(before), queues_of(topic));
+        let (had, has) = (before.queue_count(), topic.queue_count());
         if has >= had {
             return 0;
         }

@@ -156,7 +156,7 @@ impl Scan {
     /// A topic before the first record that replaces it: no narrower than it was, as far as that took messages away.
     fn before(&self, put: &FirstPut, mins: &MinOffsets) -> Topic {
         let mut topic = put.topic.clone();
-        let width = topic.read_queues.max(topic.write_queues);
+        let width = topic.queue_count();
         let stood = self.counters.iter().filter(|(name, ..)| ***name == *topic.name);
         let mut ended: BTreeMap<u32, u64> = stood.map(|(_, queue, next)| (queue, next)).collect();
         ended.extend(&put.ends);

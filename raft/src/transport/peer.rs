@@ -33,7 +33,7 @@ use crate::group::group_id::{GroupId, other_group};
 use crate::group::tasks;
 use crate::host::{Host, Listener, Socket};
 use crate::shared::{Shared, UnansweredCall};
-use crate::state_machine::{Received, SnapshotContent, SnapshotMetaOf};
+use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
 use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
@@ -358,16 +358,14 @@ impl Peers {
         let shared = self.shared.clone();
         let vote = wire.vote;
         let taking = self.host.blocking(move || incoming_snapshot::take(&shared, &file, last, &vote));
-        let taken = taking.await??;
-        // Its entries may have come meanwhile.
-        let is_needed = |received: &Received| {
-            incoming_snapshot::needs_nothing_of(&self.shared, &received.base, &wire.vote)
-                .map(|nothing| !nothing)
-        };
-        let needed = taken.as_ref().map(is_needed).transpose()?.unwrap_or(false);
-        let Some(received) = taken.filter(|_| needed) else {
-            self.shared.wait_durable(last.map_or(0, |last| last.index)).await?;
-            return Ok(codec::encode(&wire.vote).into());
+        let needs_nothing = |base| incoming_snapshot::needs_nothing_of(&self.shared, base, &wire.vote);
+        let received = match taking.await?? {
+            // Its entries may have come meanwhile.
+            Some(received) if !needs_nothing(&received.base)? => received,
+            _ => {
+                self.shared.wait_durable(last.map_or(0, |last| last.index)).await?;
+                return Ok(codec::encode(&wire.vote).into());
+            }
         };
         if let Some(id) = received.base.id {
             self.shared.pending_reset.lock().insert(id, received.base.clone());

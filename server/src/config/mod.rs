@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(config.segment_bytes, SEGMENT_BYTES);
     }
 
-    /// The first node of a group that has grown lost its disk, and waited for ever for peers that did not say where they are.
+    /// The first node of a group that has grown lost its disk, and waited without end for peers that did not say where they are.
     #[test]
     fn a_node_that_joins_says_where_it_is_though_it_does_not_list_itself() {
         let text = "node_id = 2\ndata_dir = \"d\"\njoin = true\nhost = \"10.0.0.2\"\n[[nodes]]\nid = 1\nraft = \"10.0.0.1:1\"\n\

@@ -190,12 +190,11 @@ pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Req
 }
 
 fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
-    let queues = |topic: &Topic| topic.read_queues.max(topic.write_queues);
     match command {
         Command::DeleteTopic { .. } => true,
         Command::DeleteGroup { clean_offsets, .. } => *clean_offsets,
         Command::PutTopic(topic) => {
-            metadata.topic(&topic.name).is_some_and(|before| queues(before) > queues(topic))
+            metadata.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
         }
         _ => false,
     }

@@ -19,7 +19,7 @@ const STALL_PAUSE_MS: u64 = 300;
 /// How long stalls last, at least and less than: short ones, and such that a leader misses its lease.
 const SHORT_STALLS_MS: (u64, u64) = (50, 400);
 const STALL_MS: (u64, u64) = (50, 800);
-/// Changes of leader that a minute of stalls may cause. There are about twenty where a stall counts as silence.
+/// Changes of leader that a minute of stalls may cause.
 const STALL_CHANGES_MAX: u64 = 1;
 /// A leader that hangs on a quiet machine is replaced within so long: openraft's lease, its longest timeout, and an
 /// election that had to be held twice.

@@ -113,7 +113,7 @@ fn checked_commit(broker: &Broker, request: &Request) -> Result<OffsetCommit, Se
         return Err(ServerError::TopicNotExist(header.topic.to_string()));
     };
     let queue = queue_number(header.queue_id)?;
-    if queue >= topic.read_queues.max(topic.write_queues) {
+    if queue >= topic.queue_count() {
         return Err(ServerError::InvalidParameter(format!("topic[{}] has no queue {queue}", header.topic)));
     }
     let offset = u64::try_from(header.commit_offset).map_err(|_| {

@@ -41,12 +41,25 @@ pub(crate) struct Machine {
     pub(crate) wall: WallClock,
     pub(crate) boots: u64,
     clock: Clock,
+    /// Its disks bring lost bytes back in parts.
+    in_parts: bool,
 }
 
 impl Machine {
     pub(crate) fn new(seed: u64, clock: &Clock) -> Machine {
-        let (disk, pace, wall) = (SimDisk::new(), Pace::new(seed), WallClock::new(clock));
-        Machine { disk, pace, wall, boots: 0, clock: clock.clone() }
+        let (pace, wall, in_parts) = (Pace::new(seed), WallClock::new(clock), seed.is_multiple_of(2));
+        let mut machine =
+            Machine { disk: SimDisk::new(), pace, wall, boots: 0, clock: clock.clone(), in_parts };
+        machine.replace_disk();
+        machine
+    }
+
+    /// Gives it an empty disk.
+    pub(crate) fn replace_disk(&mut self) {
+        self.disk = SimDisk::new();
+        if self.in_parts {
+            self.disk.bring_back_in_parts();
+        }
     }
 
     /// What a process started now is handed. To be used inside the process's runtime.

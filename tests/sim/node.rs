@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_engine::disk::sim::{SeededChoice, SimDisk};
+use folio_engine::disk::sim::SeededChoice;
 use folio_engine::queues::Arrival;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
@@ -232,6 +232,6 @@ impl Node {
 
     /// The machine's disk is replaced by an empty one.
     pub(crate) fn lose_disk(&mut self) {
-        self.machine.disk = SimDisk::new();
+        self.machine.replace_disk();
     }
 }

@@ -4,13 +4,14 @@
 //! whole again; the layer that knows peers is told at once, and repairs it.
 //!
 //! A repair may fail: the sector may not take a write either, or a page that it shares with another damaged record cannot
-//! be written in part. Then the copy is kept in memory and stands in for the damaged record until a later repair succeeds.
+//! be written in part, or not be read until all of it is written. Then the copy is kept in memory and stands in for the damaged record until a later repair succeeds.
 //!
 //! Invariants
 //! - `damage.I1`: a damaged record is never handed out.
 //! - `damage.I2`: a record is overwritten only where damage was found, only with a whole record of the same position and
 //!   index, and only with one that continues its neighbours, as far as they can be read.
-//! - `damage.I3`: a repair that fails changes nothing for anybody else: the log goes on, and readers get the copy.
+//! - `damage.I3`: a repair that fails changes nothing else: the log goes on, and readers get the copy.
+//! - `damage.I4`: a repair is done once the device gives it back.
 
 use std::collections::{BTreeMap, VecDeque};
 

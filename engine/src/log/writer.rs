@@ -292,14 +292,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes records that lie side by side over what is stored, durably.
+    /// Writes records that lie side by side over what is stored, durably, and reads them back from the device.
     fn overwrite(&self, file: &dyn DiskFile, run: &[Record]) -> io::Result<()> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
         let filler = self.filler_behind(last);
         let frames = run.iter().map(|record| IoSlice::new(record.frame()));
         let slices: Vec<IoSlice<'_>> = frames.chain([IoSlice::new(&filler)]).collect();
-        file.write_all_at(&slices, first.position() - self.base_of(first.position()))?;
-        file.sync_data()
+        let offset = first.position() - self.base_of(first.position());
+        file.write_all_at(&slices, offset)?;
+        file.sync_data()?;
+        // damage.I4: a page that other damage has a part in stays lost, though a part of it was written.
+        let mut stored = vec![0; (last.end() - first.position()) as usize];
+        let read = file.read_stored_at(&mut stored, offset);
+        let read = read.map_err(|error| io::Error::other(format!("written, and not read back: {error}")))?;
+        let mut rest = &stored[..read];
+        let same = run.iter().all(|record| rest.split_off(..record.frame().len()) == Some(record.frame()));
+        if same { Ok(()) } else { Err(io::Error::other("written, and something else was read back")) }
     }
 
     /// The rest of the page behind the last record of a segment, which is zero: where that page is lost, it can only be

@@ -110,6 +110,12 @@ impl SimDisk {
         Ok(())
     }
 
+    /// Lost bytes come back with each write that covers a part of them, as with a disk that is written in sectors and read
+    /// in pages: no byte of a page can be read until all of it is back.
+    pub fn bring_back_in_parts(&self) {
+        self.state.lock().in_parts = true;
+    }
+
     /// Lost bytes of files that still have a name.
     pub fn lost(&self) -> Vec<(PathBuf, Range<u64>)> {
         let state = self.state.lock();

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) read_faults: BTreeSet<usize>,
     /// Bytes of files that no read gives back, until they are all written again.
     pub(super) lost: Vec<(u64, Range<u64>)>,
+    /// A write may cover a part of what is lost.
+    pub(super) in_parts: bool,
     pub(super) faults_struck: usize,
     pub(super) power_cut_at: Option<usize>,
     /// The power goes so many operations after the next write to that file.
@@ -107,16 +109,29 @@ impl State {
     /// Every read of a file's bytes begins here.
     pub(super) fn begin_read_of(&mut self, file: u64, from: u64, length: usize) -> io::Result<()> {
         self.begin_read()?;
-        if self.lost_in(file, from, length).is_some() { Err(Fault::Eio.error()) } else { Ok(()) }
+        // Whole pages are read.
+        let first = if self.in_parts { from - from % PAGE_BYTES } else { from };
+        let end = if self.in_parts {
+            (from + length as u64).next_multiple_of(PAGE_BYTES)
+        } else {
+            from + length as u64
+        };
+        let is_lost = self.lost_in(file, first, (end - first) as usize).is_some();
+        if is_lost { Err(Fault::Eio.error()) } else { Ok(()) }
     }
 
-    /// A write that covers lost bytes brings them back; one that covers a part of them would have to read the rest.
+    /// A write that covers lost bytes brings them back; one that covers a part of them would have to read the rest, unless
+    /// the disk takes parts.
     pub(super) fn overwrite(&mut self, file: u64, from: u64, length: usize) -> io::Result<()> {
+        let end = from + length as u64;
         while let Some(lost) = self.lost_in(file, from, length) {
-            if lost.start < from || from + (length as u64) < lost.end {
+            let rest = [lost.start..from.max(lost.start), end.min(lost.end)..lost.end];
+            let rest: Vec<_> = rest.into_iter().filter(|rest| !rest.is_empty()).collect();
+            if !rest.is_empty() && !self.in_parts {
                 return Err(Fault::Eio.error());
             }
             self.lost.retain(|(of, other)| (*of, other) != (file, &lost));
+            self.lost.extend(rest.into_iter().map(|rest| (file, rest)));
         }
         Ok(())
     }
@@ -319,6 +334,7 @@ impl State {
             next_file: self.next_file,
             capacity: self.capacity,
             lost: self.lost.clone(),
+            in_parts: self.in_parts,
             ..State::default()
         };
         state.forget_unreachable();

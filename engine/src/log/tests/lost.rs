@@ -112,6 +112,37 @@ fn records_that_share_a_lost_page_are_read_while_they_wait_and_repaired_together
     assert_eq!(stored[from as usize - 50..][..hit[0].frame().len()], hit[0].frame()[..]);
 }
 
+/// The disk takes each repair, and yet none can be read until the last is there: the scrub came to the first record again
+/// and again, which was repaired each time.
+#[test]
+fn records_that_share_a_lost_page_were_each_repaired_without_end() {
+    let (disk, log, records) = filled(60, 150);
+    disk.bring_back_in_parts();
+    let hit = &records[22..26];
+    let (from, to) = (hit[0].position() - SEGMENT_BYTES, hit[3].end() - SEGMENT_BYTES);
+    disk.lose(&segment::path_of(Path::new("/commitlog"), SEGMENT_BYTES), from..to).unwrap();
+    let (mut next, mut repairs) = (None, 0);
+    loop {
+        let scrubbed = log.scrub(next, 60, u64::MAX).unwrap();
+        next = scrubbed.next;
+        for damage in log.damages().into_iter().filter(|damage| log.is_unreadable(damage.position)) {
+            let record = records[damage.index as usize - 1].clone();
+            repairs += 1;
+            if let Err(error) = wait(|done| log.mend(record.clone(), done)) {
+                assert!(matches!(error, WriteError::Refused(_)), "damage.I3: {error:?}");
+                assert_eq!(log.read(damage.index, damage.index + 1, 1).unwrap()[0].frame(), record.frame());
+            }
+        }
+        assert!(repairs <= 60, "damage.I4: a repair is done once it can be read");
+        if next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(log.damages(), []);
+    assert_eq!(disk.lost(), []);
+    assert!(!log.scrub(None, 60, u64::MAX).unwrap().damaged);
+}
+
 /// The last page of a segment ends in filler, which is part of no record.
 #[test]
 fn the_last_record_of_a_segment_is_repaired_with_the_filler_behind_it() {

@@ -35,6 +35,7 @@ mod cache;
 mod cut;
 mod damage;
 mod error;
+mod gather;
 mod index;
 mod mark;
 mod open;
@@ -66,6 +67,7 @@ use parking_lot::Mutex;
 
 pub use damage::{Damage, Watcher};
 pub use error::{AppendError, OpenError, ReadError, WriteError};
+pub use gather::{Span, Ungathered};
 pub use scrub::Scrubbed;
 pub use workers::{Running, Stepped, Threads, Worker, Workers};
 
@@ -330,7 +332,14 @@ impl CommitLog {
     /// Stored bytes. They lie inside one record, which is whole (`damage.I1`), and share memory with it where that is not
     /// much more than they are.
     pub fn bytes(&self, position: u64, len: usize) -> Result<Bytes, ReadError> {
-        view::bytes(&self.inner.shared, position, len)
+        let pieces = self.gather(&[(position, len)]).map_err(|ungathered| ungathered.error)?;
+        Ok(pieces.into_iter().next().unwrap_or_default())
+    }
+
+    /// Stored bytes of several records, one behind the other. They come in as few pieces as possible, each of which holds
+    /// whole spans; otherwise as [`CommitLog::bytes`].
+    pub fn gather(&self, spans: &[Span]) -> Result<Vec<Bytes>, Ungathered> {
+        gather::gather(&self.inner.shared, spans)
     }
 
     /// For a reader that is about to read the records from entry `index`, which begins at `position`, to the end: the place is

@@ -9,6 +9,8 @@
 //! - `stretches.I2` All stretches together take no more than [`BYTES_MAX`] bytes of memory.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,37 +26,44 @@ pub(super) const STRETCH_BYTES: usize = 256 << 10;
 /// that a reader of what is new hardly ever waits for one of what is old, and so for the disk.
 const TURN_BYTES: u64 = 1 << 20;
 const TURNS: usize = 4096;
-/// Bytes that are a smaller part of their stretch are copied out of it: what a slow client has not taken yet shall not keep
-/// much more in memory than it is.
-const SHARE_MIN: usize = 4;
-
 /// Consecutive whole records in one buffer.
 pub(super) struct Stretch {
     /// Start and end of each record in the log, ascending.
     records: Vec<(u64, u64)>,
+    /// Index and position of the record behind it.
+    end: (u64, u64),
     bytes: Bytes,
     epoch: u64,
-    /// When it was last looked at, by count.
-    used: u64,
 }
 
 impl Stretch {
     /// Of records that share one buffer, back to back. `epoch` is that of the view they were read by.
     pub(super) fn new(records: &[Record], bytes: Bytes, epoch: u64) -> Stretch {
+        let end = records.last().map_or((0, 0), |last| (last.header.index + 1, last.end()));
         let records = records.iter().map(|record| (record.position(), record.end())).collect();
-        Stretch { records, bytes, epoch, used: 0 }
+        Stretch { records, end, bytes, epoch }
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Index and position of the record behind it.
+    pub(super) fn end(&self) -> (u64, u64) {
+        self.end
     }
 
     fn start(&self) -> u64 {
         self.records.first().map_or(0, |first| first.0)
     }
 
-    fn cost(&self) -> usize {
+    /// Bytes of memory that each part of it keeps.
+    pub(super) fn cost(&self) -> usize {
         self.bytes.len()
     }
 
-    /// What there is from `position` on: the bytes, or where their record ends before they do.
-    fn find(&self, position: u64, length: usize) -> Option<Found> {
+    /// What there is from `position` on: where the bytes are, or where their record ends before they do.
+    pub(super) fn find(&self, position: u64, length: usize) -> Option<Found> {
         let at = self.records.partition_point(|(start, _)| *start <= position).checked_sub(1)?;
         let (_, end) = self.records[at];
         if position >= end {
@@ -64,27 +73,16 @@ impl Stretch {
             return Some(Found::Crossing(end));
         }
         let from = (position - self.start()) as usize;
-        Some(Found::Bytes(self.bytes.slice(from..from + length), self.cost()))
+        Some(Found::Bytes(from..from + length))
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The bytes, and those of the memory that they keep.
-    Bytes(Bytes, usize),
+    /// Where they are in the stretch.
+    Bytes(Range<usize>),
     /// The record around the position ends there.
     Crossing(u64),
-}
-
-impl Found {
-    /// The bytes alone, of memory that is hardly more than they are; or where their record ends.
-    pub(super) fn owned(self) -> Result<Bytes, u64> {
-        match self {
-            Found::Bytes(bytes, kept) if bytes.len() * SHARE_MIN < kept => Ok(Bytes::copy_from_slice(&bytes)),
-            Found::Bytes(bytes, _) => Ok(bytes),
-            Found::Crossing(end) => Err(end),
-        }
-    }
 }
 
 /// See the module.
@@ -95,7 +93,8 @@ pub(super) struct Stretches {
 
 #[derive(Default)]
 struct Held {
-    stretches: BTreeMap<u64, Stretch>,
+    /// By their starts; each with when it was last looked at, by count.
+    stretches: BTreeMap<u64, (Arc<Stretch>, u64)>,
     bytes: usize,
     clock: u64,
 }
@@ -107,38 +106,46 @@ impl Default for Stretches {
 }
 
 impl Stretches {
-    /// The bytes from `position` on, if they are remembered of the log of this epoch.
-    pub(super) fn get(&self, epoch: u64, position: u64, length: usize) -> Option<Found> {
+    /// The stretch that holds `position`, if it is remembered of the log of this epoch, and what it has there.
+    pub(super) fn get(&self, epoch: u64, position: u64, length: usize) -> Option<(Arc<Stretch>, Found)> {
         let mut held = self.held.lock();
         held.clock += 1;
         let clock = held.clock;
-        let (_, stretch) = held.stretches.range_mut(..=position).next_back()?;
+        let (_, (stretch, used)) = held.stretches.range_mut(..=position).next_back()?;
         // stretches.I1
         let found = stretch.find(position, length).filter(|_| stretch.epoch == epoch)?;
-        stretch.used = clock;
-        Some(found)
+        *used = clock;
+        Some((stretch.clone(), found))
     }
 
-    /// The same, after `read` was called to read the stretch around `position` if it is not remembered, nor read by another
-    /// reader meanwhile.
+    /// Index and position of the record behind the last stretch before `position`.
+    pub(super) fn end_before(&self, epoch: u64, position: u64) -> Option<(u64, u64)> {
+        let held = self.held.lock();
+        let (_, (stretch, _)) = held.stretches.range(..=position).next_back()?;
+        Some(stretch.end).filter(|end| stretch.epoch == epoch && end.1 <= position)
+    }
+
+    /// As [`Stretches::get`], after `read` was called to read the stretch around `position` if it is not remembered, nor
+    /// read by another reader meanwhile.
     pub(super) fn get_or_read<E>(
         &self,
         epoch: u64,
         position: u64,
         length: usize,
         read: impl FnOnce() -> Result<Stretch, E>,
-    ) -> Result<Option<Found>, E> {
-        if let Some(found) = self.get(epoch, position, length) {
-            return Ok(Some(found));
+    ) -> Result<(Arc<Stretch>, Option<Found>), E> {
+        let get = || self.get(epoch, position, length).map(|(stretch, found)| (stretch, Some(found)));
+        if let Some(found) = get() {
+            return Ok(found);
         }
         let _turn = self.turns[(position / TURN_BYTES) as usize % TURNS].lock();
-        if let Some(found) = self.get(epoch, position, length) {
-            return Ok(Some(found));
+        if let Some(found) = get() {
+            return Ok(found);
         }
-        let stretch = read()?;
+        let stretch = Arc::new(read()?);
         let found = stretch.find(position, length);
-        self.held.lock().add(stretch);
-        Ok(found)
+        self.held.lock().add(stretch.clone());
+        Ok((stretch, found))
     }
 
     /// Forgets everything.
@@ -148,15 +155,15 @@ impl Stretches {
 }
 
 impl Held {
-    fn add(&mut self, stretch: Stretch) {
+    fn add(&mut self, stretch: Arc<Stretch>) {
         self.clock += 1;
         let (start, cost) = (stretch.start(), stretch.cost());
-        let old = self.stretches.insert(start, Stretch { used: self.clock, ..stretch });
-        self.bytes = self.bytes + cost - old.map_or(0, |old| old.cost());
+        let old = self.stretches.insert(start, (stretch, self.clock));
+        self.bytes = self.bytes + cost - old.map_or(0, |(old, _)| old.cost());
         // stretches.I2
         while self.bytes > BYTES_MAX {
-            let oldest = self.stretches.iter().min_by_key(|(_, stretch)| stretch.used).map(|(at, _)| *at);
-            let Some(gone) = oldest.and_then(|at| self.stretches.remove(&at)) else { return };
+            let oldest = self.stretches.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| *at);
+            let Some((gone, _)) = oldest.and_then(|at| self.stretches.remove(&at)) else { return };
             self.bytes -= gone.cost();
         }
     }

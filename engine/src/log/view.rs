@@ -5,15 +5,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Shared;
 use super::cache::Cache;
 use super::error::ReadError;
 use super::mark::Start;
 use super::reader::{Reader, Source};
 use super::segment::{Segment, base_of};
-use super::stretches::{STRETCH_BYTES, Stretch};
 use crate::record::{EntryId, Record, RecordHeader};
 
 /// Bytes of consecutive records that are read together: at first, and at most.
@@ -68,7 +65,7 @@ impl View {
     }
 
     /// Where the records that are certainly in their files end, with the bytes that the log has now.
-    fn in_files(&self) -> u64 {
+    pub(super) fn in_files(&self) -> u64 {
         self.cache.first_position().min(self.end)
     }
 
@@ -277,54 +274,6 @@ pub(super) fn expect_reads(shared: &Shared, index: u64, position: u64) {
     for live in segments {
         live.segment.prefetch(position, end.min(live.segment.base + shared.config.segment_bytes));
     }
-}
-
-/// Stored bytes: see `CommitLog::bytes`.
-pub(super) fn bytes(shared: &Shared, position: u64, length: usize) -> Result<Bytes, ReadError> {
-    let (live, epoch, limit) = {
-        let view = shared.view.lock();
-        if position < view.start.position {
-            return Err(ReadError::Purged { asked: position, first: view.start.position });
-        }
-        let beyond = ReadError::Beyond { asked: position, end: view.end };
-        if position.checked_add(length as u64).is_none_or(|end| end > view.end) {
-            return Err(beyond);
-        }
-        if let Some(bytes) = view.cache.slice(position, length) {
-            return Ok(bytes);
-        }
-        if view.written < view.appended && position + length as u64 > view.cache.first_position() {
-            // More than one record, and not all of it in the files yet.
-            return Err(beyond);
-        }
-        (view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?, view.epoch, view.in_files())
-    };
-    let read = || stretch(shared, &live, position, (epoch, limit));
-    match shared.stretches.get_or_read(epoch, position, length, read)? {
-        Some(found) => found.owned().map_err(|end| ReadError::Crossing { position, end }),
-        None => Err(ReadError::Crossing { position, end: position }),
-    }
-}
-
-/// The whole records from the one around `position` on, as many as are read together.
-fn stretch(
-    shared: &Shared,
-    live: &Live,
-    position: u64,
-    (epoch, limit): (u64, u64),
-) -> Result<Stretch, ReadError> {
-    let mut reader = Reader::new(shared, &live.segment, Source::Anywhere, limit).in_strides();
-    let first = reader.around(position, live.first);
-    let first = first.and_then(|header| {
-        let ahead = STRETCH_BYTES.max(header.length as usize);
-        reader.record(header.position, header.index, ahead)
-    });
-    let mut records = vec![first.map_err(|error| shared.noted(epoch, error))?];
-    while let Some(next) = records.last().and_then(|last| reader.buffered(last)) {
-        records.push(next);
-    }
-    let bytes = reader.span(&records);
-    Ok(Stretch::new(&records, bytes, epoch))
 }
 
 /// The entry around a position: see `CommitLog::index_at`.

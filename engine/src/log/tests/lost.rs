@@ -82,6 +82,61 @@ fn records_beside_a_lost_one_are_read_and_what_is_asked_for_together_ends_before
     assert_eq!(log.damages().iter().map(|damage| damage.index).collect::<Vec<_>>(), [31]);
 }
 
+#[test]
+fn parts_of_many_records_are_given_in_their_order_and_the_one_that_cannot_be_read_is_named() {
+    let (disk, log, records) = filled(60, 150);
+    for index in 61..=70 {
+        log.append(id(index), command(150)).unwrap();
+    }
+    let spans_of = |records: &[Record]| -> Vec<Span> {
+        records.iter().map(|record| (record.position() + 64, record.frame().len() - 64)).collect()
+    };
+    let all = log.read(1, 71, usize::MAX).unwrap();
+    let each_third: Vec<Record> = all.iter().step_by(3).cloned().collect();
+    for some in [&all[..], &each_third[..], &all[62..], &[]] {
+        let expected: Vec<u8> = some.iter().flat_map(|record| record.frame()[64..].to_vec()).collect();
+        assert_eq!(log.gather(&spans_of(some)).unwrap().concat(), expected);
+    }
+    lose(&disk, &records[30]);
+    log.inner.shared.stretches.forget();
+    let failed = log.gather(&spans_of(&all)).unwrap_err();
+    assert_eq!(failed.span, 30);
+    assert!(matches!(failed.error, ReadError::Rot { index: 31, .. }), "damage.I1: {failed:?}");
+    let crossing = log.gather(&[(records[2].position() + 64, 10), (records[3].position() + 64, 1000)]);
+    let end = records[3].end();
+    assert!(matches!(
+        crossing,
+        Err(Ungathered { span: 1, error: ReadError::Crossing { end: found, .. } }) if found == end
+    ));
+}
+
+/// Readers of several queues come to a new stretch each at its own next record.
+#[test]
+fn stretches_follow_each_other_without_gaps() {
+    let (disk, wide) = (SimDisk::new(), LogConfig { cache_bytes: 0, segment_bytes: 1 << 20, ..config() });
+    let open = || {
+        let disk = Arc::new(disk.clone());
+        CommitLog::open(disk, Path::new(DIR), wide, StampBase::default()).unwrap()
+    };
+    let log = open();
+    let records: Vec<Record> =
+        (1..=100).map(|index| log.append(id(index), command(20_000)).unwrap()).collect();
+    flush(&log);
+    drop(log);
+    let log = open();
+    let stretches = &log.inner.shared.stretches;
+    let found = |record: &Record| stretches.get(0, record.position() + 64, 10).is_some();
+    let look = |record: &Record| drop(log.bytes(record.position() + 64, 10).unwrap());
+    look(&records[3]);
+    assert!(records[..3].iter().all(found), "from the segment's start on");
+    let next = records.iter().position(|record| !found(record)).unwrap();
+    look(&records[next + 4]);
+    assert!(records[next..next + 4].iter().all(found), "from the end of the stretch before");
+    let far = next + 35;
+    look(&records[far]);
+    assert!(found(&records[far]) && !found(&records[far - 1]), "not from further before");
+}
+
 /// Records of a page that is lost cannot be written one by one: each write would have to read the rest of the page.
 #[test]
 fn records_that_share_a_lost_page_are_read_while_they_wait_and_repaired_together() {

@@ -1,7 +1,7 @@
 //! Reading the messages of one answer: consume queue first, then the log.
 
 use bytes::Bytes;
-use folio_engine::log::ReadError;
+use folio_engine::log::{ReadError, Span, Ungathered};
 use folio_protocol::subscription::TagFilter;
 
 use super::scan::{Batch, Limits};
@@ -64,22 +64,28 @@ pub(super) fn bytes(
     batch: &Batch,
 ) -> Result<Vec<Bytes>, ServerError> {
     let distrust = |offsets| broker.group.queues().distrust(topic, queue, offsets);
-    let runs = batch.runs.iter().map(|run| {
-        let bytes = broker.group.log().bytes(run.position, run.bytes).map_err(|error| {
-            if let ReadError::Beyond { .. } | ReadError::Crossing { .. } = error {
-                // No record lies like that: it is the units that are wrong.
-                distrust(run.first..run.first + run.messages);
-            }
-            ServerError::Unreadable(error.to_string())
-        })?;
-        match run.stranger(&bytes, (topic, queue)) {
-            None => Ok(bytes),
-            Some(offset) => {
-                distrust(offset..offset + 1);
-                let text = format!("topic {topic} queue {queue} offset {offset}: another message lies there");
-                Err(ServerError::Unreadable(text))
-            }
+    let spans: Vec<Span> = batch.runs.iter().map(|run| (run.position, run.bytes)).collect();
+    let pieces = broker.group.log().gather(&spans).map_err(|Ungathered { span, error }| {
+        if let (ReadError::Beyond { .. } | ReadError::Crossing { .. }, Some(run)) =
+            (&error, batch.runs.get(span))
+        {
+            // No record lies like that: it is the units that are wrong.
+            distrust(run.first..run.first + run.messages);
         }
-    });
-    runs.collect()
+        ServerError::Unreadable(error.to_string())
+    })?;
+    let mut left = pieces.iter();
+    let mut rest: &[u8] = &[];
+    for run in &batch.runs {
+        if rest.is_empty() {
+            rest = left.next().map_or(&[], |piece| piece);
+        }
+        let bytes = rest.split_off(..run.bytes.min(rest.len())).unwrap_or_default();
+        if let Some(offset) = run.stranger(bytes, (topic, queue)) {
+            distrust(offset..offset + 1);
+            let text = format!("topic {topic} queue {queue} offset {offset}: another message lies there");
+            return Err(ServerError::Unreadable(text));
+        }
+    }
+    Ok(pieces)
 }

@@ -1,0 +1,222 @@
+//! Bytes of several places of the log, read together: the messages of one answer.
+//!
+//! What is in memory is shared with it, and so is a part of a stretch that is not much smaller than the stretch. Smaller
+//! parts are copied, one behind the other into one buffer: what a slow client has not taken yet shall not keep much more
+//! in memory than it is.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Shared;
+use super::error::ReadError;
+use super::reader::{Reader, Source};
+use super::stretches::{Found, STRETCH_BYTES, Stretch};
+use super::view::Live;
+use crate::record::Record;
+
+/// Bytes that are a smaller part of their stretch are copied out of it.
+const SHARE_MIN: usize = 4;
+
+/// Bytes of one record: where they begin in the log, and how many they are.
+pub type Span = (u64, usize);
+
+/// Which of several spans could not be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ungathered {
+    /// Its number, from zero.
+    pub span: usize,
+    /// Why it could not be read.
+    pub error: ReadError,
+}
+
+/// Where the bytes of a span are.
+enum Place {
+    Memory(Bytes),
+    Stretch(Arc<Stretch>, Range<usize>),
+}
+
+/// A part of the log that is in files, as a view showed it.
+struct Stored {
+    live: Live,
+    epoch: u64,
+    /// Nothing behind this position is in the files for certain.
+    limit: u64,
+}
+
+/// See `CommitLog::gather`.
+pub(super) fn gather(shared: &Shared, spans: &[Span]) -> Result<Vec<Bytes>, Ungathered> {
+    let mut places: Vec<Place> = Vec::with_capacity(spans.len());
+    match find_all(shared, spans, &mut places) {
+        Ok(()) => Ok(pieces(&places)),
+        Err(error) => Err(Ungathered { span: places.len(), error }),
+    }
+}
+
+/// Adds the place of each span, up to one that cannot be read.
+fn find_all(shared: &Shared, spans: &[Span], places: &mut Vec<Place>) -> Result<(), ReadError> {
+    while let Some((position, length)) = spans.get(places.len()).copied() {
+        if let Some(Place::Stretch(stretch, _)) = places.last()
+            && let Some(Found::Bytes(range)) = stretch.find(position, length)
+        {
+            let place = Place::Stretch(stretch.clone(), range);
+            places.push(place);
+            continue;
+        }
+        let Some(stored) = in_memory(shared, spans, places)? else { return Ok(()) };
+        let (position, length) = spans[places.len()];
+        let read = || stretch(shared, &stored, position);
+        match shared.stretches.get_or_read(stored.epoch, position, length, read)? {
+            (stretch, Some(Found::Bytes(range))) => places.push(Place::Stretch(stretch, range)),
+            (_, Some(Found::Crossing(end))) => return Err(ReadError::Crossing { position, end }),
+            (_, None) => return Err(ReadError::Crossing { position, end: position }),
+        }
+    }
+    Ok(())
+}
+
+/// Adds the spans that are in memory, up to one that is not: what that is to be read of.
+fn in_memory(shared: &Shared, spans: &[Span], places: &mut Vec<Place>) -> Result<Option<Stored>, ReadError> {
+    let view = shared.view.lock();
+    while let Some((position, length)) = spans.get(places.len()).copied() {
+        if position < view.start.position {
+            return Err(ReadError::Purged { asked: position, first: view.start.position });
+        }
+        let beyond = ReadError::Beyond { asked: position, end: view.end };
+        if position.checked_add(length as u64).is_none_or(|end| end > view.end) {
+            return Err(beyond);
+        }
+        if let Some(bytes) = view.cache.slice(position, length) {
+            places.push(Place::Memory(bytes));
+            continue;
+        }
+        if view.written < view.appended && position + length as u64 > view.cache.first_position() {
+            // More than one record, and not all of it in the files yet.
+            return Err(beyond);
+        }
+        let live = view.live_at(position, shared.config.segment_bytes).ok_or(beyond)?;
+        return Ok(Some(Stored { live, epoch: view.epoch, limit: view.in_files() }));
+    }
+    Ok(None)
+}
+
+/// The bytes of all places in order, in as few pieces as their memory allows.
+fn pieces(places: &[Place]) -> Vec<Bytes> {
+    let together = |one: &Place, next: &Place| match (one, next) {
+        (Place::Stretch(one, _), Place::Stretch(next, _)) => Arc::ptr_eq(one, next),
+        _ => false,
+    };
+    let (mut pieces, mut copies) = (Vec::with_capacity(places.len()), BytesMut::new());
+    for group in places.chunk_by(together) {
+        let taken: usize = group.iter().map(Place::len).sum();
+        for place in group {
+            match place {
+                Place::Stretch(stretch, range) if taken * SHARE_MIN < stretch.cost() => {
+                    if copies.is_empty() {
+                        copies.reserve(places.iter().map(Place::len).sum());
+                    }
+                    copies.extend_from_slice(&stretch.bytes()[range.clone()]);
+                }
+                _ => {
+                    if !copies.is_empty() {
+                        pieces.push(copies.split().freeze());
+                    }
+                    pieces.push(place.share());
+                }
+            }
+        }
+    }
+    if !copies.is_empty() {
+        pieces.push(copies.freeze());
+    }
+    pieces
+}
+
+impl Place {
+    fn len(&self) -> usize {
+        match self {
+            Place::Memory(bytes) => bytes.len(),
+            Place::Stretch(_, range) => range.len(),
+        }
+    }
+
+    fn share(&self) -> Bytes {
+        match self {
+            Place::Memory(bytes) => bytes.clone(),
+            Place::Stretch(stretch, range) => stretch.bytes().slice(range.clone()),
+        }
+    }
+}
+
+/// The whole records around `position` and behind it, as many as are read together.
+fn stretch(shared: &Shared, stored: &Stored, position: u64) -> Result<Stretch, ReadError> {
+    if let Some(stretch) = next_stretch(shared, stored, position) {
+        return Ok(stretch);
+    }
+    let mut reader = Reader::new(shared, &stored.live.segment, Source::Anywhere, stored.limit).in_strides();
+    let first = reader.around(position, stored.live.first);
+    let first = first.and_then(|header| {
+        let ahead = STRETCH_BYTES.max(header.length as usize);
+        reader.record(header.position, header.index, ahead)
+    });
+    let first = first.map_err(|error| shared.noted(stored.epoch, error))?;
+    Ok(with_what_follows(&reader, first, stored.epoch))
+}
+
+/// The stretch right behind one that is remembered or at the segment's start, if it holds `position`. So readers of
+/// several queues, each of which comes to its own next message, leave no gaps that the others would read on their own.
+fn next_stretch(shared: &Shared, stored: &Stored, position: u64) -> Option<Stretch> {
+    let (segment, first) = (&stored.live.segment, stored.live.first);
+    let behind = shared.stretches.end_before(stored.epoch, position);
+    let behind = behind.filter(|end| end.1 > first.1 && end.1 < segment.base + shared.config.segment_bytes);
+    let (index, at) = behind.unwrap_or(first);
+    if !(at..at + STRETCH_BYTES as u64).contains(&position) {
+        return None;
+    }
+    let mut reader = Reader::new(shared, segment, Source::Anywhere, stored.limit);
+    // What is damaged on the way is found where it is asked for.
+    let first = reader.record(at, index, STRETCH_BYTES).ok()?;
+    segment.note(index, at);
+    let stretch = with_what_follows(&reader, first, stored.epoch);
+    (position < stretch.end().1).then_some(stretch)
+}
+
+fn with_what_follows(reader: &Reader<'_>, first: Record, epoch: u64) -> Stretch {
+    let mut records = vec![first];
+    while let Some(next) = records.last().and_then(|last| reader.buffered(last)) {
+        records.push(next);
+    }
+    let bytes = reader.span(&records);
+    Stretch::new(&records, bytes, epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stretch(length: usize) -> Arc<Stretch> {
+        let bytes: Bytes = (0..length).map(|at| at as u8).collect();
+        Arc::new(Stretch::new(&[], bytes, 0))
+    }
+
+    #[test]
+    fn small_parts_are_copied_into_one_piece_and_large_ones_and_memory_shared() {
+        let (one, other) = (stretch(1000), stretch(1000));
+        let memory = Bytes::from_static(b"memory");
+        let places = [
+            Place::Stretch(one.clone(), 10..20),
+            Place::Stretch(one.clone(), 30..40),
+            Place::Stretch(other.clone(), 0..250),
+            Place::Memory(memory.clone()),
+            Place::Stretch(one.clone(), 50..51),
+        ];
+        let pieces = pieces(&places);
+        let copied: Vec<u8> = (10..20).chain(30..40).collect();
+        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [20, 250, 6, 1]);
+        assert_eq!((&pieces[0][..], pieces[3][0]), (&copied[..], 50));
+        assert!(!one.bytes().as_ptr_range().contains(&pieces[0].as_ptr()));
+        assert_eq!(pieces[1].as_ptr(), other.bytes().as_ptr());
+        assert_eq!(pieces[2].as_ptr(), memory.as_ptr());
+    }
+}

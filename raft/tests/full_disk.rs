@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folio_engine::disk::sim::SimDisk;
-use folio_engine::disk::{Disk, OpenMode};
+use folio_engine::disk::{Disk, OpenMode, RESERVE_BYTES};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
@@ -215,8 +215,8 @@ async fn a_queue_that_cannot_grow_refuses_sends_and_goes_on_with_room() {
 
 /// A node that has more to apply than memory may hold, on a disk without room for it.
 async fn with_waiting_apply() -> (SimDisk, Group, u64) {
-    const SENT: u64 = 70_000;
-    let setup = Setup { segment_bytes: 16 << 20, ..USUAL };
+    const SENT: u64 = 130_000;
+    let setup = Setup { segment_bytes: 8 << 20, ..USUAL };
     let disk = SimDisk::new();
     let group = start(&disk, setup).await;
     for _ in 0..SENT / 500 {
@@ -224,16 +224,20 @@ async fn with_waiting_apply() -> (SimDisk, Group, u64) {
     }
     let killed = disk.kill();
     stop(group).await;
-    // A checkpoint would say that there are units.
+    // They would say that there are units.
     killed.remove(Path::new("/data/checkpoint")).ok();
+    killed.remove(Path::new("/data/snapshots/00000000000008388608")).unwrap();
     // An opening makes the next segment anew, and would leave its room to others meanwhile.
     killed.remove(Path::new("/data/commitlog/00000000000016777216")).unwrap();
     let queue = killed.list(Path::new("/data/consumequeue/orders/0")).unwrap();
     let bytes = killed.open(&queue[0], OpenMode::Read).unwrap().len().unwrap();
-    killed.set_capacity(Some(killed.used() - bytes.next_multiple_of(4096) - 3 * 4096));
+    // The reserve is given back for that snapshot.
+    let freed = bytes.next_multiple_of(4096) + RESERVE_BYTES;
+    killed.set_capacity(Some(killed.used() - freed - 3 * 4096));
     let group = start(&killed, setup).await;
     let deadline = Instant::now() + PATIENCE;
-    let held = 52_000;
+    // A quarter of a segment, in units of 20 bytes.
+    let held = 104_000;
     while !eventually("units wait in memory", deadline, unit_count(&group) > held) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -262,7 +266,7 @@ async fn a_node_stops_cleanly_while_apply_waits_for_room() {
     stop(group).await;
     assert!(begun.elapsed() < PATIENCE / 2, "it took {:?}", begun.elapsed());
     disk.set_capacity(None);
-    let group = start(&disk, Setup { segment_bytes: 16 << 20, ..USUAL }).await;
+    let group = start(&disk, Setup { segment_bytes: 8 << 20, ..USUAL }).await;
     serves_again(&group).await;
     assert_eq!(unit_count(&group), sent + 1);
 }

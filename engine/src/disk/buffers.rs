@@ -3,6 +3,7 @@
 //! Long reads get anonymous maps, which are used again: their pages need not be made and zeroed for each read. Anonymous
 //! memory belongs to this process alone, so it can neither change nor fail under a reader (`reads.I1`).
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
@@ -11,16 +12,21 @@ use bytes::Bytes;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
-/// Shorter reads get memory of the heap. The smallest map; larger ones are powers of two.
+/// Shorter reads get memory of the heap. Maps are this long or twice as long, and so on, and [`MAP_BYTES_EXTRA`].
 const MAP_BYTES_MIN: usize = 256 << 10;
-/// Bytes of maps that are kept while nobody uses them.
+/// What makes a map hold a record of a round length with its header.
+const MAP_BYTES_EXTRA: usize = 4096;
+/// Bytes of maps that are kept while none of their bytes is in use: those used last.
 const IDLE_BYTES_MAX: usize = 8 << 20;
 
 /// Maps to be used again; a clone hands out the same ones.
 #[derive(Clone, Default)]
 pub(crate) struct Buffers {
-    idle: Arc<Mutex<Vec<MmapMut>>>,
+    idle: Arc<Mutex<Idle>>,
 }
+
+/// Maps that are not in use, the one that has waited longest first.
+type Idle = VecDeque<MmapMut>;
 
 /// Memory of at least the length asked for; what is in it is left from its last use.
 pub(crate) struct Buffer {
@@ -37,7 +43,7 @@ enum Memory {
 struct Lent {
     /// Taken out when it is dropped only.
     map: Option<MmapMut>,
-    home: Weak<Mutex<Vec<MmapMut>>>,
+    home: Weak<Mutex<Idle>>,
 }
 
 impl Buffers {
@@ -46,11 +52,12 @@ impl Buffers {
         let memory = if length < MAP_BYTES_MIN {
             Memory::Heap(vec![0; length])
         } else {
-            let bytes = length.next_power_of_two();
+            let bytes = length.saturating_sub(MAP_BYTES_EXTRA).next_power_of_two().max(MAP_BYTES_MIN);
+            let bytes = bytes + MAP_BYTES_EXTRA;
             let idle = {
                 let mut idle = self.idle.lock();
                 let at = idle.iter().rposition(|map| map.len() == bytes);
-                at.map(|at| idle.swap_remove(at))
+                at.and_then(|at| idle.remove(at))
             };
             let map = idle.map_or_else(|| MmapMut::map_anon(bytes), Ok)?;
             Memory::Map(Lent { map: Some(map), home: Arc::downgrade(&self.idle) })
@@ -60,7 +67,7 @@ impl Buffers {
 }
 
 impl Buffer {
-    /// Makes it bytes that many may share. Whoever filled it cannot write to it any more.
+    /// Makes it bytes that many may share. It cannot be written to any more.
     pub(crate) fn freeze(self) -> Bytes {
         let Buffer { memory, length } = self;
         match memory {
@@ -100,9 +107,13 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let (Some(map), Some(home)) = (self.map.take(), self.home.upgrade()) else { return };
         let mut idle = home.lock();
-        let held: usize = idle.iter().map(|map| map.len()).sum();
-        if held + map.len() <= IDLE_BYTES_MAX {
-            idle.push(map);
+        idle.push_back(map);
+        let mut held: usize = idle.iter().map(|map| map.len()).sum();
+        // What is not asked for any more makes room for what is.
+        while held > IDLE_BYTES_MAX
+            && let Some(oldest) = idle.pop_front()
+        {
+            held -= oldest.len();
         }
     }
 }
@@ -131,10 +142,29 @@ mod tests {
         let buffers = Buffers::default();
         let held: Vec<Buffer> = (0..64).map(|_| buffers.take(1 << 20).unwrap()).collect();
         drop(held);
-        assert_eq!(buffers.idle.lock().len(), IDLE_BYTES_MAX >> 20);
+        assert_eq!(buffers.idle.lock().len(), IDLE_BYTES_MAX / ((1 << 20) + MAP_BYTES_EXTRA));
         let outlives = buffers.take(1 << 20).unwrap().freeze();
         drop(buffers);
         assert_eq!(outlives.len(), 1 << 20);
+    }
+
+    #[test]
+    fn maps_of_a_length_that_is_not_asked_for_any_more_make_room() {
+        let buffers = Buffers::default();
+        drop((0..8).map(|_| buffers.take(1 << 20).unwrap()).collect::<Vec<_>>());
+        let at = buffers.take(300_000).unwrap().as_ptr();
+        assert_eq!(buffers.take(300_000).unwrap().as_ptr(), at);
+        let idle: usize = buffers.idle.lock().iter().map(|map| map.len()).sum();
+        assert!(idle <= IDLE_BYTES_MAX, "{idle}");
+    }
+
+    #[test]
+    fn a_record_of_a_round_length_fits_with_its_header() {
+        for length in [MAP_BYTES_MIN, MAP_BYTES_MIN + 1, 1 << 20, (1 << 20) + 388, (1 << 20) + 5000] {
+            let buffer = Buffers::default().take(length).unwrap();
+            let Memory::Map(Lent { map: Some(map), .. }) = &buffer.memory else { unreachable!() };
+            assert!(map.len() >= length && map.len() <= length.next_power_of_two().max(length) + 4096);
+        }
     }
 
     #[test]

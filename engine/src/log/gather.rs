@@ -176,7 +176,8 @@ fn next_stretch(shared: &Shared, stored: &Stored, position: u64) -> Option<Stret
     }
     let mut reader = Reader::new(shared, segment, Source::Anywhere, stored.limit);
     // What is damaged on the way is found where it is asked for.
-    let first = reader.record(at, index, STRETCH_BYTES).ok()?;
+    let length = reader.header(at, index).ok()?.length as usize;
+    let first = reader.record(at, index, STRETCH_BYTES.max(length)).ok()?;
     segment.note(index, at);
     let stretch = with_what_follows(&reader, first, stored.epoch);
     (position < stretch.end().1).then_some(stretch)

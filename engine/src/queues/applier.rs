@@ -18,20 +18,31 @@ use crate::disk::{Disk, DiskFile, OpenMode, is_full, is_lost, read_around_lost, 
 pub(super) const QUEUES_PER_TURN: usize = 64;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Applier {
     /// The queue of the message before: batches mostly stay in one.
     pub(super) last: Option<Arc<Queue>>,
     /// Queues with units that may not be written, by and large those that wait longest first.
     unwritten: Vec<Arc<Queue>>,
     unsynced: Unsynced,
-    /// Bytes of units taken into memory since the disk is full.
+    /// Bytes of units taken into memory since the disk is full, and how many they may be, of all queues together.
     held_bytes: usize,
+    held_max: usize,
 }
 
-/// Bytes of units that wait in memory for a full disk at most, of all queues together: those of 3.3 million messages. No
-/// more of them come than were in the log when the disk filled.
+/// Where nothing else is said: the units of 3.3 million messages.
 const HELD_BYTES_MAX: usize = 64 << 20;
+
+impl Default for Applier {
+    fn default() -> Applier {
+        Applier {
+            last: None,
+            unwritten: Vec::new(),
+            unsynced: Unsynced::default(),
+            held_bytes: 0,
+            held_max: HELD_BYTES_MAX,
+        }
+    }
+}
 
 /// What a sync has to make durable.
 #[derive(Default)]
@@ -50,13 +61,7 @@ impl Applier {
         files: &Files,
     ) -> Result<Pushed, QueuesError> {
         self.check_held(queue, files)?;
-        let mut pushed = queue.push(offset, unit, files)?;
-        if pushed == Pushed::Full {
-            self.write(queue, files)?;
-            // It was written whole, far more than what blocks of its own had room for.
-            files.note_full(false);
-            pushed = queue.push(offset, unit, files)?;
-        }
+        let pushed = queue.push(offset, unit, files)?;
         let Pushed::Added { flush } = pushed else { return Ok(pushed) };
         self.held_bytes = if files.is_full() { self.held_bytes + UNIT_BYTES } else { 0 };
         if !queue.listed.swap(true, Ordering::Relaxed) {
@@ -64,7 +69,7 @@ impl Applier {
         }
         if flush {
             match self.write(queue, files) {
-                // Memory holds the units; once it holds too many, the next push fails.
+                // Memory holds the units.
                 Err(QueuesError::DiskFull { .. }) => {}
                 written => written?,
             }
@@ -72,9 +77,19 @@ impl Applier {
         Ok(pushed)
     }
 
+    /// Has memory hold at most so many bytes of units for a full disk.
+    pub(super) fn hold_at_most(&mut self, bytes: usize) {
+        self.held_max = bytes;
+    }
+
+    /// The same that has nothing to do any more.
+    pub(super) fn emptied(&self) -> Applier {
+        Applier { held_max: self.held_max, ..Applier::default() }
+    }
+
     /// Fails once memory holds as much for a full disk as it may.
     fn check_held(&self, queue: &Queue, files: &Files) -> Result<(), QueuesError> {
-        if files.is_full() && self.held_bytes >= HELD_BYTES_MAX {
+        if files.is_full() && self.held_bytes >= self.held_max {
             return Err(QueuesError::DiskFull { path: queue.dir.clone() });
         }
         Ok(())

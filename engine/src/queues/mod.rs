@@ -225,7 +225,7 @@ impl ConsumeQueues {
         let _alone = self.inner.syncing.lock();
         let mut applier = self.inner.applier.lock();
         self.inner.check_poisoned()?;
-        *applier = Applier::default();
+        *applier = applier.emptied();
         let topics = std::mem::take(&mut *self.inner.topics.write());
         topics.into_values().flatten().for_each(|queue| queue.retire());
         self.inner.files.close_all();
@@ -247,6 +247,11 @@ impl ConsumeQueues {
             counters.set_topic(topic, queues.iter().map(|queue| (queue.number, queue.bounds().1)));
         }
         counters
+    }
+
+    /// Has memory hold at most so many bytes of units, of all queues together, for a disk that is full.
+    pub fn hold_at_most(&self, bytes: usize) {
+        self.inner.applier.lock().hold_at_most(bytes);
     }
 
     /// Whether the disk had no room for units, and has shown none since. They are held in memory then, up to a bound at which
@@ -275,6 +280,9 @@ impl ConsumeQueues {
     }
 }
 
+/// Bytes that a disk has room for which is not full any more.
+const ROOM_BYTES: u64 = 1 << 20;
+
 /// The file by which is tried whether there is room: beside the directory, where every name may be a topic's.
 fn room_path(root: &Path) -> PathBuf {
     root.with_extension("room")
@@ -284,7 +292,7 @@ impl Inner {
     /// Whether blocks can be had. That a write went well does not say it: units may go to blocks that their file has.
     fn disk_has_room(&self) -> Result<bool, QueuesError> {
         let (disk, path) = (self.files.disk(), room_path(&self.root));
-        match open_reserved(disk, &path, queue::UNWRITTEN_BYTES_MAX as u64) {
+        match open_reserved(disk, &path, ROOM_BYTES) {
             Ok(_) => disk.remove(&path).map(|()| true).map_err(QueuesError::io(&path, "remove")),
             Err(error) if is_full(&error) => Ok(false),
             Err(error) => Err(QueuesError::io(&path, "reserve")(error)),
@@ -366,7 +374,7 @@ impl Inner {
                 arrivals.push(Arrival { topic: queue.topic.clone(), queue: number, offset, tags_code });
             }
             Pushed::Damaged => self.damages.note(&queue, offset, false),
-            Pushed::Known | Pushed::Full => {}
+            Pushed::Known => {}
         }
         applier.last = Some(queue);
         Ok(())

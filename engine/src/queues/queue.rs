@@ -29,8 +29,6 @@ use crate::disk::{DiskFile, OpenMode, is_full, read_around_lost};
 pub(super) const FLUSH_BYTES: usize = 4080;
 /// Written bytes kept in memory after that, for consumers that are just behind the newest message.
 const KEPT_BYTES: usize = 1020;
-/// Unwritten bytes a queue may hold while the disk is full (52,428 messages).
-pub(super) const UNWRITTEN_BYTES_MAX: usize = 1 << 20;
 /// Units handed out by one read (320 KiB of them); whoever wants more asks again.
 pub const UNITS_PER_READ_MAX: usize = 16_384;
 
@@ -73,8 +71,6 @@ pub(super) enum Pushed {
     Known,
     /// It was there already, and is damaged.
     Damaged,
-    /// It was not added: too much waits for a full disk.
-    Full,
 }
 
 /// What a read gave.
@@ -146,9 +142,6 @@ impl Queue {
     pub(super) fn push(&self, offset: u64, unit: Unit, files: &Files) -> Result<Pushed, QueuesError> {
         let mut tail = self.tail.write();
         if offset == tail.next {
-            if tail.unwritten() >= UNWRITTEN_BYTES_MAX {
-                return Ok(Pushed::Full);
-            }
             tail.bytes.extend_from_slice(&unit.encode(self.seed, offset));
             tail.next += 1;
             return Ok(Pushed::Added { flush: tail.unwritten() >= tail.flush_at });

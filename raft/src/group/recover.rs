@@ -5,7 +5,7 @@
 //! once a leader says what is committed.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -125,7 +125,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             }
             Err(error) => return Err(error.into()),
         };
-        match open_queues(&log, &checkpoints, disk, dir, (&checkpoint, &state)) {
+        match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &state)) {
             Ok(queues) => {
                 rewind::obeyed(&**disk, dir)?;
                 return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
@@ -195,7 +195,7 @@ fn open_queues(
     log: &CommitLog,
     checkpoints: &Checkpoints,
     disk: &Arc<dyn Disk>,
-    dir: &Path,
+    config: &GroupConfig,
     (at, state): (&Checkpoint, &State),
 ) -> anyhow::Result<ConsumeQueues> {
     let mut min = match min_counters(log, checkpoints)? {
@@ -209,7 +209,16 @@ fn open_queues(
     };
     // min_offsets.I1: what is deleted stays so, whatever the log still holds.
     state.metadata.min_offsets().raise_in(&mut min);
-    Ok(ConsumeQueues::open(disk.clone(), dir, &at.base.counters, &min)?)
+    let queues = ConsumeQueues::open(disk.clone(), &config.data_dir, &at.base.counters, &min)?;
+    queues.hold_at_most(held_max(config.segment_bytes));
+    Ok(queues)
+}
+
+/// Memory for units that a full disk has no room for. The log has room of its own for the rest of a segment and for the one
+/// after it, and what comes there has to be applied: while apply waits for room, openraft builds no snapshot, and retention,
+/// which may be what makes room, waits too. This is enough for messages of 160 bytes.
+fn held_max(segment_bytes: u64) -> usize {
+    usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX)
 }
 
 /// Queue counters as of the first retained record; `None` when the snapshot of that is not readable.
@@ -293,6 +302,7 @@ fn rebuild(
         // With both counters alike nothing is needed of the files: the queues open empty.
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
+        queues.hold_at_most(held_max(config.segment_bytes));
         let state = State::decode(&checkpoint.state)?;
         return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
     }

@@ -194,6 +194,12 @@ impl Shared {
         if id.index < state.first_index || state.purged.is_some_and(|purged| purged.index >= id.index) {
             return false;
         }
+        // An append that a leader sends again is all of this kind, and the group's thread waits for no disk.
+        if id.index <= self.applied_index.load(Ordering::Acquire)
+            && let Some(term) = self.terms.lock().of(id.index)
+        {
+            return term != id.term;
+        }
         match self.log.read(id.index, id.index + 1, 1) {
             Ok(records) => records.first().is_none_or(|record| record.id() != id),
             Err(_) => false,

@@ -3,7 +3,7 @@
 //! openraft asks at a start for the last entry of each term. Without this the log would be searched for them: each look at
 //! an old segment reads its headers one after the other, up to a gigabyte of pages.
 //!
-//! It is derived: whoever has none, or one that does not go back far enough, searches the log.
+//! It is derived: without it, or where it does not go back far enough, the log is searched.
 //!
 //! Invariant `terms.I1`: of the entries from the first one noted on, every one that begins a term is noted, up to the last
 //! one applied.
@@ -47,6 +47,12 @@ impl Terms {
         let ended = self.firsts.partition_point(|first| first.index <= index).saturating_sub(1);
         let over = self.firsts.len().saturating_sub(TERMS_MAX);
         self.firsts.drain(..ended.max(over));
+    }
+
+    /// The term of an entry that is applied; `None` if it is older than what is known here.
+    pub(crate) fn of(&self, index: u64) -> Option<u64> {
+        let at = self.firsts.partition_point(|begin| begin.index <= index).checked_sub(1)?;
+        Some(self.firsts[at].term)
     }
 
     /// The first entries of the terms that the entries from `first` to `upto` have, beginning with `first` itself; `None`
@@ -101,6 +107,10 @@ mod tests {
             let (from, upto) = (from.min(all.len() as u64 - 1), upto.min(all.len() as u64 - 1));
             prop_assume!(from <= upto);
             let (first, last) = (all[from as usize], all[upto as usize]);
+            match terms.of(first.index) {
+                Some(term) => prop_assert_eq!(term, first.term),
+                None => prop_assert!(from < begin || from < cut),
+            }
             let known = terms.between(first, last).map(|firsts| lasts(&firsts, last));
             let mut expected: Vec<EntryId> = Vec::new();
             for id in &all[from as usize..=upto as usize] {

@@ -79,10 +79,16 @@ impl LogStore {
         read.unwrap_or_else(|error| Err(ReadError::Io { position: 0, reason: error.to_string() }))
     }
 
-    /// Where a record is damaged, waits until it was mended: openraft takes a failed read for the end of this node.
+    /// Where a record is damaged, waits until it was mended or the group stops: openraft takes a failed read for the end of
+    /// this node.
     async fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
         let mut waits = 0u32;
         loop {
+            if waits > 0 && *self.shared.stopping.borrow() {
+                return Err(io::Error::other(
+                    "the group stopped while a damaged record waited for its repair",
+                ));
+            }
             match self.read_once(start, end).await {
                 Ok(records) => return Ok(records.into_iter().map(LogEntry::stored).collect()),
                 // Truncated, or mended, while it was read, or out of memory or open files: look again.

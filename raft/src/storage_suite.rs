@@ -230,6 +230,27 @@ async fn t90_entries_purged_since_a_stream_to_a_peer_began_are_no_error_of_the_l
     assert_eq!(store.limited_get_log_entries(3, 5).await.unwrap().len(), 2);
 }
 
+/// What applies reads so, and a stop waits for it: with no peer to repair the record, for good.
+#[tokio::test]
+async fn a_read_that_waits_for_a_damaged_record_ends_when_the_group_stops() {
+    let disk = SimDisk::new();
+    let (mut store, _) = open_on(&disk);
+    let blank = |index| LogEntry::new_blank(log_id(EntryId { term: 1, index }));
+    store.blocking_append((0..5).map(blank)).await.unwrap();
+    store.shared().log.close();
+    let (mut store, _) = open_on(&disk);
+    disk.lose(Path::new("/data/broker-a/commitlog/00000000000000000000"), 0..4096).unwrap();
+    let shared = store.shared().clone();
+    let read = tokio::spawn(async move { store.limited_get_log_entries(0, 5).await });
+    while shared.log.damages().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!read.is_finished());
+    shared.stopping.send_replace(true);
+    let ended = tokio::time::timeout(Duration::from_secs(20), read).await;
+    assert!(ended.is_ok_and(|read| read.unwrap().is_err()));
+}
+
 /// Nine entries in terms 1, 1, 1, 4, 4, 5, 7, 7, 7, from index 0 on.
 async fn log_of_four_terms() -> (TempDir, LogStore, Vec<EntryId>) {
     let (dir, mut store, _) = Builder.build().await.unwrap();

@@ -150,3 +150,33 @@ async fn a_leader_with_a_bad_sector_brings_a_follower_up_that_needs_what_was_the
         assert_eq!(body_at(&group, position).await, body_at(&from, position).await);
     }
 }
+
+/// Replication waited for the record, and the stop for replication.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_stops_that_waits_for_a_record_which_no_member_has() {
+    let mut nodes = Nodes::start().await;
+    let leader = nodes.cluster.leader().await.node_id();
+    let away = (1..=3).find(|id| *id != leader).unwrap();
+    nodes.cluster.send_all(0..10).await;
+    nodes.cluster.stop(away).await;
+    let receipts = nodes.cluster.send_all(10..400).await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != away).collect();
+    for id in &others {
+        nodes.restart(*id).await;
+        nodes.cluster.leader().await;
+    }
+    let leader = nodes.cluster.leader().await.node_id();
+    for id in others {
+        nodes.lose(id, receipts[100].positions[0]);
+    }
+    nodes.boot(away).await;
+    let deadline = Instant::now() + PATIENCE;
+    while nodes.cluster.groups[&leader].status().damaged == 0 {
+        assert!(Instant::now() < deadline, "the record is not asked for");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    nodes.assert_all_run();
+    let begun = Instant::now();
+    let stopped = tokio::time::timeout(PATIENCE, nodes.cluster.stop(leader)).await;
+    assert!(stopped.is_ok(), "it had not stopped after {:?}", begun.elapsed());
+}

@@ -60,7 +60,6 @@ impl Applier {
         unit: Unit,
         files: &Files,
     ) -> Result<Pushed, QueuesError> {
-        self.check_held(queue, files)?;
         let pushed = queue.push(offset, unit, files)?;
         let Pushed::Added { flush } = pushed else { return Ok(pushed) };
         self.held_bytes = if files.is_full() { self.held_bytes + UNIT_BYTES } else { 0 };
@@ -87,12 +86,9 @@ impl Applier {
         Applier { held_max: self.held_max, ..Applier::default() }
     }
 
-    /// Fails once memory holds as much for a full disk as it may.
-    fn check_held(&self, queue: &Queue, files: &Files) -> Result<(), QueuesError> {
-        if files.is_full() && self.held_bytes >= self.held_max {
-            return Err(QueuesError::DiskFull { path: queue.dir.clone() });
-        }
-        Ok(())
+    /// Whether memory holds as much for a full disk as it may. It is asked for whole records: readers are to see none in part.
+    pub(super) fn holds_all_it_may(&self, files: &Files) -> bool {
+        files.is_full() && self.held_bytes >= self.held_max
     }
 
     /// Writes some of the queues that a full disk has kept from being written; true once there are none. Where none is due,

@@ -138,13 +138,17 @@ impl ConsumeQueues {
     }
 
     /// Adds a unit for each message of a committed record; other records change nothing. New messages are added to
-    /// `arrivals`, in order; they are visible to readers when this returns. A record may be applied again.
+    /// `arrivals`, in order; they are visible to readers when this returns. A record may be applied again. Where memory holds
+    /// as much for a full disk as it may, nothing of the record is applied: [`QueuesError::DiskFull`].
     pub fn apply(&self, record: &Record, arrivals: &mut Vec<Arrival>) -> Result<(), QueuesError> {
         if record.header.kind != RecordKind::Messages {
             return Ok(());
         }
         let mut applier = self.inner.applier.lock();
         self.inner.check_poisoned()?;
+        if applier.holds_all_it_may(&self.inner.files) {
+            return Err(QueuesError::DiskFull { path: self.inner.root.clone() });
+        }
         let applied = self.inner.apply(&mut applier, record, arrivals);
         self.inner.poison_on_io(applied)
     }

@@ -107,25 +107,19 @@ fn pieces(places: &[Place]) -> Vec<Bytes> {
         (Place::Stretch(one, _), Place::Stretch(next, _)) => Arc::ptr_eq(one, next),
         _ => false,
     };
-    let (mut pieces, mut copies) = (Vec::with_capacity(places.len()), BytesMut::new());
-    for group in places.chunk_by(together) {
-        let taken: usize = group.iter().map(Place::len).sum();
-        for place in group {
-            match place {
-                Place::Stretch(stretch, range) if taken * SHARE_MIN < stretch.cost() => {
-                    if copies.is_empty() {
-                        copies.reserve(places.iter().map(Place::len).sum());
-                    }
-                    copies.extend_from_slice(&stretch.bytes()[range.clone()]);
-                }
-                _ => {
-                    if !copies.is_empty() {
-                        pieces.push(copies.split().freeze());
-                    }
-                    pieces.push(place.share());
-                }
-            }
+    let groups = || places.chunk_by(together);
+    let to_copy = groups().filter_map(small_part).map(|(_, taken)| taken).sum();
+    let (mut pieces, mut copies) = (Vec::with_capacity(places.len()), BytesMut::with_capacity(to_copy));
+    for group in groups() {
+        if let Some((stretch, _)) = small_part(group) {
+            let ranges = group.iter().filter_map(Place::range);
+            ranges.for_each(|range| copies.extend_from_slice(&stretch.bytes()[range]));
+            continue;
         }
+        if !copies.is_empty() {
+            pieces.push(copies.split().freeze());
+        }
+        pieces.extend(group.iter().map(Place::share));
     }
     if !copies.is_empty() {
         pieces.push(copies.freeze());
@@ -133,11 +127,18 @@ fn pieces(places: &[Place]) -> Vec<Bytes> {
     pieces
 }
 
+/// The stretch that all of `group` lie in and how much they are of it, where that is so little that it is copied.
+fn small_part(group: &[Place]) -> Option<(&Stretch, usize)> {
+    let Some(Place::Stretch(stretch, _)) = group.first() else { return None };
+    let taken = group.iter().filter_map(Place::range).map(|range| range.len()).sum();
+    (taken * SHARE_MIN < stretch.cost()).then_some((&**stretch, taken))
+}
+
 impl Place {
-    fn len(&self) -> usize {
+    fn range(&self) -> Option<Range<usize>> {
         match self {
-            Place::Memory(bytes) => bytes.len(),
-            Place::Stretch(_, range) => range.len(),
+            Place::Memory(_) => None,
+            Place::Stretch(_, range) => Some(range.clone()),
         }
     }
 

@@ -14,6 +14,7 @@ use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, ste
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::log::ReadError;
 use folio_raft::group::Group;
+use folio_raft::proposal::Receipt;
 use folio_raft::status::Role;
 use tempfile::TempDir;
 
@@ -116,19 +117,24 @@ async fn a_message_on_a_bad_sector_is_served_after_a_repair_from_a_peer_and_the_
     nodes.cluster.send_all(310..320).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_leader_with_a_bad_sector_brings_a_follower_up_that_needs_what_was_there() {
+/// A cluster without one follower, which lacks the messages of the receipts; the others have them on their disks only.
+async fn with_a_follower_away() -> (Nodes, u64, Vec<Receipt>) {
     let mut nodes = Nodes::start().await;
     let leader = nodes.cluster.leader().await.node_id();
     let away = (1..=3).find(|id| *id != leader).unwrap();
     nodes.cluster.send_all(0..10).await;
     nodes.cluster.stop(away).await;
     let receipts = nodes.cluster.send_all(10..400).await;
-    // Nothing of it is in memory any more.
     for id in (1..=3).filter(|id| *id != away) {
         nodes.restart(id).await;
         nodes.cluster.leader().await;
     }
+    (nodes, away, receipts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_with_a_bad_sector_brings_a_follower_up_that_needs_what_was_there() {
+    let (mut nodes, away, receipts) = with_a_follower_away().await;
     let leader = nodes.cluster.leader().await.node_id();
     for receipt in receipts.iter().step_by(60).take(4) {
         nodes.lose(leader, receipt.positions[0]);
@@ -151,22 +157,12 @@ async fn a_leader_with_a_bad_sector_brings_a_follower_up_that_needs_what_was_the
     }
 }
 
-/// Replication waited for the record, and the stop for replication.
+/// Replication waits for the record; the stop does not wait for replication.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_stops_that_waits_for_a_record_which_no_member_has() {
-    let mut nodes = Nodes::start().await;
+    let (mut nodes, away, receipts) = with_a_follower_away().await;
     let leader = nodes.cluster.leader().await.node_id();
-    let away = (1..=3).find(|id| *id != leader).unwrap();
-    nodes.cluster.send_all(0..10).await;
-    nodes.cluster.stop(away).await;
-    let receipts = nodes.cluster.send_all(10..400).await;
-    let others: Vec<u64> = (1..=3).filter(|id| *id != away).collect();
-    for id in &others {
-        nodes.restart(*id).await;
-        nodes.cluster.leader().await;
-    }
-    let leader = nodes.cluster.leader().await.node_id();
-    for id in others {
+    for id in (1..=3).filter(|id| *id != away) {
         nodes.lose(id, receipts[100].positions[0]);
     }
     nodes.boot(away).await;

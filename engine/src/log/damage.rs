@@ -4,7 +4,8 @@
 //! whole again; the layer that knows peers is told at once, and repairs it.
 //!
 //! A repair may fail: the sector may not take a write either, or a page that it shares with another damaged record cannot
-//! be written in part, or not be read until all of it is written. Then the copy is kept in memory and stands in for the damaged record until a later repair succeeds.
+//! be written in part, or not be read until all of it is written. Then the copy is kept in memory and stands in for the
+//! damaged record until a later repair succeeds.
 //!
 //! Invariants
 //! - `damage.I1`: a damaged record is never handed out.

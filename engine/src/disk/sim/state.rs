@@ -109,13 +109,10 @@ impl State {
     /// Every read of a file's bytes begins here.
     pub(super) fn begin_read_of(&mut self, file: u64, from: u64, length: usize) -> io::Result<()> {
         self.begin_read()?;
-        // Whole pages are read.
-        let first = if self.in_parts { from - from % PAGE_BYTES } else { from };
-        let end = if self.in_parts {
-            (from + length as u64).next_multiple_of(PAGE_BYTES)
-        } else {
-            from + length as u64
-        };
+        // A disk that takes parts is read in whole pages.
+        let unit = if self.in_parts { PAGE_BYTES } else { 1 };
+        let first = from - from % unit;
+        let end = (from + length as u64).next_multiple_of(unit);
         let is_lost = self.lost_in(file, first, (end - first) as usize).is_some();
         if is_lost { Err(Fault::Eio.error()) } else { Ok(()) }
     }

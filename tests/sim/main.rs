@@ -120,3 +120,10 @@ fn t40_a_node_that_lost_its_disk_lends_no_deposed_leader_a_quorum() {
     let (_, failures) = many(0..4, "deposed-leader");
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
+
+/// Before: the node got a later snapshot, or the state of now, and was a full member without the messages before it.
+#[test]
+fn t44_a_node_without_a_disk_starts_where_its_leader_does_also_when_no_snapshot_is_whole() {
+    let (_, failures) = many(0..8, "rotten-snapshots");
+    assert!(failures.is_empty(), "snapshots.I1: {}", failures.join("\n\n"));
+}

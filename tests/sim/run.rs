@@ -27,6 +27,9 @@ impl Plant {
             "stalls" | "stall-is-silence" => Plant { script: Some(Script::Stalls), ..Plant::default() },
             "slow-disks" => Plant { script: Some(Script::SlowDisks), ..Plant::default() },
             "hung-leader" => Plant { script: Some(Script::HungLeader), ..Plant::default() },
+            "rotten-snapshots" | "later-start-leads" => {
+                Plant { script: Some(Script::RottenSnapshots), ..Plant::default() }
+            }
             "deposed-leader" => Plant { script: Some(Script::DeposedLeader), ..Plant::default() },
             _ => Plant::default(),
         }

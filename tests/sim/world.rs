@@ -95,7 +95,8 @@ impl World {
         let mut random = SeededChoice::new(seed);
         let nodes = if random.below(3) == 0 && plant.script.is_none() { 5 } else { 3 };
         let born = if random.below(4) == 0 && plant.script.is_none() { 1 } else { nodes };
-        let retain = (random.below(2) == 0).then_some(4 * SEGMENT_BYTES);
+        let retains = random.below(2) == 0 || plant.script == Some(Script::RottenSnapshots);
+        let retain = retains.then_some(4 * SEGMENT_BYTES);
         let flush = if plant.async_flush { Flush::Async } else { Flush::Sync };
         let setup = Setup { nodes, born, single: born == 1, flush, retain };
         let clock = Clock::default();

@@ -72,6 +72,7 @@ impl Writer {
         }
         if !leaving.is_empty() {
             self.shared.disk.sync_dir(&self.shared.directory)?;
+            self.remover.empty(leaving.into_iter().filter_map(|left| left.file));
             self.prepare_next();
         }
         Ok(())

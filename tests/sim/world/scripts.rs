@@ -7,6 +7,7 @@ use crate::check::{Checked, violation};
 use crate::faults::Fault;
 use crate::net::Delay;
 use crate::node::Death;
+use crate::rot::Snapshots;
 
 /// How long a story waits for what it tells next, milliseconds.
 const PATIENCE_MS: u64 = 10_000;
@@ -45,6 +46,8 @@ pub(crate) enum Script {
     HungLeader,
     /// All disks take longer for a sync than a heartbeat's answer may take.
     SlowDisks,
+    /// Retention has run; then no node has a whole snapshot, and a follower loses its disk.
+    RottenSnapshots,
 }
 
 impl World {
@@ -54,6 +57,7 @@ impl World {
             Script::Stalls => self.stall_for(STALLS_MS, STALL_MS),
             Script::HungLeader => self.hang_leaders(),
             Script::SlowDisks => self.slow_all_disks(),
+            Script::RottenSnapshots => self.rot_all_snapshots(),
         }
     }
 
@@ -136,6 +140,35 @@ impl World {
 
     fn wait(&mut self, ms: u64) -> Checked {
         (0..ms).try_for_each(|_| self.step())
+    }
+
+    /// The follower starts where its leader's log does, or not at all (`snapshots.I1`).
+    fn rot_all_snapshots(&mut self) -> Checked {
+        self.until("retention drops a segment", |world| world.seen.values().all(|s| s.start_position > 0))?;
+        let (leader, _) = self.serving_leader(0)?;
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        let follower =
+            ids.iter().copied().find(|id| *id != leader && !self.outside.contains(id)).unwrap_or_default();
+        self.suffer(Fault::Snapshots { nodes: ids, what: Snapshots::Rotten });
+        self.end(follower, Death::PowerCut);
+        self.nodes.get_mut(&follower).into_iter().for_each(|node| node.lose_disk());
+        self.checks.lost_disk(follower);
+        self.boot(follower);
+        self.until("the follower has the log again", |world| {
+            world.seen.get(&follower).is_some_and(|s| s.role == Role::Follower && s.start_position > 0)
+        })
+    }
+
+    /// Goes on until the world is like that.
+    fn until(&mut self, what: &str, holds: impl Fn(&World) -> bool) -> Checked {
+        let deadline = self.clock.now() + PATIENCE_MS;
+        while self.clock.now() < deadline {
+            self.step()?;
+            if holds(self) {
+                return Ok(());
+            }
+        }
+        Err(violation("heals", format!("not within {PATIENCE_MS} ms: {what}")))
     }
 
     fn depose_a_leader(&mut self) -> Checked {

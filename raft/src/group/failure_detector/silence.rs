@@ -123,8 +123,11 @@ impl Silence {
         self.counted += LOOK_INTERVAL;
         self.last_stall = passed;
         (self.awake, self.grace) = (Duration::ZERO, passed.min(self.limits.grace));
-        // What holds up this node may hold up its leader as long. A node that was stopped for minutes tells no more.
-        self.gaps.note(now, passed.min(self.limits.quick));
+        // What holds up this node may hold up its leader as long, unless it is more than any threshold covers: such a node
+        // was stopped by itself.
+        if passed <= self.limits.bound {
+            self.gaps.note(now, passed.min(self.limits.quick));
+        }
         Some(passed)
     }
 
@@ -307,11 +310,17 @@ mod tests {
         assert!(!node.silence.is_jittery());
     }
 
+    /// A node that had been stopped for five seconds took twice as long as others to replace a leader that hung after it.
     #[test]
-    fn a_stop_of_minutes_does_not_make_a_node_slower_than_a_short_stall_does() {
+    fn a_node_that_was_stopped_for_seconds_was_slower_than_others_afterwards() {
         let mut node = Node::new();
-        node.stall(300_000);
+        node.stall(THRESHOLD_MAX.as_millis() as u64);
         assert_eq!(node.silence.threshold(), ms(900));
+        for stopped in [2_100, 5_000, 300_000] {
+            let mut node = Node::new();
+            node.stall(stopped);
+            assert_eq!(node.silence.threshold(), ms(450), "{stopped} ms");
+        }
     }
 
     #[test]

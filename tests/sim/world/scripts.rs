@@ -1,12 +1,12 @@
 //! Runs whose faults are not drawn but told: a story that a seed would hardly ever find.
 
-use folio_raft::status::Role;
+use folio_raft::status::{Role, Status};
 
 use super::World;
 use crate::check::{Checked, violation};
 use crate::faults::Fault;
 use crate::net::Delay;
-use crate::node::Death;
+use crate::node::{Death, SEGMENT_BYTES};
 use crate::rot::Snapshots;
 
 /// How long a story waits for what it tells next, milliseconds.
@@ -144,18 +144,23 @@ impl World {
 
     /// The follower starts where its leader's log does, or not at all (`snapshots.I1`).
     fn rot_all_snapshots(&mut self) -> Checked {
-        self.until("retention drops a segment", |world| world.seen.values().all(|s| s.start_position > 0))?;
+        let dropped = |status: &Status| status.start_position >= SEGMENT_BYTES;
+        self.until("retention drops a segment", |world| {
+            !world.seen.is_empty() && world.seen.values().all(dropped)
+        })?;
         let (leader, _) = self.serving_leader(0)?;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         let follower =
             ids.iter().copied().find(|id| *id != leader && !self.outside.contains(id)).unwrap_or_default();
-        self.suffer(Fault::Snapshots { nodes: ids, what: Snapshots::Rotten });
+        let struck: usize =
+            self.nodes.values().map(|node| Snapshots::Rotten.strike(&node.machine.disk)).sum();
+        self.trace.event(format!("{struck} snapshots are rotten, node {follower} loses its disk"));
         self.end(follower, Death::PowerCut);
         self.nodes.get_mut(&follower).into_iter().for_each(|node| node.lose_disk());
         self.checks.lost_disk(follower);
         self.boot(follower);
         self.until("the follower has the log again", |world| {
-            world.seen.get(&follower).is_some_and(|s| s.role == Role::Follower && s.start_position > 0)
+            world.seen.get(&follower).is_some_and(|s| s.role == Role::Follower && dropped(s))
         })
     }
 

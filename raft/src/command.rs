@@ -226,6 +226,14 @@ impl Command {
         codec::decode(payload)
     }
 
+    /// Whether it changes nothing but orderly locks.
+    pub(crate) fn is_of_locks(&self) -> bool {
+        matches!(
+            self,
+            Command::LockQueuesV1 { .. } | Command::LockQueues { .. } | Command::UnlockQueues { .. }
+        )
+    }
+
     /// The topic whose messages it may delete.
     pub(crate) fn deletes_in(&self) -> Option<String> {
         match self {

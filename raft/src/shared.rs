@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) queues: ConsumeQueues,
     pub(crate) metadata: RwLock<Metadata>,
     pub(crate) lease_clock: LeaseClock,
+    /// The locks in the metadata are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
+    pub(crate) locks_as_of: AtomicU64,
     /// Bytes of the metadata when they are encoded, about (`metadata.I1`).
     pub(crate) metadata_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,

@@ -55,6 +55,8 @@ const ARRIVALS_MAX: usize = 4096;
 
 /// Of the envelope around [`WireState`]; earlier forms have the first one.
 const STATE_VERSION: u8 = 2;
+/// The same around [`WireStateOfLaterLocks`].
+const LATER_LOCKS_VERSION: u8 = 3;
 
 /// What a checkpoint or snapshot holds besides the counters, opaque to the engine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +67,13 @@ struct WireState {
     dedup_position: Option<u64>,
     /// The first entry of each term, ascending; in the latest checkpoint only, as it is of this node alone.
     terms: Option<Vec<WireLogId>>,
+}
+
+/// A state whose locks are those after a later entry.
+#[derive(Debug, Serialize, Deserialize)]
+struct WireStateOfLaterLocks {
+    state: WireState,
+    locks_as_of: u64,
 }
 
 /// The replicated part.
@@ -98,15 +107,22 @@ pub(crate) struct State {
     pub(crate) dedup_from: Option<Start>,
     /// What is known of the terms up to here.
     pub(crate) terms: Option<Terms>,
+    /// The entry after which the locks are as they are here, where that is a later one than the rest's (`snapshots.I3`).
+    pub(crate) locks_as_of: Option<u64>,
 }
 
 impl State {
     pub(crate) fn decode(bytes: &[u8]) -> Result<State, CodecError> {
         if bytes.is_empty() {
             let (membership, metadata) = Default::default();
-            return Ok(State { membership, metadata, dedup_from: None, terms: None });
+            return Ok(State { membership, metadata, dedup_from: None, terms: None, locks_as_of: None });
         }
-        let WireState { replicated, dedup_from, dedup_position, terms } = WireState::decode(bytes)?;
+        let (wire, locks_as_of) = match codec::decode_as(LATER_LOCKS_VERSION, bytes) {
+            Ok(WireStateOfLaterLocks { state, locks_as_of }) => (state, Some(locks_as_of)),
+            Err(CodecError::Envelope) => (WireState::decode(bytes)?, None),
+            Err(error) => return Err(error),
+        };
+        let WireState { replicated, dedup_from, dedup_position, terms } = wire;
         let membership = StoredMembership::new(
             replicated.membership_log_id.map(WireLogId::log_id),
             replicated.membership.membership()?,
@@ -114,16 +130,12 @@ impl State {
         let dedup_from = dedup_from.map(|index| Start { index, position: dedup_position });
         let firsts = |terms: Vec<WireLogId>| terms.iter().map(|first| entry_id(&first.log_id())).collect();
         let terms = terms.and_then(|terms| Terms::restore(firsts(terms)));
-        Ok(State { membership, metadata: replicated.metadata, dedup_from, terms })
+        Ok(State { membership, metadata: replicated.metadata, dedup_from, terms, locks_as_of })
     }
 
     /// Fails if it is larger than any checkpoint may be.
-    fn encode(
-        membership: &StoredMembership,
-        metadata: &Metadata,
-        dedup_from: Option<Start>,
-        terms: Option<&Terms>,
-    ) -> Result<Bytes, CodecError> {
+    fn encode(&self) -> Result<Bytes, CodecError> {
+        let State { membership, metadata, dedup_from, terms, locks_as_of } = self;
         let replicated = WireReplicated {
             membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
             membership: membership.membership().into(),
@@ -134,9 +146,15 @@ impl State {
             replicated,
             dedup_from: dedup_from.map(|from| from.index),
             dedup_position: dedup_from.and_then(|from| from.position).filter(|_| terms.is_some()),
-            terms: terms.map(|terms| terms.firsts().iter().map(wire).collect()),
+            terms: terms.as_ref().map(|terms| terms.firsts().iter().map(wire).collect()),
         };
-        codec::try_encode_as(STATE_VERSION, &state).map(Bytes::from)
+        let encoded = match *locks_as_of {
+            Some(locks_as_of) => {
+                codec::try_encode_as(LATER_LOCKS_VERSION, &WireStateOfLaterLocks { state, locks_as_of })
+            }
+            None => codec::try_encode_as(STATE_VERSION, &state),
+        };
+        encoded.map(Bytes::from)
     }
 }
 
@@ -240,7 +258,7 @@ impl StateMachine {
             }
             RecordKind::Command => {
                 let command = Command::decode(&record.payload()).map_err(io::Error::other)?;
-                Applied::Command(commands::apply(&self.shared, command, record.id().term))
+                Applied::Command(commands::apply(&self.shared, command, record.id()))
             }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };
@@ -331,7 +349,10 @@ impl StateMachine {
         let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest);
         let metadata = self.shared.metadata.read().clone();
         let metadata_bytes = self.shared.metadata_bytes.load(Ordering::Relaxed);
-        let state = State { membership: self.membership.clone(), metadata, dedup_from, terms };
+        let applied = self.applied.map_or(0, |id| id.index);
+        let locks_as_of =
+            Some(self.shared.locks_as_of.load(Ordering::Relaxed)).filter(|as_of| *as_of > applied);
+        let state = State { membership: self.membership.clone(), metadata, dedup_from, terms, locks_as_of };
         Captured { base, state, metadata_bytes, trimmed: Vec::new() }
     }
 
@@ -407,10 +428,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let metadata_bytes = received.metadata.encoded_bytes() as i64;
             Ok::<_, io::Error>((received, metadata_bytes))
         });
-        let (Received { base, metadata }, metadata_bytes) = installing.await??;
+        let (Received { base, metadata, locks_as_of }, metadata_bytes) = installing.await??;
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
         self.shared.lease_clock.note(metadata.lease_clock_ms(), term);
         *self.shared.metadata.write() = metadata;
+        self.shared.locks_as_of.store(locks_as_of.unwrap_or(0), Ordering::Relaxed);
         self.shared.metadata_bytes.store(metadata_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;

@@ -148,6 +148,7 @@ impl Group {
             log: recovered.log,
             queues: recovered.queues,
             lease_clock: LeaseClock::new(recovered.state.metadata.lease_clock_ms()),
+            locks_as_of: recovered.state.locks_as_of.unwrap_or(0).into(),
             metadata_bytes: AtomicI64::new(recovered.state.metadata.encoded_bytes() as i64),
             metadata: RwLock::new(recovered.state.metadata),
             checkpoints: recovered.checkpoints,

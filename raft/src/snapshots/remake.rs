@@ -1,10 +1,13 @@
 //! Makes the state as of a boundary again, from a later state and the records between.
 //!
 //! Where queues stand is exact: a queue's first message behind the boundary has its next offset, and a queue without one
-//! stands where it stands later. Topics, groups, offsets and locks are those of the later state: every command says what
+//! stands where it stands later. Topics, groups and offsets are those of the later state: every command says what
 //! is to be, not by how much it changes, so that applying the records between once more leads to the same state again
-//! (`snapshots.I3`, tested below). Locks alone depend on each other; one that differs meanwhile is over when it expires.
-//! What no record between changes is as it was anyway.
+//! (`snapshots.I3`, tested below). What no record between changes is as it was anyway.
+//!
+//! Locks depend on each other: a client that was refused a lock then might be given it now, and the replica would hold it
+//! for that client against all others. So a state that is made again says after which entry its locks are as they are,
+//! and no entry up to there changes them. Whoever starts from it leads only once it has applied more than that.
 //!
 //! A minimum above where its queue stands is of a deletion between, which the records do once more; it is left out. So that
 //! they can, a topic that a record between replaces is taken as that record has it, with the queues that the record took
@@ -41,6 +44,7 @@ pub(crate) fn remake(log: &CommitLog, boundary: &Boundary, later: &Checkpoint) -
     let (first, prev_crc) = boundary.first.context("no record is behind it yet")?;
     let last = later.base.id.filter(|id| id.index >= first).context("the later state is not behind it")?;
     let mut state = State::decode(&later.state)?;
+    state.locks_as_of = Some(state.locks_as_of.unwrap_or(0).max(last.index));
     let mut scan = Scan::new(later.base.counters.clone());
     scan.read(log, first, last.index)?;
     scan.go_back(&mut state.metadata);
@@ -174,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::command::{ConsumerGroup, OffsetCommit};
+    use crate::command::{ConsumerGroup, OffsetCommit, QueueRef};
     use crate::min_offsets::NextOffsets;
 
     /// A record: a command, or a message.
@@ -205,6 +209,13 @@ mod tests {
         fn apply(&mut self, metadata: &mut Metadata, step: &Step) {
             match step {
                 Step::Command(command) => drop(metadata.apply_with(command.clone(), self)),
+                Step::Message(..) => self.apply_again(metadata, step),
+            }
+        }
+
+        fn apply_again(&mut self, metadata: &mut Metadata, step: &Step) {
+            match step {
+                Step::Command(command) => drop(metadata.apply_but_for_locks(command.clone(), self)),
                 Step::Message(topic, queue) => *self.0.entry((topic.clone(), *queue)).or_default() += 1,
             }
         }
@@ -228,6 +239,14 @@ mod tests {
             (name(), any::<bool>())
                 .prop_map(|(name, clean_offsets)| Command::DeleteGroup { name, clean_offsets }),
             prop::collection::vec(commit, 0..4).prop_map(Command::CommitOffsets),
+            (name(), name(), 0..2u32, 1..99u64).prop_map(|(group, client, queue, now_ms)| {
+                let queues = vec![QueueRef { topic: "a".into(), queue }];
+                Command::LockQueues { group, client, queues, now_ms, ttl_ms: 20 }
+            }),
+            (name(), name(), 0..2u32).prop_map(|(group, client, queue)| {
+                let queues = vec![QueueRef { topic: "a".into(), queue }];
+                Command::UnlockQueues { group, client, queues }
+            }),
         ]
     }
 
@@ -261,7 +280,7 @@ mod tests {
         }
         scan.go_back(&mut metadata);
         let mut ends = boundary;
-        between.iter().for_each(|step| ends.apply(&mut metadata, step));
+        between.iter().for_each(|step| ends.apply_again(&mut metadata, step));
         (metadata, later)
     }
 
@@ -279,6 +298,20 @@ mod tests {
             let (again, later) = led_again(&before, &between);
             assert_eq!(again, later, "{between:?}");
         }
+    }
+
+    /// A client that had been refused a lock was given it on the replica that started from the state made again.
+    #[test]
+    fn snapshots_i3_a_refused_lock_was_given_when_it_was_applied_once_more() {
+        let queues = || vec![QueueRef { topic: "a".into(), queue: 0 }];
+        let take = |client: &str, now_ms| {
+            let (group, client, queues) = ("g".into(), client.into(), queues());
+            Step::Command(Command::LockQueues { group, client, queues, now_ms, ttl_ms: 60_000 })
+        };
+        let (group, client) = ("g".into(), "b".into());
+        let give_back = Step::Command(Command::UnlockQueues { group, client, queues: queues() });
+        let (again, later) = led_again(&[take("b", 1)], &[take("a", 2), give_back]);
+        assert_eq!(again, later);
     }
 
     proptest! {

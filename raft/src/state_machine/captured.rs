@@ -30,9 +30,8 @@ pub(crate) struct Captured {
 
 impl Captured {
     pub(crate) fn encode(self) -> io::Result<Checkpoint> {
-        let State { membership, metadata, dedup_from, terms } = self.state;
-        let state = State::encode(&membership, &metadata, dedup_from, terms.as_ref());
-        Ok(Checkpoint { base: self.base, state: state.map_err(io::Error::other)? })
+        let state = self.state.encode().map_err(io::Error::other)?;
+        Ok(Checkpoint { base: self.base, state })
     }
 
     /// As if it had been received.
@@ -40,7 +39,8 @@ impl Captured {
     pub(crate) fn into_snapshot(self) -> SnapshotOf {
         let last_log_id = self.base.id.map(log_id);
         let meta = SnapshotMetaOf { last_log_id, last_membership: self.state.membership };
-        let received = Received { base: self.base, metadata: self.state.metadata };
+        let State { metadata, locks_as_of, .. } = self.state;
+        let received = Received { base: self.base, metadata, locks_as_of };
         Snapshot { meta, snapshot: SnapshotContent::Received(Box::new(received)) }
     }
 }
@@ -48,7 +48,8 @@ impl Captured {
 impl State {
     /// The bytes for a snapshot of any node: without what is of one node alone.
     pub(crate) fn encode_for_any(&self) -> Result<Bytes, CodecError> {
-        State::encode(&self.membership, &self.metadata, None, None)
+        let (membership, metadata) = (self.membership.clone(), self.metadata.clone());
+        State { membership, metadata, dedup_from: None, terms: None, locks_as_of: self.locks_as_of }.encode()
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) enum SnapshotContent {
 pub(crate) struct Received {
     pub(crate) base: StampBase,
     pub(crate) metadata: Metadata,
+    pub(crate) locks_as_of: Option<u64>,
 }
 
 impl Received {
@@ -98,7 +100,7 @@ impl Received {
     pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
         let (checkpoint, _) = snapshots::load(shared, position)?;
         let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
-        Ok(Received { base: checkpoint.base, metadata: state.metadata })
+        Ok(Received { base: checkpoint.base, metadata: state.metadata, locks_as_of: state.locks_as_of })
     }
 }
 

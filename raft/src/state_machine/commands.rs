@@ -4,21 +4,32 @@
 use std::sync::atomic::Ordering;
 
 use folio_engine::planted;
+use folio_engine::record::EntryId;
 
 use crate::command::{Command, Outcome};
 use crate::shared::Shared;
 
-/// Applies a command of a term to what readers of this node see. The consume queues are as of the record before it.
-pub(super) fn apply(shared: &Shared, command: Command, term: u64) -> Outcome {
+/// Applies the command of an entry to what readers of this node see. The consume queues are as of the record before it.
+pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
     let (deletes_in, is_stamped) = (command.deletes_in(), matches!(command, Command::LockQueues { .. }));
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
-        let growth = metadata.growth(&command, &shared.queues);
+        let has_its_locks = id.index <= shared.locks_as_of.load(Ordering::Relaxed);
+        let growth = if has_its_locks && command.is_of_locks() {
+            0
+        } else {
+            metadata.growth(&command, &shared.queues)
+        };
         shared.metadata_bytes.fetch_add(growth, Ordering::Relaxed);
-        (metadata.apply_with(command, &shared.queues), metadata.lease_clock_ms())
+        let outcome = if has_its_locks {
+            metadata.apply_but_for_locks(command, &shared.queues)
+        } else {
+            metadata.apply_with(command, &shared.queues)
+        };
+        (outcome, metadata.lease_clock_ms())
     };
     if is_stamped {
-        shared.lease_clock.note(stamp_ms, term);
+        shared.lease_clock.note(stamp_ms, id.term);
     }
     if let Some(topic) = deletes_in {
         delete(shared, &topic);

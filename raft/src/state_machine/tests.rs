@@ -60,15 +60,25 @@ fn a_checkpoint_gives_back_what_it_was_made_of() {
     metadata.apply_with(Command::DeleteTopic { name: "t".into() }, &OneQueue);
     let (membership, from) = (StoredMembership::default(), Some(Start { index: 7, position: Some(9) }));
     let terms = Terms::after(Some(EntryId { term: 3, index: 5 }));
-    let here = State::encode(&membership, &metadata, from, Some(&terms)).unwrap();
+    let made = |terms| {
+        let (membership, metadata) = (membership.clone(), metadata.clone());
+        State { membership, metadata, dedup_from: from, terms, locks_as_of: None }
+    };
+    let here = made(Some(terms.clone())).encode().unwrap();
     let state = State::decode(&here).unwrap();
     assert_eq!((&state.metadata, state.dedup_from, state.terms), (&metadata, from, Some(terms)));
     // A snapshot, for any node.
-    let snapshot = State::encode(&membership, &metadata, from, None).unwrap();
+    let snapshot = made(None).encode().unwrap();
     let state = State::decode(&snapshot).unwrap();
     let from = Some(Start { index: 7, position: None });
     assert_eq!((&state.metadata, state.dedup_from, state.terms), (&metadata, from, None));
     assert_eq!(state.metadata.min_offsets().get("t", 0), 3);
+    assert_eq!(state.locks_as_of, None);
+    // One that was made again.
+    let again = State { locks_as_of: Some(12), ..made(None) }.encode().unwrap();
+    let state = State::decode(&again).unwrap();
+    assert_eq!((&state.metadata, state.locks_as_of), (&metadata, Some(12)));
+    assert_eq!(&again[..4], b"FQ\x03\0");
 }
 
 struct OneQueue;
@@ -111,7 +121,7 @@ fn the_files_of_a_deleted_topic_are_there_until_a_checkpoint_knows_of_it() {
     save_checkpoint(shared, machine.capture_here());
     let file = Path::new("/data/broker-a/consumequeue/orders/0/00000000000000000000");
     assert!(disk.exists(file).unwrap());
-    commands::apply(shared, Command::DeleteTopic { name: "orders".into() }, 1);
+    commands::apply(shared, Command::DeleteTopic { name: "orders".into() }, EntryId { term: 1, index: 9 });
     let (first, end) = shared.queues.bounds("orders", 0).unwrap();
     assert_eq!(first, end);
     // Of before the deletion, though it is saved behind it.

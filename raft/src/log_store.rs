@@ -319,6 +319,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 let damages = self.shared.log.damages();
                 match self.shared.durably(|done| self.shared.log.purge(id, done)).await {
                     // Finding the place needs the records around it.
+                    Err(_) if *self.shared.stopping.borrow() => {
+                        return Err(io::Error::other("the group stopped while a purge waited for a repair"));
+                    }
                     Err(_) if damages != self.shared.log.damages() || !damages.is_empty() => {
                         tokio::time::sleep(MEND_WAIT).await;
                     }

@@ -13,6 +13,7 @@
 //!   index, and only with one that continues its neighbours, as far as they can be read.
 //! - `damage.I3`: a repair that fails changes nothing else: the log goes on, and readers get the copy.
 //! - `damage.I4`: a repair is done once the device gives it back.
+//! - `damage.I5`: damage in a segment does not keep it from being dropped.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -132,7 +132,10 @@ impl Tail {
             // A log that started anywhere, after this very entry: nothing goes.
             Start { id: Some(upto), ..start }
         } else {
-            place_after(shared, Some(upto.index)).map_err(|error| error.to_string())?
+            let epoch = view_epoch(shared);
+            let place = find_place(shared, Some(upto.index));
+            let place = place.or_else(|error| segment_after(shared, upto).ok_or(error));
+            place.map_err(|error| shared.noted(epoch, error).to_string())?
         };
         if point.id != Some(upto) {
             return Err(format!("the log has entry {:?} there", point.id));
@@ -160,15 +163,35 @@ impl Tail {
     }
 }
 
+/// The start of the segment that begins after an entry, from that segment's first record: what is about to be dropped may be
+/// damaged, and nobody else has to have it any more (`damage.I5`). None if no segment begins there, or its record cannot be
+/// read.
+fn segment_after(shared: &Shared, upto: EntryId) -> Option<Start> {
+    let (start, position) = {
+        let view = shared.view.lock();
+        let live = view.segments.iter().find(|live| live.first.0 == upto.index + 1)?;
+        (view.start, live.first.1)
+    };
+    let first = view::header_of(shared, upto.index + 1).ok()?;
+    Some(Start { id: Some(upto), position, prev_crc: first.prev_crc, ..start })
+}
+
 /// The place after entry `index`, which is the purge point or an entry of the log.
 fn place_after(shared: &Shared, index: Option<u64>) -> Result<Start, ReadError> {
-    let (start, epoch) = {
-        let view = shared.view.lock();
-        (view.start, view.epoch)
-    };
+    let epoch = view_epoch(shared);
+    find_place(shared, index).map_err(|error| shared.noted(epoch, error))
+}
+
+fn view_epoch(shared: &Shared) -> u64 {
+    shared.view.lock().epoch
+}
+
+/// The same; damage is not noted.
+fn find_place(shared: &Shared, index: Option<u64>) -> Result<Start, ReadError> {
+    let start = shared.view.lock().start;
     let Some(index) = index.filter(|&index| Some(index) != start.id.map(|id| id.index)) else {
         return Ok(start);
     };
-    let header = view::header_of(shared, index).map_err(|error| shared.noted(epoch, error))?;
+    let header = view::header_of(shared, index)?;
     Ok(Start { id: Some(header.id()), position: header.end(), prev_crc: header.crc, ..start })
 }

@@ -12,8 +12,12 @@ type Look = fn(&CommitLog, &Record) -> Result<bool, ReadError>;
 const DIR: &str = "/";
 
 fn start(disk: &SimDisk) -> CommitLog {
+    start_at(disk, StampBase::default())
+}
+
+fn start_at(disk: &SimDisk, base: StampBase) -> CommitLog {
     let config = LogConfig { cache_bytes: 0, ..config() };
-    CommitLog::open(Arc::new(disk.clone()), Path::new(DIR), config, StampBase::default()).unwrap()
+    CommitLog::open(Arc::new(disk.clone()), Path::new(DIR), config, base).unwrap()
 }
 
 /// A log that has none of its records in memory.
@@ -324,4 +328,42 @@ fn the_scrub_of_an_earlier_process_goes_on_at_the_segment_it_had_come_to() {
     assert_eq!(log.scrub_goes_on(), None, "a damaged note is none");
     log.note_scrubbed(None).unwrap();
     assert!(!disk.exists(Path::new("/scrubbed")).unwrap());
+}
+
+/// To drop a segment its headers were read, to the last one. A lost page among them held up the group's thread until it was
+/// repaired: for ever, where the peers had dropped theirs.
+#[test]
+fn a_segment_with_a_lost_header_could_not_be_dropped() {
+    for lost in [0, 3] {
+        let (disk, log, records) = filled(60, 150);
+        let base = |record: &Record| segment::base_of(record.position(), SEGMENT_BYTES);
+        let kept = records.iter().position(|record| base(record) == 2 * SEGMENT_BYTES).unwrap();
+        let (last, first) = (&records[kept - 1], &records[kept]);
+        lose(&disk, &records[lost]);
+        // Between the known start of the segment and its last record.
+        lose(&disk, &records[kept - 2]);
+        wait(|done| log.purge(last.id(), done)).unwrap();
+        let state = log.state();
+        assert_eq!(log.damages(), [], "damage.I5");
+        assert_eq!((state.purged, state.first_index), (Some(last.id()), first.header.index));
+        assert_eq!(
+            indexes(&log.read(first.header.index, 61, usize::MAX).unwrap()).len(),
+            records.len() - kept
+        );
+        drop(log);
+        let log = start_at(
+            &disk,
+            StampBase {
+                id: Some(last.id()),
+                position: first.position(),
+                prev_crc: first.header.prev_crc,
+                ..StampBase::default()
+            },
+        );
+        assert_eq!(log.state().first_index, first.header.index);
+        assert_eq!(
+            indexes(&log.read(first.header.index, 61, usize::MAX).unwrap()).len(),
+            records.len() - kept
+        );
+    }
 }

@@ -216,6 +216,21 @@ async fn rot_in_any_small_file_heals_at_the_next_start_or_is_refused_by_name() {
     }
 }
 
+/// Found by a review: new ones took their places, as if the node had promised nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_that_is_gone_is_made_again_and_a_vote_that_is_gone_is_refused_by_name() {
+    let (data, expected) = data().await;
+    std::fs::remove_file(data.path().join("durable")).unwrap();
+    let group = start(data.path()).await.unwrap();
+    leads(&group).await;
+    assert_eq!(content(&group), Some(expected));
+    group.shutdown().await;
+    drop(group);
+    std::fs::remove_file(data.path().join("vote")).unwrap();
+    let refused = start(data.path()).await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("vote") && refused.contains("gone"), "log.I12: {refused}");
+}
+
 /// Found by a review: the log was cut at the bad record, whole acknowledged ones behind it were zeroed, and the node went on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rot_in_a_group_of_one_voter_destroys_nothing_unless_somebody_accepts_the_loss() {

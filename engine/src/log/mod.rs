@@ -29,6 +29,7 @@
 //!   and when a crash brings it back, it is no part of the log.
 //! - `log.I11`: a full disk ends nothing. What would need room is refused before anything was changed, or waits for it; a
 //!   purge, which makes room, waits for nothing that waits for room.
+//! - `log.I12`: a vote or a mark that is missing beside a log counts as lost, not as a new one's.
 
 mod ahead;
 mod cache;

@@ -23,6 +23,26 @@ use crate::disk::{Buffers, Disk};
 const SEGMENT_BYTES_MIN: u64 = 1024;
 const VOTE_MAGIC: [u8; 4] = *b"FoVo";
 
+/// A log's first segment is made after both files are durable: one that is missing beside it was lost, with what this node
+/// promised. A new one in its place would say that it promised nothing (`log.I12`).
+fn check_is_there(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+    if disk.exists(path).context("look for", path)? {
+        return Ok(());
+    }
+    Err(OpenError::StateFile { file: path.to_owned(), reason: "it is gone, and the log is there".into() })
+}
+
+fn has_segments(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
+    Ok(disk.list(directory)?.iter().any(|path| segment::base_of_path(path).is_some()))
+}
+
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// See [`CommitLog::open_on`].
 pub(super) fn open(
     disk: Arc<dyn Disk>,
@@ -41,12 +61,18 @@ pub(super) fn open(
     let start_path = dir.join("start");
     let mut start_file = StartFile::open(&*disk, &start_path)?;
     let start = start_file.start();
+    if has_segments(&*disk, &directory).context("list", &directory)? {
+        check_is_there(&*disk, &dir.join("vote"))?;
+        if on_rot != OnRot::Cut {
+            check_is_there(&*disk, &dir.join("durable"))?;
+        }
+    }
     let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC, true)?;
     let durable_path = dir.join("durable");
     let mut mark = match Mark::open(&*disk, &durable_path, &start) {
         // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
         Err(OpenError::StateFile { .. }) if on_rot == OnRot::Cut => {
-            disk.remove(&durable_path).context("remove", &durable_path)?;
+            remove_if_there(&*disk, &durable_path).context("remove", &durable_path)?;
             Mark::open(&*disk, &durable_path, &start)?
         }
         opened => opened?,

@@ -190,3 +190,20 @@ fn a_damaged_first_record_of_an_old_segment_does_not_stop_a_start_behind_it() {
     assert!(matches!(read, Err(ReadError::Rot { position, .. }) if position == first.position()), "{read:?}");
     assert_eq!(log.read(200, 201, 1).unwrap()[0].id(), last.id());
 }
+
+/// A node whose vote had gone with its directory entry voted again in the same term; without its mark a torn tail hid what it
+/// had acknowledged.
+#[test]
+fn a_vote_or_a_mark_that_was_gone_passed_for_that_of_a_new_log() {
+    for lost in ["vote", "durable"] {
+        let dir = tempfile::tempdir().unwrap();
+        fill(dir.path(), 3);
+        let path = dir.path().join(lost);
+        fs::remove_file(&path).unwrap();
+        match try_open(dir.path()) {
+            Err(OpenError::StateFile { file, .. }) => assert_eq!(file, path, "log.I12"),
+            other => panic!("log.I12: {lost}: {:?}", other.err()),
+        }
+        assert!(!path.exists(), "{lost}: it is not made anew behind anybody's back");
+    }
+}

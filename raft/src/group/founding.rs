@@ -105,9 +105,14 @@ fn marker(data_dir: &Path) -> PathBuf {
     data_dir.join("catching-up")
 }
 
-/// Durably notes, before a group is there, that this node does not vote until it has caught up.
+/// Durably notes, before a group is there, that this node does not vote until it has caught up. A note that it has forgotten
+/// votes says so already, and more.
 pub(crate) fn note_loss(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
-    write_atomically(disk, &marker(data_dir), MARKER_TEXT)
+    let marker = marker(data_dir);
+    if disk.exists(&marker)? && read(disk, &marker)? == MARKER_TEXT_OLD_VOTE {
+        return Ok(());
+    }
+    write_atomically(disk, &marker, MARKER_TEXT)
 }
 
 /// The file by which an operator lays down that what only this node may have held is given up.

@@ -56,8 +56,12 @@ fn founding_i4_a_node_without_its_vote_follows_nobody_until_it_knows_from_which_
     assert!(!node.may_follow(9, false) && node.may_follow(9, true), "founding.I4");
     node.begin_catch_up(true).unwrap();
     assert!(!node.may_follow(9, true), "its vote is an old one");
-    let again = Founding::open(disk, dir.path(), NAMES, false, None).unwrap();
-    assert!(!again.may_follow(9, true), "also after a restart");
+    let again = || Founding::open(disk.clone(), dir.path(), NAMES, false, None).unwrap();
+    assert!(!again().may_follow(9, true), "also after a restart");
+    // Found by a review: a start that found rot as well forgot that it had.
+    note_loss(&*disk, dir.path()).unwrap();
+    assert!(!again().may_follow(9, true), "also after more is lost");
+    let again = again();
     again.follow_from(5);
     again.follow_from(3);
     assert!(!again.may_follow(4, true) && again.may_follow(5, false) && again.may_follow(6, false));

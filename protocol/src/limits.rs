@@ -17,6 +17,10 @@ pub const TOPIC_BYTES_MAX: usize = 127;
 pub const RETRY_TOPIC_BYTES_MAX: usize = 255;
 /// A consumer or producer group.
 pub const GROUP_BYTES_MAX: usize = 120;
+/// A client's id: its address, an instance's and a unit's name.
+pub const CLIENT_ID_BYTES_MAX: usize = 255;
+/// All attributes of a topic or a group together, keys and values.
+pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
 /// The longest topic that fits the first encoding of a message, whose length is one signed byte.
 pub const TOPIC_V1_BYTES_MAX: usize = 127;
 /// Messages a single PULL may ask for (`pullBatchMaxMessageCount`).

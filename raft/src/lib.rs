@@ -7,6 +7,7 @@
 //! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
 //! stores nothing twice), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
+pub mod bounds;
 pub mod codec;
 pub mod command;
 pub mod config;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 /// for applications that wait less, and a change of the leader takes less.
 pub const PROMPT: Duration = Duration::from_secs(1);
 
+use crate::bounds::OutOfBounds;
 use crate::metadata::size::METADATA_BYTES_MAX;
 
 /// Messages that are stored together: all in one log record, or none.
@@ -148,6 +149,9 @@ pub enum ProposeError {
          groups that nobody uses"
     )]
     MetadataFull,
+    /// Refused before it was proposed: a part of the command is larger than any client needs.
+    #[error(transparent)]
+    OutOfBounds(#[from] OutOfBounds),
     /// Refused: no log could hold it; the reason.
     #[error("{0}")]
     Refused(String),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Command, OffsetCommit, Topic};
+use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, RETRY_TOPIC_BYTES_MAX};
+use folio_raft::command::{Command, OffsetCommit, QueueRef};
 use folio_raft::config::{GroupConfig, Retention};
 use folio_raft::group::Group;
 use folio_raft::metadata::size::METADATA_BYTES_MAX;
@@ -18,12 +19,21 @@ use tempfile::TempDir;
 use cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
 
 const SEGMENT_BYTES: u64 = 32 << 20;
-/// Of one topic: a command is at most a record.
-const TOPIC_BYTES: usize = 3 << 20;
+/// Locks of one group, with the longest names there may be: 3 MiB. A command is at most a record.
+const LOCKS: u32 = 6_000;
+const LOCK_BYTES: u64 = 540;
+const GROUP_BYTES: u64 = LOCKS as u64 * LOCK_BYTES;
 
-fn large(number: u64) -> Topic {
-    let attributes = BTreeMap::from([("note".to_owned(), "x".repeat(TOPIC_BYTES))]);
-    Topic { attributes, ..Topic::new(format!("topic-{number:04}"), 1) }
+fn name(number: u64) -> String {
+    format!("group-{number:04}")
+}
+
+/// Takes or renews them.
+fn large(number: u64) -> Command {
+    let topic = "t".repeat(RETRY_TOPIC_BYTES_MAX);
+    let queues = (0..LOCKS).map(|queue| QueueRef { topic: topic.clone(), queue }).collect();
+    let client = "c".repeat(CLIENT_ID_BYTES_MAX);
+    Command::LockQueues { group: name(number), client, queues, now_ms: 1, ttl_ms: 60_000 }
 }
 
 fn commit(group: &str) -> Command {
@@ -46,24 +56,24 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
     group.execute(commit("known")).await.unwrap();
     let mut number = 0;
     let refused = loop {
-        match group.execute(Command::CreateTopic(large(number))).await {
+        match group.execute(large(number)).await {
             Ok(_) => number += 1,
             Err(refused) => break refused,
         }
     };
     assert_eq!(refused, ProposeError::MetadataFull, "metadata.I1");
     let bytes = group.metadata().encoded_bytes();
-    assert!(bytes <= METADATA_BYTES_MAX && bytes + 2 * TOPIC_BYTES as u64 > METADATA_BYTES_MAX, "{bytes}");
+    assert!(bytes <= METADATA_BYTES_MAX && bytes + 2 * GROUP_BYTES > METADATA_BYTES_MAX, "{bytes}");
     // What does not grow goes on, and so does what was there.
-    group.execute(Command::PutTopic(large(0))).await.unwrap();
-    assert_eq!(group.check_growth(&commit("known")), Ok(()));
-    group.execute(Command::DeleteTopic { name: large(0).name }).await.unwrap();
-    group.execute(Command::CreateTopic(large(0))).await.unwrap();
+    group.execute(large(0)).await.unwrap();
+    assert_eq!(group.check(&commit("known")), Ok(()));
+    group.execute(Command::DeleteGroup { name: name(0), clean_offsets: true }).await.unwrap();
+    group.execute(large(0)).await.unwrap();
     // So does retention, with snapshots that are as large as they get.
     let (deadline, end) = (Instant::now() + PATIENCE, group.log().state().next_position);
     let keeps = 2 * SEGMENT_BYTES;
     while group.log().state().next_position < end + keeps + SEGMENT_BYTES {
-        group.execute(Command::PutTopic(large(1))).await.unwrap();
+        group.execute(large(1)).await.unwrap();
     }
     while group.log().state().start_position < end {
         assert!(Instant::now() < deadline, "{:?}", group.status());
@@ -75,6 +85,6 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
     let config = GroupConfig { segment_bytes: SEGMENT_BYTES, ..cluster.config(1, false) };
     cluster.groups.insert(1, Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap());
     let group = cluster.leader().await;
-    let refused = group.execute(Command::CreateTopic(large(number))).await;
+    let refused = group.execute(large(number)).await;
     assert_eq!(refused, Err(ProposeError::MetadataFull));
 }

@@ -15,7 +15,7 @@ use folio_engine::disk::sim::{Fault, LoseAll, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
-use folio_raft::command::{Command, Topic};
+use folio_raft::command::{Command, QueueRef, Topic};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
@@ -113,6 +113,9 @@ async fn send_to(
     answered.await.unwrap()
 }
 
+/// A queue takes more than that in a command.
+const QUEUE_BYTES_MIN: usize = 12;
+
 /// Messages that waited together were put into one record, whatever the segment's size: the log refused it, and the node
 /// stopped. A command that no record holds stopped it too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,8 +125,9 @@ async fn a_burst_larger_than_a_segment_stopped_the_leader() {
     let answers = futures_util::future::join_all(burst).await;
     assert!(answers.iter().all(Result::is_ok), "{:?}", answers.iter().find(|answer| answer.is_err()));
     let limit = leader.log().record_bytes_max();
-    let huge = Topic { filter_type: "x".repeat(limit), ..Topic::new("huge", 1) };
-    let refused = leader.execute(Command::PutTopic(huge)).await;
+    let queues = vec![QueueRef { topic: "huge".into(), queue: 0 }; limit / QUEUE_BYTES_MIN];
+    let (group, client) = ("g".into(), "c".into());
+    let refused = leader.execute(Command::LockQueues { group, client, queues, now_ms: 1, ttl_ms: 1 }).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
     let refused = send(&leader, limit).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");

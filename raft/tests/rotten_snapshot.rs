@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::disk::{Disk, RealDisk};
+use folio_protocol::limits::GROUP_BYTES_MAX;
 use folio_raft::command::{Command, OffsetCommit, Topic};
 use folio_raft::config::{GroupConfig, Retention};
 use folio_raft::group::Group;
@@ -269,7 +270,7 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
     for id in 1..=3 {
         boot(&mut cluster, id, segment_bytes).await;
     }
-    let group = "g".repeat(200);
+    let group = "g".repeat(GROUP_BYTES_MAX);
     let commits = |command: u32| {
         let commit = |number| OffsetCommit {
             group: group.clone(),

@@ -18,6 +18,8 @@ use folio_protocol::ext::HeaderError;
 use folio_protocol::names::NameError;
 use folio_raft::proposal::ProposeError;
 
+use crate::clients::Full;
+
 /// What a request can fail with.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
@@ -42,6 +44,9 @@ pub enum ServerError {
     /// Too much is being forwarded to the leader already.
     #[error("[FORWARD]system busy, too many requests wait for the leader, try again later")]
     ForwardBusy,
+    /// The clients of this node have registered as much as they may.
+    #[error(transparent)]
+    ClientsFull(#[from] Full),
     /// A later commit has come for the same queue; this one was not stored.
     #[error("[COMMIT]a later commit of the group for this queue has come: this one was not stored")]
     Overtaken,
@@ -98,7 +103,7 @@ impl ServerError {
             }
             Self::Propose(error) => propose_code(error),
             Self::NoLeader | Self::Stopping => ResponseCode::ServiceNotAvailable,
-            Self::ForwardBusy | Self::Overtaken => ResponseCode::SystemBusy,
+            Self::ForwardBusy | Self::Overtaken | Self::ClientsFull(_) => ResponseCode::SystemBusy,
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
             Self::NoPermission(_) => ResponseCode::NoPermission,
@@ -119,6 +124,7 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
     match error {
         ProposeError::Busy => ResponseCode::SystemBusy,
         ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
+        ProposeError::OutOfBounds(_) => ResponseCode::InvalidParameter,
         ProposeError::Unknown(_) | ProposeError::MetadataFull => ResponseCode::SystemError,
         ProposeError::NotLeader { .. } | ProposeError::DiskFull | ProposeError::Stopped(_) => {
             ResponseCode::ServiceNotAvailable

@@ -189,6 +189,7 @@ impl Group {
         if !self.0.shared.has_room(1) {
             return Err(ProposeError::DiskFull);
         }
+        command.check_bounds()?;
         // The offsets of many clients go together: each one was checked when it came.
         if !matches!(command, Command::CommitOffsets(_)) {
             self.check_growth(&command)?;
@@ -271,8 +272,15 @@ impl Group {
         self.0.shared.lease_clock.now_ms()
     }
 
-    /// Refuses a command that would make the metadata larger than they may get (`metadata.I1`).
-    pub fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
+    /// Refuses a command that no node would propose: too long a name (`bounds.I1`), or metadata that would become too large
+    /// (`metadata.I1`).
+    pub fn check(&self, command: &Command) -> Result<(), ProposeError> {
+        command.check_bounds()?;
+        self.check_growth(command)
+    }
+
+    /// `metadata.I1`
+    fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
         let bytes = self.0.shared.metadata_bytes.load(Ordering::Relaxed);
         let limit = METADATA_BYTES_MAX as i64;
         // No command is as large as half of it.

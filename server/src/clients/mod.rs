@@ -13,6 +13,7 @@
 //! - clients.I3: the tables of one process that a peer has heard never go back to an older one.
 
 mod duplicates;
+pub(crate) mod limits;
 mod share;
 mod table;
 mod view;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use duplicates::Duplicate;
 pub use share::Addresses;
-pub use table::{ClientTable, Heartbeat, Notice};
+pub use table::{ClientTable, Full, Heartbeat, Notice};
 pub use view::{GroupView, Member};
 
 /// RocketMQ's expiry of a channel without heartbeats.

@@ -5,13 +5,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use folio_protocol::body::{ConsumerData, HeartbeatData, SubscriptionData};
+use folio_protocol::body::{HeartbeatData, SubscriptionData};
 use folio_protocol::frame::Frame;
 use parking_lot::RwLock;
+use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::duplicates::{Duplicate, Owners};
+use super::duplicates::{Duplicate, Key, Owners};
+use super::limits::TABLE_BYTES_MAX;
 use super::share::{Addresses, Share};
 use super::view::GroupView;
 use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
@@ -41,14 +43,25 @@ struct State {
 
 struct Local {
     channel: Channel,
-    /// By (group, client id).
-    consumers: BTreeMap<(String, String), Timed<Consumer>>,
-    producers: BTreeMap<(String, String), Timed<Producer>>,
+    consumers: BTreeMap<Key, Timed<Consumer>>,
+    producers: BTreeMap<Key, Timed<Producer>>,
 }
 
 struct Timed<T> {
     what: T,
     heard: Instant,
+    /// As it is told to other nodes.
+    bytes: usize,
+}
+
+/// A client that would make this node's part larger than it may be (`clients.I4`).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "[CLIENTS]clients of this node have registered {bytes} bytes, the limit is {TABLE_BYTES_MAX}: connect to another node"
+)]
+pub struct Full {
+    /// What is registered.
+    pub bytes: usize,
 }
 
 struct Heard {
@@ -96,10 +109,15 @@ impl ClientTable {
         Self { addresses, process, state: RwLock::default(), changed: Notify::new() }
     }
 
-    /// Registers what a client says of itself.
-    pub fn heartbeat(&self, channel: &Channel, frame: &Frame, data: HeartbeatData) -> Heartbeat {
+    /// Registers what a client says of itself, all of it or nothing.
+    pub fn heartbeat(
+        &self,
+        channel: &Channel,
+        frame: &Frame,
+        data: HeartbeatData,
+    ) -> Result<Heartbeat, Full> {
         let client = ClientInfo {
-            client_id: data.client_id,
+            client_id: data.client_id.clone(),
             address: channel.remote().to_string(),
             language: frame.language.name().to_owned(),
             version: frame.version,
@@ -107,23 +125,30 @@ impl ClientTable {
         let now = Instant::now();
         let mut guard = self.state.write();
         let state = &mut *guard;
+        let bytes = state.bytes();
         let local = state.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
-        let (mut touched, mut joined, mut duplicates) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        let mut missing = false;
-        let mut news = false;
-        for consumer in data.consumer_data_set {
-            let key = (consumer.group_name.clone(), client.client_id.clone());
-            touched.insert(consumer.group_name.clone());
-            if !local.consumers.contains_key(&key) {
-                joined.insert(consumer.group_name.clone());
+        let said = local.complete(&client, data);
+        if said.growth > 0 && bytes.saturating_add_signed(said.growth) > TABLE_BYTES_MAX {
+            if local.is_empty() {
+                state.local.remove(&channel.id());
             }
-            duplicates.extend(state.owners.heard(&key, channel));
-            let (new, incomplete) = local.consumer(&client, consumer, data.without_sub, now);
-            news |= new;
-            missing |= incomplete;
+            return Err(Full { bytes });
         }
-        for producer in data.producer_data_set {
-            news |= local.producer(&client, producer.group_name, now);
+        let (mut touched, mut joined, mut duplicates) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (missing, mut news) = (said.missing, false);
+        for consumer in said.consumers {
+            let group = consumer.data.group_name.clone();
+            let key = (group.clone(), client.client_id.clone());
+            if !local.consumers.contains_key(&key) {
+                joined.insert(group.clone());
+            }
+            touched.insert(group);
+            duplicates.extend(state.owners.heard(&key, channel));
+            news |= register(&mut local.consumers, key, consumer, now);
+        }
+        for producer in said.producers {
+            let key = (producer.group.clone(), client.client_id.clone());
+            news |= register(&mut local.producers, key, producer, now);
         }
         // A channel that closed before its heartbeat was served must not stay (clients.I1).
         if !channel.is_open() {
@@ -139,7 +164,7 @@ impl ClientTable {
         let newcomer =
             |notice: &Notice| notice.channel.id() == channel.id() && joined.contains(&notice.group);
         let (later, notices) = all.into_iter().partition(newcomer);
-        Heartbeat { sub_changed, notices, later, duplicates }
+        Ok(Heartbeat { sub_changed, notices, later, duplicates })
     }
 
     /// Takes a client out of a producer and a consumer group.
@@ -322,8 +347,8 @@ impl State {
     /// Derives the views of these groups again; says whom to tell.
     fn rebuild(&mut self, touched: BTreeSet<String>) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for group in touched {
-            let view = GroupView::of(self.consumers_of(&group));
+        let views = self.views_of(&touched);
+        for (group, view) in touched.into_iter().zip(views) {
             let before = self.groups.get(&group);
             let differs = before.map_or(!view.members.is_empty(), |before| view.differs(before));
             if view.members.is_empty() {
@@ -341,12 +366,71 @@ impl State {
         notices
     }
 
-    fn consumers_of(&self, group: &str) -> impl Iterator<Item = &Consumer> {
+    /// The views of these groups as they are now, in their order. Looks at each registration once, however many groups
+    /// there are.
+    fn views_of(&self, groups: &BTreeSet<String>) -> Vec<GroupView> {
+        let mut places = HashMap::with_capacity(groups.len());
+        places.extend(groups.iter().enumerate().map(|(at, group)| (group.as_str(), at)));
+        let mut consumers: Vec<Vec<&Consumer>> = vec![Vec::new(); groups.len()];
         let heard = self.shares.values().filter(|heard| !heard.expired);
         let heard = heard.flat_map(|heard| &heard.share.consumers);
         let local = self.local.values().flat_map(|local| local.consumers.values()).map(|timed| &timed.what);
-        heard.chain(local).filter(move |consumer| consumer.data.group_name == group)
+        for consumer in heard.chain(local) {
+            if let Some(at) = places.get(consumer.data.group_name.as_str()) {
+                consumers[*at].push(consumer);
+            }
+        }
+        consumers.into_iter().map(|consumers| GroupView::of(consumers.into_iter())).collect()
     }
+
+    /// What is registered at this node, as it is told to the others.
+    fn bytes(&self) -> usize {
+        self.local.values().map(Local::bytes).sum()
+    }
+}
+
+/// A heartbeat that was not registered yet.
+struct Said {
+    consumers: Vec<Consumer>,
+    producers: Vec<Producer>,
+    /// By how many bytes the table grows with it.
+    growth: isize,
+    /// Whether subscriptions that were left out are not known.
+    missing: bool,
+}
+
+/// Puts a registration into its map; whether it says anything new.
+fn register<T: PartialEq + Serialize>(
+    map: &mut BTreeMap<Key, Timed<T>>,
+    key: Key,
+    what: T,
+    heard: Instant,
+) -> bool {
+    match map.get_mut(&key) {
+        Some(known) if known.what == what => {
+            known.heard = heard;
+            false
+        }
+        _ => {
+            let bytes = bytes_of(&what);
+            map.insert(key, Timed { what, heard, bytes });
+            true
+        }
+    }
+}
+
+/// By how many bytes the registration makes its map larger.
+fn growth<T: PartialEq + Serialize>(map: &BTreeMap<Key, Timed<T>>, key: &Key, what: &T) -> isize {
+    let signed = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
+    match map.get(key) {
+        Some(known) if known.what == *what => 0,
+        Some(known) => signed(bytes_of(what)) - signed(known.bytes),
+        None => signed(bytes_of(what)),
+    }
+}
+
+fn bytes_of(what: &impl Serialize) -> usize {
+    serde_json::to_vec(what).map_or(0, |json| json.len())
 }
 
 impl Local {
@@ -354,31 +438,39 @@ impl Local {
         Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new() }
     }
 
-    /// Registers a consumer; whether anything is new, and whether its subscriptions are not known.
-    fn consumer(
-        &mut self,
-        client: &ClientInfo,
-        mut data: ConsumerData,
-        without_sub: bool,
-        now: Instant,
-    ) -> (bool, bool) {
-        let key = (data.group_name.clone(), client.client_id.clone());
-        let known = self.consumers.get(&key);
-        if without_sub && let Some(known) = known {
-            data.subscription_data_set = known.what.data.subscription_data_set.clone();
+    /// What a heartbeat says, with the subscriptions that it leaves out where they are known.
+    fn complete(&self, client: &ClientInfo, data: HeartbeatData) -> Said {
+        let mut said = Said { consumers: Vec::new(), producers: Vec::new(), growth: 0, missing: false };
+        for mut consumer in data.consumer_data_set {
+            let key = (consumer.group_name.clone(), client.client_id.clone());
+            if data.without_sub {
+                match self.consumers.get(&key) {
+                    Some(known) => {
+                        consumer.subscription_data_set = known.what.data.subscription_data_set.clone();
+                    }
+                    None => said.missing = true,
+                }
+            }
+            let consumer = Consumer { client: client.clone(), data: consumer };
+            said.growth += growth(&self.consumers, &key, &consumer);
+            said.consumers.push(consumer);
         }
-        let missing = without_sub && known.is_none();
-        let consumer = Consumer { client: client.clone(), data };
-        let new = known.is_none_or(|known| known.what != consumer);
-        self.consumers.insert(key, Timed { what: consumer, heard: now });
-        (new, missing)
+        for producer in data.producer_data_set {
+            let key = (producer.group_name.clone(), client.client_id.clone());
+            let producer = Producer { client: client.clone(), group: producer.group_name };
+            said.growth += growth(&self.producers, &key, &producer);
+            said.producers.push(producer);
+        }
+        said
     }
 
-    fn producer(&mut self, client: &ClientInfo, group: String, now: Instant) -> bool {
-        let key = (group.clone(), client.client_id.clone());
-        let producer = Producer { client: client.clone(), group };
-        let before = self.producers.insert(key, Timed { what: producer.clone(), heard: now });
-        before.is_none_or(|before| before.what != producer)
+    fn is_empty(&self) -> bool {
+        self.consumers.is_empty() && self.producers.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        let consumers: usize = self.consumers.values().map(|timed| timed.bytes).sum();
+        consumers + self.producers.values().map(|timed| timed.bytes).sum::<usize>()
     }
 
     /// Forgets who was not heard of for too long. Returns the consumers among them.
@@ -392,7 +484,8 @@ impl Local {
     }
 
     fn consumes(&self, group: &str) -> bool {
-        self.consumers.keys().any(|(consumed, _)| consumed == group)
+        let from = (group.to_owned(), String::new());
+        self.consumers.range(from..).next().is_some_and(|((consumed, _), _)| consumed == group)
     }
 
     fn groups(&self) -> BTreeSet<String> {

@@ -14,7 +14,7 @@ use folio_protocol::header::{
 };
 
 use crate::broker::Broker;
-use crate::clients::{Duplicate, Notice};
+use crate::clients::{Duplicate, Notice, limits};
 use crate::error::ServerError;
 use crate::gossip;
 use crate::request::Request;
@@ -27,13 +27,16 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     let Some(channel) = request.channel() else {
         return request.reply.fail(ServerError::Internal("a heartbeat was forwarded".to_owned()));
     };
-    let data: HeartbeatData = match body::decode(&request.frame.body) {
+    let data = match decode_heartbeat(&request.frame.body) {
         Ok(data) => data,
-        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+        Err(error) => return request.reply.fail(error),
     };
     let groups = data.consumer_data_set.iter().map(|consumer| consumer.group_name.clone());
     let missing: Vec<String> = groups.filter(|group| !broker.has_group(group)).collect();
-    let heard = broker.clients.heartbeat(channel, &request.frame, data);
+    let heard = match broker.clients.heartbeat(channel, &request.frame, data) {
+        Ok(heard) => heard,
+        Err(full) => return request.reply.fail(ServerError::from(full)),
+    };
     tell(heard.notices);
     tell_later(heard.later);
     heard.duplicates.iter().for_each(warn);
@@ -51,6 +54,13 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
         }
         request.reply.ok(&header, "");
     });
+}
+
+fn decode_heartbeat(bytes: &[u8]) -> Result<HeartbeatData, ServerError> {
+    limits::check_length(bytes)?;
+    let data = body::decode(bytes).map_err(|BodyError { reason }| ServerError::Body(reason))?;
+    limits::check(&data)?;
+    Ok(data)
 }
 
 /// 35. Answers when no living node lists the client any more (`gossip.I1`).

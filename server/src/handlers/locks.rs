@@ -30,7 +30,9 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
     let broker = broker.clone();
     tokio::spawn(async move {
         let (group, client) = (wish.consumer_group, wish.client_id);
-        let queues = queue_refs(&wish.mq_set);
+        let mut queues = queue_refs(&wish.mq_set);
+        // What is not there cannot be held, and would stay in the replicated state.
+        queues.retain(|queue| exists(&broker, queue));
         match broker.group.lock_queues(group, client, queues, LOCK_TTL_MS).await {
             Ok(Outcome::Locked(held)) => match body::encode(&held_queues(wish.mq_set, held)) {
                 Ok(bytes) => request.reply.body(bytes),
@@ -42,6 +44,11 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
             Err(error) => request.reply.refuse(error),
         }
     });
+}
+
+fn exists(broker: &Broker, queue: &QueueRef) -> bool {
+    let metadata = broker.group.metadata();
+    metadata.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count())
 }
 
 /// 42: gives locks back; those of other clients are left alone.

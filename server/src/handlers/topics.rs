@@ -12,6 +12,7 @@ use folio_protocol::body::{self, TopicConfig, TopicConfigList, TopicList};
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
 use folio_protocol::names;
+use folio_raft::bounds::QUEUES_MAX;
 use folio_raft::command::{Command, Outcome, Topic};
 use folio_raft::metadata::Metadata;
 use folio_raft::proposal::ProposeError;
@@ -24,8 +25,6 @@ use crate::error::ServerError;
 use crate::request::Request;
 use crate::system;
 
-/// Queues of one topic at most: each is a file on every replica and a line in every route.
-const QUEUES_MAX: u32 = 16_384;
 /// Topics that one request may create.
 const TOPICS_MAX: usize = 1_000;
 

@@ -87,7 +87,7 @@ impl Waiting {
 /// Commits one offset with the next command.
 pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, order: Option<Order>, reply: Reply) {
     let commits = &broker.state.commits;
-    if let Err(error) = broker.group.check_growth(&Command::CommitOffsets(vec![commit.clone()])) {
+    if let Err(error) = broker.group.check(&Command::CommitOffsets(vec![commit.clone()])) {
         return reply.refuse(error);
     }
     let urgent = !reply.is_oneway();

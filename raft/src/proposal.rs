@@ -151,7 +151,7 @@ pub enum ProposeError {
     MetadataFull,
     /// Refused before it was proposed: a part of the command is larger than any client needs.
     #[error(transparent)]
-    OutOfBounds(#[from] OutOfBounds),
+    OutOfBounds(Box<OutOfBounds>),
     /// Refused: no log could hold it; the reason.
     #[error("{0}")]
     Refused(String),
@@ -161,4 +161,10 @@ pub enum ProposeError {
     /// The group on this node has stopped.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),
+}
+
+impl From<OutOfBounds> for ProposeError {
+    fn from(error: OutOfBounds) -> ProposeError {
+        ProposeError::OutOfBounds(Box::new(error))
+    }
 }

@@ -15,7 +15,7 @@ use folio_engine::disk::sim::{Fault, LoseAll, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
-use folio_raft::command::{Command, QueueRef, Topic};
+use folio_raft::command::{Command, QueueRef};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};

@@ -14,6 +14,7 @@
 
 mod duplicates;
 pub(crate) mod limits;
+mod registered;
 mod share;
 mod table;
 mod view;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use folio_protocol::body::{HeartbeatData, SubscriptionData};
 use folio_protocol::frame::Frame;
 use parking_lot::RwLock;
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::duplicates::{Duplicate, Key, Owners};
 use super::limits::TABLE_BYTES_MAX;
+use super::registered::{Timed, growth, register};
 use super::share::{Addresses, Share};
 use super::view::GroupView;
 use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
@@ -45,13 +45,6 @@ struct Local {
     channel: Channel,
     consumers: BTreeMap<Key, Timed<Consumer>>,
     producers: BTreeMap<Key, Timed<Producer>>,
-}
-
-struct Timed<T> {
-    what: T,
-    heard: Instant,
-    /// As it is told to other nodes.
-    bytes: usize,
 }
 
 /// A client that would make this node's part larger than it may be (`clients.I4`).
@@ -397,40 +390,6 @@ struct Said {
     growth: isize,
     /// Whether subscriptions that were left out are not known.
     missing: bool,
-}
-
-/// Puts a registration into its map; whether it says anything new.
-fn register<T: PartialEq + Serialize>(
-    map: &mut BTreeMap<Key, Timed<T>>,
-    key: Key,
-    what: T,
-    heard: Instant,
-) -> bool {
-    match map.get_mut(&key) {
-        Some(known) if known.what == what => {
-            known.heard = heard;
-            false
-        }
-        _ => {
-            let bytes = bytes_of(&what);
-            map.insert(key, Timed { what, heard, bytes });
-            true
-        }
-    }
-}
-
-/// By how many bytes the registration makes its map larger.
-fn growth<T: PartialEq + Serialize>(map: &BTreeMap<Key, Timed<T>>, key: &Key, what: &T) -> isize {
-    let signed = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
-    match map.get(key) {
-        Some(known) if known.what == *what => 0,
-        Some(known) => signed(bytes_of(what)) - signed(known.bytes),
-        None => signed(bytes_of(what)),
-    }
-}
-
-fn bytes_of(what: &impl Serialize) -> usize {
-    serde_json::to_vec(what).map_or(0, |json| json.len())
 }
 
 impl Local {

@@ -116,6 +116,10 @@ async fn a_deleted_group_is_gone_with_its_offsets() {
 async fn a_queue_is_locked_for_one_client_at_a_time() {
     let node = Node::start().await;
     let mut client = node.client().await;
+    expect(
+        &client.ask(RequestCode::UpdateAndCreateTopic, &create("orders", None)).await,
+        ResponseCode::Success,
+    );
     let queue =
         |queue_id| MessageQueue { broker_name: "b1".to_owned(), queue_id, topic: "orders".to_owned() };
     let request = |code: RequestCode, client_id: &str, queues: &[i32]| {

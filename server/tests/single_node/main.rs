@@ -4,6 +4,7 @@ mod admin;
 mod deleted;
 mod failover;
 mod followers;
+mod hostile;
 mod members;
 mod node;
 mod offsets;

@@ -2,7 +2,7 @@
 //!
 //! What a command says is kept by every replica, in memory and in every checkpoint, and a log that holds a command applies
 //! it at every start. So each part has a largest size, below anything that a client needs, and a command beyond is refused
-//! before it is proposed, whoever asks and whichever way it came.
+//! before it is proposed, from any caller.
 //!
 //! Commands that only take away are not bounded: what an earlier build let in can still be deleted.
 //!
@@ -94,7 +94,8 @@ fn check_attributes<'a>(
     at_most("bytes of attributes", bytes, ATTRIBUTES_BYTES_MAX)
 }
 
-fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), OutOfBounds> {
+/// Refuses a size above its limit.
+pub fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), OutOfBounds> {
     if size > limit { Err(OutOfBounds { what, size, limit }) } else { Ok(()) }
 }
 

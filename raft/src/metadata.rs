@@ -152,8 +152,8 @@ impl Metadata {
         }
     }
 
-    /// The same, of a command whose effect on the locks is here already (`snapshots.I3`). Nobody waits for its outcome: what it
-    /// answered was answered when it was new.
+    /// The same for a command whose effect on the locks is included already (`snapshots.I3`). Its outcome is not used: the
+    /// command was answered when it was first applied.
     pub(crate) fn apply_but_for_locks(&mut self, command: Command, queues: &impl NextOffsets) -> Outcome {
         if command.is_of_locks() {
             return Outcome::Done;

@@ -16,6 +16,7 @@
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
 use folio_protocol::names::NameError;
+use folio_raft::bounds::OutOfBounds;
 use folio_raft::proposal::ProposeError;
 
 use crate::clients::Full;
@@ -117,6 +118,12 @@ impl ServerError {
             | Self::Internal(_)
             | Self::FilterNotSupported(_) => ResponseCode::SystemError,
         }
+    }
+}
+
+impl From<OutOfBounds> for ServerError {
+    fn from(error: OutOfBounds) -> ServerError {
+        ServerError::InvalidParameter(error.to_string())
     }
 }
 

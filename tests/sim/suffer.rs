@@ -174,12 +174,15 @@ impl World {
         if !self.is_whole() || self.members() < 2 || self.outside.contains(&node) || !self.may_lose(node) {
             return false;
         }
-        self.end(node, Death::PowerCut);
-        if let Some(node) = self.nodes.get_mut(&node) {
-            node.lose_disk();
-        }
-        self.checks.lost_disk(node);
+        self.take_disk(node);
         true
+    }
+
+    /// Cuts a node's power and empties its disk.
+    pub(crate) fn take_disk(&mut self, node: u64) {
+        self.end(node, Death::PowerCut);
+        self.nodes.get_mut(&node).into_iter().for_each(|node| node.lose_disk());
+        self.checks.lost_disk(node);
     }
 
     fn strike_snapshots(&self, nodes: &[u64], what: Snapshots) {

@@ -36,13 +36,6 @@ fn has_segments(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
     Ok(disk.list(directory)?.iter().any(|path| segment::base_of_path(path).is_some()))
 }
 
-fn remove_if_there(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// See [`CommitLog::open_on`].
 pub(super) fn open(
     disk: Arc<dyn Disk>,
@@ -72,7 +65,7 @@ pub(super) fn open(
     let mut mark = match Mark::open(&*disk, &durable_path, &start) {
         // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
         Err(OpenError::StateFile { .. }) if on_rot == OnRot::Cut => {
-            remove_if_there(&*disk, &durable_path).context("remove", &durable_path)?;
+            disk.remove(&durable_path).context("remove", &durable_path)?;
             Mark::open(&*disk, &durable_path, &start)?
         }
         opened => opened?,

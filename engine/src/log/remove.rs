@@ -122,7 +122,7 @@ impl Remover {
         true
     }
 
-    /// Gives back a piece of a file that nobody reads any more, or removes the next file's name.
+    /// Frees a piece of a file that has no readers, or removes the next file's name.
     fn step(&self) -> Step {
         let (file, others) = {
             let mut state = self.state.lock();

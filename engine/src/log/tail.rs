@@ -163,9 +163,9 @@ impl Tail {
     }
 }
 
-/// The start of the segment that begins after an entry, from that segment's first record: what is about to be dropped may be
-/// damaged, and nobody else has to have it any more (`damage.I5`). None if no segment begins there, or its record cannot be
-/// read.
+/// The start of the segment that begins after an entry, from that segment's first record: the segment that is dropped may be
+/// damaged, and the other members may have dropped theirs (`damage.I5`). None if no segment begins there, or its record cannot
+/// be read.
 fn segment_after(shared: &Shared, upto: EntryId) -> Option<Start> {
     let (start, position) = {
         let view = shared.view.lock();

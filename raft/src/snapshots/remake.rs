@@ -7,7 +7,7 @@
 //!
 //! Locks depend on each other: a client that was refused a lock then might be given it now, and the replica would hold it
 //! for that client against all others. So a state that is made again says after which entry its locks are as they are,
-//! and no entry up to there changes them. Whoever starts from it leads only once it has applied more than that.
+//! and no entry up to there changes them. A replica that starts from it can lead only after it has applied more.
 //!
 //! A minimum above where its queue stands is of a deletion between, which the records do once more; it is left out. So that
 //! they can, a topic that a record between replaces is taken as that record has it, with the queues that the record took

@@ -38,9 +38,8 @@ impl Captured {
     #[cfg(test)]
     pub(crate) fn into_snapshot(self) -> SnapshotOf {
         let last_log_id = self.base.id.map(log_id);
-        let meta = SnapshotMetaOf { last_log_id, last_membership: self.state.membership };
-        let State { metadata, locks_as_of, .. } = self.state;
-        let received = Received { base: self.base, metadata, locks_as_of };
+        let meta = SnapshotMetaOf { last_log_id, last_membership: self.state.membership.clone() };
+        let received = Received::of(self.base, self.state);
         Snapshot { meta, snapshot: SnapshotContent::Received(Box::new(received)) }
     }
 }
@@ -100,7 +99,12 @@ impl Received {
     pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
         let (checkpoint, _) = snapshots::load(shared, position)?;
         let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
-        Ok(Received { base: checkpoint.base, metadata: state.metadata, locks_as_of: state.locks_as_of })
+        Ok(Received::of(checkpoint.base, state))
+    }
+
+    pub(crate) fn of(base: StampBase, state: State) -> Received {
+        let State { metadata, locks_as_of, .. } = state;
+        Received { base, metadata, locks_as_of }
     }
 }
 

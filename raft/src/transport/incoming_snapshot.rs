@@ -46,5 +46,5 @@ pub(super) fn take(
     let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
     shared.log.prepare_purge().map_err(io::Error::other)?;
     shared.checkpoints.save_snapshot(&checkpoint).map_err(io::Error::other)?;
-    Ok(Some(Received { base: checkpoint.base, metadata: state.metadata, locks_as_of: state.locks_as_of }))
+    Ok(Some(Received::of(checkpoint.base, state)))
 }

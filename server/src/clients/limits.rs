@@ -9,11 +9,12 @@
 use folio_protocol::body::{ConsumerData, HeartbeatData};
 use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, GROUP_BYTES_MAX};
 use folio_protocol::names;
+use folio_raft::bounds::at_most;
 
 use crate::error::ServerError;
 
 /// A heartbeat's body: a thousand subscriptions have 300 kB.
-pub(super) const HEARTBEAT_BYTES_MAX: usize = 1 << 20;
+const HEARTBEAT_BYTES_MAX: usize = 1 << 20;
 /// Consumer groups, and as many producer groups, of one client.
 const GROUPS_MAX: usize = 1_024;
 /// Subscriptions of one client in one group.
@@ -25,7 +26,7 @@ pub(super) const TABLE_BYTES_MAX: usize = 16 << 20;
 
 /// Checks a heartbeat before it is decoded.
 pub(crate) fn check_length(body: &[u8]) -> Result<(), ServerError> {
-    at_most("bytes of a heartbeat", body.len(), HEARTBEAT_BYTES_MAX)
+    Ok(at_most("bytes of a heartbeat", body.len(), HEARTBEAT_BYTES_MAX)?)
 }
 
 /// Checks what a heartbeat says.
@@ -39,7 +40,7 @@ pub(crate) fn check(data: &HeartbeatData) -> Result<(), ServerError> {
     data.consumer_data_set.iter().try_for_each(check_consumer)?;
     let mut producers = data.producer_data_set.iter();
     producers.try_for_each(|producer| {
-        at_most("bytes of a group's name", producer.group_name.len(), GROUP_BYTES_MAX)
+        Ok(at_most("bytes of a group's name", producer.group_name.len(), GROUP_BYTES_MAX)?)
     })
 }
 
@@ -49,15 +50,8 @@ fn check_consumer(consumer: &ConsumerData) -> Result<(), ServerError> {
     at_most("subscriptions of a group", subscriptions.len(), SUBSCRIPTIONS_MAX)?;
     subscriptions.iter().try_for_each(|subscription| {
         names::check_topic(&subscription.topic)?;
-        at_most("bytes of an expression", subscription.sub_string.len(), EXPRESSION_BYTES_MAX)
+        Ok(at_most("bytes of an expression", subscription.sub_string.len(), EXPRESSION_BYTES_MAX)?)
     })
-}
-
-fn at_most(what: &str, size: usize, limit: usize) -> Result<(), ServerError> {
-    if size > limit {
-        return Err(ServerError::InvalidParameter(format!("{what}: {size}, the limit is {limit}")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

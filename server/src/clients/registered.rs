@@ -15,36 +15,30 @@ pub(super) struct Timed<T> {
     pub(super) bytes: usize,
 }
 
-/// Puts a registration into its map; whether it says anything new.
-pub(super) fn register<T: PartialEq + Serialize>(
-    map: &mut BTreeMap<Key, Timed<T>>,
-    key: Key,
-    what: T,
-    heard: Instant,
-) -> bool {
-    match map.get_mut(&key) {
-        Some(known) if known.what == what => {
-            known.heard = heard;
-            false
-        }
-        _ => {
-            let bytes = bytes_of(&what);
-            map.insert(key, Timed { what, heard, bytes });
-            true
-        }
-    }
+/// A registration as a client says it now, beside the one that is known.
+pub(super) struct Said<T> {
+    pub(super) key: Key,
+    pub(super) timed: Timed<T>,
+    /// Whether it says anything new.
+    pub(super) is_new: bool,
+    /// Bytes by which the table grows with it.
+    pub(super) growth: isize,
 }
 
-/// By how many bytes the registration makes its map larger.
-pub(super) fn growth<T: PartialEq + Serialize>(map: &BTreeMap<Key, Timed<T>>, key: &Key, what: &T) -> isize {
-    let signed = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
-    match map.get(key) {
-        Some(known) if known.what == *what => 0,
-        Some(known) => signed(bytes_of(what)) - signed(known.bytes),
-        None => signed(bytes_of(what)),
+impl<T: PartialEq + Serialize> Said<T> {
+    pub(super) fn of(known: &BTreeMap<Key, Timed<T>>, key: Key, what: T, heard: Instant) -> Said<T> {
+        let known = known.get(&key);
+        let same = known.filter(|known| known.what == what);
+        let bytes = same.map_or_else(|| bytes_of(&what), |same| same.bytes);
+        let growth = signed(bytes) - signed(known.map_or(0, |known| known.bytes));
+        Said { key, is_new: same.is_none(), growth, timed: Timed { what, heard, bytes } }
     }
 }
 
 fn bytes_of(what: &impl Serialize) -> usize {
     serde_json::to_vec(what).map_or(0, |json| json.len())
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
 }

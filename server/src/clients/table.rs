@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::duplicates::{Duplicate, Key, Owners};
 use super::limits::TABLE_BYTES_MAX;
-use super::registered::{Timed, growth, register};
+use super::registered::{Said, Timed};
 use super::share::{Addresses, Share};
 use super::view::GroupView;
 use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
@@ -118,30 +118,32 @@ impl ClientTable {
         let now = Instant::now();
         let mut guard = self.state.write();
         let state = &mut *guard;
-        let bytes = state.bytes();
+        let beat = match state.local.get(&channel.id()) {
+            Some(local) => local.hear(&client, data, now),
+            None => Local::new(channel.clone()).hear(&client, data, now),
+        };
+        let growth = beat.growth();
+        if growth > 0 {
+            let bytes = state.bytes();
+            if bytes.saturating_add_signed(growth) > TABLE_BYTES_MAX {
+                return Err(Full { bytes });
+            }
+        }
         let local = state.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
-        let said = local.complete(&client, data);
-        if said.growth > 0 && bytes.saturating_add_signed(said.growth) > TABLE_BYTES_MAX {
-            if local.is_empty() {
-                state.local.remove(&channel.id());
-            }
-            return Err(Full { bytes });
-        }
         let (mut touched, mut joined, mut duplicates) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        let (missing, mut news) = (said.missing, false);
-        for consumer in said.consumers {
-            let group = consumer.data.group_name.clone();
-            let key = (group.clone(), client.client_id.clone());
+        let (missing, mut news) = (beat.missing, false);
+        for Said { key, timed, is_new, .. } in beat.consumers {
             if !local.consumers.contains_key(&key) {
-                joined.insert(group.clone());
+                joined.insert(key.0.clone());
             }
-            touched.insert(group);
+            touched.insert(key.0.clone());
             duplicates.extend(state.owners.heard(&key, channel));
-            news |= register(&mut local.consumers, key, consumer, now);
+            news |= is_new;
+            local.consumers.insert(key, timed);
         }
-        for producer in said.producers {
-            let key = (producer.group.clone(), client.client_id.clone());
-            news |= register(&mut local.producers, key, producer, now);
+        for Said { key, timed, is_new, .. } in beat.producers {
+            news |= is_new;
+            local.producers.insert(key, timed);
         }
         // A channel that closed before its heartbeat was served must not stay (clients.I1).
         if !channel.is_open() {
@@ -382,14 +384,21 @@ impl State {
     }
 }
 
-/// A heartbeat that was not registered yet.
-struct Said {
-    consumers: Vec<Consumer>,
-    producers: Vec<Producer>,
-    /// By how many bytes the table grows with it.
-    growth: isize,
+/// A heartbeat that is not registered yet.
+#[derive(Default)]
+struct Beat {
+    consumers: Vec<Said<Consumer>>,
+    producers: Vec<Said<Producer>>,
     /// Whether subscriptions that were left out are not known.
     missing: bool,
+}
+
+impl Beat {
+    /// Bytes by which the table grows with it.
+    fn growth(&self) -> isize {
+        let consumers: isize = self.consumers.iter().map(|said| said.growth).sum();
+        consumers + self.producers.iter().map(|said| said.growth).sum::<isize>()
+    }
 }
 
 impl Local {
@@ -398,8 +407,8 @@ impl Local {
     }
 
     /// What a heartbeat says, with the subscriptions that it leaves out where they are known.
-    fn complete(&self, client: &ClientInfo, data: HeartbeatData) -> Said {
-        let mut said = Said { consumers: Vec::new(), producers: Vec::new(), growth: 0, missing: false };
+    fn hear(&self, client: &ClientInfo, data: HeartbeatData, now: Instant) -> Beat {
+        let mut beat = Beat::default();
         for mut consumer in data.consumer_data_set {
             let key = (consumer.group_name.clone(), client.client_id.clone());
             if data.without_sub {
@@ -407,24 +416,18 @@ impl Local {
                     Some(known) => {
                         consumer.subscription_data_set = known.what.data.subscription_data_set.clone();
                     }
-                    None => said.missing = true,
+                    None => beat.missing = true,
                 }
             }
             let consumer = Consumer { client: client.clone(), data: consumer };
-            said.growth += growth(&self.consumers, &key, &consumer);
-            said.consumers.push(consumer);
+            beat.consumers.push(Said::of(&self.consumers, key, consumer, now));
         }
         for producer in data.producer_data_set {
             let key = (producer.group_name.clone(), client.client_id.clone());
             let producer = Producer { client: client.clone(), group: producer.group_name };
-            said.growth += growth(&self.producers, &key, &producer);
-            said.producers.push(producer);
+            beat.producers.push(Said::of(&self.producers, key, producer, now));
         }
-        said
-    }
-
-    fn is_empty(&self) -> bool {
-        self.consumers.is_empty() && self.producers.is_empty()
+        beat
     }
 
     fn bytes(&self) -> usize {

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use folio_protocol::body::{self, LockBatchRequest, LockBatchResponse, MessageQueue};
+use folio_raft::bounds::{ENTRIES_MAX, at_most};
 use folio_raft::command::{Command, Outcome, QueueRef};
 
 use super::topics::execute;
@@ -18,8 +19,6 @@ use crate::request::Request;
 
 /// How long a lock lives without a renewal; clients renew every 20 s.
 const LOCK_TTL_MS: u64 = 60_000;
-/// Queues that one request may lock.
-const QUEUES_MAX: usize = 65_536;
 
 /// 41: locks queues; answers those the client holds now.
 pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
@@ -30,9 +29,7 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
     let broker = broker.clone();
     tokio::spawn(async move {
         let (group, client) = (wish.consumer_group, wish.client_id);
-        let mut queues = queue_refs(&wish.mq_set);
-        // What is not there cannot be held, and would stay in the replicated state.
-        queues.retain(|queue| exists(&broker, queue));
+        let queues = existing(&broker, queue_refs(&wish.mq_set));
         match broker.group.lock_queues(group, client, queues, LOCK_TTL_MS).await {
             Ok(Outcome::Locked(held)) => match body::encode(&held_queues(wish.mq_set, held)) {
                 Ok(bytes) => request.reply.body(bytes),
@@ -46,9 +43,12 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
     });
 }
 
-fn exists(broker: &Broker, queue: &QueueRef) -> bool {
+/// The queues that exist: a lock on another one would stay in the replicated state.
+fn existing(broker: &Broker, mut queues: Vec<QueueRef>) -> Vec<QueueRef> {
     let metadata = broker.group.metadata();
-    metadata.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count())
+    queues
+        .retain(|queue| metadata.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count()));
+    queues
 }
 
 /// 42: gives locks back; those of other clients are left alone.
@@ -68,12 +68,7 @@ fn decode(bytes: &[u8]) -> Result<LockBatchRequest, ServerError> {
     if wish.consumer_group.is_empty() || wish.client_id.is_empty() {
         return Err(ServerError::InvalidParameter("a lock needs consumerGroup and clientId".to_owned()));
     }
-    let count = wish.mq_set.len();
-    if count > QUEUES_MAX {
-        return Err(ServerError::InvalidParameter(format!(
-            "{count} queues in one request, the limit is {QUEUES_MAX}"
-        )));
-    }
+    at_most("queues in one request", wish.mq_set.len(), ENTRIES_MAX)?;
     Ok(wish)
 }
 

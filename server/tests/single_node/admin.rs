@@ -7,7 +7,7 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, NoHeader};
 
-use crate::node::{Client, Node, expect, message, send_header};
+use crate::node::{Client, Node, expect, message, send_header, with_body};
 
 fn create(topic: &str, attributes: Option<&str>) -> CreateTopicHeader {
     CreateTopicHeader {
@@ -129,7 +129,7 @@ async fn a_queue_is_locked_for_one_client_at_a_time() {
             only_this_broker: false,
             mq_set: queues.iter().map(|number| queue(*number)).collect(),
         };
-        Frame { code: code.code(), body: body::encode(&wish).expect("a body"), ..Frame::default() }
+        with_body(code, &wish)
     };
     let held =
         |answer: Frame| body::decode::<LockBatchResponse>(&answer.body).expect("queues").lock_ok_mq_set;

@@ -7,7 +7,7 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::UpdateConsumerOffsetHeader;
 
-use crate::node::{Client, Node, expect};
+use crate::node::{Client, Node, expect, with_body};
 
 fn lock(client_id: String, queues: i32) -> Frame {
     let queue =
@@ -18,11 +18,7 @@ fn lock(client_id: String, queues: i32) -> Frame {
         only_this_broker: false,
         mq_set: (0..queues).map(queue).collect(),
     };
-    Frame {
-        code: RequestCode::LockBatchMq.code(),
-        body: body::encode(&wish).expect("a body"),
-        ..Frame::default()
-    }
+    with_body(RequestCode::LockBatchMq, &wish)
 }
 
 fn heartbeat(groups: usize) -> Frame {
@@ -32,11 +28,7 @@ fn heartbeat(groups: usize) -> Frame {
         consumer_data_set: (0..groups).map(consumer).collect(),
         ..HeartbeatData::default()
     };
-    Frame {
-        code: RequestCode::HeartBeat.code(),
-        body: body::encode(&data).expect("a body"),
-        ..Frame::default()
-    }
+    with_body(RequestCode::HeartBeat, &data)
 }
 
 fn held(answer: &Frame) -> usize {

@@ -7,7 +7,7 @@ use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{GetConsumerListHeader, NotifyConsumerIdsChangedHeader, UnregisterClientHeader};
 
-use crate::node::{Client, Node, expect, header};
+use crate::node::{Client, Node, expect, header, with_body};
 
 fn heartbeat(client_id: &str) -> Frame {
     let subscription = SubscriptionData {
@@ -25,11 +25,7 @@ fn heartbeat(client_id: &str) -> Frame {
         consumer_data_set: vec![consumer],
         ..HeartbeatData::default()
     };
-    Frame {
-        code: RequestCode::HeartBeat.code(),
-        body: body::encode(&data).expect("a body"),
-        ..Frame::default()
-    }
+    with_body(RequestCode::HeartBeat, &data)
 }
 
 fn unregister(client_id: &str) -> UnregisterClientHeader {

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::queues::UNIT_BYTES;
-use folio_protocol::body::SubscriptionGroupConfig;
+use folio_protocol::body::{self, SubscriptionGroupConfig};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
@@ -29,6 +29,7 @@ use folio_server::gossip;
 use folio_server::net::{Listener, NetConfig};
 use folio_server::peer::NodeHooks;
 use folio_server::settings::Settings;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -247,6 +248,11 @@ pub(crate) fn expect(answer: &Frame, code: ResponseCode) {
 /// The typed header of an answer.
 pub(crate) fn header<T: Header>(answer: &Frame) -> T {
     T::from_ext(&answer.ext).expect("a header")
+}
+
+/// A request whose body is JSON.
+pub(crate) fn with_body(code: RequestCode, body: &impl Serialize) -> Frame {
+    Frame { code: code.code(), body: body::encode(body).expect("a body"), ..Frame::default() }
 }
 
 /// A SEND request.

@@ -6,7 +6,7 @@ use super::World;
 use crate::check::{Checked, violation};
 use crate::faults::Fault;
 use crate::net::Delay;
-use crate::node::{Death, SEGMENT_BYTES};
+use crate::node::SEGMENT_BYTES;
 use crate::rot::Snapshots;
 
 /// How long a story waits for what it tells next, milliseconds.
@@ -155,9 +155,7 @@ impl World {
         let struck: usize =
             self.nodes.values().map(|node| Snapshots::Rotten.strike(&node.machine.disk)).sum();
         self.trace.event(format!("{struck} snapshots are rotten, node {follower} loses its disk"));
-        self.end(follower, Death::PowerCut);
-        self.nodes.get_mut(&follower).into_iter().for_each(|node| node.lose_disk());
-        self.checks.lost_disk(follower);
+        self.take_disk(follower);
         self.boot(follower);
         self.until("the follower has the log again", |world| {
             world.seen.get(&follower).is_some_and(|s| s.role == Role::Follower && dropped(s))
@@ -182,9 +180,7 @@ impl World {
         let new = self.serving_leader(old.1)?;
         let helper = self.nodes.keys().copied().find(|id| *id != old.0 && *id != new.0).unwrap_or_default();
         self.trace.event(format!("{old:?} deposed by {new:?} with the help of {helper}"));
-        self.end(helper, Death::PowerCut);
-        self.nodes.get_mut(&helper).into_iter().for_each(|node| node.lose_disk());
-        self.checks.lost_disk(helper);
+        self.take_disk(helper);
         self.network.unblock_all();
         self.network.block(self.links_of(new.0));
         self.boot(helper);

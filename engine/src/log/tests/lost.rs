@@ -331,7 +331,7 @@ fn the_scrub_of_an_earlier_process_goes_on_at_the_segment_it_had_come_to() {
 }
 
 /// To drop a segment its headers were read, to the last one. A lost page among them held up the group's thread until it was
-/// repaired: for ever, where the peers had dropped theirs.
+/// repaired: without end if the peers had dropped theirs.
 #[test]
 fn a_segment_with_a_lost_header_could_not_be_dropped() {
     for lost in [0, 3] {

@@ -23,7 +23,7 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// Drop the oldest segments while the log is larger than this many bytes; `None` keeps them.
     pub bytes: Option<u64>,
-    /// How often to look.
+    /// How often to look; on a full disk, and where the log is an eighth larger than `bytes`, each second.
     pub interval: Duration,
 }
 

@@ -40,10 +40,19 @@ impl Hooks for Quiet {
 struct Setup {
     segment_bytes: u64,
     retain: Option<u64>,
+    retain_for: Option<Duration>,
+    retain_every: Duration,
     flush: Flush,
 }
 
-const USUAL: Setup = Setup { segment_bytes: SEGMENT_BYTES, retain: None, flush: Flush::Sync };
+const USUAL: Setup = Setup {
+    segment_bytes: SEGMENT_BYTES,
+    retain: None,
+    retain_for: None,
+    retain_every: Duration::from_millis(300),
+    flush: Flush::Sync,
+};
+const HOUR: Duration = Duration::from_secs(3600);
 
 async fn try_start(disk: &SimDisk, setup: Setup) -> Result<Group, StartError> {
     let config = GroupConfig {
@@ -59,7 +68,7 @@ async fn try_start(disk: &SimDisk, setup: Setup) -> Result<Group, StartError> {
         listen: ([127, 0, 0, 1], 0).into(),
         flush: setup.flush,
         timing: Timing::default(),
-        retention: Retention { age: None, bytes: setup.retain, interval: Duration::from_millis(300) },
+        retention: Retention { age: setup.retain_for, bytes: setup.retain, interval: setup.retain_every },
         scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
         dedup: None,
     };
@@ -167,6 +176,38 @@ async fn retention_goes_on_on_a_full_disk_and_makes_the_room_to_serve_again() {
     }
     is_well(&group);
     serves_again(&group).await;
+}
+
+/// With old segments to drop a group stood still until its next look, a minute later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_i1_a_full_disk_does_not_wait_for_the_next_interval() {
+    let disk = SimDisk::new();
+    some_segments(&disk).await;
+    disk.remove(Path::new("/data/reserve")).unwrap();
+    fill(&disk);
+    let at_once = Some(Duration::from_millis(1));
+    let group = start(&disk, Setup { retain_for: at_once, retain_every: HOUR, ..USUAL }).await;
+    serves_again(&group).await;
+    assert!(group.log().state().start_position > 0);
+}
+
+/// A fast writer made a log as much larger than it was to be as it wrote in a minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_i1_a_log_that_grows_fast_stays_near_its_bound() {
+    let disk = SimDisk::new();
+    let group = start(&disk, Setup { retain: Some(2 * SEGMENT_BYTES), retain_every: HOUR, ..USUAL }).await;
+    for _ in 0..80 {
+        send(&group, 10, 500).await.unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let size = || {
+        let log = group.log().state();
+        log.next_position - log.start_position
+    };
+    // And the rest of the segment before the first one kept.
+    while !eventually("the log is near its bound", deadline, size() < 3 * SEGMENT_BYTES + 8192) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,9 @@
 //! Drops old segments: whole ones, oldest first, once a snapshot of the state at the next one's start was read back whole
 //! (`snapshots.I2`).
 //!
+//! - `retention.I1`: what may go does not wait for the next interval where its room is wanted: on a full disk, and where the
+//!   log is larger than it is to be by an eighth.
+//!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
 use std::io;
@@ -10,6 +13,7 @@ use std::time::Duration;
 use folio_engine::counters::QueueCounters;
 use folio_engine::record::{EntryId, RecordKind};
 use folio_protocol::message;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Retention;
 use crate::host::Host;
@@ -21,20 +25,44 @@ use crate::types::{Raft, log_id};
 /// How long openraft may take to build a snapshot and purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Looks every `retention.interval` until its task is aborted.
+/// How often is seen whether a pass is pressing (`retention.I1`).
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Drops what may go every `retention.interval`, and when it is pressing, until its task is aborted.
 pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: Retention) {
+    let mut last = Instant::now();
     loop {
-        tokio::time::sleep(retention.interval).await;
-        let (reading, limits, now) = (shared.clone(), retention.clone(), host.system.wall_clock());
-        let looked = host.blocking(move || droppable(&reading, &limits, now)).await;
-        let dropped = match looked.and_then(|found| found) {
-            Ok(Some(found)) => drop_before(&raft, &host, &shared, found).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = dropped {
+        sleep(LOOK_INTERVAL.min(retention.interval)).await;
+        if last.elapsed() < retention.interval && !is_pressing(&shared, &retention) {
+            continue;
+        }
+        last = Instant::now();
+        if let Err(error) = pass(&raft, &host, &shared, &retention).await {
             tracing::warn!(%error, "old segments not dropped, trying again later");
         }
+    }
+}
+
+/// `retention.I1`
+fn is_pressing(shared: &Shared, retention: &Retention) -> bool {
+    !shared.has_room(1) || retention.bytes.is_some_and(|limit| is_far_over(shared, limit))
+}
+
+/// Whether so much may go for the log's size that it is an eighth of what it is to be.
+fn is_far_over(shared: &Shared, limit: u64) -> bool {
+    let log = shared.log.state();
+    let Some(upto) = log.next_position.checked_sub(limit) else { return false };
+    let starts = shared.log.segment_starts();
+    let last = starts.iter().rev().map(|(position, _)| *position).find(|position| *position <= upto);
+    last.is_some_and(|position| position.saturating_sub(log.start_position) >= (limit / 8).max(1))
+}
+
+/// Drops what may go now.
+async fn pass(raft: &Raft, host: &Host, shared: &Arc<Shared>, retention: &Retention) -> anyhow::Result<()> {
+    let (reading, limits, now) = (shared.clone(), retention.clone(), host.system.wall_clock());
+    match host.blocking(move || droppable(&reading, &limits, now)).await?? {
+        Some(found) => drop_before(raft, host, shared, found).await,
+        None => Ok(()),
     }
 }
 

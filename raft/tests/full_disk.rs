@@ -3,6 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[expect(dead_code, reason = "shared with tests that use more of it")]
+mod cluster;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
@@ -54,27 +58,37 @@ const USUAL: Setup = Setup {
 };
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn try_start(disk: &SimDisk, setup: Setup) -> Result<Group, StartError> {
-    let config = GroupConfig {
-        node_id: 1,
+type Nodes = BTreeMap<u64, NodeAddress>;
+
+fn config(setup: Setup, id: u64, nodes: &Nodes) -> GroupConfig {
+    GroupConfig {
+        node_id: id,
         cluster: "c".into(),
         group: "g".into(),
         data_dir: "/data".into(),
         segment_bytes: setup.segment_bytes,
-        nodes: [(1, NodeAddress::default())].into(),
+        nodes: nodes.clone(),
         dial: Default::default(),
         join: false,
-        single_node: true,
-        listen: ([127, 0, 0, 1], 0).into(),
+        single_node: nodes.len() == 1,
+        listen: nodes[&id].raft.parse().unwrap_or(([127, 0, 0, 1], 0).into()),
         flush: setup.flush,
         timing: Timing::default(),
         retention: Retention { age: setup.retain_for, bytes: setup.retain, interval: setup.retain_every },
         scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
         dedup: None,
-    };
+    }
+}
+
+async fn try_start_of(disk: &SimDisk, setup: Setup, id: u64, nodes: &Nodes) -> Result<Group, StartError> {
+    let config = config(setup, id, nodes);
     tokio::time::timeout(PATIENCE, Group::start(config, Arc::new(disk.clone()), Arc::new(Quiet)))
         .await
         .unwrap()
+}
+
+async fn try_start(disk: &SimDisk, setup: Setup) -> Result<Group, StartError> {
+    try_start_of(disk, setup, 1, &[(1, NodeAddress::default())].into()).await
 }
 
 async fn start(disk: &SimDisk, setup: Setup) -> Group {
@@ -254,8 +268,11 @@ async fn a_queue_that_cannot_grow_refuses_sends_and_goes_on_with_room() {
     is_well(&group);
 }
 
+const SNAPSHOT: &str = "/data/snapshots/00000000000008388608";
+const ASIDE: &str = "/data/snapshot-aside";
+
 /// A node that has more to apply than memory may hold, on a disk without room for it.
-async fn with_waiting_apply() -> (SimDisk, Group, u64) {
+async fn with_waiting_apply(retain_for: Option<Duration>) -> (SimDisk, Group, u64) {
     const SENT: u64 = 130_000;
     let setup = Setup { segment_bytes: 8 << 20, ..USUAL };
     let disk = SimDisk::new();
@@ -267,7 +284,7 @@ async fn with_waiting_apply() -> (SimDisk, Group, u64) {
     stop(group).await;
     // They would say that there are units.
     killed.remove(Path::new("/data/checkpoint")).ok();
-    killed.remove(Path::new("/data/snapshots/00000000000008388608")).unwrap();
+    killed.rename(Path::new(SNAPSHOT), Path::new(ASIDE)).unwrap();
     // An opening makes the next segment anew, and would leave its room to others meanwhile.
     killed.remove(Path::new("/data/commitlog/00000000000016777216")).unwrap();
     let queue = killed.list(Path::new("/data/consumequeue/orders/0")).unwrap();
@@ -275,7 +292,7 @@ async fn with_waiting_apply() -> (SimDisk, Group, u64) {
     // The reserve is given back for that snapshot.
     let freed = bytes.next_multiple_of(4096) + RESERVE_BYTES;
     killed.set_capacity(Some(killed.used() - freed - 3 * 4096));
-    let group = start(&killed, setup).await;
+    let group = start(&killed, Setup { retain_for, retain_every: HOUR, ..setup }).await;
     let deadline = Instant::now() + PATIENCE;
     // A quarter of a segment, in units of 20 bytes.
     let held = 104_000;
@@ -287,7 +304,7 @@ async fn with_waiting_apply() -> (SimDisk, Group, u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_apply_that_waits_for_room_stops_neither_the_leader_nor_reads_and_goes_on() {
-    let (disk, group, sent) = with_waiting_apply().await;
+    let (disk, group, sent) = with_waiting_apply(None).await;
     let term = group.status().term;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(unit_count(&group) < sent, "queues.I6: memory is bounded");
@@ -300,9 +317,26 @@ async fn an_apply_that_waits_for_room_stops_neither_the_leader_nor_reads_and_goe
     assert_eq!(unit_count(&group), sent + 1);
 }
 
+/// openraft takes no snapshot while apply waits, and retention waited for the snapshot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_i2_old_segments_go_while_apply_waits_for_room() {
+    let (disk, group, sent) = with_waiting_apply(Some(Duration::from_millis(1))).await;
+    disk.rename(Path::new(ASIDE), Path::new(SNAPSHOT)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !eventually("an old segment goes", deadline, group.log().state().start_position > 0) {
+        is_well(&group);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Its room is the next segment's. openraft hears of it once it does not wait any more.
+    disk.set_capacity(None);
+    serves_again(&group).await;
+    assert_eq!(unit_count(&group), sent + 1);
+    is_well(&group);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_stops_cleanly_while_apply_waits_for_room() {
-    let (disk, group, sent) = with_waiting_apply().await;
+    let (disk, group, sent) = with_waiting_apply(None).await;
     let begun = Instant::now();
     stop(group).await;
     assert!(begun.elapsed() < PATIENCE / 2, "it took {:?}", begun.elapsed());
@@ -386,4 +420,61 @@ async fn sends_taken_in_the_moment_the_disk_fills_are_answered() {
     disk.set_capacity(None);
     serves_again(&group).await;
     assert_eq!(unit_count(&group), 2 + stored + unknown, "what the log has taken is stored");
+}
+
+/// A leader whose disk fills hands over; its vote for the next one waited behind its records, openraft behind the vote, and
+/// retention, which would have made the room, behind openraft: for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_i2_old_segments_go_while_a_vote_waits_behind_records_without_room() {
+    const BODY_BYTES: usize = 100_000;
+    const SEGMENT_BYTES: u64 = 256 << 10;
+    let nodes: Nodes = (1..=3).map(|id| (id, cluster::address())).collect();
+    let disks: BTreeMap<u64, SimDisk> = nodes.keys().map(|id| (*id, SimDisk::new())).collect();
+    let retain_for = Some(Duration::from_millis(1));
+    let setup = Setup { segment_bytes: SEGMENT_BYTES, retain_for, retain_every: HOUR, ..USUAL };
+    let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
+    for (id, disk) in &disks {
+        groups.insert(*id, try_start_of(disk, setup, *id, &nodes).await.unwrap());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let leader_of = |groups: &BTreeMap<u64, Group>| {
+        groups.iter().find(|(_, group)| group.status().role == Role::Leader).map(|(id, _)| *id)
+    };
+    while !eventually("a leader", deadline, leader_of(&groups).is_some()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let old = leader_of(&groups).unwrap();
+    let (group, disk) = (&groups[&old], &disks[&old]);
+    for _ in 0..12 {
+        send(group, 1, BODY_BYTES).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    disk.hang_syncs(true);
+    let before = disk.ops();
+    let mut answers = vec![propose(group, 1, BODY_BYTES).unwrap()];
+    while !eventually("the record is written", deadline, disk.ops() > before) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    fill(disk);
+    // More than the segments hold that are there: this one and the next.
+    let end = (group.log().state().next_position / SEGMENT_BYTES + 2) * SEGMENT_BYTES;
+    while !eventually("records beyond the segments", deadline, group.log().state().next_position > end) {
+        answers.extend(propose(group, 1, BODY_BYTES));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    disk.hang_syncs(false);
+    // Its own status says that it leads as long as openraft waits.
+    let successor = || groups.iter().find(|(id, group)| **id != old && group.status().role == Role::Leader);
+    while !eventually("another leader", deadline, successor().is_some()) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let is_level = || {
+        let new = successor().map(|(_, group)| group.status().applied_position);
+        new.is_some_and(|new| group.status().applied_position >= new)
+    };
+    while !eventually("it makes room and follows", deadline, group.log().has_room(1) && is_level()) {
+        is_well(group);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(group.log().state().start_position > 0);
 }

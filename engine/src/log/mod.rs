@@ -30,6 +30,7 @@
 //! - `log.I11`: a full disk ends nothing. What would need room is refused before anything was changed, or waits for it; a
 //!   purge, which makes room, waits for nothing that waits for room.
 //! - `log.I12`: a vote or a mark that is missing beside a log counts as lost, not as a new one's.
+//! - `log.I13`: a reset does not wait for room for the records that it makes void; it is durable before they count as stored.
 
 mod ahead;
 mod cache;
@@ -306,7 +307,7 @@ impl CommitLog {
         }
         let mut tail = self.inner.tail.lock();
         let cut = tail.purge(&self.inner.shared, upto);
-        self.change(cut.map_err(|reason| format!("purge up to {upto}: {reason}")), done);
+        self.change(cut.map(Some).map_err(|reason| format!("purge up to {upto}: {reason}")), done);
     }
 
     /// Empties the log; the next record is the one after `start`. For a snapshot that replaces the log.

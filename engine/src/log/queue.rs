@@ -101,6 +101,15 @@ impl Group {
         Group { appends: first, completions, change: None }
     }
 
+    fn add(&mut self, job: Job) {
+        match job {
+            Job::Append(append) => self.appends.push(append),
+            Job::Done(done) => self.await_with(done, None),
+            Job::Fail(done, error) => self.await_with(done, Some(error)),
+            Job::Change(change, done) => self.change = Some((change, done)),
+        }
+    }
+
     fn await_with(&mut self, done: Completion, refused: Option<WriteError>) {
         self.completions.push(Awaiting { before: self.appends.len(), done, refused });
     }
@@ -153,6 +162,19 @@ impl Queue {
         purges
     }
 
+    /// Where nothing but records and their completions comes before a reset: takes all of it into a group that has no change yet.
+    pub(super) fn take_to_reset(&self, group: &mut Group) {
+        let mut jobs = self.jobs.lock();
+        let first = jobs.jobs.iter().position(|job| matches!(job, Job::Change(..)));
+        let Some(at) = first.filter(|at| matches!(jobs.jobs[*at], Job::Change(Change::Reset { .. }, _)))
+        else {
+            return;
+        };
+        for job in jobs.jobs.drain(..=at) {
+            group.add(job);
+        }
+    }
+
     /// Takes the jobs of one group; empty when nothing came within `patience`.
     pub(super) fn take(&self, patience: Duration) -> Group {
         let mut jobs = self.jobs.lock();
@@ -165,17 +187,12 @@ impl Queue {
         while bytes < GROUP_BYTES_MAX
             && let Some(job) = jobs.jobs.pop_front()
         {
-            match job {
-                Job::Append(append) => {
-                    bytes += append.record.frame().len();
-                    group.appends.push(append);
-                }
-                Job::Done(done) => group.await_with(done, None),
-                Job::Fail(done, error) => group.await_with(done, Some(error)),
-                Job::Change(change, done) => {
-                    group.change = Some((change, done));
-                    break;
-                }
+            if let Job::Append(append) = &job {
+                bytes += append.record.frame().len();
+            }
+            group.add(job);
+            if group.change.is_some() {
+                break;
             }
         }
         group

@@ -4,6 +4,7 @@
 use super::error::{AppendError, ReadError};
 use super::mark::Start;
 use super::queue::{Append, Change, Job};
+use super::view::View;
 use super::{Shared, StampBase, segment, view};
 use crate::record::{Draft, EntryId, Record, RecordKind};
 use crate::stamp::Stamper;
@@ -116,14 +117,14 @@ impl Tail {
         Ok(Some(Change::Truncate { end: place.position, last: place.id, epoch: view.epoch }))
     }
 
-    /// `None`: it was purged before.
-    pub(super) fn purge(&mut self, shared: &Shared, upto: EntryId) -> Result<Option<Change>, String> {
+    /// What was purged before is purged once more: that changes nothing, and waits for no more than the first time (`log.I11`).
+    pub(super) fn purge(&mut self, shared: &Shared, upto: EntryId) -> Result<Change, String> {
         let (start, first) = {
             let view = shared.view.lock();
             (view.start, view.first_index())
         };
         if start.id.is_some_and(|purged| upto.index <= purged.index) {
-            return Ok(None);
+            return Ok(purge_of(&shared.view.lock(), shared.config.segment_bytes));
         }
         let beyond = self.last.is_none_or(|last| upto.index > last.index);
         let point = if beyond {
@@ -146,9 +147,7 @@ impl Tail {
         }
         let mut view = shared.view.lock();
         view.purge(point);
-        let next = segment::base_of(point.position, shared.config.segment_bytes);
-        let keep = view.segments.first().map_or(next, |live| live.segment.base);
-        Ok(Some(Change::Purge { start: point, keep, epoch: view.epoch }))
+        Ok(purge_of(&view, shared.config.segment_bytes))
     }
 
     pub(super) fn reset(&mut self, shared: &Shared, start: StampBase) -> Change {
@@ -161,6 +160,13 @@ impl Tail {
         *self = Tail { closed, ..Tail::new(start.position, start.prev_crc, start.id, stamper) };
         Change::Reset { start: point, epoch: view.epoch }
     }
+}
+
+/// The change that has the files begin where the view does.
+fn purge_of(view: &View, segment_bytes: u64) -> Change {
+    let next = segment::base_of(view.start.position, segment_bytes);
+    let keep = view.segments.first().map_or(next, |live| live.segment.base);
+    Change::Purge { start: view.start, keep, epoch: view.epoch }
 }
 
 /// The start of the segment that begins after an entry, from that segment's first record: the segment that is dropped may be

@@ -38,7 +38,11 @@ impl Writer {
     /// Moves the front to `start`: first the new start is durable, then the segments below `keep` go, in their own time
     /// (`log.I10`).
     pub(super) fn purge(&mut self, start: Start, keep: u64) -> io::Result<()> {
-        self.shared.start.lock().save(&*self.shared.disk, start)?;
+        let mut file = self.shared.start.lock();
+        if file.start() != start {
+            file.save(&*self.shared.disk, start)?;
+        }
+        drop(file);
         if start.position >= self.end {
             (self.end, self.last) = (start.position, start.id);
             self.mark.raise(start.position)?;
@@ -90,6 +94,7 @@ impl Writer {
         if prepared.is_some() {
             self.preparer.discard();
         }
+        self.unreserved = self.unreserved.filter(|base| !bases.contains(base));
         let leave = |base| {
             self.dirty.remove(&base);
             Leaving { base, file: self.files.remove(&base) }
@@ -97,10 +102,11 @@ impl Writer {
         bases.into_iter().chain(prepared).map(leave).collect()
     }
 
-    /// Has the segment after the newest made, unless it is there; called once no file of that name is to be removed.
+    /// Has the segment after the newest made, unless it is there; called once no file of that name is to be removed. The one
+    /// that had no room when the log was opened comes before it.
     fn prepare_next(&self) {
         if let Some((&newest, _)) = self.files.last_key_value() {
-            self.preparer.want(newest + self.shared.config.segment_bytes);
+            self.preparer.want(self.unreserved.unwrap_or(newest + self.shared.config.segment_bytes));
         }
     }
 }

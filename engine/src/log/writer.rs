@@ -82,7 +82,7 @@ impl Writer {
             let first = group.take_first(placed);
             self.step_group(first);
             self.purge_early(&mut group);
-            self.pending = Some(group);
+            self.pending = self.reset_early(group);
             self.housekeeping();
             return true;
         }
@@ -106,6 +106,23 @@ impl Writer {
         for (change, done) in purges {
             self.change(change, done);
         }
+    }
+
+    /// Does a reset that is asked for while a group waits for room: it makes void what waits, and gives the room of all else.
+    /// Only then are the records' completions called: the snapshot that replaces the log stands for them (`log.I13`). A vote in
+    /// between says that they have to be stored first; then the group is given back.
+    fn reset_early(&mut self, mut group: Group) -> Option<Group> {
+        if group.change.is_none() {
+            self.shared.queue.take_to_reset(&mut group);
+        }
+        let is_reset = matches!(group.change, Some((Change::Reset { .. }, _)));
+        let Some((change, done)) = group.change.take_if(|_| is_reset) else { return Some(group) };
+        let outcome = self.guarded(|writer| writer.sync_data().and_then(|()| writer.apply(change)));
+        for awaiting in group.completions {
+            (awaiting.done)(outcome.clone().and(awaiting.refused.map_or(Ok(()), Err)));
+        }
+        done(outcome);
+        None
     }
 
     fn patience(&self) -> Duration {

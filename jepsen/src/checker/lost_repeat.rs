@@ -36,7 +36,7 @@ pub(super) fn check(history: &History, replicas: &[Reading]) -> Finding {
                 });
             }
         }
-        if let Some(missing) = one_way_missing(history, &sends, object, replicas) {
+        if let Some(missing) = one_way_missing(history, &sends, object, &held) {
             finding.add(|| format!("{object}: all of its {missing} one-way sends are missing"));
         }
     }
@@ -118,12 +118,13 @@ fn is_quiet(history: &History, from_us: u64, to_us: u64) -> bool {
     broken_from.is_none_or(|began| to_us < began)
 }
 
-/// How many one-way sends there were, if none of them is stored.
+/// How many one-way sends there were, if none of them is stored on a replica that still has the first send, hence all after
+/// it: old messages expire in the log's order.
 fn one_way_missing(
     history: &History,
     sends: &[&Repeat],
     object: OpKey,
-    replicas: &[Reading],
+    held: &[(&Reading, HashSet<Place>)],
 ) -> Option<usize> {
     let (one_way, answered): (Vec<&Repeat>, Vec<&Repeat>) =
         sends.iter().partition(|send| send.how == How::OneWay);
@@ -133,9 +134,11 @@ fn one_way_missing(
     if !sure || !is_message_of_its_own(history, sends, last) {
         return None;
     }
-    let mut stored = replicas
-        .iter()
-        .map(|reading| reading.messages().filter(|(_, found)| found.key == Some(object)).count());
+    let Outcome::Ok { offset, .. } = sends[0].outcome else { return None };
+    let first = (object, QueueKey { topic: object.topic, queue: sends[0].to }, offset);
+    let keep = held.iter().filter(|(_, places)| places.contains(&first));
+    let mut stored =
+        keep.map(|(reading, _)| reading.messages().filter(|(_, found)| found.key == Some(object)).count());
     stored.any(|stored| stored <= answered.len()).then_some(one_way.len())
 }
 

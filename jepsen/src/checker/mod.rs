@@ -60,6 +60,8 @@ pub struct Rules {
     pub drained: bool,
     /// Old messages expired meanwhile.
     pub expires: bool,
+    /// They did so while disks were full: before every consumer could read them.
+    pub outran: bool,
 }
 
 /// Examples a finding carries; the count says how many there are.
@@ -134,7 +136,8 @@ pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<F
         linearizable::check(history, replicas),
     ];
     if rules.drained {
-        findings.push(unseen::check(history, &consumed));
+        let outran = if rules.outran { replicas } else { &[] };
+        findings.push(unseen::check(history, &consumed, outran));
     }
     findings
 }
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_finding_has_its_line_in_the_list() {
-        let rules = Rules { retried: true, drained: true, expires: false };
+        let rules = Rules { retried: true, drained: true, ..Rules::default() };
         let mut names: Vec<&str> =
             check_all(&History::default(), &[], rules).iter().map(|finding| finding.name).collect();
         names.extend(["replicas", "crashes", "stuck", "unreadable"]);

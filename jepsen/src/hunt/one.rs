@@ -70,8 +70,10 @@ pub(super) async fn run(
         let recorder = Arc::new(Recorder::create_at(&path, clock)?);
         workloads.push(Workload::start(kind, shape, &site, recorder));
     }
-    let (dice, terms, expires) = (Dice::new(seed), Terms::default(), needs.retention);
-    let mut hunt = Hunt { cluster, workloads, dice, recoveries_ms: Vec::new(), faults: 0, terms, expires };
+    let (dice, terms) = (Dice::new(seed), Terms::default());
+    let (expires, outran) = (needs.retention, needs.retention && needs.ext4);
+    let mut hunt =
+        Hunt { cluster, workloads, dice, recoveries_ms: Vec::new(), faults: 0, terms, expires, outran };
     let broken = hunt.break_it(nemesis, length).await;
     let mut findings = Vec::new();
     if let Err(error) = broken {
@@ -158,6 +160,7 @@ struct Hunt {
     faults: u64,
     terms: Terms,
     expires: bool,
+    outran: bool,
 }
 
 impl Hunt {
@@ -252,7 +255,7 @@ impl Hunt {
             };
             let end = replicas.iter().map(Reading::log_end).max();
             read_end = read_end.zip(end).map(|(a, b): (u64, u64)| a.max(b));
-            let rules = Rules { expires: self.expires, ..workload.kind.rules() };
+            let rules = Rules { expires: self.expires, outran: self.outran, ..workload.kind.rules() };
             let found = checker::check_all(&history, &replicas, rules);
             if workload.kind.is_kafka_log() && (plan.keep || found.iter().any(Finding::fails)) {
                 edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history, &replicas)?;

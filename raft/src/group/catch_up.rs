@@ -45,6 +45,7 @@ use super::census::{self, Asker, Census, Members};
 use super::fence;
 use super::founding::Ballot;
 use super::standing::Reason;
+use crate::codec::WireLogId;
 use crate::config::Flush;
 use crate::transport::wire::Kind;
 
@@ -70,8 +71,14 @@ fn copies(fence: EntryId) -> String {
 /// Lets the node vote again once it has caught up; to be started when it was noted that it has to.
 pub(super) async fn run(asker: &Asker) {
     let (mut fence, mut is_member): (Option<EntryId>, bool) = (None, true);
-    let mut says = Says::new();
+    let (mut says, mut losses) = (Says::new(), asker.founding.losses());
+    // The membership whose voters have all answered.
+    let mut witnesses: Option<WireLogId> = None;
     while asker.founding.is_catching_up() {
+        if losses != asker.founding.losses() {
+            // The entry may be committed by what this node has acknowledged and forgotten since.
+            (fence, losses) = (None, asker.founding.losses());
+        }
         if let Some(fence) = fence {
             says.waiting(asker, if is_member { copies(fence) } else { NO_MEMBER.to_owned() });
         } else {
@@ -79,9 +86,9 @@ pub(super) async fn run(asker: &Asker) {
             is_member = census.address(asker.config.node_id).is_some();
             match learn_group(asker, &census) {
                 Ok(()) => {
-                    fence = ask_for_fence(asker, &census).await;
+                    fence = ask_for_fence(asker, &census, losses).await;
                     if fence.is_none() {
-                        let waits = ballot(asker, &census);
+                        let waits = ballot(asker, &census, &mut witnesses, losses);
                         says.waiting(asker, waits);
                     }
                 }
@@ -91,7 +98,7 @@ pub(super) async fn run(asker: &Asker) {
         // A snapshot's beginning counts as durable before it is on disk: what was begun by now is waited for.
         if has_reached(asker, fence)
             && asker.shared.durably(|done| asker.shared.log.submit(done)).await.is_ok()
-            && finish(asker)
+            && finish(asker, losses)
         {
             break;
         }
@@ -139,14 +146,14 @@ pub(super) fn learn_group(asker: &Asker, census: &Census) -> Result<(), String> 
 }
 
 /// Asks the leader for a fence. From its answer on this node may follow the leader, and later ones.
-async fn ask_for_fence(asker: &Asker, census: &Census) -> Option<EntryId> {
+async fn ask_for_fence(asker: &Asker, census: &Census, losses: u64) -> Option<EntryId> {
     let leader = census.leader()?;
     let address = census.address(leader)?;
     let requests = asker.connections.requests(leader, address, "census");
     let answer = requests.request(Kind::Fence, Vec::new(), fence::ANSWER_TIMEOUT).await;
     match answer.and_then(|body| fence::parse(&body)) {
         Ok(fence) => {
-            asker.founding.follow_from(fence.term);
+            asker.founding.follow_from(fence.term, losses);
             Some(fence)
         }
         Err(error) => {
@@ -157,10 +164,15 @@ async fn ask_for_fence(asker: &Asker, census: &Census) -> Option<EntryId> {
 }
 
 /// Where there is no leader to ask: votes by a ballot, once every other voter has answered. Gives what is waited for.
-fn ballot(asker: &Asker, census: &Census) -> String {
+fn ballot(asker: &Asker, census: &Census, witnesses: &mut Option<WireLogId>, losses: u64) -> String {
+    let newest = census.members.as_ref().map(|members| members.id);
+    if *witnesses < newest {
+        asker.founding.revoke_ballot();
+    }
     match weigh(census, asker.config.node_id, asker.config.flush) {
         Ok(ballot) => {
-            asker.founding.allow(ballot);
+            *witnesses = newest;
+            asker.founding.allow(ballot, losses);
             let end = ballot.at_least.map_or("nothing".to_owned(), |end| end.to_string());
             format!(
                 "this node waits for a leader whose log reaches {end}, the furthest end that any member has named"
@@ -250,17 +262,23 @@ fn is_alone(members: &Members, own: u64) -> bool {
     members.all_voters().into_iter().eq([own])
 }
 
-/// This node votes again. False when that cannot be noted.
-fn finish(asker: &Asker) -> bool {
+/// This node votes again. False when that cannot be noted, or is not true any more: it was told of another loss.
+fn finish(asker: &Asker, losses: u64) -> bool {
     let alone =
         census::own_members(&asker.raft).is_none_or(|members| is_alone(&members, asker.config.node_id));
     // Where nobody else could be asked, what was cut off is the last copy there is.
     if !alone && let Err(error) = asker.shared.log.discard_cut() {
         tracing::warn!(%error, "what was cut off the log and is back cannot be removed");
     }
-    match asker.founding.caught_up() {
-        Ok(()) => {
-            asker.shared.standing.set(Reason::CatchingUp, false);
+    match asker.founding.caught_up(losses) {
+        Ok(false) => false,
+        Ok(true) => {
+            let standing = &asker.shared.standing;
+            standing.set(Reason::CatchingUp, false);
+            if asker.founding.refuses_votes() {
+                // It was told of another loss meanwhile.
+                standing.set(Reason::CatchingUp, true);
+            }
             tracing::info!(end = ?asker.shared.log.state().durable, "caught up: this node votes again");
             true
         }
@@ -318,6 +336,19 @@ mod tests {
         let both = [(2, lost(at(3, 4))), (3, lost(at(3, 8)))];
         let ballot = weigh(&heard(three, &both), 1, Flush::Async);
         assert_eq!(ballot, Ok(Ballot { above: 3, at_least: ends(3, 8) }));
+    }
+
+    /// A node that was starting counted as an answer: what it knew of newer members was not asked for.
+    #[test]
+    fn census_i1_a_voter_that_does_not_name_its_members_yet_has_not_answered() {
+        let mut census = heard(members(1, &[&[1, 2, 3]]), &[(3, at(3, 9))]);
+        census.hear(2, Ok(at(3, 9)));
+        let waits = weigh(&census, 1, Flush::Sync).unwrap_err();
+        assert!(waits.to_string().contains("waits for node 2 to answer (node 2: it is starting"), "{waits}");
+        let four = members(9, &[&[1, 3, 4]]);
+        census.hear(2, Ok(LogSummary { members: Some(four), ..at(3, 9) }));
+        let waits = weigh(&census, 1, Flush::Sync).unwrap_err();
+        assert!(waits.to_string().contains("waits for node 4"), "{waits}");
     }
 
     #[test]

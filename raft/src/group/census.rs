@@ -8,7 +8,11 @@
 //! calls every member, so a node is found also when all nodes of its configuration are gone.
 //!
 //! - `census.I1`: the members of an older membership that the newest one does not name are no witnesses: they are not waited
-//!   for, and what they hold does not count.
+//!   for, and what they hold does not count. That holds also where the newest is not committed. It was proposed when the one
+//!   before was, and openraft changes voters in steps: A to both A and B, and that to B, or to B and C where a change was left
+//!   half done. Two neighbours share a set, and whoever is elected or commits by one of them needs a quorum of it: so where all
+//!   voters of the newest have answered, they have witnessed it. A node with a log that does not name its members yet, for it is
+//!   starting, has not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -102,8 +106,14 @@ impl Census {
         voters.filter(|id| *id != own && !self.answers.contains_key(id)).collect()
     }
 
-    fn hear(&mut self, id: u64, answer: Result<LogSummary, String>) {
+    pub(super) fn hear(&mut self, id: u64, answer: Result<LogSummary, String>) {
+        let is_starting = |summary: &LogSummary| summary.last_index.is_some() && summary.members.is_none();
         match answer {
+            // Its log may name newer members than any other's.
+            Ok(summary) if is_starting(&summary) => {
+                self.answers.remove(&id);
+                self.silent.insert(id, "it is starting".to_owned());
+            }
             Ok(summary) => {
                 self.note_members(summary.members.clone());
                 self.silent.remove(&id);
@@ -247,9 +257,10 @@ pub(super) mod tests {
     #[test]
     fn the_leader_of_the_latest_term_is_asked() {
         let mut census = Census::default();
-        census.hear(2, Ok(LogSummary { leads: true, ..at(3, 9) }));
-        census.hear(3, Ok(LogSummary { leads: true, ..at(4, 9) }));
-        census.hear(4, Ok(at(5, 9)));
+        let of_three = || Some(members(1, &[&[2, 3, 4]]));
+        census.hear(2, Ok(LogSummary { leads: true, members: of_three(), ..at(3, 9) }));
+        census.hear(3, Ok(LogSummary { leads: true, members: of_three(), ..at(4, 9) }));
+        census.hear(4, Ok(LogSummary { members: of_three(), ..at(5, 9) }));
         assert_eq!(census.leader(), Some(3));
     }
 }

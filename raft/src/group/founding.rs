@@ -17,7 +17,9 @@
 //!   be deposed with a vote that it has forgotten (`catch_up.I1`, `catch_up.I2`); then it follows leaders of that term or a later
 //!   one.
 //! - `founding.I5`: a node that comes back with an older copy of its disk grants no vote, from the first append on that a leader
-//!   sends it to which it has acknowledged more. It does not know what only a leader that died meanwhile could tell it.
+//!   sends it to which it has acknowledged more. It does not know what only a leader that died meanwhile could tell it. The
+//!   copy may have been made while the node was catching up: that its vote is old, too, shows where it is older than the
+//!   leader's, for an entry is acknowledged only after its leader's vote was stored.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -163,6 +165,8 @@ struct State {
     ballot: Option<Ballot>,
     /// What the marker is to say, and does not yet: the disk did not take it.
     unmarked: Option<&'static [u8]>,
+    /// Losses noted since the start: what makes up for one is not known to make up for a later one.
+    losses: u64,
 }
 
 /// Whether this node may have lost something, and what that means.
@@ -173,6 +177,8 @@ pub(crate) struct Founding {
     /// The group's id, once it is known.
     pub(crate) group_id: Arc<GroupIdFile>,
     state: Mutex<State>,
+    /// Held while the marker is changed.
+    marking: Mutex<()>,
     /// Where nodes are that have called this one.
     callers: Mutex<BTreeMap<u64, String>>,
     /// Told when it begins to catch up.
@@ -211,6 +217,7 @@ impl Founding {
             start: RandomState::new().hash_one("start"),
             group_id,
             state: Mutex::new(state),
+            marking: Mutex::default(),
             callers: Mutex::default(),
             begun: Notify::new(),
         };
@@ -276,7 +283,12 @@ impl Founding {
 
     /// Every other member has said that nothing was ever committed: this node's empty log is no loss.
     pub(crate) fn nothing_lost(&self) -> io::Result<()> {
-        self.caught_up()
+        self.caught_up(self.losses()).map(drop)
+    }
+
+    /// How many losses were noted since the start.
+    pub(crate) fn losses(&self) -> u64 {
+        self.state.lock().losses
     }
 
     /// The random number of this start, by which a word said to an earlier one is told apart.
@@ -297,15 +309,27 @@ impl Founding {
     }
 
     /// From `term` on no vote that this node has forgotten can elect a leader: it may follow those of that term and later ones.
-    pub(crate) fn follow_from(&self, term: u64) {
+    /// `losses` were noted when that was asked; a later one is not made up for.
+    pub(crate) fn follow_from(&self, term: u64, losses: u64) {
         let mut state = self.state.lock();
-        state.floor = Some(state.floor.map_or(term, |floor| floor.max(term)));
+        if state.losses == losses {
+            state.floor = Some(state.floor.map_or(term, |floor| floor.max(term)));
+        }
     }
 
-    /// Every other member has answered: which votes this node gives before it has caught up.
-    pub(crate) fn allow(&self, ballot: Ballot) {
-        self.state.lock().ballot = Some(ballot);
-        self.follow_from(ballot.above);
+    /// Every other member has answered: which votes this node gives before it has caught up. `losses` as above.
+    pub(crate) fn allow(&self, ballot: Ballot, losses: u64) {
+        let mut state = self.state.lock();
+        if state.losses == losses {
+            state.ballot = Some(ballot);
+        }
+        drop(state);
+        self.follow_from(ballot.above, losses);
+    }
+
+    /// Other members have to be asked than those that the ballot is by.
+    pub(crate) fn revoke_ballot(&self) {
+        self.state.lock().ballot = None;
     }
 
     /// The ballot that is in force.
@@ -338,18 +362,27 @@ impl Founding {
     /// it follows nobody before it knows whom it may follow. It does not vote even if the disk does not take the note; see
     /// [`Founding::mark`] then.
     pub(crate) fn begin_catch_up(&self, old_vote: bool) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let old_vote = old_vote || state.old_vote;
         let text = if old_vote { MARKER_TEXT_OLD_VOTE } else { MARKER_TEXT };
-        *self.state.lock() =
-            State { doubt: Doubt::CatchingUp, old_vote, unmarked: Some(text), ..State::default() };
+        let losses = state.losses + 1;
+        *state =
+            State { doubt: Doubt::CatchingUp, old_vote, unmarked: Some(text), losses, ..State::default() };
+        drop(state);
         self.begun.notify_one();
         self.mark()
     }
 
     /// Tries once more to store a note that the disk did not take, if there is one.
     pub(crate) fn mark(&self) -> io::Result<()> {
+        if self.state.lock().unmarked.is_none() {
+            return Ok(());
+        }
+        let _marking = self.marking.lock();
         let Some(text) = self.state.lock().unmarked else { return Ok(()) };
         write_atomically(&*self.disk, &self.marker, text)?;
-        self.state.lock().unmarked = None;
+        let mut state = self.state.lock();
+        state.unmarked = state.unmarked.filter(|new| *new != text);
         Ok(())
     }
 
@@ -360,16 +393,26 @@ impl Founding {
         }
     }
 
-    /// Durably notes that this node holds all that is committed and votes again.
-    pub(crate) fn caught_up(&self) -> io::Result<()> {
+    /// Durably notes that this node holds all that is committed and votes again; false where another loss was noted after
+    /// these.
+    pub(crate) fn caught_up(&self, losses: u64) -> io::Result<bool> {
+        let _marking = self.marking.lock();
+        if self.losses() != losses {
+            return Ok(false);
+        }
         if self.disk.exists(&self.marker)? {
             self.disk.remove(&self.marker)?;
         }
         if let Some(dir) = self.marker.parent() {
             self.disk.sync_dir(dir)?;
         }
-        *self.state.lock() = State::default();
-        Ok(())
+        let mut state = self.state.lock();
+        // One that was noted meanwhile writes its marker after this.
+        let is_last = state.losses == losses;
+        if is_last {
+            *state = State { losses, ..State::default() };
+        }
+        Ok(is_last)
     }
 
     /// A node has called from that address: it may know the group when the configuration's nodes are gone.

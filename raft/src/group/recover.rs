@@ -63,6 +63,12 @@ fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> 
         Ok(recovered) => return Ok(recovered),
         Err(error) => error,
     };
+    if let Some(EndsEarly(loss)) = refused.downcast_ref::<EndsEarly>() {
+        refuse_if_alone(config, host, loss)?;
+        tracing::error!(error = %loss, "acknowledged records are gone: no vote until they are back from the other nodes");
+        founding::note_loss(&*host.disk, &config.data_dir)?;
+        return open_on_rot(config, host, OnRot::Cut);
+    }
     match refused.downcast_ref::<OpenError>() {
         Some(rot @ OpenError::Rot { .. }) => {
             refuse_if_alone(config, host, rot)?;
@@ -79,17 +85,24 @@ fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> 
     }
 }
 
+/// What a checkpoint has applied was durable first (`group.I1`): a log that ends before it has lost acknowledged records. With
+/// asynchronous flushing a power cut does that, and is noted elsewhere; a snapshot that was received lies ahead of the log
+/// until that is reset.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct EndsEarly(OpenError);
+
 /// A group of one voter has nobody to bring back what is damaged, nor what lies whole behind it: the files are left as they
 /// are, unless an operator has laid down that the loss is accepted.
-fn refuse_if_alone(config: &GroupConfig, host: &Host, rot: &OpenError) -> anyhow::Result<()> {
+fn refuse_if_alone(config: &GroupConfig, host: &Host, loss: &OpenError) -> anyhow::Result<()> {
     let dir = &config.data_dir;
     let voters = last_known_voters(config, &Checkpoints::open(host.disk.clone(), dir)?)?;
     if voters.iter().any(|id| *id != config.node_id) || founding::is_loss_accepted(&*host.disk, dir)? {
         return Ok(());
     }
     anyhow::bail!(
-        "{rot}. This node is the group's only voter, so no other has the record: nothing was changed. Put a whole copy of the \
-         file in its place; or, to go on without this record and all behind it, create the file {accept} and start again: \
+        "{loss}. This node is the group's only voter, so no other has what is missing: nothing was changed. Put a whole copy of \
+         the file in its place; or, to go on without this record and all behind it, create the file {accept} and start again: \
          what is cut off is kept beside the log",
         accept = founding::loss_acceptance(dir).display()
     )
@@ -107,8 +120,8 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
     let (dir, disk) = (&config.data_dir, &host.disk);
     create_dir(&**disk, dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
-    let mut refused = None;
-    for checkpoint in undisputed_first(candidates(&checkpoints)?, rewind::limit(&**disk, dir)?) {
+    let (mut refused, limit) = (None, rewind::limit(&**disk, dir)?);
+    for checkpoint in undisputed_first(candidates(&checkpoints)?, limit) {
         let state = match State::decode(&checkpoint.state) {
             Ok(state) => state,
             Err(error) => {
@@ -119,6 +132,11 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
         let log = match open_log(config, host, checkpoint.base.clone(), on_rot) {
             Ok(log) => log,
             Err(error) if is_mismatch(&error) => {
+                let is_early = matches!(error, OpenError::BaseBeyondTail { .. });
+                let may_be = config.flush == Flush::Async || on_rot == OnRot::Cut;
+                if is_early && !may_be && is_latest(&checkpoints, &checkpoint) {
+                    return Err(EndsEarly(error).into());
+                }
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint does not fit the log, trying an older one");
                 refused = Some(error);
                 continue;
@@ -127,6 +145,10 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
         };
         match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &state)) {
             Ok(queues) => {
+                if (refused.is_some() || limit.is_some()) && !is_latest(&checkpoints, &checkpoint) {
+                    // The next start would take the log for one that has lost what this one gives up.
+                    checkpoints.remove_latest()?;
+                }
                 rewind::obeyed(&**disk, dir)?;
                 return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
             }
@@ -144,6 +166,12 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
         Some(error) => anyhow::Error::from(error).context(no_state),
         None => no_state.into(),
     })
+}
+
+/// Whether it is the checkpoint, and no snapshot.
+fn is_latest(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> bool {
+    let latest = checkpoints.load_latest().ok().flatten();
+    latest.is_some_and(|latest| latest.base == checkpoint.base)
 }
 
 /// Checkpoints to try, best first; the last is the beginning of the log.
@@ -215,8 +243,7 @@ fn open_queues(
 }
 
 /// Memory for units that a full disk has no room for. The log has room of its own for the rest of a segment and for the one
-/// after it, and what comes there has to be applied: while apply waits for room, openraft builds no snapshot, and retention,
-/// which may be what makes room, waits too. This is enough for messages of 160 bytes.
+/// after it, and what comes there has to be applied. This is enough for messages of 160 bytes; beyond it apply waits.
 fn held_max(segment_bytes: u64) -> usize {
     usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX)
 }

@@ -3,6 +3,9 @@
 //!
 //! - `retention.I1`: what may go does not wait for the next interval where its room is wanted: on a full disk, and where the
 //!   log is larger than it is to be by an eighth.
+//! - `retention.I2`: it waits for nothing that waits for the room which it makes. openraft may: a vote is stored behind records
+//!   that have no place yet, and apply waits once too many units of queues have none. The log is purged without it then, of
+//!   what is applied and has its snapshot on the disk; it hears of that later.
 //!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
@@ -13,39 +16,147 @@ use std::time::Duration;
 use folio_engine::counters::QueueCounters;
 use folio_engine::record::{EntryId, RecordKind};
 use folio_protocol::message;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Retention;
 use crate::host::Host;
 use crate::shared::Shared;
-use crate::snapshots;
+use crate::snapshots::{self, Boundary};
 use crate::state_machine::{SnapshotMetaOf, State, Wanted};
 use crate::types::{Raft, log_id};
 
-/// How long openraft may take to build a snapshot and purge the log.
+/// How long openraft may take to build a snapshot, and to purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
-
+/// How long it may take for both, waiting for its turn included.
+const TELL_TIMEOUT: Duration = Duration::from_secs(150);
+/// How long a disk may be full meanwhile, before openraft is taken to wait for room itself.
+const FULL_PATIENCE: Duration = Duration::from_secs(2);
+/// How often is seen whether it still is.
+const FULL_POLL: Duration = Duration::from_millis(200);
+/// How often the same trouble is told.
+const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// How often is seen whether a pass is pressing (`retention.I1`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Drops what may go every `retention.interval`, and when it is pressing, until its task is aborted.
 pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: Retention) {
-    let mut last = Instant::now();
+    let mut passes = Passes { raft, host, shared, retention, due: None };
+    let (mut last, mut said) = (Instant::now(), None::<Instant>);
     loop {
-        sleep(LOOK_INTERVAL.min(retention.interval)).await;
-        if last.elapsed() < retention.interval && !is_pressing(&shared, &retention) {
+        sleep(LOOK_INTERVAL.min(passes.retention.interval)).await;
+        if last.elapsed() < passes.retention.interval && !passes.is_pressing() {
             continue;
         }
         last = Instant::now();
-        if let Err(error) = pass(&raft, &host, &shared, &retention).await {
-            tracing::warn!(%error, "old segments not dropped, trying again later");
+        let passed = passes.one().await;
+        if let Err(error) = passed
+            && said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL)
+        {
+            said = Some(Instant::now());
+            tracing::warn!(%error, "old segments not dropped, trying again");
         }
     }
 }
 
-/// `retention.I1`
-fn is_pressing(shared: &Shared, retention: &Retention) -> bool {
-    !shared.has_room(1) || retention.bytes.is_some_and(|limit| is_far_over(shared, limit))
+struct Passes {
+    raft: Raft,
+    host: Host,
+    shared: Arc<Shared>,
+    retention: Retention,
+    /// What is to be dropped, until openraft knows that it was.
+    due: Option<Droppable>,
+}
+
+impl Passes {
+    /// `retention.I1`
+    fn is_pressing(&self) -> bool {
+        let limit = self.retention.bytes;
+        self.due.as_ref().is_some_and(|due| self.is_dropped(due))
+            || !self.shared.has_room(1)
+            || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
+    }
+
+    fn is_dropped(&self, due: &Droppable) -> bool {
+        self.shared.log.state().purged >= Some(due.id)
+    }
+
+    /// Drops what may go now.
+    async fn one(&mut self) -> anyhow::Result<()> {
+        let (reading, limits) = (self.shared.clone(), self.retention.clone());
+        let now = self.host.system.wall_clock();
+        if let Some(found) = self.host.blocking(move || droppable(&reading, &limits, now)).await?? {
+            self.due = Some(found);
+        }
+        let Some(due) = self.due.take() else { return Ok(()) };
+        let known = self.drop_before(&due).await;
+        if !matches!(known, Ok(true)) && self.is_dropped(&due) {
+            self.due = Some(due);
+        }
+        known.map(drop)
+    }
+
+    /// Drops what lies before, in the log and in what was derived from it. Whether openraft knows of it.
+    async fn drop_before(&self, due: &Droppable) -> anyhow::Result<bool> {
+        let log = self.shared.log.clone();
+        self.host.blocking(move || log.prepare_purge()).await??;
+        tokio::select! {
+            told = timeout(TELL_TIMEOUT, self.tell(due)) => {
+                told??;
+                self.trim(due).await?;
+                return Ok(true);
+            }
+            () = self.full_for(FULL_PATIENCE) => {}
+        }
+        if !self.is_dropped(due) {
+            // retention.I2
+            self.shared.durably(|done| self.shared.log.purge(due.id, done)).await?;
+            self.trim(due).await?;
+            tracing::warn!("old segments were dropped while replication waits for room");
+        }
+        Ok(false)
+    }
+
+    /// Returns once the disk has been full for so long without a break.
+    async fn full_for(&self, patience: Duration) {
+        let mut since = Instant::now();
+        while since.elapsed() < patience {
+            sleep(FULL_POLL).await;
+            if self.shared.has_room(1) {
+                since = Instant::now();
+            }
+        }
+    }
+
+    /// Has openraft take the boundary's snapshot and purge the log below it. It may be asked again.
+    async fn tell(&self, found: &Droppable) -> anyhow::Result<()> {
+        let (index, raft) = (found.id.index, &self.raft);
+        *self.shared.wanted_snapshot.lock() =
+            Some(Wanted { position: found.position, meta: found.meta.clone() });
+        raft.trigger().snapshot().await?;
+        let taken = raft.wait(Some(PURGE_TIMEOUT));
+        taken
+            .metrics(|m| m.snapshot.is_some_and(|taken| taken.index >= index), "snapshot for retention")
+            .await?;
+        raft.trigger().purge_log(index).await?;
+        let purged = raft.wait(Some(PURGE_TIMEOUT));
+        purged
+            .metrics(|m| m.purged.is_some_and(|purged| purged.index >= index), "purge for retention")
+            .await?;
+        Ok(())
+    }
+
+    /// Trims what was derived from what is gone.
+    async fn trim(&self, found: &Droppable) -> anyhow::Result<()> {
+        let (shared, position, counters) = (self.shared.clone(), found.position, found.counters.clone());
+        let trimming = self.host.blocking(move || {
+            shared.queues.trim(&counters)?;
+            shared.checkpoints.remove_snapshots_below(position)?;
+            anyhow::Ok(())
+        });
+        trimming.await??;
+        tracing::info!(position, "old segments dropped");
+        Ok(())
+    }
 }
 
 /// Whether so much may go for the log's size that it is an eighth of what it is to be.
@@ -53,17 +164,9 @@ fn is_far_over(shared: &Shared, limit: u64) -> bool {
     let log = shared.log.state();
     let Some(upto) = log.next_position.checked_sub(limit) else { return false };
     let starts = shared.log.segment_starts();
-    let last = starts.iter().rev().map(|(position, _)| *position).find(|position| *position <= upto);
+    let later = starts.iter().rev().filter(|(_, first)| *first > log.first_index);
+    let last = later.map(|(position, _)| *position).find(|position| *position <= upto);
     last.is_some_and(|position| position.saturating_sub(log.start_position) >= (limit / 8).max(1))
-}
-
-/// Drops what may go now.
-async fn pass(raft: &Raft, host: &Host, shared: &Arc<Shared>, retention: &Retention) -> anyhow::Result<()> {
-    let (reading, limits, now) = (shared.clone(), retention.clone(), host.system.wall_clock());
-    match host.blocking(move || droppable(&reading, &limits, now)).await?? {
-        Some(found) => drop_before(raft, host, shared, found).await,
-        None => Ok(()),
-    }
 }
 
 /// A segment's start before which everything may go, and the snapshot there.
@@ -81,7 +184,7 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let applied = shared.applied_position.load(std::sync::atomic::Ordering::Acquire);
     let saved = shared.checkpoints.snapshots().map_err(io::Error::other)?;
     let mut starts = shared.log.segment_starts();
-    starts.retain(|(position, _)| *position > log.start_position && *position <= applied);
+    starts.retain(|(position, first)| *first > log.first_index && *position <= applied);
     let too_many =
         |position: &u64| retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
     let many = starts.partition_point(|(position, _)| too_many(position));
@@ -90,7 +193,10 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
     let mut whole = due.filter(|position| saved.contains(position)).filter_map(|position| {
         let (checkpoint, _) = snapshots::load(shared, position).ok()?;
-        Some((checkpoint.base.id?, checkpoint))
+        // One of another history is none of this log's. Where damage keeps that from being seen, its position stands for it.
+        let is_other = Boundary::at(&shared.log, position).is_ok_and(|boundary| !boundary.is_of(&checkpoint));
+        let id = checkpoint.base.id.filter(|id| !is_other && log.last >= Some(*id))?;
+        Some((id, checkpoint))
     });
     let Some((id, checkpoint)) = whole.next() else { return Ok(None) };
     let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
@@ -115,31 +221,4 @@ fn is_older(shared: &Shared, first: u64, age: Duration, now: Duration) -> Option
     let message = message::MessageView::parse(&payload).ok()?;
     let limit = now.saturating_sub(age).as_millis() as i64;
     Some(message.store_timestamp() < limit)
-}
-
-/// Has openraft take the boundary's snapshot and purge the log below it, then trims what was derived.
-async fn drop_before(raft: &Raft, host: &Host, shared: &Arc<Shared>, found: Droppable) -> anyhow::Result<()> {
-    let log = shared.log.clone();
-    host.blocking(move || log.prepare_purge()).await??;
-    let Droppable { position, id, meta, counters } = found;
-    *shared.wanted_snapshot.lock() = Some(Wanted { position, meta });
-    raft.trigger().snapshot().await?;
-    let taken = raft.wait(Some(PURGE_TIMEOUT));
-    taken
-        .metrics(|m| m.snapshot.is_some_and(|taken| taken.index >= id.index), "snapshot for retention")
-        .await?;
-    raft.trigger().purge_log(id.index).await?;
-    let purged = raft.wait(Some(PURGE_TIMEOUT));
-    purged
-        .metrics(|m| m.purged.is_some_and(|purged| purged.index >= id.index), "purge for retention")
-        .await?;
-    let shared = shared.clone();
-    let trimming = host.blocking(move || {
-        shared.queues.trim(&counters)?;
-        shared.checkpoints.remove_snapshots_below(position)?;
-        anyhow::Ok(())
-    });
-    trimming.await??;
-    tracing::info!(position, "old segments dropped");
-    Ok(())
 }

@@ -41,30 +41,36 @@ impl Peers {
         })
     }
 
-    /// Whether the leader remembers an entry of this node's that is not in its log (`founding.I5`): then it is noted, before
-    /// anything is answered, that this node does not vote; nor does it follow the leader before it knows whom it may follow.
+    /// Whether the leader remembers more of this node than that knows (`founding.I5`): then it is noted, before anything is
+    /// answered, that this node does not vote; nor does it follow the leader before it knows whom it may follow.
     fn notice_loss(&self, head: &AppendHead) -> io::Result<()> {
         let Some(id) = head.acknowledged else { return Ok(()) };
-        let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
+        let (leaders, own) = (head.vote.vote(), self.shared.log.vote());
+        let own = own.map(|bytes| codec::decode_vote(&bytes)).transpose().map_err(io::Error::other)?;
         // A later leader may have taken it back.
-        let outvoted = own.map_err(io::Error::other)?.is_some_and(|own| own > head.vote.vote());
-        if outvoted {
+        if own.as_ref().is_some_and(|own| *own > leaders) {
             return Ok(());
         }
-        if self.founding.refuses_votes() {
+        let refuses = self.founding.refuses_votes();
+        let forgot_vote = own.as_ref().is_none_or(|own| *own < leaders);
+        let is_known = refuses && !self.founding.knows_its_vote(own.is_some());
+        // One that refuses votes and has its vote may lack entries: it was cut off before them.
+        let has_lost = forgot_vote || (!refuses && self.shared.lacks(entry_id(&id.log_id())));
+        if is_known || !has_lost {
             // Nothing is answered before that is durable.
             return self.founding.mark();
         }
-        if !self.shared.lacks(entry_id(&id.log_id())) {
-            return Ok(());
-        }
         tracing::warn!(
             ?id,
-            "this node has acknowledged an entry that its log lacks: no vote until it has caught up"
+            forgot_vote,
+            "this node has acknowledged an entry that its log or its vote does not know: no vote until it has caught up"
         );
         self.shared.standing.set(Reason::CatchingUp, true);
         // What it voted since that copy was made is not known either.
-        self.founding.begin_catch_up(true)
+        let noted = self.founding.begin_catch_up(true);
+        // Once more: it may have caught up with an earlier loss in between.
+        self.shared.standing.set(Reason::CatchingUp, true);
+        noted
     }
 
     /// Whether the leader's log differs from this node's within what is applied here (`rewind.I1`): then it is noted how far they

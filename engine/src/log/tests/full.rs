@@ -54,6 +54,72 @@ fn log_i11_a_purge_makes_the_room_that_appends_wait_for() {
     assert_eq!(start.id, Some(id(30)));
 }
 
+/// It was answered behind the records that waited, for there was nothing to do: whoever purges twice hung.
+#[test]
+fn log_i11_a_purge_of_what_is_purged_waits_for_no_room_either() {
+    let steps = stepped();
+    fill(&steps.disk);
+    (41..=60).for_each(|index| drop(steps.log.append(id(index), command(900)).unwrap()));
+    let purge = |index| {
+        let purged = asked(|done| steps.log.purge(id(index), done));
+        (0..10).for_each(|_| steps.step());
+        assert_eq!(*purged.lock(), Some(Ok(())), "log.I11: entry {index}");
+    };
+    let appended = asked(|done| steps.log.submit(done));
+    // Nothing goes by the first one, and the room of the others goes to somebody else.
+    purge(1);
+    purge(1);
+    purge(30);
+    fill(&steps.disk);
+    (61..=120).for_each(|index| drop(steps.log.append(id(index), command(900)).unwrap()));
+    let waits = asked(|done| steps.log.submit(done));
+    purge(30);
+    purge(2);
+    assert_eq!(*waits.lock(), None, "the disk has room after all");
+    purge(40);
+    (0..40).for_each(|_| steps.step());
+    assert_eq!(*appended.lock(), Some(Ok(())));
+    assert_eq!(steps.log.state().purged, Some(id(40)));
+}
+
+/// It waited for room for the records that it takes away, and the node with it.
+#[test]
+fn log_i13_a_reset_does_not_wait_for_room_for_what_it_makes_void() {
+    for later in [false, true] {
+        let steps = stepped();
+        fill(&steps.disk);
+        (41..=60).for_each(|index| drop(steps.log.append(id(index), command(900)).unwrap()));
+        let appended = asked(|done| steps.log.submit(done));
+        if later {
+            (0..10).for_each(|_| steps.step());
+            assert_eq!((appended.lock().clone(), steps.log.has_room(1)), (None, false));
+        }
+        let start = StampBase { id: Some(id(90)), position: 1 << 20, ..StampBase::default() };
+        let reset = asked(|done| steps.log.reset(start, done));
+        (0..10).for_each(|_| steps.step());
+        assert_eq!((reset.lock().clone(), appended.lock().clone()), (Some(Ok(())), Some(Ok(()))), "log.I13");
+        let left = steps.disk.crash(&mut LoseAll);
+        let start = mark::StartFile::open(&left, Path::new("/start")).unwrap().start();
+        assert_eq!(start.id, Some(id(90)), "log.I13");
+    }
+}
+
+/// Then they have to be stored first: the vote was given with them in the log.
+#[test]
+fn log_i13_a_reset_behind_a_vote_waits() {
+    let steps = stepped();
+    fill(&steps.disk);
+    (41..=60).for_each(|index| drop(steps.log.append(id(index), command(900)).unwrap()));
+    let voted = asked(|done| steps.log.save_vote(b"vote", done));
+    let start = StampBase { id: Some(id(90)), position: 1 << 20, ..StampBase::default() };
+    let reset = asked(|done| steps.log.reset(start, done));
+    (0..10).for_each(|_| steps.step());
+    assert_eq!((voted.lock().clone(), reset.lock().clone()), (None, None));
+    steps.disk.set_capacity(None);
+    (0..20).for_each(|_| steps.step());
+    assert_eq!((voted.lock().clone(), reset.lock().clone()), (Some(Ok(())), Some(Ok(()))));
+}
+
 /// Whatever the writer took together with what found no room was neither written nor answered, though it had its place.
 #[test]
 fn what_has_its_place_does_not_wait_for_what_has_none() {

@@ -18,7 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::Launch;
-use crate::config::{BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT};
+use crate::config::{
+    BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+};
 
 const HOST: &str = "127.0.0.1";
 const NODES: u64 = 3;
@@ -172,6 +174,14 @@ impl Made {
             }
         }
         let segment_bytes = launch.segment_size.map_or(SEGMENT_BYTES, |size| size.0);
+        // Here, before the directory says that it was made with it.
+        ensure!(
+            (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes),
+            "--segment-size {}: must be between {} and {}",
+            ByteSize(segment_bytes),
+            ByteSize(SEGMENT_BYTES_MIN),
+            ByteSize(SEGMENT_BYTES_MAX)
+        );
         Ok(Self { nodes, base_port: launch.base_port, segment_bytes })
     }
 
@@ -261,8 +271,10 @@ mod tests {
             Launch { nodes: Some(2), ..launch(dir.path()) },
             Launch { nodes: Some(11), ..launch(dir.path()) },
             Launch { base_port: Some(65_500), nodes: Some(5), ..launch(dir.path()) },
+            Launch { segment_size: Some(ByteSize(1_024)), ..launch(dir.path()) },
         ] {
             assert!(Layout::prepare(&wrong).is_err(), "{wrong:?}");
         }
+        assert!(Layout::prepare(&launch(dir.path())).is_ok(), "what was refused has left nothing behind");
     }
 }

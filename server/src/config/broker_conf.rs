@@ -10,11 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
+use super::bounds::within;
 use super::file::host_of;
 use super::{BadValue, Listen, NodeConfig, bad};
 use crate::net::NetConfig;
@@ -32,15 +34,17 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
     let bind: IpAddr = keys.number("bindAddress")?.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let at = |port| SocketAddr::new(bind, port);
     let listen = Listen {
-        namesrv: at(keys.number("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
-        broker: at(keys.number("listenPort")?.unwrap_or(super::BROKER_PORT)),
+        namesrv: at(keys.port("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
+        broker: at(keys.port("listenPort")?.unwrap_or(super::BROKER_PORT)),
         raft: at(own.port),
         namesrv_optional: true,
     };
     let mut retention = Retention::default();
-    if let Some(hours) = keys.number::<u64>("fileReservedTime")? {
-        retention.age = Some(Duration::from_secs(hours.saturating_mul(3_600)));
+    if let Some(hours) = keys.number::<i64>("fileReservedTime")? {
+        retention.age = Some(Duration::from_secs(within("fileReservedTime", hours)? * 3_600));
     }
+    let segment_bytes = keys.number::<i64>("mappedFileSizeCommitLog")?;
+    let segment_bytes = segment_bytes.map(|bytes| within("mappedFileSizeCommitLog", bytes)).transpose()?;
     let config = NodeConfig {
         cluster: keys.take("brokerClusterName").unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
         group,
@@ -52,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         dial: BTreeMap::new(),
         join: false,
         single_node: keys.flag("singleNode")?,
-        segment_bytes: keys.number("mappedFileSizeCommitLog")?.unwrap_or(super::SEGMENT_BYTES),
+        segment_bytes: segment_bytes.unwrap_or(super::SEGMENT_BYTES),
         flush: keys.flush()?,
         retention,
         scrub: Scrub::default(),
@@ -101,6 +105,10 @@ impl Keys {
         value.parse().map(Some).map_err(|_| {
             bad(key, format!("{value:?} is not what it should be: a number in range, or an IP address"))
         })
+    }
+
+    fn port(&mut self, key: &str) -> Result<Option<u16>, BadValue> {
+        Ok(self.number::<NonZeroU16>(key)?.map(NonZeroU16::get))
     }
 
     fn flag(&mut self, key: &str) -> Result<bool, BadValue> {
@@ -153,6 +161,7 @@ fn peer(id: u64, text: &str) -> Result<Peer, BadValue> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bounds::OF_BROKER_CONF;
     use super::*;
 
     const STOCK: &str = "
@@ -190,5 +199,24 @@ sendMessageThreadPoolNums=16
         assert_eq!(key("listenPort=1"), "dLegerSelfId");
         assert_eq!(key(&format!("{STOCK}singleNode=yes")), "singleNode");
         assert_eq!(key("what"), "line 1");
+    }
+
+    #[test]
+    fn config_i1_every_number_has_a_range() {
+        let error = |line: &str| parse(&format!("{STOCK}{line}")).map(drop).expect_err(line);
+        for range in &OF_BROKER_CONF {
+            for wrong in [-1, range.min as i64 - 1, range.max as i64 + 1, i64::MAX] {
+                let error = error(&format!("{}={wrong}", range.key));
+                assert!(
+                    error.key == range.key && error.message.contains("must be between"),
+                    "{wrong}: {error:?}"
+                );
+            }
+        }
+        for key in ["listenPort", "namesrvListenPort"] {
+            for wrong in ["0", "65536", "-1"] {
+                assert_eq!(error(&format!("{key}={wrong}")).key, key, "{wrong}");
+            }
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
-use super::{BadValue, ByteSize, Listen, NodeConfig, bad, milliseconds};
+use super::bounds::{HOUR_MS, SECOND_MS, number, size, time, within};
+use super::{BadValue, ByteSize, Listen, NodeConfig, bad};
 use crate::net::NetConfig;
 
 /// A complete configuration of the first of three nodes, with every default spelled out.
@@ -20,14 +20,14 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 pub(super) struct File {
     cluster: Option<String>,
     group: Option<String>,
-    node_id: u64,
+    node_id: i64,
     data_dir: PathBuf,
     host: Option<String>,
     #[serde(default)]
     join: bool,
     #[serde(default)]
     single_node: bool,
-    workers: Option<usize>,
+    workers: Option<i64>,
     #[serde(default)]
     listen: ListenSection,
     nodes: Vec<Node>,
@@ -65,7 +65,7 @@ impl Default for ListenSection {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Node {
-    id: u64,
+    id: i64,
     raft: String,
     broker: String,
     namesrv: String,
@@ -76,10 +76,10 @@ struct Node {
 struct Log {
     segment_size: Option<ByteSize>,
     flush: FlushKey,
-    keep_hours: Option<u64>,
+    keep_hours: Option<i64>,
     keep_size: Option<ByteSize>,
     scrub_rate: Option<ByteSize>,
-    scrub_hours: Option<u64>,
+    scrub_hours: Option<i64>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -94,41 +94,42 @@ enum FlushKey {
 #[serde(deny_unknown_fields, default)]
 struct Dedup {
     enabled: Option<bool>,
-    keys: Option<usize>,
-    seconds: Option<u64>,
+    keys: Option<i64>,
+    seconds: Option<i64>,
     log_size: Option<ByteSize>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Raft {
-    election_min_ms: Option<u64>,
-    election_max_ms: Option<u64>,
-    heartbeat_ms: Option<u64>,
+    election_min_ms: Option<i64>,
+    election_max_ms: Option<i64>,
+    heartbeat_ms: Option<i64>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Limits {
-    connections: Option<usize>,
-    idle_seconds: Option<u64>,
-    frame_seconds: Option<u64>,
+    connections: Option<i64>,
+    idle_seconds: Option<i64>,
+    frame_seconds: Option<i64>,
     client_queue: Option<ByteSize>,
 }
 
 impl File {
     pub(super) fn into_config(self) -> Result<NodeConfig, BadValue> {
+        let node_id = within("node_id", self.node_id)?;
         let nodes = nodes(&self.nodes)?;
-        let host = match (self.host, nodes.get(&self.node_id)) {
+        let host = match (self.host, nodes.get(&node_id)) {
             (Some(host), _) => host,
             (None, Some(own)) => host_of(&own.broker).unwrap_or_default().to_owned(),
             (None, None) => return Err(bad("host", "missing: the host clients reach this node at")),
         };
-        let dial = dial(&self.dial, self.node_id)?;
+        let dial = dial(&self.dial, node_id)?;
         Ok(NodeConfig {
             cluster: self.cluster.unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
             group: self.group.unwrap_or_else(|| super::DEFAULT_GROUP.to_owned()),
-            node_id: self.node_id,
+            node_id,
             data_dir: self.data_dir,
             host,
             listen: Listen {
@@ -141,17 +142,17 @@ impl File {
             dial,
             join: self.join,
             single_node: self.single_node,
-            segment_bytes: self.log.segment_size.map_or(super::SEGMENT_BYTES, |size| size.0),
+            segment_bytes: size("log.segment_size", self.log.segment_size)?.unwrap_or(super::SEGMENT_BYTES),
             flush: match self.log.flush {
                 FlushKey::Sync => Flush::Sync,
                 FlushKey::Async => Flush::Async,
             },
-            retention: self.log.retention(),
-            scrub: self.log.scrub(),
-            dedup: self.dedup.config(),
-            timing: self.raft.timing(),
-            net: self.limits.net(),
-            workers: self.workers.unwrap_or_else(super::default_workers).max(1),
+            retention: self.log.retention()?,
+            scrub: self.log.scrub()?,
+            dedup: self.dedup.config()?,
+            timing: self.raft.timing()?,
+            net: self.limits.net()?,
+            workers: number("workers", self.workers)?.unwrap_or_else(super::default_workers),
             ignored: Vec::new(),
         })
     }
@@ -160,9 +161,10 @@ impl File {
 fn nodes(written: &[Node]) -> Result<BTreeMap<u64, NodeAddress>, BadValue> {
     let mut nodes = BTreeMap::new();
     for node in written {
+        let id = within("nodes.id", node.id)?;
         for (key, address) in [("raft", &node.raft), ("broker", &node.broker), ("namesrv", &node.namesrv)] {
             if host_of(address).is_none() {
-                let key = format!("nodes (id {}): {key}", node.id);
+                let key = format!("nodes (id {id}): {key}");
                 return Err(bad(key, format!("{address:?} is not host:port")));
             }
         }
@@ -171,8 +173,8 @@ fn nodes(written: &[Node]) -> Result<BTreeMap<u64, NodeAddress>, BadValue> {
             broker: node.broker.clone(),
             namesrv: node.namesrv.clone(),
         };
-        if nodes.insert(node.id, address).is_some() {
-            return Err(bad("nodes", format!("id {} is there twice", node.id)));
+        if nodes.insert(id, address).is_some() {
+            return Err(bad("nodes", format!("id {id} is there twice")));
         }
     }
     Ok(nodes)
@@ -203,60 +205,65 @@ pub(super) fn host_of(address: &str) -> Option<&str> {
 }
 
 impl Log {
-    fn retention(&self) -> Retention {
+    fn retention(&self) -> Result<Retention, BadValue> {
         let usual = Retention::default();
-        Retention {
-            // 0 keeps for ever: no limit by age.
-            age: match self.keep_hours {
+        Ok(Retention {
+            age: match time("log.keep_hours", self.keep_hours, HOUR_MS)? {
                 None => usual.age,
-                Some(0) => None,
-                Some(hours) => Some(Duration::from_secs(hours.saturating_mul(3_600))),
+                // 0 keeps for ever: no limit by age.
+                Some(age) => Some(age).filter(|age| !age.is_zero()),
             },
-            bytes: self.keep_size.map(|size| size.0),
+            bytes: size("log.keep_size", self.keep_size)?,
             interval: usual.interval,
-        }
+        })
     }
 
-    fn scrub(&self) -> Scrub {
+    fn scrub(&self) -> Result<Scrub, BadValue> {
         let usual = Scrub::default();
-        let hours = |hours: u64| Duration::from_secs(hours.saturating_mul(3_600));
-        Scrub {
-            bytes_per_second: self.scrub_rate.map_or(usual.bytes_per_second, |rate| rate.0),
-            interval: self.scrub_hours.map_or(usual.interval, hours),
-        }
-    }
-}
-
-impl Dedup {
-    fn config(&self) -> Option<DedupConfig> {
-        let usual = DedupConfig::default();
-        self.enabled.unwrap_or(true).then(|| DedupConfig {
-            keys: self.keys.unwrap_or(usual.keys),
-            age: self.seconds.map_or(usual.age, Duration::from_secs),
-            bytes: self.log_size.map_or(usual.bytes, |size| size.0),
+        Ok(Scrub {
+            bytes_per_second: size("log.scrub_rate", self.scrub_rate)?.unwrap_or(usual.bytes_per_second),
+            interval: time("log.scrub_hours", self.scrub_hours, HOUR_MS)?.unwrap_or(usual.interval),
         })
     }
 }
 
+impl Dedup {
+    /// The numbers are checked also where they are not used.
+    fn config(&self) -> Result<Option<DedupConfig>, BadValue> {
+        let usual = DedupConfig::default();
+        let config = DedupConfig {
+            keys: number("dedup.keys", self.keys)?.unwrap_or(usual.keys),
+            age: time("dedup.seconds", self.seconds, SECOND_MS)?.unwrap_or(usual.age),
+            bytes: size("dedup.log_size", self.log_size)?.unwrap_or(usual.bytes),
+        };
+        Ok(self.enabled.unwrap_or(true).then_some(config))
+    }
+}
+
 impl Raft {
-    fn timing(&self) -> Timing {
+    fn timing(&self) -> Result<Timing, BadValue> {
         let usual = Timing::default();
-        Timing {
-            election_min: self.election_min_ms.map_or(usual.election_min, milliseconds),
-            election_max: self.election_max_ms.map_or(usual.election_max, milliseconds),
-            heartbeat: self.heartbeat_ms.map_or(usual.heartbeat, milliseconds),
-        }
+        Ok(Timing {
+            election_min: time("raft.election_min_ms", self.election_min_ms, 1)?
+                .unwrap_or(usual.election_min),
+            election_max: time("raft.election_max_ms", self.election_max_ms, 1)?
+                .unwrap_or(usual.election_max),
+            heartbeat: time("raft.heartbeat_ms", self.heartbeat_ms, 1)?.unwrap_or(usual.heartbeat),
+        })
     }
 }
 
 impl Limits {
-    fn net(&self) -> NetConfig {
+    fn net(&self) -> Result<NetConfig, BadValue> {
         let usual = NetConfig::default();
-        NetConfig {
-            idle_timeout: self.idle_seconds.map_or(usual.idle_timeout, Duration::from_secs),
-            frame_timeout: self.frame_seconds.map_or(usual.frame_timeout, Duration::from_secs),
-            connections_max: self.connections.unwrap_or(usual.connections_max),
-            outgoing_bytes_max: self.client_queue.map_or(usual.outgoing_bytes_max, |size| size.0 as usize),
-        }
+        let client_queue = size("limits.client_queue", self.client_queue)?.map(|bytes| bytes as usize);
+        Ok(NetConfig {
+            idle_timeout: time("limits.idle_seconds", self.idle_seconds, SECOND_MS)?
+                .unwrap_or(usual.idle_timeout),
+            frame_timeout: time("limits.frame_seconds", self.frame_seconds, SECOND_MS)?
+                .unwrap_or(usual.frame_timeout),
+            connections_max: number("limits.connections", self.connections)?.unwrap_or(usual.connections_max),
+            outgoing_bytes_max: client_queue.unwrap_or(usual.outgoing_bytes_max),
+        })
     }
 }

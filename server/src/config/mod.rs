@@ -2,6 +2,7 @@
 //!
 //! Not here: anything that is replicated; topics and groups are made by admin commands.
 
+mod bounds;
 mod broker_conf;
 mod file;
 mod size;
@@ -9,7 +10,6 @@ mod size;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
@@ -37,7 +37,7 @@ pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 
 /// Messages whose repeats are recognised: 2 GiB of memory.
-pub const DEDUP_KEYS_MAX: usize = 100_000_000;
+pub const DEDUP_KEYS_MAX: u64 = 100_000_000;
 
 /// Everything one node needs to know.
 #[derive(Debug, Clone)]
@@ -164,13 +164,7 @@ impl NodeConfig {
         folio_protocol::names::check_group(&self.group).map_err(|error| bad("group", error.to_string()))?;
         folio_protocol::names::check_group(&self.cluster)
             .map_err(|error| bad("cluster", error.to_string()))?;
-        if self.node_id == 0 {
-            return Err(bad("node_id", "ids count from 1"));
-        }
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
-            let (min, max) = (ByteSize(SEGMENT_BYTES_MIN), ByteSize(SEGMENT_BYTES_MAX));
-            return Err(bad("log.segment_size", format!("must be between {min} and {max}")));
-        }
+        self.check_ports()?;
         if !self.join && !self.nodes.contains_key(&self.node_id) {
             return Err(bad("nodes", format!("this node, id {}, is not among them", self.node_id)));
         }
@@ -178,9 +172,6 @@ impl NodeConfig {
         if self.single_node && !is_alone {
             let remedy = "is for a group of one voter: remove the key, or `join = true` and the other nodes";
             return Err(bad("single_node", remedy));
-        }
-        if self.dedup.as_ref().is_some_and(|dedup| !(2..=DEDUP_KEYS_MAX).contains(&dedup.keys)) {
-            return Err(bad("dedup.keys", format!("must be between 2 and {DEDUP_KEYS_MAX}")));
         }
         self.check_timing()
     }
@@ -190,10 +181,28 @@ impl NodeConfig {
         if election_min > election_max {
             return Err(bad("raft.election_min_ms", "must not be above raft.election_max_ms"));
         }
-        if heartbeat.is_zero() || heartbeat * 2 > election_min {
-            return Err(bad("raft.heartbeat_ms", "must be above 0 and at most half of raft.election_min_ms"));
+        // Two heartbeats may be lost before a follower gives its leader up.
+        if heartbeat * 3 > election_min {
+            let text = format!(
+                "{} is out of range: it must be at most a third of raft.election_min_ms",
+                heartbeat.as_millis()
+            );
+            return Err(bad("raft.heartbeat_ms", text));
         }
         Ok(())
+    }
+
+    /// A port that the system chooses is one that nobody can be told.
+    fn check_ports(&self) -> Result<(), BadValue> {
+        let Listen { namesrv, broker, raft, .. } = self.listen;
+        let mut all =
+            [("listen.namesrv", namesrv), ("listen.broker", broker), ("listen.raft", raft)].into_iter();
+        match all.find(|(_, address)| address.port() == 0) {
+            Some((key, address)) => {
+                Err(bad(key, format!("{address} has no port: it must be between 1 and 65535")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What the group needs of it.
@@ -235,10 +244,6 @@ impl NodeConfig {
 /// All cores, at least two: one busy task must not stop the others.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2)
-}
-
-fn milliseconds(value: u64) -> Duration {
-    Duration::from_millis(value)
 }
 
 #[cfg(test)]
@@ -295,13 +300,36 @@ mod tests {
         }
         let error = parse("n.toml", &EXAMPLE.replace("segment_size = \"1GiB\"", "segment_size = \"1KiB\""))
             .expect_err("too small");
-        assert_eq!(error, "n.toml: log.segment_size: must be between 16MiB and 4GiB");
+        assert_eq!(
+            error,
+            "n.toml: log.segment_size: 1KiB is out of range: it must be between 16MiB and 4GiB"
+        );
         let error =
             parse("n.toml", &EXAMPLE.replace("segment_size = \"1GiB\"", "segment_size = \"1 moose\""))
                 .expect_err("no size");
         assert!(error.contains("segment_size") && error.contains("1 moose"), "{error}");
-        let error = parse("n.toml", &EXAMPLE.replace("heartbeat_ms = 50", "heartbeat_ms = 150"))
-            .expect_err("too slow");
-        assert!(error.contains("raft.heartbeat_ms"), "{error}");
+        let error = parse("n.toml", &EXAMPLE.replace("broker = \"0.0.0.0:10911\"", "broker = \"0.0.0.0:0\""))
+            .expect_err("a port of the system's choice");
+        assert!(error.starts_with("n.toml: listen.broker: 0.0.0.0:0 has no port"), "{error}");
+    }
+
+    #[test]
+    fn config_i1_elections_leave_room_for_two_lost_heartbeats() {
+        let timing = |min: u64, max: u64, heartbeat: u64| {
+            let text = EXAMPLE.replace("election_min_ms = 200", &format!("election_min_ms = {min}"));
+            let text = text.replace("election_max_ms = 300", &format!("election_max_ms = {max}"));
+            parse("n.toml", &text.replace("heartbeat_ms = 50", &format!("heartbeat_ms = {heartbeat}")))
+                .map(drop)
+        };
+        assert_eq!((timing(200, 300, 66), timing(60_000, 60_000, 20_000)), (Ok(()), Ok(())));
+        for (timing, key) in [
+            (timing(200, 300, 67), "raft.heartbeat_ms"),
+            (timing(200, 300, 0), "raft.heartbeat_ms"),
+            (timing(301, 300, 50), "raft.election_min_ms"),
+            (timing(200, 60_001, 50), "raft.election_max_ms"),
+        ] {
+            let error = timing.expect_err(key);
+            assert!(error.starts_with(&format!("n.toml: {key}: ")), "{error}");
+        }
     }
 }

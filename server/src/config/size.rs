@@ -41,11 +41,13 @@ impl<'de> Deserialize<'de> for ByteSize {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Written {
-            Number(u64),
+            Number(i64),
             Text(String),
         }
         match Written::deserialize(from)? {
-            Written::Number(bytes) => Ok(Self(bytes)),
+            Written::Number(bytes) => {
+                u64::try_from(bytes).map(Self).map_err(|_| de::Error::custom(format!("{bytes} is no size")))
+            }
             Written::Text(text) => text.parse().map_err(de::Error::custom),
         }
     }

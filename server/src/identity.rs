@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use folio_engine::disk::{Disk, DiskLock, OpenMode, create_dir, write_atomically};
+use folio_engine::disk::{Disk, DiskLock, OpenMode, create_dir, temporary_beside, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ByteSize, NodeConfig};
@@ -94,6 +94,11 @@ pub fn claim(disk: &Arc<dyn Disk>, config: &NodeConfig) -> Result<DiskLock, Iden
         write_atomically(&**disk, &file, text.as_bytes()).map_err(fail)?;
     }
     Ok(lock)
+}
+
+/// What a data directory holds of its node.
+pub(crate) fn names(config: &NodeConfig) -> [PathBuf; 4] {
+    [FILE.into(), temporary_beside(FILE.as_ref()), LOCK.into(), config.group.as_str().into()]
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Owner, IdentityError> {

@@ -26,6 +26,7 @@ pub mod old_reads;
 mod panics;
 pub mod peer;
 pub mod polls;
+mod private;
 pub mod reply;
 pub mod request;
 pub mod sends;

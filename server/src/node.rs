@@ -18,7 +18,7 @@ use crate::clients::Addresses;
 use crate::config::{Listen, NodeConfig};
 use crate::net::Listener;
 use crate::peer::NodeHooks;
-use crate::{gossip, group_thread, identity};
+use crate::{gossip, group_thread, identity, private};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -40,6 +40,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let _lock = identity::claim(&disk, &config)?;
+    private::tighten(&config.data_dir, &identity::names(&config));
     let store_host = store_host(&config).await?;
     let sockets = Sockets::bind(&config.listen).await?;
     report_ignored(&config);

@@ -1,7 +1,7 @@
 //! The seam between the engine and a file system. Everything the engine stores goes through [`Disk`] and [`DiskFile`],
 //! so that a simulated disk can lose, tear or refuse what a real one might.
 //!
-//! It is not a general file API: there are no cursors, no appends, no permissions, only positions.
+//! It is not a general file API: there are no cursors, no appends, only positions.
 //!
 //! Invariants every implementation keeps and every caller may rely on:
 //!
@@ -10,6 +10,7 @@
 //! - `disk.I2`: a read copies into memory of the caller. Bytes that the device does not give back are an error of that
 //!   read (`reads.I1`), whatever happens to the file meanwhile: it may be cut, or lose sectors.
 //! - `disk.I3`: an open file stays readable after its name was removed.
+//! - `disk.I4`: what is created is read and written by the process's own user alone.
 
 mod buffers;
 mod crashsafe;

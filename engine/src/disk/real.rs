@@ -1,10 +1,10 @@
 //! The real disk: `pread`, `pwritev`, `fdatasync`, `fallocate`, `flock`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -17,6 +17,9 @@ use super::{Disk, DiskFile, DiskLock, OpenMode};
 const SLICES_PER_WRITE_MAX: usize = 1024;
 /// Zeroes written at a time where the file system has no `fallocate`.
 const ZERO_BYTES: usize = 1 << 20;
+/// Folders and files of the process's user alone (`disk.I4`).
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// The file system of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,7 +27,7 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -36,7 +39,7 @@ impl Disk for RealDisk {
                 options.write(true);
             }
             OpenMode::Create => {
-                options.write(true).create(true).truncate(false);
+                options.write(true).create(true).truncate(false).mode(FILE_MODE);
             }
         }
         let file = options.open(path)?;
@@ -70,7 +73,9 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let file = options.open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(TryLockError::WouldBlock) => Err(io::Error::new(
@@ -228,6 +233,9 @@ impl DiskFile for RealFile {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::write_atomically;
     use super::*;
 
     fn open(path: &Path) -> Arc<dyn DiskFile> {
@@ -314,6 +322,22 @@ mod tests {
         assert_eq!(file.read_at(&mut read, 0).unwrap(), 5_000, "disk.I2");
         assert_eq!(file.read_at(&mut read, 8_192).unwrap(), 0, "disk.I2");
         assert!(read[5_000..].iter().all(|byte| *byte == 7), "reads.I1: what was read before is still there");
+    }
+
+    /// Every local user could read the commit log.
+    #[test]
+    fn disk_i4_what_is_created_is_the_users_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("a/b");
+        RealDisk.create_dir_all(&folder).unwrap();
+        drop((open(&folder.join("f")), RealDisk.lock(&folder.join("LOCK")).unwrap()));
+        write_atomically(&RealDisk, &folder.join("g"), b"x").unwrap();
+        for (path, expected) in
+            [("a", 0o700), ("a/b", 0o700), ("a/b/f", 0o600), ("a/b/LOCK", 0o600), ("a/b/g", 0o600)]
+        {
+            let mode = fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, expected, "{path} has {mode:o}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::cluster::{self, Launch};
 use crate::config::ByteSize;
 use crate::handlers::members::{ADD_NODE, AddNode, REMOVE_NODE, RemoveNode};
 use crate::handlers::node_status::{NODE_STATUS, NodeAt, NodeStatus};
+use crate::private;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -88,6 +89,7 @@ pub(super) async fn run(args: ClusterArgs, log: Option<String>) -> Result<()> {
     match args.command {
         None => {
             let Start { nodes, data, base_port, segment_size, restart } = args.start;
+            private::mask();
             cluster::run(Launch { nodes, data, base_port, segment_size, restart, log }).await
         }
         Some(ClusterCommand::Status(target)) => status(&target).await,

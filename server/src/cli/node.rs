@@ -9,7 +9,7 @@ use rustix::process::{
 };
 
 use crate::config::{EXAMPLE, NodeConfig};
-use crate::{logging, node, panics};
+use crate::{logging, node, panics, private};
 
 #[derive(Debug, Args)]
 pub(super) struct NodeArgs {
@@ -29,6 +29,7 @@ pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
         print!("{EXAMPLE}");
         return Ok(());
     };
+    private::mask();
     logging::start(log)?;
     panics::end_the_process();
     if let Some(parent) = args.parent {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::Layout;
+use crate::private::FILE_MODE;
 
 /// How much of a log's end is read for its last lines.
 const TAIL_BYTES: u64 = 4 * 1024;
@@ -29,7 +31,7 @@ impl Child {
     /// Starts node `id`. It ends with this process, however this one ends.
     pub(super) fn start(layout: &Layout, id: u64, level: Option<&str>) -> Result<Self> {
         let log = layout.log(id);
-        let open = || OpenOptions::new().create(true).append(true).open(&log);
+        let open = || OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&log);
         let file = open().with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(super::own_binary()?);
         command.args(["node", "--parent", &process::id().to_string(), "--config"]).arg(layout.config(id));

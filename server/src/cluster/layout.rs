@@ -21,7 +21,10 @@ use super::Launch;
 use crate::config::{
     BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
 };
+use crate::private;
 
+/// What the data directory was made with.
+const FILE: &str = "cluster";
 const HOST: &str = "127.0.0.1";
 const NODES: u64 = 3;
 /// NameServers are B to B+8, the first broker is B+10.
@@ -59,16 +62,17 @@ impl Layout {
     /// Makes or finds the data directory and writes the nodes' configurations.
     pub(super) fn prepare(launch: &Launch) -> Result<Self> {
         let dir = &launch.data;
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        private::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         // Nodes get absolute paths: an error of theirs then names a place one can find.
         let dir = fs::canonicalize(dir).with_context(|| format!("cannot use {}", dir.display()))?;
-        let file = dir.join("cluster");
+        let file = dir.join(FILE);
         let made = if file.exists() { Made::found(&file, launch)? } else { Made::new(launch)? };
         let layout = Self { dir, made };
+        private::tighten(&layout.dir, &layout.names());
         for id in layout.ids() {
             layout.write_config(id)?;
         }
-        fs::write(&file, toml::to_string(&made)?)
+        private::write(&file, &toml::to_string(&made)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(layout)
     }
@@ -99,7 +103,12 @@ impl Layout {
     }
 
     fn node_dir(&self, id: u64) -> PathBuf {
-        self.dir.join(format!("node-{id}"))
+        self.dir.join(node_name(id))
+    }
+
+    /// What the directory holds of the cluster.
+    fn names(&self) -> Vec<String> {
+        self.ids().map(node_name).chain([FILE.to_owned()]).collect()
     }
 
     pub(super) fn config(&self, id: u64) -> PathBuf {
@@ -112,9 +121,10 @@ impl Layout {
 
     fn write_config(&self, id: u64) -> Result<()> {
         let dir = self.node_dir(id);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        private::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let file = self.config(id);
-        fs::write(&file, self.node_toml(id)?).with_context(|| format!("cannot write {}", file.display()))
+        private::write(&file, &self.node_toml(id)?)
+            .with_context(|| format!("cannot write {}", file.display()))
     }
 
     fn node_toml(&self, id: u64) -> Result<String> {
@@ -149,6 +159,10 @@ impl Layout {
         ]);
         Ok(format!("# Written by `folio cluster` at every start.\n{}", toml::to_string(&config)?))
     }
+}
+
+fn node_name(id: u64) -> String {
+    format!("node-{id}")
 }
 
 impl Made {

@@ -1,6 +1,7 @@
 //! `folio cluster`: three processes, one parent.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::node::{PATIENCE, folio, free_ports, wait};
 
 pub(crate) struct Running {
-    dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
     parent: Child,
     namesrv: String,
 }
@@ -22,17 +23,33 @@ impl Running {
         let mut command = folio();
         command.args(["cluster", "--base-port", &base.to_string(), "--segment-size", "16MiB", "--data"]);
         let parent = command.arg(dir.path().join("data")).stdout(out.try_clone().unwrap()).stderr(out);
-        let running = Running { parent: parent.spawn().unwrap(), dir, namesrv: format!("127.0.0.1:{base}") };
+        let (parent, namesrv) = (parent.spawn().unwrap(), format!("127.0.0.1:{base}"));
+        let running = Running { parent, dir: Some(dir), namesrv };
         running.wait_for("ready: node");
         running
     }
 
+    fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+
+    pub(crate) fn namesrv(&self) -> &str {
+        &self.namesrv
+    }
+
+    /// Stops it in order; its folder.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        send("TERM", &self.parent.id().to_string());
+        assert!(wait(&mut self.parent).success(), "{}", self.out());
+        self.dir.take().unwrap()
+    }
+
     pub(crate) fn out(&self) -> String {
-        fs::read_to_string(self.dir.path().join("out")).unwrap()
+        fs::read_to_string(self.dir().join("out")).unwrap()
     }
 
     pub(crate) fn log(&self, node: u64) -> String {
-        fs::read_to_string(self.dir.path().join(format!("data/node-{node}/folio.log"))).unwrap()
+        fs::read_to_string(self.dir().join(format!("data/node-{node}/folio.log"))).unwrap()
     }
 
     pub(crate) fn wait_for(&self, text: &str) {

@@ -7,5 +7,6 @@ mod cluster;
 mod drain;
 mod full_disk;
 mod node;
+mod private;
 mod repeats;
 mod start_stop;

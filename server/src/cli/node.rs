@@ -31,7 +31,7 @@ pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
     };
     private::mask();
     logging::start(log)?;
-    panics::end_the_process();
+    panics::end_the_process().context("cannot start a thread")?;
     if let Some(parent) = args.parent {
         follow(parent)?;
     }

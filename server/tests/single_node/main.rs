@@ -2,6 +2,7 @@
 
 mod admin;
 mod deleted;
+mod extremes;
 mod failover;
 mod followers;
 mod hostile;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::netns::Namespaces;
+use crate::netns::{HUB, Namespaces};
 use crate::node::Addresses;
 use crate::relay::{self, Flow};
 
@@ -39,6 +39,15 @@ impl Network {
         match self {
             Self::Relays => LOOPBACK.to_owned(),
             Self::Namespaces(namespaces) => namespaces.address(place),
+        }
+    }
+
+    /// Where nodes see the harness, if not on their own machine: it has to administer them.
+    #[must_use]
+    pub fn operator(&self) -> Option<&'static str> {
+        match self {
+            Self::Relays => None,
+            Self::Namespaces(_) => Some(HUB),
         }
     }
 

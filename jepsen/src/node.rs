@@ -107,9 +107,11 @@ impl Node {
     fn config(&self, plan: &Plan<'_>) -> String {
         let Plan { base_port, place, places, members, join, single_node, expire, needs, network } = *plan;
         let Addresses { namesrv, broker, raft } = &self.addresses;
+        let operators =
+            network.operator().map(|from| format!("admin_from = [{from:?}]\n")).unwrap_or_default();
         let mut text = format!(
             "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
-             [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n\n\
+             [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n{operators}\n\
              # Small segments, so that a run crosses many of them.\n\
              [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",
             self.id,

@@ -161,7 +161,8 @@ impl Service for Arc<Broker> {
         if let Some(attempt) = &attempt {
             reply = reply.of_send(attempt.number);
         }
-        dispatch::dispatch(self, Request { frame, remote, reply, order: None, attempt });
+        let is_operator = channel.is_operator();
+        dispatch::dispatch(self, Request { frame, remote, is_operator, reply, order: None, attempt });
     }
 
     fn closed(&self, channel: &Channel) {

@@ -52,11 +52,19 @@ impl Client {
     /// Sends a request; an error response becomes an error with its remark.
     pub async fn ask(&mut self, request: Frame, patience: Duration) -> Result<Frame> {
         let response = self.call(request, patience).await?;
+        self.accept(response)
+    }
+
+    /// The same for a response that came before.
+    pub fn accept(&self, response: Frame) -> Result<Frame> {
         if response.code == ResponseCode::Success.code() {
             return Ok(response);
         }
-        let name = ResponseCode::from_code(response.code).map_or("unknown code", ResponseCode::name);
         let remark = response.remark.unwrap_or_default();
+        if is_forbidden(response.code) {
+            bail!("{} refuses: {remark}", self.address);
+        }
+        let name = ResponseCode::from_code(response.code).map_or("unknown code", ResponseCode::name);
         bail!("{} answered {name} ({}): {remark}", self.address, response.code);
     }
 
@@ -73,4 +81,9 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether a response says that the request is not accepted from here.
+pub fn is_forbidden(code: i32) -> bool {
+    code == ResponseCode::NoPermission.code()
 }

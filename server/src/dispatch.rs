@@ -1,6 +1,7 @@
 //! Which handler serves which request: one exhaustive match, so that a new code needs a decision.
 //!
-//! NameServer ports and broker ports share it: a client may ask any port of any node anything.
+//! NameServer ports and broker ports share it: a client may ask any port of any node anything; what is administrative only an
+//! operator may ask (`admin.I1`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_raft::proposal::ProposeError;
 
+use crate::admin;
 use crate::broker::Broker;
 use crate::forward;
 use crate::handlers::{
@@ -21,6 +23,10 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Serves a request here, or brings it to the leader if only the leader may serve it.
 pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
+    // admin.I1: before it is served or forwarded, and once more where it was forwarded to.
+    if admin::is_refused(&request) {
+        return admin::refuse(broker, request);
+    }
     match request.frame.request_code() {
         Some(code) if forward::needs_leader(code) && !broker.leads() => forward::forward(broker, request),
         Some(code) if forward::needs_leader(code) || forward::may_need_leader(code) => {
@@ -31,9 +37,10 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
     }
 }
 
-/// FolioMQ's own requests; RocketMQ has no such codes.
+/// FolioMQ's own requests; RocketMQ has no such codes. One without a class in `admin/class.rs` is not served.
 fn own(broker: &Arc<Broker>, request: Request) {
     match request.frame.code {
+        code if admin::class_of(code).is_none() => unsupported(request),
         node_status::NODE_STATUS => node_status::node_status(broker, request),
         members::ADD_NODE => members::add_node(broker, request),
         members::REMOVE_NODE => members::remove_node(broker, request),

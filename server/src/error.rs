@@ -51,8 +51,11 @@ pub enum ServerError {
     /// A later commit has come for the same queue; this one was not stored.
     #[error("[COMMIT]a later commit of the group for this queue has come: this one was not stored")]
     Overtaken,
-    /// The leader was asked and did not answer.
-    #[error("[OUTCOME_UNKNOWN] the request was sent to the leader and its answer did not come: {0}")]
+    /// Another node cannot be reached; nothing was done.
+    #[error("node {0} cannot be reached from here: nothing was changed")]
+    NodeAway(u64),
+    /// Another node, mostly the leader, was asked and did not answer.
+    #[error("[OUTCOME_UNKNOWN] the request was sent to another node and its answer did not come: {0}")]
     OutcomeUnknown(String),
     /// No such topic.
     #[error("topic[{0}] not exist, apply first please!")]
@@ -103,7 +106,7 @@ impl ServerError {
                 ResponseCode::InvalidParameter
             }
             Self::Propose(error) => propose_code(error),
-            Self::NoLeader | Self::Stopping => ResponseCode::ServiceNotAvailable,
+            Self::NoLeader | Self::Stopping | Self::NodeAway(_) => ResponseCode::ServiceNotAvailable,
             Self::ForwardBusy | Self::Overtaken | Self::ClientsFull(_) => ResponseCode::SystemBusy,
             Self::TopicNotExist(_) | Self::NoRoute(_) => ResponseCode::TopicNotExist,
             Self::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
@@ -148,6 +151,7 @@ mod tests {
         let refused = [
             ServerError::NoLeader,
             ServerError::Stopping,
+            ServerError::NodeAway(2),
             ServerError::Propose(ProposeError::NotLeader { leader: Some(2) }),
             ServerError::Propose(ProposeError::DiskFull),
             ServerError::Propose(ProposeError::Stopped("why".to_owned())),

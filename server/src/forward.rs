@@ -20,6 +20,7 @@
 
 mod answer;
 mod codes;
+mod node;
 mod origin;
 
 use std::io;
@@ -39,6 +40,7 @@ pub(crate) use self::answer::{Answer, not_leader};
 use self::answer::{Asked, decode_answer, decode_frame, encode_answer};
 use self::codes::changes_nothing;
 pub(crate) use self::codes::{asks_for_state, may_need_leader, needs_leader};
+pub(crate) use self::node::to_node;
 use self::origin::Origin;
 pub(crate) use self::origin::{put_client, take_client};
 use crate::broker::Broker;
@@ -117,7 +119,7 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
         let retry = Retry {
             broker: broker.clone(),
             frame: request.frame.clone(),
-            origin: Origin { remote: request.remote, attempt: request.attempt },
+            origin: origin_of(&request),
             deadline: deadline(&request.frame),
             tried_here: true,
             turn,
@@ -127,14 +129,18 @@ pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
     request
 }
 
+fn origin_of(request: &Request) -> Origin {
+    Origin { remote: request.remote, is_operator: request.is_operator, attempt: request.attempt }
+}
+
 /// Brings a request of a client of ours to the leader, and the answer back.
 pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
     if request.is_forwarded() {
         // forward.I1: by a node that believed we lead.
         return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
     }
-    let Request { frame, remote, reply, attempt, .. } = request;
-    let (origin, deadline) = (Origin { remote, attempt }, deadline(&frame));
+    let (origin, deadline) = (origin_of(&request), deadline(&request.frame));
+    let Request { frame, reply, .. } = request;
     let turn = broker.forwards.turns.take(&frame);
     again(Retry { broker: broker.clone(), frame, origin, deadline, tried_here: false, turn }, reply);
 }
@@ -189,7 +195,7 @@ async fn bring(retry: Retry, reply: Reply) {
         }
         if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
             // Once more for each question: it tells how old the request is.
-            match ask(&broker, leader, encode()).await {
+            match ask(&broker, leader, encode(), ANSWER_PATIENCE).await {
                 // It is on its way out, or cannot reach the others: whoever follows it will know.
                 Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
                 Asked::Answered(frame) => return reply.relay(*frame),
@@ -228,17 +234,17 @@ fn look(status: &mut watch::Receiver<Status>) -> (bool, Option<u64>) {
 fn serve_here(mut retry: Retry, reply: Reply) {
     retry.tried_here = true;
     let broker = retry.broker.clone();
-    let (frame, Origin { remote, attempt }) = (retry.frame.clone(), retry.origin);
+    let (frame, Origin { remote, is_operator, attempt }) = (retry.frame.clone(), retry.origin);
     let order = retry.turn.as_ref().map(Turn::order);
     let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
-    dispatch::route(&broker, Request { frame, remote, reply, order, attempt });
+    dispatch::route(&broker, Request { frame, remote, is_operator, reply, order, attempt });
 }
 
-async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>) -> Asked {
+async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>, patience: Duration) -> Asked {
     let Some(request) = request else {
         return Asked::Unknown("the request does not fit a frame".to_owned());
     };
-    match broker.group.call(leader, request, ANSWER_PATIENCE).await {
+    match broker.group.call(leader, request, patience).await {
         Ok(answer) => {
             let (position, asked) = decode_answer(answer);
             broker.forwards.known_position.fetch_max(position, Ordering::AcqRel);
@@ -256,13 +262,15 @@ async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>) -> Asked {
 /// Answers a request that another node forwarded: the other end of [`ask`].
 pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes {
     let received = broker.stalls.arrival(Instant::now());
-    let Some((order, Origin { remote, attempt }, frame)) = decode_request(kind, bytes, received) else {
+    let Some((order, origin, frame)) = decode_request(kind, bytes, received) else {
         tracing::error!("a forwarded request does not decode");
         return not_leader();
     };
+    let Origin { remote, is_operator, attempt } = origin;
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    dispatch::dispatch(broker, Request { frame: Arc::new(frame), remote, reply, order, attempt });
+    let frame = Arc::new(frame);
+    dispatch::dispatch(broker, Request { frame, remote, is_operator, reply, order, attempt });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
     let answer = receiver.await.unwrap_or(Answer::Silence);
     encode_answer(answer, broker.group.applied_position())
@@ -368,7 +376,7 @@ mod tests {
     }
 
     fn origin(remote: &str, attempt: Option<Attempt>) -> Origin {
-        Origin { remote: remote.parse().unwrap(), attempt }
+        Origin { remote: remote.parse().unwrap(), is_operator: attempt.is_some(), attempt }
     }
 
     #[tokio::test(start_paused = true)]

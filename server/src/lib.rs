@@ -3,6 +3,7 @@
 //! The life of a request: `net` reads a frame, [`dispatch`](crate::broker::Broker) finds its handler (or
 //! `forward` takes it to the leader), the handler asks the group, and [`reply::Reply`] answers.
 
+pub mod admin;
 mod applied;
 pub mod bench;
 pub mod broker;

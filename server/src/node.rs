@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin::Network;
 use crate::broker::{Broker, Identity};
 use crate::clients::Addresses;
 use crate::config::{Listen, NodeConfig};
@@ -44,6 +45,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let store_host = store_host(&config).await?;
     let sockets = Sockets::bind(&config.listen).await?;
     report_ignored(&config);
+    report_operators(&config);
     let hooks = Arc::new(NodeHooks::default());
     let (group, group_thread) = tokio::select! {
         started = group_thread::start(config.group_config(), disk, hooks.clone()) => started?,
@@ -94,6 +96,20 @@ fn report_ignored(config: &NodeConfig) {
     }
 }
 
+/// Says who may administer this node, where that is more than this machine.
+fn report_operators(config: &NodeConfig) {
+    if let Some(admin) = config.listen.admin {
+        tracing::info!(%admin, "administrative requests are accepted from whoever connects to the port listen.admin");
+    }
+    let others = config.net.operators.iter().filter(|network| !Network::LOOPBACK.contains(network));
+    let others: Vec<String> = others.map(Network::to_string).collect();
+    if config.net.operators.iter().any(Network::is_everything) {
+        tracing::warn!("administrative requests are accepted from everywhere: see listen.admin_from");
+    } else if !others.is_empty() {
+        tracing::info!("administrative requests are accepted from {} too", others.join(", "));
+    }
+}
+
 /// The advertised broker address as messages carry it: numbers, IPv4 if there is one.
 async fn store_host(config: &NodeConfig) -> Result<SocketAddr> {
     let advertised = config.advertised().broker;
@@ -109,6 +125,7 @@ async fn store_host(config: &NodeConfig) -> Result<SocketAddr> {
 struct Sockets {
     namesrv: Option<TcpListener>,
     broker: TcpListener,
+    admin: Option<TcpListener>,
 }
 
 impl Sockets {
@@ -123,7 +140,12 @@ impl Sockets {
             }
             Err(error) => return Err(error),
         };
-        Ok(Self { namesrv, broker: bind(listen.broker, "listen.broker").await? })
+        let broker = bind(listen.broker, "listen.broker").await?;
+        let admin = match listen.admin {
+            Some(address) => Some(bind(address, "listen.admin").await?),
+            None => None,
+        };
+        Ok(Self { namesrv, broker, admin })
     }
 
     fn serve(self, listener: &Listener) {
@@ -131,13 +153,16 @@ impl Sockets {
             listener.serve(namesrv);
         }
         listener.serve(self.broker);
+        if let Some(admin) = self.admin {
+            listener.serve_operators(admin);
+        }
     }
 }
 
 async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address} (key `{key}`, `listenPort` in a broker.conf)"))
+        .with_context(|| format!("cannot listen on {address} (key `{key}`; in a broker.conf `listenPort`, `namesrvListenPort` or `adminListenPort`)"))
 }
 
 async fn group_stopped(mut status: watch::Receiver<Status>) -> String {

@@ -16,6 +16,8 @@ pub struct Request {
     pub frame: Arc<Frame>,
     /// The client's address, also when another node forwarded the request: the born host of messages.
     pub remote: SocketAddr,
+    /// Whether its connection is an operator's, as the node that the client is connected to says (`admin.I2`).
+    pub(crate) is_operator: bool,
     /// To be used exactly once. Dropped unused, it answers SYSTEM_ERROR.
     pub reply: Reply,
     /// Its place among the commits of its node's clients, if it is a commit.

@@ -10,7 +10,7 @@ use crate::relay::Flow;
 /// What every name begins with; the process id follows.
 const PREFIX: &str = "folio-";
 /// The hub's address, on every link.
-pub(super) const HUB: &str = "10.86.0.254";
+pub const HUB: &str = "10.86.0.254";
 /// Late packets one direction holds; more are dropped.
 const LATE_PACKETS_MAX: u32 = 100_000;
 

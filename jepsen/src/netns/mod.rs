@@ -35,8 +35,9 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+pub use self::layout::HUB;
+use self::layout::{Layout, Step};
 use crate::relay::Flow;
-use layout::{Layout, Step};
 
 /// Where `ip` keeps the names.
 const NAMES: &str = "/var/run/netns";

@@ -9,11 +9,11 @@ use folio_protocol::body;
 use folio_protocol::frame::Frame;
 
 use super::{PATIENCE, Target, table};
-use crate::client::Client;
+use crate::client::{Client, is_forbidden};
 use crate::cluster::{self, Launch};
 use crate::config::ByteSize;
-use crate::handlers::members::{ADD_NODE, AddNode, REMOVE_NODE, RemoveNode};
-use crate::handlers::node_status::{NODE_STATUS, NodeAt, NodeStatus};
+use crate::handlers::members::{ADD_NODE, AddNode, CHANGE_PATIENCE, REMOVE_NODE, RemoveNode};
+use crate::handlers::node_status::{NODE, NODE_STATUS, NodeAt, NodeStatus};
 use crate::private;
 
 #[derive(Debug, Args)]
@@ -109,17 +109,53 @@ pub(super) async fn run(args: ClusterArgs, log: Option<String>) -> Result<()> {
 
 /// Asks one node how it is.
 pub(crate) async fn ask_status(address: &str) -> Result<NodeStatus> {
-    let request = Frame { code: NODE_STATUS, ..Frame::default() };
-    let answer = Client::connect(address).await?.ask(request, PATIENCE).await?;
+    let answer = Client::connect(address).await?.ask(status_request(None), PATIENCE).await?;
+    decode(address, &answer)
+}
+
+/// The question how a node is: the one that is asked, or another one that this one asks.
+fn status_request(node: Option<u64>) -> Frame {
+    let mut request = Frame { code: NODE_STATUS, ..Frame::default() };
+    if let Some(node) = node {
+        request.ext.insert_display(NODE, node);
+    }
+    request
+}
+
+fn decode(address: &str, answer: &Frame) -> Result<NodeStatus> {
     body::decode(&answer.body).with_context(|| format!("the answer of {address}"))
 }
 
-/// The first answer of several addresses.
-async fn ask_any(addresses: &str) -> Result<NodeStatus> {
+/// How a node is by its own word. A node takes operators' requests from its own machine, unless it is told otherwise: one
+/// that refuses, or cannot be reached from here, is asked by the node that answered, at `door`.
+async fn status_through(door: &str, id: u64, at: &NodeAt) -> Result<NodeStatus> {
+    let direct = match Client::connect(&at.broker).await {
+        Ok(mut node) => {
+            let answer = node.call(status_request(None), PATIENCE).await?;
+            if !is_forbidden(answer.code) {
+                return decode(&at.broker, &node.accept(answer)?);
+            }
+            format!("{} refuses", at.broker)
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    let asked = async {
+        let answer = Client::connect(door).await?.ask(status_request(Some(id)), PATIENCE).await?;
+        decode(door, &answer)
+    };
+    match asked.await {
+        Ok(status) if status.node_id == id => Ok(status),
+        Ok(_) => bail!("{direct}"),
+        Err(error) => bail!("{direct}; {error:#}"),
+    }
+}
+
+/// The first answer of several addresses, and which of them gave it.
+async fn ask_any(addresses: &str) -> Result<(&str, NodeStatus)> {
     let mut failures = Vec::new();
     for address in addresses.split([',', ';']).map(str::trim) {
         match ask_status(address).await {
-            Ok(status) => return Ok(status),
+            Ok(status) => return Ok((address, status)),
             Err(error) => failures.push(format!("{error:#}")),
         }
     }
@@ -127,10 +163,13 @@ async fn ask_any(addresses: &str) -> Result<NodeStatus> {
 }
 
 async fn ask_all(addresses: &str) -> Result<BTreeMap<u64, (NodeAt, Result<NodeStatus>)>> {
-    let first = ask_any(addresses).await?;
+    let (door, first) = ask_any(addresses).await?;
     let mut all = BTreeMap::new();
     for (id, at) in &first.nodes {
-        let answer = if *id == first.node_id { Ok(first.clone()) } else { ask_status(&at.broker).await };
+        let answer = match *id == first.node_id {
+            true => Ok(first.clone()),
+            false => status_through(door, *id, at).await,
+        };
         all.insert(*id, (at.clone(), answer));
     }
     Ok(all)
@@ -221,7 +260,7 @@ fn row(id: u64, at: &NodeAt, answer: &Result<NodeStatus>, lag: &BTreeMap<u64, u6
     ]
 }
 
-/// Sends a change of the membership to the leader.
+/// Sends a change of the membership to the leader, or to a node that brings it there.
 async fn change(addresses: &str, code: i32, request: &impl serde::Serialize) -> Result<()> {
     let all = ask_all(addresses).await?;
     let leader = all.values().filter_map(|(at, answer)| Some((at, answer.as_ref().ok()?)));
@@ -230,7 +269,13 @@ async fn change(addresses: &str, code: i32, request: &impl serde::Serialize) -> 
         leader.context("no node says it leads: nothing was changed; `folio cluster status` shows more")?;
     let frame = Frame { code, body: body::encode(request)?, ..Frame::default() };
     // Catching up may take long; the node logs its progress.
-    let patience = std::time::Duration::from_secs(600);
-    Client::connect(&at.broker).await?.ask(frame, patience).await?;
-    Ok(())
+    if let Ok(mut leader) = Client::connect(&at.broker).await {
+        let answer = leader.call(frame.clone(), CHANGE_PATIENCE).await?;
+        if !is_forbidden(answer.code) {
+            return leader.accept(answer).map(drop);
+        }
+    }
+    // The leader takes it from its own machine only, or cannot be reached from here: nothing was changed.
+    let (door, _) = ask_any(addresses).await?;
+    Client::connect(door).await?.ask(frame, CHANGE_PATIENCE + PATIENCE).await.map(drop)
 }

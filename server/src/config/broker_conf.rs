@@ -6,7 +6,8 @@
 //!
 //! Beyond RocketMQ's keys: `namesrvListenPort`, where this node answers as a NameServer. Several nodes of
 //! one host need not set it: the first one there takes the port, the others do without. `singleNode=true`: the group has one
-//! voter, the only peer in `dLegerPeers`.
+//! voter, the only peer in `dLegerPeers`. `adminListenPort` and `adminFrom=10.0.0.0/8,192.0.2.7`: where operators connect, and
+//! from where.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,7 @@ use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use super::bounds::within;
-use super::file::host_of;
+use super::file::{host_of, operators};
 use super::{BadValue, Listen, NodeConfig, bad};
 use crate::net::NetConfig;
 
@@ -37,6 +38,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         namesrv: at(keys.port("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
         broker: at(keys.port("listenPort")?.unwrap_or(super::BROKER_PORT)),
         raft: at(own.port),
+        admin: keys.port("adminListenPort")?.map(at),
         namesrv_optional: true,
     };
     let mut retention = Retention::default();
@@ -45,6 +47,9 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
     }
     let segment_bytes = keys.number::<i64>("mappedFileSizeCommitLog")?;
     let segment_bytes = segment_bytes.map(|bytes| within("mappedFileSizeCommitLog", bytes)).transpose()?;
+    let admin_from = keys.take("adminFrom").unwrap_or_default();
+    let admin_from: Vec<&str> =
+        admin_from.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let config = NodeConfig {
         cluster: keys.take("brokerClusterName").unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
         group,
@@ -62,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         scrub: Scrub::default(),
         dedup: Some(DedupConfig::default()),
         timing: Timing::default(),
-        net: NetConfig::default(),
+        net: NetConfig { operators: operators("adminFrom", &admin_from)?, ..NetConfig::default() },
         workers: super::default_workers(),
         ignored: Vec::new(),
     };
@@ -213,10 +218,20 @@ sendMessageThreadPoolNums=16
                 );
             }
         }
-        for key in ["listenPort", "namesrvListenPort"] {
+        for key in ["listenPort", "namesrvListenPort", "adminListenPort"] {
             for wrong in ["0", "65536", "-1"] {
                 assert_eq!(error(&format!("{key}={wrong}")).key, key, "{wrong}");
             }
         }
+    }
+
+    #[test]
+    fn operators_have_a_port_and_networks() {
+        let config = parse(&format!("{STOCK}adminListenPort=30919\nadminFrom=10.0.0.0/8, 192.0.2.7\n"))
+            .expect("right");
+        assert_eq!(config.listen.admin, Some(([0, 0, 0, 0], 30_919).into()));
+        assert_eq!(config.net.operators.len(), 4);
+        let wrong = parse(&format!("{STOCK}adminFrom=ten\n")).map(drop).expect_err("no network");
+        assert_eq!(wrong.key, "adminFrom");
     }
 }

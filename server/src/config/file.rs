@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::bounds::{HOUR_MS, SECOND_MS, number, size, time, within};
 use super::{BadValue, ByteSize, Listen, NodeConfig, bad};
+use crate::admin::Network;
 use crate::net::NetConfig;
 
 /// A complete configuration of the first of three nodes, with every default spelled out.
@@ -49,6 +50,8 @@ struct ListenSection {
     namesrv: SocketAddr,
     broker: SocketAddr,
     raft: SocketAddr,
+    admin: Option<SocketAddr>,
+    admin_from: Vec<String>,
 }
 
 impl Default for ListenSection {
@@ -58,6 +61,8 @@ impl Default for ListenSection {
             namesrv: any(super::NAMESRV_PORT),
             broker: any(super::BROKER_PORT),
             raft: any(super::RAFT_PORT),
+            admin: None,
+            admin_from: Vec::new(),
         }
     }
 }
@@ -136,6 +141,7 @@ impl File {
                 namesrv: self.listen.namesrv,
                 broker: self.listen.broker,
                 raft: self.listen.raft,
+                admin: self.listen.admin,
                 namesrv_optional: false,
             },
             nodes,
@@ -151,7 +157,7 @@ impl File {
             scrub: self.log.scrub()?,
             dedup: self.dedup.config()?,
             timing: self.raft.timing()?,
-            net: self.limits.net()?,
+            net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,
             workers: number("workers", self.workers)?.unwrap_or_else(super::default_workers),
             ignored: Vec::new(),
         })
@@ -204,6 +210,13 @@ pub(super) fn host_of(address: &str) -> Option<&str> {
     (port > 0 && !host.is_empty()).then_some(host)
 }
 
+/// Where operators are: on this machine, and in these networks.
+pub(super) fn operators<T: AsRef<str>>(key: &str, networks: &[T]) -> Result<Vec<Network>, BadValue> {
+    let written =
+        networks.iter().map(|network| network.as_ref().parse::<Network>().map_err(|error| bad(key, error)));
+    Network::LOOPBACK.map(Ok).into_iter().chain(written).collect()
+}
+
 impl Log {
     fn retention(&self) -> Result<Retention, BadValue> {
         let usual = Retention::default();
@@ -254,7 +267,7 @@ impl Raft {
 }
 
 impl Limits {
-    fn net(&self) -> Result<NetConfig, BadValue> {
+    fn net(&self, operators: Vec<Network>) -> Result<NetConfig, BadValue> {
         let usual = NetConfig::default();
         let client_queue = size("limits.client_queue", self.client_queue)?.map(|bytes| bytes as usize);
         Ok(NetConfig {
@@ -264,6 +277,7 @@ impl Limits {
                 .unwrap_or(usual.frame_timeout),
             connections_max: number("limits.connections", self.connections)?.unwrap_or(usual.connections_max),
             outgoing_bytes_max: client_queue.unwrap_or(usual.outgoing_bytes_max),
+            operators,
         })
     }
 }

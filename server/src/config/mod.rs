@@ -91,6 +91,8 @@ pub struct Listen {
     pub broker: SocketAddr,
     /// Peers connect here.
     pub raft: SocketAddr,
+    /// Operators connect here, if anywhere of their own.
+    pub admin: Option<SocketAddr>,
     /// Do without a NameServer port if another process has it.
     pub namesrv_optional: bool,
 }
@@ -194,9 +196,15 @@ impl NodeConfig {
 
     /// A port that the system chooses is one that nobody can be told.
     fn check_ports(&self) -> Result<(), BadValue> {
-        let Listen { namesrv, broker, raft, .. } = self.listen;
-        let mut all =
-            [("listen.namesrv", namesrv), ("listen.broker", broker), ("listen.raft", raft)].into_iter();
+        let Listen { namesrv, broker, raft, admin, .. } = self.listen;
+        let mut all = [
+            Some(("listen.namesrv", namesrv)),
+            Some(("listen.broker", broker)),
+            Some(("listen.raft", raft)),
+            admin.map(|admin| ("listen.admin", admin)),
+        ]
+        .into_iter()
+        .flatten();
         match all.find(|(_, address)| address.port() == 0) {
             Some((key, address)) => {
                 Err(bad(key, format!("{address} has no port: it must be between 1 and 65535")))
@@ -249,6 +257,7 @@ fn default_workers() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Network;
 
     fn parse(name: &str, text: &str) -> Result<NodeConfig, String> {
         NodeConfig::parse(Path::new(name), text).map_err(|error| error.to_string())
@@ -331,5 +340,21 @@ mod tests {
             let error = timing.expect_err(key);
             assert!(error.starts_with(&format!("n.toml: {key}: ")), "{error}");
         }
+    }
+
+    #[test]
+    fn operators_are_on_this_machine_and_where_the_file_says() {
+        let operators = |text: &str| parse("n.toml", text).expect("right").net.operators;
+        assert_eq!(operators(EXAMPLE), Network::LOOPBACK);
+        let text = EXAMPLE.replace("admin_from = []", "admin_from = [\"10.0.0.0/8\", \"fd00::/8\"]");
+        let networks: Vec<String> = operators(&text).iter().map(Network::to_string).collect();
+        assert_eq!(networks, ["127.0.0.0/8", "::1/128", "10.0.0.0/8", "fd00::/8"]);
+        let text = EXAMPLE.replace("admin_from = []", "admin_from = [\"10.0.0.1/8\"]");
+        let error = parse("n.toml", &text).expect_err("bits behind the prefix");
+        assert!(error.starts_with("n.toml: listen.admin_from: ") && error.contains("10.0.0.0/8"), "{error}");
+        assert_eq!(parse("n.toml", EXAMPLE).expect("right").listen.admin, None);
+        let text = EXAMPLE.replace("# admin = ", "admin = ");
+        let admin = parse("n.toml", &text).expect("right").listen.admin;
+        assert_eq!(admin, Some(([127, 0, 0, 1], 10_919).into()));
     }
 }

@@ -5,6 +5,7 @@
 //! | family | 1 | 4 or 6 |
 //! | address | 4 or 16 | the client's |
 //! | port | 2 | the client's |
+//! | is an operator's | 1 | 0 or 1: what this node knows of the connection (`admin.I2`) |
 //! | is a send | 1 | 0, or 1 and what follows |
 //! | age, of the connection | 4 + 8 | milliseconds since the send came, and since its connection was made |
 //! | number | 8 | which of its connection's sends it is |
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) remote: SocketAddr,
+    /// Whether it is an operator's.
+    pub(crate) is_operator: bool,
     /// Of a send that is answered.
     pub(crate) attempt: Option<Attempt>,
 }
@@ -29,6 +32,7 @@ impl Origin {
     /// Ages are those of this moment.
     pub(super) fn put(&self, out: &mut BytesMut) {
         put_client(out, self.remote);
+        out.put_u8(self.is_operator.into());
         let Some(attempt) = self.attempt else { return out.put_u8(0) };
         out.put_u8(1);
         out.put_u32(u32::try_from(attempt.arrived.elapsed().as_millis()).unwrap_or(u32::MAX));
@@ -40,6 +44,11 @@ impl Origin {
     /// `received`: when it came here.
     pub(super) fn take(bytes: &mut Bytes, received: Instant) -> Option<Origin> {
         let remote = take_client(bytes)?;
+        let is_operator = match bytes.try_get_u8().ok()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
         let attempt = match bytes.try_get_u8().ok()? {
             0 => None,
             _ => {
@@ -54,7 +63,7 @@ impl Origin {
                 })
             }
         };
-        Some(Origin { remote, attempt })
+        Some(Origin { remote, is_operator, attempt })
     }
 }
 

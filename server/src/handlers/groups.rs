@@ -11,6 +11,7 @@ use folio_protocol::names;
 use folio_raft::command::{Command, ConsumerGroup};
 
 use super::topics::execute;
+use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
@@ -22,7 +23,8 @@ const RETRY_QUEUES_MAX: u32 = 1_024;
 
 /// 200: creates or changes one group.
 pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
-    match decode(&request.frame.body).and_then(|config: SubscriptionGroupConfig| group_of(&config)) {
+    let config = decode(&request.frame.body);
+    match config.and_then(|config: SubscriptionGroupConfig| changed_group(broker, &config, &request)) {
         Ok(group) => execute(broker, vec![Command::PutGroup(group)], request),
         Err(error) => request.reply.fail(error),
     }
@@ -36,7 +38,8 @@ pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
             let text = format!("{count} groups in one request, the limit is {GROUPS_MAX}");
             return Err(ServerError::InvalidParameter(text));
         }
-        list.group_config_list.iter().map(|config| group_of(config).map(Command::PutGroup)).collect()
+        let groups = list.group_config_list.iter().map(|config| changed_group(broker, config, &request));
+        groups.map(|group| group.map(Command::PutGroup)).collect()
     });
     match commands {
         Ok(commands) => execute(broker, commands, request),
@@ -57,6 +60,19 @@ pub(crate) fn delete(broker: &Arc<Broker>, request: Request) {
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ServerError> {
     body::decode(bytes).map_err(|error| ServerError::Body(error.to_string()))
+}
+
+/// The group as it shall be, if who asks may change it so.
+fn changed_group(
+    broker: &Broker,
+    config: &SubscriptionGroupConfig,
+    request: &Request,
+) -> Result<ConsumerGroup, ServerError> {
+    let group = group_of(config)?;
+    if !request.is_operator {
+        admin::check_group_change(broker.group.metadata().group(&group.name), &group)?;
+    }
+    Ok(group)
 }
 
 fn group_of(config: &SubscriptionGroupConfig) -> Result<ConsumerGroup, ServerError> {

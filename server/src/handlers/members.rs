@@ -5,9 +5,10 @@
 //! | 90,002 | [`AddNode`] in JSON | SUCCESS when the node votes |
 //! | 90,003 | [`RemoveNode`] in JSON | SUCCESS when it is out of the membership |
 //!
-//! Only the leader answers them; another node says so and the command line asks that one.
+//! Only the leader serves them; another node brings them there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_protocol::body::{self, BodyError};
 use folio_protocol::code::ResponseCode;
@@ -18,12 +19,16 @@ use serde::{Deserialize, Serialize};
 use super::node_status::NodeAt;
 use crate::broker::Broker;
 use crate::error::ServerError;
+use crate::forward;
 use crate::request::Request;
 
 /// "Take this node in."
 pub const ADD_NODE: i32 = 90_002;
 /// "Take this node out."
 pub const REMOVE_NODE: i32 = 90_003;
+
+/// How long the leader may take for a change: a node that is added has to catch up first.
+pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A node that runs with `join = true` and waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +46,20 @@ pub struct RemoveNode {
     pub id: u64,
 }
 
+/// The request, if this node has to serve it itself.
+fn unless_forwarded(broker: &Arc<Broker>, request: Request) -> Option<Request> {
+    if broker.leads() || request.is_forwarded() {
+        return Some(request);
+    }
+    match broker.group.status().leader.filter(|leader| *leader != broker.node_id()) {
+        Some(leader) => forward::to_node(broker, leader, CHANGE_PATIENCE, request),
+        None => request.reply.fail(ServerError::NoLeader),
+    }
+    None
+}
+
 pub(crate) fn add_node(broker: &Arc<Broker>, request: Request) {
+    let Some(request) = unless_forwarded(broker, request) else { return };
     let AddNode { id, at } = match body::decode(&request.frame.body) {
         Ok(add) => add,
         Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
@@ -59,6 +77,7 @@ pub(crate) fn add_node(broker: &Arc<Broker>, request: Request) {
 }
 
 pub(crate) fn remove_node(broker: &Arc<Broker>, request: Request) {
+    let Some(request) = unless_forwarded(broker, request) else { return };
     let RemoveNode { id } = match body::decode(&request.frame.body) {
         Ok(remove) => remove,
         Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),

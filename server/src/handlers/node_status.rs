@@ -1,10 +1,12 @@
 //! FolioMQ's own request: one node's view of its group, for `folio cluster status`.
 //!
-//! Request code [`NODE_STATUS`], no header, no body; the answer's body is a [`NodeStatus`] in JSON.
+//! Request code [`NODE_STATUS`], no body; the answer's body is a [`NodeStatus`] in JSON. A header field [`NODE`] names another
+//! node: it is asked, so that an operator need not reach every node.
 //! Codes from 90,001 on are FolioMQ's own; RocketMQ and its clients use none of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use folio_protocol::body::{self, BodyError};
 use folio_raft::config::Flush;
@@ -13,10 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::Broker;
 use crate::error::ServerError;
+use crate::forward;
 use crate::request::Request;
 
 /// Node status request. More than a binary header's 16 bits: always JSON.
 pub const NODE_STATUS: i32 = 90_001;
+
+/// The header's field with the id of the node that is asked; default: the one that the request comes to.
+pub const NODE: &str = "node";
+/// How long another node may take to say how it is: less than the command line waits.
+const NODE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One node's view of its group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +119,16 @@ pub struct NodeAt {
 }
 
 pub(crate) fn node_status(broker: &Arc<Broker>, request: Request) {
+    match request.frame.ext.optional::<i64>(NODE).map(|node| node.map(i64::cast_unsigned)) {
+        Ok(Some(node)) if node != broker.node_id() && !request.is_forwarded() => {
+            forward::to_node(broker, node, NODE_PATIENCE, request);
+        }
+        Ok(_) => own_status(broker, request),
+        Err(error) => request.reply.fail(error),
+    }
+}
+
+fn own_status(broker: &Broker, request: Request) {
     match body::encode(&status(broker)) {
         Ok(body) => request.reply.body(body),
         Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),

@@ -7,6 +7,7 @@ use folio_protocol::ids::UniqueIds;
 use super::offsets::Commits;
 use super::send::Stamp;
 use super::topics::Creations;
+use crate::admin::Refusals;
 use crate::broker::{Identity, now_ms};
 use crate::settings::Settings;
 
@@ -18,6 +19,8 @@ pub struct HandlerState {
     pub(crate) creations: Creations,
     /// Consumer offsets on their way into the log.
     pub(crate) commits: Commits,
+    /// Administrative requests that were refused.
+    pub(crate) refusals: Refusals,
     /// Whether the task runs that answers held pulls at their deadline.
     pub(crate) poll_timer_runs: AtomicBool,
     unique_ids: UniqueIds,
@@ -33,6 +36,7 @@ impl HandlerState {
             stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),
             creations: Creations::default(),
             commits: Commits::default(),
+            refusals: Refusals::default(),
             poll_timer_runs: AtomicBool::new(false),
             unique_ids,
             counter: AtomicU32::new(0),

@@ -19,6 +19,7 @@ use folio_raft::proposal::ProposeError;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use crate::admin;
 use crate::applied;
 use crate::broker::Broker;
 use crate::error::ServerError;
@@ -62,7 +63,7 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
     let topic =
         CreateTopicHeader::from_ext(&request.frame.ext).map_err(ServerError::from).and_then(|header| {
             let changes = header.attributes.as_deref().unwrap_or("");
-            changed_topic(&broker.group.metadata(), &header.topic_config(), changes)
+            changed_topic(&broker.group.metadata(), &header.topic_config(), changes, request.is_operator)
         });
     match topic {
         Ok(topic) => execute(broker, vec![Command::PutTopic(topic)], request),
@@ -72,14 +73,15 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
 
 /// 18: creates or changes several topics; all are checked before the first is changed.
 pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
-    match changed_topics(broker, &request.frame.body) {
+    match changed_topics(broker, &request) {
         Ok(commands) => execute(broker, commands, request),
         Err(error) => request.reply.fail(error),
     }
 }
 
-fn changed_topics(broker: &Broker, bytes: &[u8]) -> Result<Vec<Command>, ServerError> {
-    let list: TopicConfigList = body::decode(bytes).map_err(|error| ServerError::Body(error.to_string()))?;
+fn changed_topics(broker: &Broker, request: &Request) -> Result<Vec<Command>, ServerError> {
+    let list = body::decode(&request.frame.body).map_err(|error| ServerError::Body(error.to_string()));
+    let list: TopicConfigList = list?;
     if list.topic_config_list.len() > TOPICS_MAX {
         let count = list.topic_config_list.len();
         return Err(ServerError::InvalidParameter(format!(
@@ -89,13 +91,18 @@ fn changed_topics(broker: &Broker, bytes: &[u8]) -> Result<Vec<Command>, ServerE
     let metadata = broker.group.metadata();
     let topics = list.topic_config_list.iter().map(|config| {
         let changes = attributes::as_changes(&config.attributes);
-        changed_topic(&metadata, config, &changes).map(Command::PutTopic)
+        changed_topic(&metadata, config, &changes, request.is_operator).map(Command::PutTopic)
     });
     topics.collect()
 }
 
 /// The topic as it shall be: the config, with attribute changes applied to what it had.
-fn changed_topic(metadata: &Metadata, config: &TopicConfig, changes: &str) -> Result<Topic, ServerError> {
+fn changed_topic(
+    metadata: &Metadata,
+    config: &TopicConfig,
+    changes: &str,
+    is_operator: bool,
+) -> Result<Topic, ServerError> {
     let name = config.topic_name.as_str();
     names::check_topic(name)?;
     refuse_system(name)?;
@@ -111,8 +118,8 @@ fn changed_topic(metadata: &Metadata, config: &TopicConfig, changes: &str) -> Re
             "topic[{name}] with perm {perm}, expected a sum of 4, 2 and 1"
         )));
     }
-    let before = metadata.topic(name).map(|topic| &topic.attributes);
-    Ok(Topic {
+    let before = metadata.topic(name);
+    let topic = Topic {
         name: name.to_owned(),
         read_queues: config.read_queue_nums,
         write_queues: config.write_queue_nums,
@@ -120,8 +127,12 @@ fn changed_topic(metadata: &Metadata, config: &TopicConfig, changes: &str) -> Re
         order: config.order,
         sys_flag: u32::try_from(config.topic_sys_flag).unwrap_or(0),
         filter_type: config.topic_filter_type.clone(),
-        attributes: attributes::change(before, changes)?,
-    })
+        attributes: attributes::change(before.map(|topic| &topic.attributes), changes)?,
+    };
+    if !is_operator {
+        admin::check_topic_change(before, &topic)?;
+    }
+    Ok(topic)
 }
 
 fn refuse_system(name: &str) -> Result<(), ServerError> {
@@ -210,13 +221,14 @@ mod tests {
     }
 
     fn refused(config: &TopicConfig, changes: &str) -> ResponseCode {
-        changed_topic(&Metadata::default(), config, changes).expect_err("refused").code()
+        changed_topic(&Metadata::default(), config, changes, true).expect_err("refused").code()
     }
 
     #[test]
     fn a_config_becomes_a_topic() {
         let config = TopicConfig { read_queue_nums: 3, write_queue_nums: 2, perm: 4, ..config("orders") };
-        let topic = changed_topic(&Metadata::default(), &config, "+message.type=FIFO").expect("a topic");
+        let topic =
+            changed_topic(&Metadata::default(), &config, "+message.type=FIFO", true).expect("a topic");
         assert_eq!((topic.read_queues, topic.write_queues, topic.perm), (3, 2, 4));
         assert_eq!(topic.attributes.get("message.type").map(String::as_str), Some("FIFO"));
     }
@@ -224,9 +236,9 @@ mod tests {
     #[test]
     fn attributes_that_are_not_changed_stay() {
         let mut metadata = Metadata::default();
-        let first = changed_topic(&metadata, &config("orders"), "+message.type=FIFO").expect("a topic");
+        let first = changed_topic(&metadata, &config("orders"), "+message.type=FIFO", true).expect("a topic");
         metadata.apply(Command::PutTopic(first));
-        let second = changed_topic(&metadata, &config("orders"), "").expect("a topic");
+        let second = changed_topic(&metadata, &config("orders"), "", false).expect("a topic");
         assert_eq!(second.attributes.len(), 1);
     }
 

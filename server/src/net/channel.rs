@@ -31,6 +31,7 @@ pub struct Channel(Arc<Inner>);
 struct Inner {
     id: u64,
     remote: SocketAddr,
+    is_operator: bool,
     outgoing: Outgoing,
     reason: Mutex<Option<CloseReason>>,
     closing: Notify,
@@ -60,11 +61,12 @@ pub enum CallFailure {
 }
 
 impl Channel {
-    pub(super) fn new(remote: SocketAddr, outgoing_bytes_max: usize) -> Self {
+    pub(super) fn new(remote: SocketAddr, is_operator: bool, outgoing_bytes_max: usize) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote,
+            is_operator,
             outgoing: Outgoing::new(outgoing_bytes_max),
             reason: Mutex::new(None),
             closing: Notify::new(),
@@ -80,7 +82,7 @@ impl Channel {
     /// A channel that leads nowhere: what is pushed is counted and kept, never sent.
     #[cfg(test)]
     pub(crate) fn unconnected() -> Self {
-        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), 1 << 20)
+        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), false, 1 << 20)
     }
 
     /// Unique in this process, never used again.
@@ -91,6 +93,11 @@ impl Channel {
     /// The peer's address.
     pub fn remote(&self) -> SocketAddr {
         self.0.remote
+    }
+
+    /// Whether its requests are an operator's (`admin.I2`).
+    pub fn is_operator(&self) -> bool {
+        self.0.is_operator
     }
 
     /// Whether pushes still have a chance to arrive.

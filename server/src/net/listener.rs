@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Channel, CloseReason, Service, connection};
+use crate::admin::{self, Network};
 
 /// RocketMQ's idle time of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -40,6 +41,8 @@ pub struct NetConfig {
     pub connections_max: usize,
     /// Bytes that may wait for one client.
     pub outgoing_bytes_max: usize,
+    /// Where operators are besides this machine's own address, whatever port they connect to.
+    pub operators: Vec<Network>,
 }
 
 impl Default for NetConfig {
@@ -49,6 +52,7 @@ impl Default for NetConfig {
             frame_timeout: FRAME_TIMEOUT,
             connections_max: CONNECTIONS_MAX,
             outgoing_bytes_max: OUTGOING_BYTES_MAX,
+            operators: Network::LOOPBACK.to_vec(),
         }
     }
 }
@@ -74,7 +78,13 @@ impl Listener {
     /// Accepts connections of a bound socket from now on.
     pub fn serve(&self, socket: TcpListener) {
         let inner = self.0.clone();
-        tokio::spawn(async move { inner.accept(socket).await });
+        tokio::spawn(async move { inner.accept(socket, false).await });
+    }
+
+    /// The same of a socket that operators alone connect to.
+    pub fn serve_operators(&self, socket: TcpListener) {
+        let inner = self.0.clone();
+        tokio::spawn(async move { inner.accept(socket, true).await });
     }
 
     /// How many connections are open.
@@ -134,7 +144,7 @@ impl Inner {
         self.open.lock().values().cloned().collect()
     }
 
-    async fn accept(self: Arc<Self>, socket: TcpListener) {
+    async fn accept(self: Arc<Self>, socket: TcpListener, of_operators: bool) {
         let mut stop = self.stop.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -142,7 +152,7 @@ impl Inner {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, remote)) => self.take(stream, remote),
+                Ok((stream, remote)) => self.take(stream, remote, of_operators),
                 Err(error) => {
                     tracing::error!("cannot accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -151,8 +161,10 @@ impl Inner {
         }
     }
 
-    fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
-        let channel = Channel::new(remote, self.config.outgoing_bytes_max);
+    fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, of_operators: bool) {
+        let local = stream.local_addr().ok();
+        let is_operator = of_operators || admin::is_operator(&self.config.operators, remote, local);
+        let channel = Channel::new(remote, is_operator, self.config.outgoing_bytes_max);
         {
             let mut open = self.open.lock();
             if open.len() >= self.config.connections_max {

@@ -9,6 +9,7 @@ mod hostile;
 mod members;
 mod node;
 mod offsets;
+mod operators;
 mod pull;
 mod repeats;
 mod retry;

@@ -23,6 +23,7 @@ use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timi
 use folio_raft::group::Group;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_server::admin::Network;
 use folio_server::broker::{Broker, Identity};
 use folio_server::clients::Addresses;
 use folio_server::gossip;
@@ -31,7 +32,7 @@ use folio_server::peer::NodeHooks;
 use folio_server::settings::Settings;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// No answer of a test takes longer, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,7 +42,27 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Arc<Broker>,
     pub(crate) disk: SimDisk,
+    /// Its port for operators.
+    pub(crate) admin: SocketAddr,
     _listener: Listener,
+}
+
+/// From where a node takes administrative requests at the port for everybody.
+#[derive(Clone, Copy)]
+pub(crate) enum Operators {
+    Loopback,
+    At(&'static str),
+    Nowhere,
+}
+
+impl Operators {
+    fn networks(self) -> Vec<Network> {
+        match self {
+            Operators::Loopback => Network::LOOPBACK.to_vec(),
+            Operators::At(network) => vec![network.parse().expect("a network")],
+            Operators::Nowhere => Vec::new(),
+        }
+    }
 }
 
 /// A port nothing listens on, below those the system gives to outgoing connections.
@@ -56,8 +77,10 @@ fn free_port() -> u16 {
     }
 }
 
-fn member() -> NodeAddress {
-    let broker = format!("127.0.0.1:{}", free_port());
+fn member(operators: Operators) -> NodeAddress {
+    // Who connects to another address of this machine than his own comes from elsewhere.
+    let host = if let Operators::Loopback = operators { "127.0.0.1" } else { "127.0.0.2" };
+    let broker = format!("{host}:{}", free_port());
     NodeAddress { raft: format!("127.0.0.1:{}", free_port()), broker: broker.clone(), namesrv: broker }
 }
 
@@ -70,17 +93,27 @@ impl Node {
     /// Starts a group of `count` nodes and waits until one leads; that one comes first, and leads until it stops or hands
     /// over: no machine is so busy that another one stands for election.
     pub(crate) async fn cluster(count: u64) -> Vec<Node> {
-        let heartbeat = Duration::from_millis(100);
-        let (election_min, election_max) = (Duration::from_secs(11), Duration::from_secs(12));
-        Node::cluster_with(count, Timing { election_min, election_max, heartbeat }).await
+        Node::cluster_of(count, Operators::Loopback).await
     }
 
-    /// The same, with a timing of its own.
+    /// The same, with operators elsewhere.
+    pub(crate) async fn cluster_of(count: u64, operators: Operators) -> Vec<Node> {
+        let heartbeat = Duration::from_millis(100);
+        let (election_min, election_max) = (Duration::from_secs(11), Duration::from_secs(12));
+        Node::grow(count, Timing { election_min, election_max, heartbeat }, operators).await
+    }
+
+    /// A group as [`Node::cluster`], with a timing of its own.
     pub(crate) async fn cluster_with(count: u64, timing: Timing) -> Vec<Node> {
-        let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member())).collect();
+        Node::grow(count, timing, Operators::Loopback).await
+    }
+
+    async fn grow(count: u64, timing: Timing, operators: Operators) -> Vec<Node> {
+        let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member(operators))).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes.push(Node::join(*id, members.clone(), timing.clone(), Settings::default()).await);
+            nodes
+                .push(Node::join(*id, members.clone(), timing.clone(), Settings::default(), operators).await);
         }
         let mut status = nodes[0].broker.group.watch();
         let led = status.wait_for(|status| status.leader.is_some());
@@ -94,8 +127,8 @@ impl Node {
 
     /// Starts a node that is set like this and waits until it leads.
     pub(crate) async fn start_with(settings: Settings) -> Node {
-        let members = BTreeMap::from([(1, member())]);
-        let node = Node::join(1, members, Timing::default(), settings).await;
+        let members = BTreeMap::from([(1, member(Operators::Loopback))]);
+        let node = Node::join(1, members, Timing::default(), settings, Operators::Loopback).await;
         let mut status = node.broker.group.watch();
         let led = status.wait_for(|status| status.role == Role::Leader);
         drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
@@ -107,6 +140,7 @@ impl Node {
         members: BTreeMap<u64, NodeAddress>,
         timing: Timing,
         settings: Settings,
+        operators: Operators,
     ) -> Node {
         let own = members[&node_id].clone();
         let address: SocketAddr = own.broker.parse().expect("an address");
@@ -140,9 +174,13 @@ impl Node {
         let broker = Broker::with_settings(identity, settings, group);
         hooks.attach(&broker);
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let listener = Listener::new(NetConfig::default(), Arc::new(broker.clone()));
+        let net = NetConfig { operators: operators.networks(), ..NetConfig::default() };
+        let listener = Listener::new(net, Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
-        Node { address, broker, disk, _listener: listener }
+        let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let admin = socket.local_addr().expect("an address");
+        listener.serve_operators(socket);
+        Node { address, broker, disk, admin, _listener: listener }
     }
 
     /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.
@@ -154,10 +192,23 @@ impl Node {
         file.write_all_at(&[IoSlice::new(&zeros)], offset * UNIT_BYTES as u64).expect("rotten");
     }
 
-    /// A new connection.
+    /// A new connection, from 127.0.0.1.
     pub(crate) async fn client(&self) -> Client {
-        let socket = TcpStream::connect(self.address).await.expect("a connection");
-        Client { socket, received: BytesMut::new(), opaque: 0 }
+        Client::new(TcpStream::connect(self.address).await.expect("a connection"))
+    }
+
+    /// A new connection from an address of this machine.
+    pub(crate) async fn client_from(&self, address: &str) -> Client {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::new(address.parse().expect("an address"), 0))
+            .expect("an address of this machine");
+        Client::new(socket.connect(self.address).await.expect("a connection"))
+    }
+
+    /// A new connection to the port for operators.
+    pub(crate) async fn operator(&self) -> Client {
+        Client::new(TcpStream::connect(self.admin).await.expect("a connection"))
     }
 
     /// A new connection, after the group `g` was created.
@@ -181,6 +232,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    fn new(socket: TcpStream) -> Client {
+        Client { socket, received: BytesMut::new(), opaque: 0 }
+    }
+
     /// Sends a request and returns its opaque.
     pub(crate) async fn put(&mut self, mut request: Frame) -> i32 {
         self.opaque += 1;

@@ -143,7 +143,8 @@ fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
     };
     let frame = Arc::new(Frame::request(RequestCode::UpdateConsumerOffset, &commit, Bytes::new()).oneway());
     let reply = Reply::to_client(channel.clone(), &frame);
-    dispatch::dispatch(broker, Request { frame, remote: request.remote, reply, order: None, attempt: None });
+    let (remote, is_operator) = (request.remote, request.is_operator);
+    dispatch::dispatch(broker, Request { frame, remote, is_operator, reply, order: None, attempt: None });
 }
 
 fn answer(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {

@@ -1,0 +1,30 @@
+//! Requests to a node that is named: an operator asks the node at hand about another one, or for what only the leader does.
+//!
+//! Asked once: what came of it is told as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::answer::Asked;
+use super::{ask, encode_request, origin_of};
+use crate::broker::Broker;
+use crate::error::ServerError;
+use crate::request::Request;
+
+/// Asks another node, and relays its answer.
+pub(crate) fn to_node(broker: &Arc<Broker>, node: u64, patience: Duration, request: Request) {
+    let Ok(permit) = broker.forwards.under_way.clone().try_acquire_owned() else {
+        return request.reply.fail(ServerError::ForwardBusy);
+    };
+    let bytes = encode_request(None, &origin_of(&request), &request.frame);
+    let (broker, reply) = (broker.clone(), request.reply);
+    tokio::spawn(async move {
+        match ask(&broker, node, bytes, patience).await {
+            Asked::Answered(frame) => reply.relay(*frame),
+            Asked::Silent => reply.done(),
+            Asked::NotProposed => reply.fail(ServerError::NodeAway(node)),
+            Asked::Unknown(why) => reply.fail(ServerError::OutcomeUnknown(why)),
+        }
+        drop(permit);
+    });
+}

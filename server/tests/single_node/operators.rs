@@ -1,0 +1,227 @@
+//! Who may administer: what changes or reveals the cluster is an operator's, known by the connection.
+
+use std::process::Output;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use folio_protocol::body::{self, SubscriptionGroupConfig, TopicConfigTable};
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
+use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, NoHeader};
+use folio_server::handlers::members::{ADD_NODE, AddNode, REMOVE_NODE, RemoveNode};
+use folio_server::handlers::node_status::{NODE, NODE_STATUS, NodeAt, NodeStatus};
+
+use crate::node::{Client, Node, Operators, expect, pull_header, with_body};
+
+fn delete(topic: &str) -> Frame {
+    let header = DeleteTopicHeader { topic: topic.into(), cluster_name: None };
+    Frame::request(RequestCode::DeleteTopicInBroker, &header, bytes::Bytes::new())
+}
+
+fn create(topic: &str, queues: u32, perm: u32) -> Frame {
+    let header = CreateTopicHeader {
+        topic: topic.into(),
+        default_topic: Some("TBW102".into()),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm,
+        topic_filter_type: Some("SINGLE_TAG".to_owned()),
+        topic_sys_flag: 0,
+        order: false,
+        attributes: None,
+        force: None,
+    };
+    Frame::request(RequestCode::UpdateAndCreateTopic, &header, bytes::Bytes::new())
+}
+
+fn own(code: i32, body: &impl serde::Serialize) -> Frame {
+    Frame { code, body: body::encode(body).expect("a body"), ..Frame::default() }
+}
+
+fn status_of(node: Option<u64>) -> Frame {
+    let mut frame = Frame { code: NODE_STATUS, ..Frame::default() };
+    if let Some(node) = node {
+        frame.ext.insert_display(NODE, node);
+    }
+    frame
+}
+
+async fn refused(client: &mut Client, request: Frame) {
+    let code = request.code;
+    let answer = client.call(request).await;
+    expect(&answer, ResponseCode::NoPermission);
+    let remark = answer.remark.unwrap_or_default();
+    assert!(remark.contains("listen.admin_from") && remark.contains("127.0.0.1"), "{code}: {remark}");
+}
+
+/// Whoever reached a port could take the followers out of the group, and delete every topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin_i1_a_client_of_any_node_could_delete_a_topic_and_remove_a_node() {
+    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
+    for node in [&nodes[0], &nodes[1]] {
+        let mut client = node.client().await;
+        client.send("orders", "", "one").await;
+        refused(&mut client, delete("orders")).await;
+        refused(&mut client, own(REMOVE_NODE, &RemoveNode { id: 3 })).await;
+        let at = NodeAt {
+            broker: "127.0.0.1:1".into(),
+            namesrv: "127.0.0.1:2".into(),
+            raft: "127.0.0.1:3".into(),
+        };
+        refused(&mut client, own(ADD_NODE, &AddNode { id: 4, at })).await;
+        refused(&mut client, status_of(None)).await;
+        refused(&mut client, status_of(Some(2))).await;
+        for code in [
+            RequestCode::DeleteTopicInNamesrv,
+            RequestCode::DeleteSubscriptionGroup,
+            RequestCode::GetAllTopicConfig,
+            RequestCode::GetAllTopicListFromNameserver,
+            RequestCode::UpdateBrokerConfig,
+            RequestCode::InvokeBrokerToResetOffset,
+        ] {
+            refused(&mut client, Frame { code: code.code(), ..Frame::default() }).await;
+        }
+        // What clients do goes on, and nothing was changed.
+        let answer = client.call(create("mine", 4, 6)).await;
+        expect(&answer, ResponseCode::Success);
+        client.send("orders", "", "two").await;
+        let status = node.broker.group.status();
+        assert_eq!(status.voters.len(), 3);
+    }
+}
+
+/// Operators are known by their connection, at any port or at their own, and at any node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin_i2_an_operator_is_accepted_by_address_or_by_port_and_brought_to_the_leader() {
+    let nodes = Node::cluster_of(3, Operators::At("127.0.0.9/32")).await;
+    for (node, topic) in [(&nodes[0], "one"), (&nodes[1], "two")] {
+        let mut client = node.client().await;
+        client.send(topic, "", "x").await;
+        refused(&mut client, delete(topic)).await;
+        let mut by_address = node.client_from("127.0.0.9").await;
+        expect(&by_address.call(delete(topic)).await, ResponseCode::Success);
+        client.send(topic, "", "x").await;
+        let mut by_port = node.operator().await;
+        expect(&by_port.call(delete(topic)).await, ResponseCode::Success);
+        let list = by_port.ask(RequestCode::GetAllTopicConfig, &NoHeader).await;
+        let table: TopicConfigTable = body::decode(&list.body).expect("a table");
+        assert!(!table.topic_config_table.contains_key(topic));
+    }
+}
+
+/// On three machines the command line reaches one node as an operator; that one asks the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_of_one_node_learns_of_the_others_and_changes_the_members_through_it() {
+    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
+    let ids: Vec<u64> = nodes.iter().map(|node| node.broker.node_id()).collect();
+    let mut operator = nodes[1].operator().await;
+    for id in &ids {
+        let answer = operator.call(status_of(Some(*id))).await;
+        expect(&answer, ResponseCode::Success);
+        assert_eq!(body::decode::<NodeStatus>(&answer.body).expect("a status").node_id, *id);
+    }
+    let answer = operator.call(status_of(Some(77))).await;
+    expect(&answer, ResponseCode::ServiceNotAvailable);
+    assert!(answer.remark.as_ref().is_some_and(|remark| remark.contains("node 77")), "{:?}", answer.remark);
+    // Not through the node that leaves: its group ends with it.
+    let answer = operator.call(own(REMOVE_NODE, &RemoveNode { id: ids[2] })).await;
+    expect(&answer, ResponseCode::Success);
+    let mut status = nodes[0].broker.group.watch();
+    let left = status.wait_for(|status| !status.voters.contains(&ids[2]));
+    drop(tokio::time::timeout(Duration::from_secs(30), left).await.expect("it has left").expect("a status"));
+}
+
+/// What a frame says of its sender counts for nothing, and a node that forwards vouches for each request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin_i2_no_frame_makes_its_sender_an_operator() {
+    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
+    let mut client = nodes[1].client().await;
+    client.send("orders", "", "one").await;
+    let mut forged = delete("orders");
+    for key in ["isOperator", "operator", "is_operator", "remote", NODE] {
+        forged.ext.insert(key, "1");
+    }
+    refused(&mut client, forged).await;
+    // As a node forwards it (`forward/origin.rs`), of a client that is no operator and of one that is.
+    let leader = nodes[0].broker.node_id();
+    for (is_operator, code) in [(0, ResponseCode::NoPermission), (1, ResponseCode::Success)] {
+        let mut bytes = BytesMut::new();
+        bytes.put_slice(&[1, 4, 127, 0, 0, 1, 0x12, 0x34, is_operator, 0]);
+        delete("orders").encode(&mut bytes).expect("a frame");
+        let answer = nodes[1].broker.group.call(leader, bytes.freeze(), Duration::from_secs(30)).await;
+        let mut answer = BytesMut::from(&answer.expect("an answer")[9..]);
+        expect(&Frame::decode(&mut answer).expect("a frame").expect("whole"), code);
+    }
+    assert!(nodes[0].broker.topic("orders").is_none());
+}
+
+/// Creating and changing are one request: with four queues less, their messages were gone.
+#[tokio::test]
+async fn admin_i3_a_client_creates_and_widens_and_takes_nothing_away() {
+    let node = Node::cluster_of(1, Operators::Nowhere).await.remove(0);
+    let (mut client, mut operator) = (node.client().await, node.operator().await);
+    let group =
+        |config: &SubscriptionGroupConfig| with_body(RequestCode::UpdateAndCreateSubscriptionGroup, config);
+    let usual = SubscriptionGroupConfig { group_name: "g".to_owned(), ..SubscriptionGroupConfig::default() };
+    let deaf = SubscriptionGroupConfig { consume_enable: false, ..usual.clone() };
+    for (request, code) in [
+        (create("orders", 8, 6), ResponseCode::Success),
+        (create("orders", 8, 6), ResponseCode::Success),
+        (create("orders", 16, 6), ResponseCode::Success),
+        (create("orders", 4, 6), ResponseCode::NoPermission),
+        (create("orders", 16, 4), ResponseCode::NoPermission),
+        (group(&usual), ResponseCode::Success),
+        (group(&usual), ResponseCode::Success),
+        (group(&deaf), ResponseCode::NoPermission),
+    ] {
+        expect(&client.call(request).await, code);
+    }
+    let topic = node.broker.topic("orders").expect("the topic");
+    assert_eq!((topic.read_queues, topic.write_queues, topic.perm), (16, 16, 6));
+    let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    expect(&pulled, ResponseCode::PullNotFound);
+    for request in [create("orders", 4, 4), group(&deaf)] {
+        expect(&operator.call(request).await, ResponseCode::Success);
+    }
+    assert_eq!(node.broker.topic("orders").map(|topic| (topic.read_queues, topic.perm)), Some((4, 4)));
+}
+
+async fn folio(words: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_folio"));
+    command.args(words).env_remove("FOLIO_LOG").kill_on_drop(true).output().await.expect("folio runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What an operator types on one of three machines: that node takes it, and no other one would from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_needs_one_node_that_takes_it_for_an_operator() {
+    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
+    let (door, closed) = (nodes[1].admin.to_string(), nodes[1].address.to_string());
+    let status = folio(&["cluster", "status", "--json", "-n", &door]).await;
+    let told: Vec<NodeStatus> = serde_json::from_slice(&status.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&status.stderr)));
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().any(|node| node.role == "leader"), "{told:?}");
+    let gone = nodes[2].broker.node_id().to_string();
+    let removed = folio(&["cluster", "remove-node", "--id", &gone, "-n", &door]).await;
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    for words in [
+        vec!["cluster", "status"],
+        vec!["cluster", "remove-node", "--id", "1"],
+        vec!["topic", "list"],
+        vec!["topic", "delete", "orders"],
+    ] {
+        let refused = folio(&[&words[..], &["-n", closed.as_str()]].concat()).await;
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success(), "{words:?} was accepted");
+        assert!(
+            said.starts_with(&format!("folio: {closed} refuses: ")) && said.contains("listen.admin_from"),
+            "{said}"
+        );
+    }
+    let created = folio(&["topic", "create", "orders", "-n", &closed]).await;
+    assert!(created.status.success(), "{}", text(&created.stderr));
+}

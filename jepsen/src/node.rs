@@ -1,7 +1,8 @@
 //! One `folio node` process: its ports, its folder, its life.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -18,6 +19,9 @@ use crate::network::Network;
 const GROUP: &str = "broker-a";
 /// Its data folder, below its own one.
 const DATA: &str = "data";
+/// The file with the cluster's secret, beside a node's configuration; nobody breaks in here, so it may be known.
+const SECRET_FILE: &str = "secret";
+const SECRET: &[u8] = b"the nodes of a hunt have it in common\n";
 /// Nodes that may join in the life of a cluster, one after the other.
 const GUESTS_MAX: u64 = 100;
 /// Size of a node's small file system: twelve segments.
@@ -101,7 +105,16 @@ impl Node {
         let config = node.config(plan);
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
+        node.write_secret().context("write the cluster's secret")?;
         Ok(node)
+    }
+
+    /// Gives the node what all nodes prove to each other that they have.
+    fn write_secret(&self) -> std::io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(self.dir.join(SECRET_FILE));
+        file?.write_all(SECRET)
     }
 
     fn config(&self, plan: &Plan<'_>) -> String {
@@ -110,7 +123,8 @@ impl Node {
         let operators =
             network.operator().map(|from| format!("admin_from = [{from:?}]\n")).unwrap_or_default();
         let mut text = format!(
-            "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\njoin = {join}\n\n\
+            "cluster = \"jepsen\"\ngroup = \"{GROUP}\"\nnode_id = {}\ndata_dir = {:?}\n\
+             secret_file = \"{SECRET_FILE}\"\njoin = {join}\n\n\
              [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n{operators}\n\
              # Small segments, so that a run crosses many of them.\n\
              [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",

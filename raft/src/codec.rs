@@ -105,6 +105,16 @@ impl WireVote {
         self.term
     }
 
+    /// Who leads by it, or stands.
+    pub(crate) fn node(self) -> u64 {
+        self.node
+    }
+
+    /// Whether a quorum has given it: then it is a leader's.
+    pub(crate) fn is_committed(self) -> bool {
+        self.committed
+    }
+
     pub(crate) fn vote(self) -> Vote {
         if self.committed {
             Vote::new_committed(self.term, self.node)
@@ -129,6 +139,18 @@ impl From<&LogId> for WireLogId {
 }
 
 impl WireLogId {
+    pub(crate) fn new(term: u64, index: u64) -> WireLogId {
+        WireLogId { term, index }
+    }
+
+    pub(crate) fn term(self) -> u64 {
+        self.term
+    }
+
+    pub(crate) fn index(self) -> u64 {
+        self.index
+    }
+
     pub(crate) fn log_id(self) -> LogId {
         log_id(EntryId { term: self.term, index: self.index })
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::secret::ClusterSecret;
 use crate::types::NodeAddress;
 
 /// When an acknowledgement is given.
@@ -129,6 +130,8 @@ pub struct GroupConfig {
     pub retention: Retention,
     /// How old records are checked.
     pub scrub: Scrub,
+    /// What peers prove to each other that they have; `None`: a peer is whoever it says it is.
+    pub secret: Option<ClusterSecret>,
     /// How a client's repeated sends are recognised; `None`: not at all, each is stored.
     pub dedup: Option<DedupConfig>,
 }

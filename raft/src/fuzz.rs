@@ -11,11 +11,13 @@ use crate::codec;
 use crate::command::Command;
 use crate::group::founding::LogSummary;
 use crate::metadata::Metadata;
+use crate::skip_entry::SkipEntry;
 use crate::state_machine::State;
 use crate::transport::appends::{parse_records, split_append};
+use crate::transport::frames::FrameReader;
 use crate::transport::wire::{
-    AppendAnswer, Frame, FrameReader, Hello, Kind, RecordBody, SnapshotBody, TransferAnswer, TransferBody,
-    VoteAnswer, VoteBody,
+    AppendAnswer, Challenge, Credentials, Frame, Hello, Kind, RecordBody, SnapshotBody, TransferAnswer,
+    TransferBody, VoteAnswer, VoteBody,
 };
 
 /// Decodes a value of which only the body is given; what decodes encodes to the same bytes.
@@ -36,6 +38,8 @@ fn request(frame: &Frame) {
     // As it comes, and with the envelope that no mutation finds.
     match frame.kind {
         Kind::Hello => drop((codec::decode::<Hello>(&frame.body), body::<Hello>(&frame.body))),
+        Kind::Challenge => drop(body::<Challenge>(&frame.body)),
+        Kind::Credentials => drop(body::<Credentials>(&frame.body)),
         Kind::Append => {
             if let Ok((_, records)) = split_append(frame) {
                 self::records(records);
@@ -63,7 +67,7 @@ fn request(frame: &Frame) {
 }
 
 fn records(bytes: Bytes) {
-    for entry in parse_records(bytes).unwrap_or_default() {
+    for entry in parse_records(bytes, &SkipEntry::default(), |_| false).unwrap_or_default() {
         drop((entry.log_id(), entry.get_membership()));
     }
 }

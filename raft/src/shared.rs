@@ -23,6 +23,7 @@ use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::lease_clock::LeaseClock;
 use crate::metadata::Metadata;
+use crate::skip_entry::SkipEntry;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;
 use crate::terms::Terms;
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
     pub(crate) rot: Rot,
+    /// Entries that are not applied here.
+    pub(crate) skip_entry: SkipEntry,
     /// Whether this node may stand for election, and why not.
     pub(crate) standing: Standing,
     /// What an operator should know.

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
-use crate::command::Command;
+use crate::command::Outcome;
 use crate::dedup::{Dedup, Start};
 use crate::group::room::RETRY_INTERVAL;
 use crate::group::tasks;
@@ -257,8 +257,10 @@ impl StateMachine {
                 Applied::Messages(record.clone())
             }
             RecordKind::Command => {
-                let command = Command::decode(&record.payload()).map_err(io::Error::other)?;
-                Applied::Command(commands::apply(&self.shared, command, record.id()))
+                let command = self.shared.skip_entry.command(record.id(), &record.payload())?;
+                // skip_entry.I2
+                let apply = |command| commands::apply(&self.shared, command, record.id());
+                Applied::Command(command.map_or(Outcome::NotFound, apply))
             }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };

@@ -71,6 +71,7 @@ fn config(dir: &Path) -> GroupConfig {
         timing: Timing::default(),
         retention: Retention::default(),
         scrub: Default::default(),
+        secret: None,
         dedup: Some(DedupConfig::default()),
     }
 }
@@ -176,6 +177,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         detector: FailureDetector::new(1, Timing::default()),
         failed: Default::default(),
         rot: Default::default(),
+        skip_entry: Default::default(),
         reserve: Arc::new(Reserve::new(host.disk.clone(), Path::new("/"), 0)),
         stopping: watch::Sender::new(false),
     });

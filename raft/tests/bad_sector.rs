@@ -33,6 +33,7 @@ impl Nodes {
             dirs: ids.clone().map(|id| (id, TempDir::new().unwrap())).collect(),
             nodes: ids.clone().map(|id| (id, address())).collect(),
             groups: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             retention: no_retention(),
             timing: steady(),
         };

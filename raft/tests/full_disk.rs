@@ -76,6 +76,7 @@ fn config(setup: Setup, id: u64, nodes: &Nodes) -> GroupConfig {
         timing: Timing::default(),
         retention: Retention { age: setup.retain_for, bytes: setup.retain, interval: setup.retain_every },
         scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
+        secret: None,
         dedup: None,
     }
 }

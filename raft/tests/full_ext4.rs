@@ -100,6 +100,7 @@ async fn start(dir: &Path, retain: Option<u64>) -> Group {
         timing: Timing::default(),
         retention: Retention { age: None, bytes: retain, interval: Duration::from_millis(300) },
         scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
+        secret: None,
         dedup: None,
     };
     let started = Group::start(config, Arc::new(RealDisk), Arc::new(Quiet));

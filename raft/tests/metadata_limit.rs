@@ -48,7 +48,8 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
         Retention { bytes: Some(2 * SEGMENT_BYTES), interval: Duration::from_millis(200), ..no_retention() };
     let nodes: BTreeMap<_, _> = [(1, address())].into();
     let dirs = [(1, TempDir::new().unwrap())].into();
-    let mut cluster = Cluster { dirs, nodes, groups: BTreeMap::new(), retention, timing: steady() };
+    let (groups, secrets) = Default::default();
+    let mut cluster = Cluster { dirs, nodes, groups, secrets, retention, timing: steady() };
     let config = GroupConfig { segment_bytes: SEGMENT_BYTES, ..cluster.config(1, false) };
     let group = Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap();
     cluster.groups.insert(1, group);

@@ -59,6 +59,7 @@ async fn start_on(disk: SimDisk, dedup: Option<DedupConfig>) -> Group {
         timing: Timing::default(),
         retention: Retention::default(),
         scrub: Scrub::default(),
+        secret: None,
         dedup,
     };
     let started = Group::start(config, Arc::new(disk), Arc::new(Quiet));

@@ -56,6 +56,7 @@ async fn start(dir: &Path) -> Result<Group, StartError> {
             interval: Duration::from_millis(100),
         },
         scrub: Scrub::default(),
+        secret: None,
         dedup: None,
     };
     Group::start(config, Arc::new(RealDisk), Arc::new(Silent)).await

@@ -266,7 +266,8 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
         Retention { bytes: Some(2 * segment_bytes), interval: Duration::from_millis(200), ..no_retention() };
     let nodes: BTreeMap<_, _> = (1..=3).map(|id| (id, address())).collect();
     let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-    let mut cluster = Cluster { dirs, nodes, groups: BTreeMap::new(), retention, timing: steady() };
+    let (groups, secrets) = Default::default();
+    let mut cluster = Cluster { dirs, nodes, groups, secrets, retention, timing: steady() };
     for id in 1..=3 {
         boot(&mut cluster, id, segment_bytes).await;
     }

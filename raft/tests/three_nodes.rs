@@ -362,7 +362,8 @@ fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
     let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
     let (groups, retention, timing) = (BTreeMap::new(), no_retention(), steady());
     let lease = timing.election_max;
-    let cluster = Cluster { dirs, nodes: nodes.clone(), groups, retention, timing };
+    let secrets = BTreeMap::new();
+    let cluster = Cluster { dirs, nodes: nodes.clone(), groups, secrets, retention, timing };
     let mut machines = BTreeMap::new();
     for id in nodes.keys() {
         let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -14,6 +14,7 @@ use folio_engine::queues::Arrival;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Known, Question};
+use folio_raft::secret::ClusterSecret;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ use crate::clock::Clock;
 use crate::machine::Machine;
 use crate::net::Network;
 
+/// What all nodes of a run have, in the runs with a secret.
+const SECRET: &[u8] = b"the simulated nodes have it in common";
 /// Small, so that a run rolls, drops and recovers many.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 10;
 
@@ -39,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) flush: Flush,
     /// Bytes of the log that are kept; `None` keeps all.
     pub(crate) retain: Option<u64>,
+    /// Whether peers ask each other for a proof.
+    pub(crate) secret: bool,
 }
 
 impl Setup {
@@ -64,6 +69,7 @@ impl Setup {
             flush: self.flush,
             timing: Timing::default(),
             retention: Retention { age: None, bytes: self.retain, interval: Duration::from_millis(700) },
+            secret: self.secret.then(|| ClusterSecret::parse(SECRET).expect("it is long enough")),
             scrub: Scrub { bytes_per_second: 1 << 20, interval: Duration::from_secs(2) },
             // Wall clocks jump by hours here, which is to forget nothing.
             dedup: Some(DedupConfig { keys: 40_000, age: Duration::MAX, ..DedupConfig::default() }),

@@ -98,7 +98,8 @@ impl World {
         let retains = random.below(2) == 0 || plant.script == Some(Script::RottenSnapshots);
         let retain = retains.then_some(4 * SEGMENT_BYTES);
         let flush = if plant.async_flush { Flush::Async } else { Flush::Sync };
-        let setup = Setup { nodes, born, single: born == 1, flush, retain };
+        let secret = !seed.is_multiple_of(3);
+        let setup = Setup { nodes, born, single: born == 1, flush, retain, secret };
         let clock = Clock::default();
         let trace = Trace::new(&clock);
         trace.event(format!("seed {seed}: {setup:?}"));

@@ -258,6 +258,7 @@ mod tests {
             timing: Timing::default(),
             retention: Retention::default(),
             scrub: Scrub::default(),
+            secret: None,
             dedup: None,
         }
     }

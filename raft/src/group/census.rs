@@ -169,7 +169,10 @@ async fn ask(asker: &Asker, id: u64, address: &str) -> Result<LogSummary, String
     let requests = asker.connections.requests(id, address, "census");
     let asked = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await;
     let body = asked.map_err(|error| error.to_string())?;
-    codec::decode::<LogSummary>(&body).map_err(|error| error.to_string())
+    let summary = codec::decode::<LogSummary>(&body).map_err(|error| error.to_string())?;
+    let said = (summary.term, summary.last_term, summary.last_index);
+    asker.shared.check_log(said.0, said.1, said.2).map_err(|error| error.to_string())?;
+    Ok(summary)
 }
 
 /// The furthest end that voters of one set name, if so many of them lost nothing that every quorum of the set with `own` in

@@ -30,14 +30,15 @@ use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
+use crate::skip_entry::SkipEntry;
 use crate::snapshots::repair::Repair;
 use crate::snapshots::{Stored, starting};
 use crate::state_machine::StateMachine;
 use crate::terms::Terms;
+use crate::transport::handshake::{self, Identity};
 use crate::transport::network::Connections;
-use crate::transport::peer::Peers;
+use crate::transport::peer::{Parts, Peers};
 use crate::transport::requests::Introduction;
-use crate::transport::wire::{Hello, Purpose};
 use crate::types::Raft;
 
 /// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is
@@ -71,16 +72,16 @@ fn raft_config(config: &GroupConfig, may_stand: bool) -> Result<Config, StartErr
     raft.validate().map_err(|error| StartError::Raft(error.to_string()))
 }
 
-/// Makes the data directory and its reserve. A full disk does not keep a node from starting: what it has to write is small, or
+/// Makes the data directory and its reserve, and reads what an operator has laid down there. A full disk does not keep a node from starting: what it has to write is small, or
 /// has its space already.
-fn prepare(dir: &Path, reserve: &Reserve) -> io::Result<()> {
+fn prepare(dir: &Path, reserve: &Reserve) -> io::Result<SkipEntry> {
     create_dir(reserve, dir)?;
     match reserve.refill() {
         Ok(true) => {}
         Ok(false) => tracing::warn!("disk full: this node takes no records before there is room"),
         Err(error) => tracing::warn!(%error, "the reserve cannot be made, trying again later"),
     }
-    Ok(())
+    SkipEntry::read(reserve, dir)
 }
 
 /// Reads what retries are recognised by, up to the entry `upto`, while the node takes part already.
@@ -116,27 +117,18 @@ impl Group {
         config: GroupConfig,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Group, StartError> {
+        handshake::warn_if_open(&config);
         let listening = host.net.listen(config.listen).await;
         let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
         let data =
             |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
-        let hello = Hello {
-            cluster: config.cluster.clone(),
-            group: config.group.clone(),
-            segment_bytes: config.segment_bytes,
-            from: config.node_id,
-            to: config.node_id,
-            purpose: Purpose::Requests,
-            group_id: None,
-            address: config.nodes.get(&config.node_id).map(|node| node.raft.clone()).unwrap_or_default(),
-        };
         let reserve = RESERVE_BYTES.min(config.segment_bytes);
         let reserve = Arc::new(Reserve::new(host.disk.clone(), &config.data_dir, reserve));
         let host = Host { disk: reserve.clone(), ..host };
         let (dir, room) = (config.data_dir.clone(), reserve.clone());
         let prepared = host.blocking(move || prepare(&dir, &room)).await;
-        prepared.and_then(|prepared| prepared).map_err(|error| data(error.into()))?;
-        let recovered = starting::open(&config, &host, &hello).await.map_err(data)?;
+        let skip_entry = prepared.and_then(|prepared| prepared).map_err(|error| data(error.into()))?;
+        let recovered = starting::open(&config, &host).await.map_err(data)?;
         let log = recovered.log.state();
         let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
         let empty = log.last.is_none();
@@ -166,6 +158,7 @@ impl Group {
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
             rot: Default::default(),
+            skip_entry,
             standing: Standing::default(),
             notices: Notices::new(founding.group_id.clone()),
             detector: FailureDetector::new(config.node_id, config.timing.clone()),
@@ -178,19 +171,18 @@ impl Group {
             StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
         let upto = recovered.base.id.map_or(0, |id| id.index);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
-        let introduction = Introduction::new(hello.clone(), founding.group_id.clone());
+        let introduction = Introduction::new(Identity::of(&config), founding.group_id.clone());
         let connections = Connections::new(introduction, config.dial.clone(), stored);
         let started = Arc::new(OnceLock::new());
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
-        let peers = Peers {
+        let parts = Parts {
             raft: started.clone(),
             host: host.clone(),
             shared: shared.clone(),
             founding: founding.clone(),
-            data_dir: config.data_dir.clone(),
-            expect: hello,
             ended,
         };
+        let peers = Peers::new(&config, parts);
         let repair = Repair {
             raft: started.clone(),
             config: config.clone(),

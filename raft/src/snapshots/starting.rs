@@ -16,22 +16,23 @@ use crate::config::GroupConfig;
 use crate::group::group_id::GroupIdFile;
 use crate::group::recover::{self, NoState, Recovered};
 use crate::host::Host;
+use crate::transport::handshake::Identity;
 use crate::transport::requests::{Introduction, Requests};
-use crate::transport::wire::{Hello, Purpose};
+use crate::transport::wire::Purpose;
 
 /// How long peers are asked: they may be starting as well.
 const ASK_TIME: Duration = Duration::from_secs(10);
 /// Pause between two rounds.
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Opens a node's files; `hello` is what it says to peers, with `to` still open.
-pub(crate) async fn open(config: &GroupConfig, host: &Host, hello: &Hello) -> anyhow::Result<Recovered> {
+/// Opens a node's files.
+pub(crate) async fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let refused = match try_open(config, host).await {
         Err(error) if error.is::<NoState>() && config.nodes.len() > 1 => error,
         opened => return opened,
     };
     tracing::warn!("no checkpoint and no snapshot of this node is whole: a peer is asked for one");
-    let introduction = introduce(config, host, hello).await?;
+    let introduction = introduce(config, host).await?;
     let deadline = Instant::now() + ASK_TIME;
     while Instant::now() < deadline {
         // From the newest on: one that lies beyond the log's end does not fit, the one before it does.
@@ -49,12 +50,12 @@ pub(crate) async fn open(config: &GroupConfig, host: &Host, hello: &Hello) -> an
 }
 
 /// The log is there, so the group has an id.
-async fn introduce(config: &GroupConfig, host: &Host, hello: &Hello) -> anyhow::Result<Introduction> {
-    let (config, disk, hello) = (config.clone(), host.disk.clone(), hello.clone());
+async fn introduce(config: &GroupConfig, host: &Host) -> anyhow::Result<Introduction> {
+    let (config, disk) = (config.clone(), host.disk.clone());
     let introduced = host.blocking(move || {
         let names = (config.cluster.as_str(), config.group.as_str());
         let group_id = GroupIdFile::open(disk, &config.data_dir, names, false)?;
-        anyhow::Ok(Introduction::new(hello, Arc::new(group_id)))
+        anyhow::Ok(Introduction::new(Identity::of(&config), Arc::new(group_id)))
     });
     introduced.await?
 }

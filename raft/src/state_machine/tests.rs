@@ -9,7 +9,7 @@ use folio_engine::record::Draft;
 use folio_protocol::message::NewMessage;
 
 use super::*;
-use crate::command::Topic;
+use crate::command::{Command, Topic};
 use crate::storage_suite::open_on;
 
 #[test]

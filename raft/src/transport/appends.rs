@@ -1,4 +1,12 @@
 //! What a leader sends, before openraft sees it: taken apart, checked, and compared with what this node has forgotten.
+//!
+//! - `appends.I1`: a record enters the log only if it can be applied: a membership decodes, and so does a command, within its
+//!   bounds. Every node refuses the same ones, whoever leads, unless its operator has named the entry (`skip_entry`), or it is in
+//!   this node's log already.
+//! - `appends.I2`: the records of an append follow each other and what is before them, in terms up to the leader's own, and none
+//!   is longer than a segment holds. openraft and the log take that for granted, and end a node of which it is not so.
+//!
+//! A command is decoded once more here than it is applied. Commands are rare beside messages, which are not looked at.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -8,26 +16,29 @@ use folio_engine::record::{EntryId, Record, RecordHeader, RecordKind};
 use openraft::entry::RaftEntry;
 use openraft::raft::AppendEntriesRequest;
 
-use super::peer::Peers;
+use super::peer::{Peer, Peers};
 use super::wire::{AppendHead, Frame, Kind, invalid};
 use crate::codec::{self, WireLogId};
-use crate::group::group_id::GroupId;
 use crate::group::standing::Reason;
-use crate::types::{LogEntry, TypeConfig, entry_id};
+use crate::skip_entry::SkipEntry;
+use crate::types::{Content, LogEntry, TypeConfig, entry_id};
 
 impl Peers {
     /// Takes an append apart: the records stay slices of the frame.
     pub(super) fn parse_append(
         &self,
         frame: &Frame,
-        theirs: Option<GroupId>,
+        peer: Peer,
     ) -> io::Result<AppendEntriesRequest<TypeConfig>> {
-        self.check_group(theirs)?;
+        self.check_group(peer)?;
         let (head, records) = split_append(frame)?;
+        // Before anything of it is believed.
+        self.check_append(peer.id, &head)?;
+        let entries = parse_records(records.clone(), &self.shared.skip_entry, |id| self.shared.has(id))?;
+        check_sequence(&head, &entries, self.shared.log.record_bytes_max())?;
         self.notice_loss(&head)?;
         self.may_follow(&head.vote)?;
         self.notice_leader(&head)?;
-        let entries = parse_records(records.clone())?;
         self.notice_dispute(&head, &entries)?;
         // peer.I3
         if !records.is_empty() && !self.shared.has_room(1) {
@@ -119,8 +130,13 @@ pub(crate) fn split_append(frame: &Frame) -> io::Result<(AppendHead, Bytes)> {
     Ok((head, body))
 }
 
-/// Splits back-to-back records; every length and checksum is checked.
-pub(crate) fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
+/// Splits back-to-back records; every length and checksum is checked, and what is no message (`appends.I1`). `is_here`: whether
+/// an entry is in this node's log already, where a new leader sends again what both have.
+pub(crate) fn parse_records(
+    mut bytes: Bytes,
+    skip_entry: &SkipEntry,
+    is_here: impl Fn(EntryId) -> bool,
+) -> io::Result<Vec<LogEntry>> {
     let mut entries = Vec::new();
     while !bytes.is_empty() {
         let header = RecordHeader::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
@@ -129,13 +145,45 @@ pub(crate) fn parse_records(mut bytes: Bytes) -> io::Result<Vec<LogEntry>> {
         }
         let frame = bytes.split_to(header.length as usize);
         let record = Record::parse(frame).map_err(|error| invalid(error.to_string()))?;
-        if record.header.kind == RecordKind::Membership {
+        match record.header.kind {
             // Once it is in the log, nobody could go on without guessing a quorum.
-            codec::decode_membership(&record.payload()).map_err(|error| invalid(error.to_string()))?;
+            RecordKind::Membership => {
+                codec::decode_membership(&record.payload()).map_err(|error| invalid(error.to_string()))?;
+            }
+            // Once it is committed, every node would stop at it, at every start.
+            RecordKind::Command => match skip_entry.admit(record.id(), &record.payload()) {
+                Err(why) if !is_here(record.id()) => return Err(invalid(why)),
+                _ => {}
+            },
+            RecordKind::Blank | RecordKind::Messages => {}
         }
         entries.push(LogEntry::stored(record));
     }
     Ok(entries)
+}
+
+/// `appends.I2`
+fn check_sequence(head: &AppendHead, entries: &[LogEntry], record_bytes_max: usize) -> io::Result<()> {
+    let mut before = head.prev.map(|id| entry_id(&id.log_id()));
+    for entry in entries {
+        let id = entry_id(&entry.log_id());
+        let follows = id.index == before.map_or(0, |before| before.index + 1)
+            && id.term >= before.map_or(0, |before| before.term)
+            && id.term <= head.vote.term();
+        if !follows {
+            return Err(invalid(format!("appends.I2: entry {id} behind {before:?}")));
+        }
+        if let Content::Stored(record) = &entry.content
+            && record.frame().len() > record_bytes_max
+        {
+            let bytes = record.frame().len();
+            return Err(invalid(format!(
+                "appends.I2: entry {id} has {bytes} bytes, the limit is {record_bytes_max}"
+            )));
+        }
+        before = Some(id);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,22 +196,101 @@ mod tests {
     use folio_engine::{CommitLog, LogConfig, StampBase};
 
     use super::*;
+    use crate::command::{Command, QueueRef, Topic};
     use crate::types::Membership;
 
-    fn membership_record(payload: &[u8]) -> Bytes {
+    /// A record as a leader's log has it.
+    fn record(kind: RecordKind, id: EntryId, payload: &[u8]) -> Bytes {
         let disk = Arc::new(SimDisk::new());
         let log = CommitLog::open(disk, Path::new("/"), LogConfig::default(), StampBase::default()).unwrap();
-        let draft = Draft::with_payload(RecordKind::Membership, payload);
-        let record = log.append(EntryId { term: 1, index: 0 }, draft).unwrap();
+        let record = log.append(id, Draft::with_payload(kind, payload)).unwrap();
         log.close();
         record.frame().clone()
+    }
+
+    const FIRST: EntryId = EntryId { term: 1, index: 0 };
+
+    fn parsed(kind: RecordKind, payload: &[u8]) -> io::Result<usize> {
+        parse_records(record(kind, FIRST, payload), &SkipEntry::default(), |_| false)
+            .map(|entries| entries.len())
     }
 
     /// Found by reading: once it was in the log the node stopped, and at every start again.
     #[test]
     fn t90_a_membership_that_does_not_decode_was_taken_from_a_peer() {
-        assert!(parse_records(membership_record(b"no membership")).is_err());
+        assert!(parsed(RecordKind::Membership, b"no membership").is_err());
         let whole = codec::encode_membership(&Membership::default());
-        assert_eq!(parse_records(membership_record(&whole)).unwrap().len(), 1);
+        assert_eq!(parsed(RecordKind::Membership, &whole).unwrap(), 1);
+    }
+
+    /// One such record stopped every node of a cluster, at apply and at every start.
+    #[test]
+    fn appends_i1_a_garbage_command_was_taken_from_a_peer() {
+        for garbage in [&b"garbage"[..], b"", b"FQ\x01\0\xff\xff\xff\xff"] {
+            let error = parsed(RecordKind::Command, garbage).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains("entry 1.0"), "{error}");
+        }
+        let topic = |name: String| codec::encode(&Command::CreateTopic(Topic::new(name, 1)));
+        assert!(parsed(RecordKind::Command, &topic("t".repeat(1 << 20))).is_err(), "bounds.I1");
+        assert_eq!(parsed(RecordKind::Command, &topic("t".into())).unwrap(), 1);
+        let has_it =
+            parse_records(record(RecordKind::Command, FIRST, b"garbage"), &SkipEntry::default(), |id| {
+                id == FIRST
+            });
+        assert_eq!(has_it.unwrap().len(), 1, "it is in this log already, and replication goes on behind it");
+        assert_eq!(parsed(RecordKind::Blank, b"").unwrap(), 1);
+    }
+
+    /// The log ended a node of which a peer said that entry 9 follows entry 3.
+    #[test]
+    fn appends_i2_records_that_do_not_follow_each_other_were_taken() {
+        let id = |term, index| EntryId { term, index };
+        let sequence = |leads, prev: Option<EntryId>, ids: &[EntryId]| {
+            let head = AppendHead {
+                vote: (&crate::types::Vote::new_committed(leads, 1)).into(),
+                prev: prev.map(|id| WireLogId::new(id.term, id.index)),
+                commit: None,
+                acknowledged: None,
+            };
+            let records =
+                ids.iter().map(|id| record(RecordKind::Blank, *id, b"")).collect::<Vec<_>>().concat();
+            let entries = parse_records(records.into(), &SkipEntry::default(), |_| false).unwrap();
+            check_sequence(&head, &entries, 1 << 20).is_ok()
+        };
+        assert!(sequence(3, None, &[id(1, 0), id(1, 1), id(3, 2)]));
+        assert!(sequence(3, Some(id(2, 7)), &[id(2, 8)]) && sequence(3, Some(id(2, 7)), &[]));
+        assert!(!sequence(3, None, &[id(1, 1)]), "a gap at the beginning");
+        assert!(!sequence(3, Some(id(2, 7)), &[id(2, 9)]) && !sequence(3, Some(id(2, 7)), &[id(2, 7)]));
+        assert!(!sequence(3, Some(id(2, 7)), &[id(1, 8)]), "a term that goes back");
+        assert!(!sequence(3, Some(id(2, 7)), &[id(4, 8)]), "a term later than the leader's");
+    }
+
+    #[test]
+    fn appends_i2_a_record_that_no_segment_holds_was_taken() {
+        let entries =
+            parse_records(record(RecordKind::Blank, FIRST, &[0; 100]), &SkipEntry::default(), |_| false)
+                .unwrap();
+        let vote = (&crate::types::Vote::new_committed(1, 1)).into();
+        let head = AppendHead { vote, prev: None, commit: None, acknowledged: None };
+        assert!(check_sequence(&head, &entries, 100).is_err());
+        assert!(check_sequence(&head, &entries, 1_000).is_ok());
+    }
+
+    /// What `appends.I1` adds to the path of a command, which also waits for a sync of the disk.
+    #[test]
+    fn a_command_is_checked_in_microseconds() {
+        let queues = |count| (0..count).map(|queue| QueueRef { topic: "orders".into(), queue }).collect();
+        for count in [1, 8, 1_000] {
+            let (group, client) = ("consumers".into(), "10.0.0.1@1234".into());
+            let lock =
+                Command::LockQueues { group, client, queues: queues(count), now_ms: 1, ttl_ms: 60_000 };
+            let payload = codec::encode(&lock);
+            let (begun, rounds) = (std::time::Instant::now(), 1_000);
+            (0..rounds).for_each(|_| SkipEntry::default().admit(FIRST, &payload).unwrap());
+            let each = begun.elapsed() / rounds;
+            println!("{count} queues, {} bytes: {each:?}", payload.len());
+            assert!(each < std::time::Duration::from_millis(10), "{each:?}");
+        }
     }
 }

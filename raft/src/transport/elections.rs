@@ -48,15 +48,16 @@ impl Peers {
         Ok(())
     }
 
-    pub(super) async fn vote(&self, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {
+    pub(super) async fn vote(&self, caller: u64, body: &[u8], pre_vote: bool) -> io::Result<Bytes> {
         let wire: VoteBody = codec::decode(body).map_err(io::Error::other)?;
+        self.check_candidate(caller, &wire)?;
         let last = wire.last.map(WireLogId::log_id);
         // peer.I2
         match self.founding.may_grant(wire.vote.term(), last.as_ref().map(entry_id)) {
             Ok(()) => {}
             // The candidate hears of the term that it has to go beyond.
             Err(NoVote::TermTooLow(term)) => {
-                let vote = codec::WireVote::of_term(term, self.expect.to);
+                let vote = codec::WireVote::of_term(term, self.node_id());
                 return Ok(codec::encode(&VoteAnswer { vote, granted: false, last: None }).into());
             }
             Err(NoVote::CatchingUp | NoVote::LogTooShort) => {
@@ -91,9 +92,17 @@ impl Peers {
         Ok(codec::encode(&answer).into())
     }
 
-    pub(super) async fn transfer(&self, body: &[u8]) -> io::Result<Bytes> {
+    pub(super) async fn transfer(&self, caller: u64, body: &[u8]) -> io::Result<Bytes> {
         use openraft::raft::TransferLeaderError as Refused;
         let wire: TransferBody = codec::decode(body).map_err(io::Error::other)?;
+        self.check_transfer(caller, &wire)?;
+        // A leader tells all voters, so that they need not wait for its lease. openraft says nothing of a transfer to another
+        // node by one that is no leader of this one.
+        let own = self.raft()?.metrics().borrow_watched().vote;
+        if wire.to != self.node_id() && own != wire.from.vote() {
+            let answer = TransferAnswer::VoteChanged { expected: wire.from, actual: (&own).into() };
+            return Ok(codec::encode(&answer).into());
+        }
         // To lead, a node votes for itself.
         if !self.shared.standing.may_lead() {
             let why = self.shared.standing.reasons().join("; ");

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::parts::{PART_BYTES, parts};
 use super::replication::{Acknowledged, Replication, append_parts};
 use super::requests::{Introduction, Requests, connect};
+use super::terms_known::Plausible;
 use super::wire::{
     AppendAnswer, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
@@ -156,6 +157,18 @@ impl Network {
         codec::decode(&body).map_err(io::Error::other)
     }
 
+    /// The same, with an answer that openraft believes (`peer.I5`).
+    async fn ask_raft<T: serde::de::DeserializeOwned + Plausible>(
+        &self,
+        kind: Kind,
+        parts: Vec<Bytes>,
+        limit: Duration,
+    ) -> io::Result<T> {
+        let answer = self.ask(kind, parts, limit).await?;
+        self.stored.shared.check(&answer)?;
+        Ok(answer)
+    }
+
     async fn send_parts(&self, checkpoint: &Bytes) -> io::Result<()> {
         for (head, part) in parts(checkpoint) {
             let frame = vec![codec::encode(&head).into(), part];
@@ -184,7 +197,7 @@ impl Network {
             membership: membership.membership().into(),
             checkpoint: if in_parts { Vec::new() } else { file.into() },
         };
-        self.ask(Kind::Snapshot, vec![codec::encode(&body).into()], limit).await
+        self.ask_raft(Kind::Snapshot, vec![codec::encode(&body).into()], limit).await
     }
 
     async fn vote_request(
@@ -206,7 +219,7 @@ impl Network {
         };
         let parts = vec![codec::encode(&body).into()];
         let answer: VoteAnswer =
-            self.ask(kind, parts, option.hard_ttl()).await.map_err(|e| unreachable(&e))?;
+            self.ask_raft(kind, parts, option.hard_ttl()).await.map_err(|e| unreachable(&e))?;
         Ok(VoteResponse::new(answer.vote.vote(), answer.last.map(WireLogId::log_id), answer.granted))
     }
 
@@ -249,8 +262,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let parts = append_parts(&request, None).map_err(|error| broken(&error))?;
-        let answer: AppendAnswer =
-            self.ask(Kind::Append, parts, option.hard_ttl()).await.map_err(|error| unreachable(&error))?;
+        let answer: AppendAnswer = self
+            .ask_raft(Kind::Append, parts, option.hard_ttl())
+            .await
+            .map_err(|error| unreachable(&error))?;
         Ok(match answer {
             AppendAnswer::Matching(id) => AppendEntriesResponse::PartialSuccess(id.map(WireLogId::log_id)),
             AppendAnswer::Conflict(_) => AppendEntriesResponse::Conflict,
@@ -283,7 +298,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
                 let exchange = async {
                     let known = self.acknowledged.in_term(request.vote.leader_id.term);
                     let parts = append_parts(&request, known)?;
-                    self.ask::<AppendAnswer>(Kind::Append, parts, limit).await
+                    self.ask_raft::<AppendAnswer>(Kind::Append, parts, limit).await
                 };
                 Some(exchange.await.map(stream_result).map_err(|error| unreachable(&error)))
             });

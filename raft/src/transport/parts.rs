@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_checkpoint_larger_than_any_frame_arrives_in_parts() {
         let whole = Bytes::from((0..70 << 20).map(|at: u32| (at % 251) as u8).collect::<Vec<u8>>());
-        assert!(whole.len() > crate::transport::wire::FRAME_BYTES_MAX);
+        assert!(whole.len() > crate::transport::frames::FRAME_BYTES_MAX);
         let mut assembly = Assembly::default();
         for (head, part) in parts(&whole) {
             assert_eq!(crate::codec::encode(&head).len(), PartHead::BYTES);

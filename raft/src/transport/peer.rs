@@ -1,10 +1,9 @@
-//! The listening side: what peers ask of this node.
+//! The listening side: what peers ask of this node, once [`super::listener`] has let them in.
 //!
-//! - `peer.I1`: a connection speaks only after a hello for this cluster, group, node and segment size; and a peer that has not
-//!   named this group's id (`group::group_id`) is told what this node is and nothing else.
 //! - `peer.I2`: a node that lost its log (`group::founding`) refuses votes until it has caught up, except by a ballot.
 //! - `peer.I3`: records are taken only while the disk has room for them; the leader retries later.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -17,21 +16,24 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendEr
 use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::admission::Admission;
+use super::authority::LastFence;
+use super::frames::{FrameReader, FrameWriter, arriving_budget};
+use super::handshake::Identity;
 use super::incoming_snapshot;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
-use super::wire::{
-    AppendAnswer, Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, RecordBody, SnapshotBody, invalid,
-};
+use super::wire::{AppendAnswer, Frame, Kind, RecordBody, SnapshotBody, invalid};
 use crate::codec::{self, WireLogId};
+use crate::config::GroupConfig;
 use crate::group::fence;
 use crate::group::founding::Founding;
-use crate::group::group_id::{GroupId, other_group};
+use crate::group::group_id::GroupId;
 use crate::group::tasks;
-use crate::host::{Host, Listener, Socket};
+use crate::host::Host;
+use crate::log_pace::LogPace;
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
 use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
@@ -43,48 +45,61 @@ const REQUESTS_AT_ONCE: usize = 256;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
-struct Peer {
-    id: u64,
-    group_id: Option<GroupId>,
+pub(super) struct Peer {
+    pub(super) id: u64,
+    pub(super) group_id: Option<GroupId>,
 }
 
 /// Everything a peer connection needs of this node.
 pub(crate) struct Peers {
+    pub(super) raft: Arc<OnceLock<Raft>>,
+    pub(super) host: Host,
+    pub(super) shared: Arc<Shared>,
+    pub(super) founding: Arc<Founding>,
+    pub(super) data_dir: PathBuf,
+    /// What a peer must know to be let in.
+    pub(super) identity: Identity,
+    /// The members at the group's birth.
+    pub(super) born: BTreeSet<u64>,
+    /// Hears from whom a connection came that has ended.
+    pub(super) ended: mpsc::Sender<u64>,
+    pub(super) admission: Arc<Admission>,
+    /// Large frames that arrive.
+    pub(super) arriving: Arc<Semaphore>,
+    pub(super) last_fence: LastFence,
+    /// Lines about callers that were turned away, and about requests that were.
+    pub(super) refusals: LogPace,
+    denials: LogPace,
+}
+
+/// What the rest of a group hands to its listener.
+pub(crate) struct Parts {
     /// Set once the log is read: until then only what needs the files alone is answered.
     pub(crate) raft: Arc<OnceLock<Raft>>,
     pub(crate) host: Host,
     pub(crate) shared: Arc<Shared>,
     pub(crate) founding: Arc<Founding>,
-    pub(crate) data_dir: PathBuf,
-    /// What a peer must say to be let in, `from` and `purpose` aside.
-    pub(crate) expect: Hello,
-    /// Hears from whom a connection came that has ended.
     pub(crate) ended: mpsc::Sender<u64>,
 }
 
 impl Peers {
-    /// Accepts peers until the listener's task is aborted, and ends their connections then: a peer would go on asking a group
-    /// that has stopped.
-    pub(crate) async fn listen(self: Arc<Self>, mut listener: Box<dyn Listener>) {
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            match listener.accept().await {
-                Ok(socket) => {
-                    let (peers, from) = (self.clone(), socket.peer.clone());
-                    connections.spawn(async move {
-                        let shared = peers.shared.clone();
-                        let served = tasks::guarded(&shared, "a peer's connection", peers.serve(socket));
-                        if let Err(error) = served.await {
-                            tracing::debug!(%from, %error, "peer connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a peer's connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            }
+    pub(crate) fn new(config: &GroupConfig, parts: Parts) -> Peers {
+        let Parts { raft, host, shared, founding, ended } = parts;
+        let (admission, last_fence, refusals, denials) = Default::default();
+        Peers {
+            raft,
+            host,
+            shared,
+            founding,
+            data_dir: config.data_dir.clone(),
+            identity: Identity::of(config),
+            born: config.nodes.keys().copied().collect(),
+            ended,
+            admission,
+            arriving: arriving_budget(),
+            last_fence,
+            refusals,
+            denials,
         }
     }
 
@@ -92,76 +107,23 @@ impl Peers {
         self.raft.get().ok_or_else(|| io::Error::other("this node is still starting"))
     }
 
-    async fn serve(self: Arc<Self>, socket: Socket) -> io::Result<()> {
-        let from = socket.peer;
-        let (mut reader, mut writer) = (FrameReader::new(socket.reader), FrameWriter::new(socket.writer));
-        let first = timeout(CONNECT_TIMEOUT, reader.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        let Some(Frame { kind: Kind::Hello, body, .. }) = first else { return Err(invalid("no hello")) };
-        let hello: Hello = codec::decode(&body).map_err(|error| invalid(error.to_string()))?;
-        if let Err((reason, is_news)) = self.check(&hello) {
-            if is_news {
-                tracing::warn!(%from, node = hello.from, reason, "peer refused");
-            }
-            return writer.write(Kind::Failure, 0, vec![reason.into()]).await;
-        }
-        self.founding.note_caller(hello.from, &hello.address);
-        writer.write(Kind::Answer, 0, Vec::new()).await?;
-        let ended = self.ended.clone();
-        let served = match hello.purpose {
-            Purpose::Replication => self.serve_replication(hello.group_id, reader, writer).await,
-            Purpose::Requests => self.serve_requests(&hello, reader, writer).await,
-        };
-        let _ = ended.try_send(hello.from);
-        served
+    pub(super) fn node_id(&self) -> u64 {
+        self.identity.node_id
     }
 
-    /// `peer.I1`, `group_id.I2`. The error is what the peer is told, and whether the log should say it.
-    fn check(&self, hello: &Hello) -> Result<(), (String, bool)> {
-        self.check_names(hello).map_err(|reason| (reason, true))?;
-        match (self.founding.group_id.get(), hello.group_id) {
-            (Some(own), Some(other)) if own != other => {
-                let reason = other_group(own, other);
-                let is_news = self.shared.notices.refused(hello.from, other, &reason);
-                Err((reason, is_news))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether a peer of the group `theirs` may ask this. Whoever does not know the group, on either side, is told about it and
+    /// Whether a peer is of this group, and may ask. Whoever does not know the group, on either side, is told about it and
     /// takes no part (`group_id.I1`, `group_id.I2`).
-    pub(super) fn check_group(&self, theirs: Option<GroupId>) -> io::Result<()> {
+    pub(super) fn check_group(&self, peer: Peer) -> io::Result<()> {
         match self.founding.group_id.get() {
-            own @ Some(_) if own == theirs => Ok(()),
+            own @ Some(_) if own == peer.group_id => Ok(()),
             Some(_) => Err(io::Error::other("the peer has not said that it belongs to this group")),
             None => Err(io::Error::other("this node does not know its group yet")),
         }
     }
 
-    fn check_names(&self, hello: &Hello) -> Result<(), String> {
-        let expect = &self.expect;
-        let names = (&hello.cluster, &hello.group) == (&expect.cluster, &expect.group);
-        if !names {
-            return Err(format!(
-                "this is group {} of cluster {}, the peer looks for {} of {}",
-                expect.group, expect.cluster, hello.group, hello.cluster
-            ));
-        }
-        if hello.to != expect.to {
-            return Err(format!("this is node {}, the peer looks for node {}", expect.to, hello.to));
-        }
-        if hello.segment_bytes != expect.segment_bytes {
-            return Err(format!(
-                "segments here are {} bytes, the peer's are {}: they must be the same on every node of a group",
-                expect.segment_bytes, hello.segment_bytes
-            ));
-        }
-        Ok(())
-    }
-
-    async fn serve_replication(
+    pub(super) async fn serve_replication(
         &self,
-        theirs: Option<GroupId>,
+        peer: Peer,
         mut reader: FrameReader,
         mut writer: FrameWriter,
     ) -> io::Result<()> {
@@ -177,13 +139,14 @@ impl Peers {
         let read = async move {
             let mut broken = false;
             while let Some(frame) = input.next().await? {
-                match own.parse_append(&frame, theirs) {
+                match own.parse_append(&frame, peer) {
                     // Read and dropped: the peer is about to hear of the first failure.
                     _ if broken => {}
                     // Nobody takes it any more once the stream of answers has ended.
                     Ok(request) => drop(appends.send(request).await),
                     Err(error) => {
                         broken = true;
+                        own.note_denial(peer, frame.kind, &error);
                         let _ = failures.send(error.to_string()).await;
                     }
                 }
@@ -227,16 +190,15 @@ impl Peers {
         timeout(CONNECT_TIMEOUT, read).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    async fn serve_requests(
+    pub(super) async fn serve_requests(
         self: Arc<Self>,
-        hello: &Hello,
+        peer: Peer,
         mut reader: FrameReader,
         mut writer: FrameWriter,
     ) -> io::Result<()> {
         let (answers, mut waiting) =
             mpsc::channel::<(Kind, u64, Bytes, Option<UnansweredCall>)>(REQUESTS_AT_ONCE);
         let slots = Arc::new(Semaphore::new(REQUESTS_AT_ONCE));
-        let peer = Peer { id: hello.from, group_id: hello.group_id };
         let assembly = Arc::<Mutex<Assembly>>::default();
         let read = async {
             while let Some(frame) = reader.next().await? {
@@ -244,12 +206,15 @@ impl Peers {
                 let call = (frame.kind == Kind::Call).then(|| UnansweredCall::new(&self.shared));
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
-                    let id = frame.id;
+                    let (id, kind) = (frame.id, frame.kind);
                     let answering = peers.answer(peer, frame, &assembly);
                     let answered = tasks::guarded(&peers.shared, "a peer's request", answering);
                     let answer = match answered.await {
                         Ok(body) => (Kind::Answer, id, body, call),
-                        Err(error) => (Kind::Failure, id, error.to_string().into(), call),
+                        Err(error) => {
+                            peers.note_denial(peer, kind, &error);
+                            (Kind::Failure, id, error.to_string().into(), call)
+                        }
                     };
                     let _ = answers.send(answer).await;
                     drop(slot);
@@ -270,14 +235,15 @@ impl Peers {
 
     async fn answer(&self, peer: Peer, frame: Frame, assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
         if !(frame.kind == Kind::Summary || frame.kind == Kind::AllEmpty) {
-            self.check_group(peer.group_id)?;
+            self.check_group(peer)?;
         }
+        self.check_kind(peer.id, frame.kind).await?;
         match frame.kind {
-            Kind::Append => self.append(&frame, peer.group_id).await,
-            Kind::Vote => self.vote(&frame.body, false).await,
-            Kind::PreVote => self.vote(&frame.body, true).await,
-            Kind::Transfer => self.transfer(&frame.body).await,
-            Kind::Snapshot => self.snapshot(&frame.body, assembly).await,
+            Kind::Append => self.append(&frame, peer).await,
+            Kind::Vote => self.vote(peer.id, &frame.body, false).await,
+            Kind::PreVote => self.vote(peer.id, &frame.body, true).await,
+            Kind::Transfer => self.transfer(peer.id, &frame.body).await,
+            Kind::Snapshot => self.snapshot(peer.id, &frame.body, assembly).await,
             Kind::SnapshotPart => {
                 let (head, part) = frame.body.split_at_checked(PartHead::BYTES).unwrap_or_default();
                 let head: PartHead = codec::decode(head).map_err(io::Error::other)?;
@@ -302,12 +268,22 @@ impl Peers {
                 told.map(|()| Bytes::new())
             }
             Kind::Fence => fence::answer(self.raft()?, &self.shared).await.map(Bytes::from),
-            Kind::Hello | Kind::Answer | Kind::Failure => Err(invalid("not a request")),
+            Kind::Hello | Kind::Challenge | Kind::Credentials | Kind::Answer | Kind::Failure => {
+                Err(invalid("not a request"))
+            }
         }
     }
 
-    async fn append(&self, frame: &Frame, theirs: Option<GroupId>) -> io::Result<Bytes> {
-        let request = self.parse_append(frame, theirs)?;
+    /// What a peer may not send (`peer.I4` to `peer.I6`, `appends.I1`) is in this node's log, at most once a second.
+    fn note_denial(&self, peer: Peer, kind: Kind, error: &io::Error) {
+        let is_denial = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied);
+        if is_denial && self.denials.is_due() {
+            tracing::warn!(node = peer.id, ?kind, %error, "a peer's request was refused");
+        }
+    }
+
+    async fn append(&self, frame: &Frame, peer: Peer) -> io::Result<Bytes> {
+        let request = self.parse_append(frame, peer)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
         let appended = self.raft()?.append_entries(request);
@@ -345,8 +321,9 @@ impl Peers {
 
     /// Saves a snapshot durably, tells the log where to start anew, and only then hands it to openraft:
     /// whatever the moment of a crash, the log's start and a snapshot of the state there are both on disk.
-    async fn snapshot(&self, body: &[u8], assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
+    async fn snapshot(&self, caller: u64, body: &[u8], assembly: &Mutex<Assembly>) -> io::Result<Bytes> {
         let wire: SnapshotBody = codec::decode(body).map_err(io::Error::other)?;
+        self.check_snapshot(caller, &wire)?;
         self.may_follow(&wire.vote)?;
         let file = if wire.checkpoint.is_empty() { assembly.lock().take()? } else { wire.checkpoint.into() };
         let membership = wire.membership.membership().map_err(io::Error::other)?;

@@ -20,7 +20,8 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
-use super::wire::{AppendAnswer, AppendHead, Frame, FrameReader, FrameWriter, Kind, invalid};
+use super::frames::{FrameReader, FrameWriter};
+use super::wire::{AppendAnswer, AppendHead, Frame, Kind, invalid};
 use crate::codec::{self, WireLogId};
 use crate::shared::Shared;
 use crate::types::{Content, TypeConfig};
@@ -85,6 +86,7 @@ impl Acknowledged {
 /// no switch to another.
 pub(crate) struct Replication {
     acknowledged: Arc<Acknowledged>,
+    shared: Arc<Shared>,
     /// The leader's, once it has sent something.
     term: Arc<AtomicU64>,
     reader: FrameReader,
@@ -133,18 +135,19 @@ impl Replication {
             unanswered: unanswered.clone(),
             term: term.clone(),
             acknowledged: acknowledged.clone(),
-            shared,
+            shared: shared.clone(),
         };
         let writing: BoxFuture<'static, _> = Box::pin(write.run(writer, input));
         let look = Box::pin(sleep(LOOK_INTERVAL));
-        Replication { acknowledged, term, reader, writing: Some(writing), unanswered, silent: 0, look }
+        let writing = Some(writing);
+        Replication { acknowledged, shared, term, reader, writing, unanswered, silent: 0, look }
     }
 
     /// The answer to the next append, in order; `None` once the input has ended and all are answered.
     ///
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> io::Result<Option<AppendAnswer>> {
-        let Replication { acknowledged, term, reader, writing, unanswered, silent, look } = self;
+        let Replication { acknowledged, shared, term, reader, writing, unanswered, silent, look } = self;
         while writing.is_some() || unanswered.are_there() {
             tokio::select! {
                 biased;
@@ -152,6 +155,8 @@ impl Replication {
                     unanswered.remove();
                     *silent = 0;
                     let answer = answer_of(frame?)?;
+                    // peer.I5
+                    shared.check(&answer)?;
                     if let AppendAnswer::Matching(Some(id)) = answer {
                         acknowledged.note(term.load(Ordering::Acquire), id);
                     }

@@ -17,10 +17,13 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::wire::{Frame, FrameReader, FrameWriter, Hello, Kind, Purpose, invalid};
-use crate::codec;
+use super::frames::{FrameReader, FrameWriter};
+use super::handshake::{self, Identity, Nonce};
+use super::watchdog;
+use super::wire::{Credentials, Frame, Hello, Kind, Purpose, invalid};
 use crate::group::group_id::{GroupId, GroupIdFile};
 use crate::host::Net;
+use crate::log_pace::LogPace;
 
 /// Requests that may wait to be written to one peer.
 const WAITING_MAX: usize = 1024;
@@ -40,26 +43,49 @@ struct Waiting {
     silent_since: Option<Instant>,
 }
 
-/// How this node introduces itself.
+/// How this node introduces itself to one peer.
 #[derive(Clone)]
 pub(crate) struct Introduction {
-    hello: Hello,
+    identity: Arc<Identity>,
     group_id: Arc<GroupIdFile>,
+    to: u64,
+    purpose: Purpose,
+    /// Lines about refusals, of all peers together.
+    refusals: Arc<LogPace>,
 }
 
 impl Introduction {
-    pub(crate) fn new(hello: Hello, group_id: Arc<GroupIdFile>) -> Introduction {
-        Introduction { hello, group_id }
+    /// With the peer still open.
+    pub(crate) fn new(identity: Identity, group_id: Arc<GroupIdFile>) -> Introduction {
+        let (identity, to) = (Arc::new(identity), 0);
+        Introduction { identity, group_id, to, purpose: Purpose::Requests, refusals: Arc::default() }
     }
 
     /// The same to another peer, for another purpose.
     pub(crate) fn to(&self, to: u64, purpose: Purpose) -> Introduction {
-        Introduction { hello: Hello { to, purpose, ..self.hello.clone() }, group_id: self.group_id.clone() }
+        Introduction { to, purpose, ..self.clone() }
     }
 
-    /// The hello of a connection that is made now.
-    fn hello(&self) -> Hello {
-        Hello { group_id: self.group_id.get(), ..self.hello.clone() }
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The first frame of a connection that is made now.
+    pub(crate) fn hello(&self, nonce: Nonce) -> Hello {
+        let Identity { node_id, secret, .. } = &*self.identity;
+        Hello { from: *node_id, to: self.to, purpose: self.purpose, nonce, has_secret: secret.is_some() }
+    }
+
+    /// What is told to a listener that has proved itself.
+    pub(crate) fn credentials(&self) -> Credentials {
+        let Identity { cluster, group, segment_bytes, address, .. } = &*self.identity;
+        Credentials {
+            cluster: cluster.clone(),
+            group: group.clone(),
+            segment_bytes: *segment_bytes,
+            group_id: self.group_id.get(),
+            address: address.clone(),
+        }
     }
 }
 
@@ -95,7 +121,7 @@ pub(crate) struct Requests {
     link: Arc<tokio::sync::Mutex<Option<Link>>>,
 }
 
-/// Connects and introduces itself; a refusal is an error with the peer's reason.
+/// Connects and introduces itself; a refusal is an error with its reason, and in this node's log.
 pub(crate) async fn connect(
     net: &dyn Net,
     address: &str,
@@ -103,19 +129,18 @@ pub(crate) async fn connect(
 ) -> io::Result<(FrameReader, FrameWriter)> {
     let dial = async {
         let socket = net.dial(address).await?;
-        let (mut reader, mut writer) = (FrameReader::new(socket.reader), FrameWriter::new(socket.writer));
-        writer.write(Kind::Hello, 0, vec![codec::encode(&introduction.hello()).into()]).await?;
-        match reader.next().await? {
-            Some(Frame { kind: Kind::Answer, .. }) => Ok((reader, writer)),
-            Some(Frame { kind: Kind::Failure, body, .. }) => Err(io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                String::from_utf8_lossy(&body).into_owned(),
-            )),
-            Some(frame) => {
-                Err(invalid(format!("a {:?} frame instead of an answer to the hello", frame.kind)))
-            }
-            None => Err(io::ErrorKind::ConnectionReset.into()),
+        let (mut reader, mut writer) =
+            (FrameReader::of_stranger(socket.reader), FrameWriter::new(socket.writer));
+        let introduced = handshake::introduce(&mut reader, &mut writer, introduction).await;
+        if let Err(error) = &introduced
+            && error.kind() == io::ErrorKind::ConnectionRefused
+            && introduction.refusals.is_due()
+        {
+            tracing::warn!(node = introduction.to, address, reason = %error, "peer refused this node, or was refused");
         }
+        introduced?;
+        reader.trust(None);
+        Ok((reader, writer))
     };
     timeout(CONNECT_TIMEOUT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -166,6 +191,7 @@ impl Link {
         let (outgoing, mut requests) = mpsc::channel::<(Kind, u64, Vec<Bytes>)>(WAITING_MAX);
         let waiting = Arc::<Mutex<Waiting>>::default();
         let inbox = waiting.clone();
+        let watched = watchdog::watch(reader.progress(), writer.progress());
         tokio::spawn(async move {
             let write = async {
                 while let Some((kind, id, parts)) = requests.recv().await {
@@ -184,7 +210,7 @@ impl Link {
                 io::Result::Ok(())
             };
             // Whichever ends first ends the link; dropping the senders fails what is under way.
-            tokio::select! { _ = write => {}, _ = read => {} }
+            tokio::select! { _ = write => {}, _ = read => {}, _ = watched => {} }
             requests.close();
             inbox.lock().answers.clear();
         });
@@ -243,11 +269,14 @@ mod tests {
         let (reader, writer) = tokio::io::split(socket);
         let mut reader = FrameReader::new(Box::new(reader));
         let writer = Arc::new(tokio::sync::Mutex::new(FrameWriter::new(Box::new(writer))));
+        let identity = identity(2);
+        handshake::meet(&mut reader, &mut *writer.lock().await, &identity).await.expect("a caller");
+        writer.lock().await.write(Kind::Answer, 0, Vec::new()).await.expect("a caller");
         while let Ok(Some(frame)) = reader.next().await {
             let pause = frame.body.first_chunk().map_or(0, |ms| u64::from_le_bytes(*ms));
             let writer = writer.clone();
             tokio::spawn(async move {
-                if slow && frame.kind != Kind::Hello {
+                if slow {
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                 }
                 drop(writer.lock().await.write(Kind::Answer, frame.id, Vec::new()).await);
@@ -255,21 +284,16 @@ mod tests {
         }
     }
 
+    fn identity(node_id: u64) -> Identity {
+        let (cluster, group) = ("c".to_owned(), "g".to_owned());
+        Identity { node_id, cluster, group, segment_bytes: 1, address: String::new(), secret: None }
+    }
+
     fn requests() -> (Arc<Slow>, Requests) {
         let net = Arc::new(Slow::default());
-        let (cluster, group) = ("c".to_owned(), "g".to_owned());
-        let ids = GroupIdFile::open(Arc::new(SimDisk::new()), "/".as_ref(), (&cluster, &group), true);
-        let hello = Hello {
-            cluster,
-            group,
-            segment_bytes: 1,
-            from: 1,
-            to: 2,
-            purpose: Purpose::Requests,
-            group_id: None,
-            address: String::new(),
-        };
-        let introduction = Introduction::new(hello, Arc::new(ids.expect("an empty disk")));
+        let ids = GroupIdFile::open(Arc::new(SimDisk::new()), "/".as_ref(), ("c", "g"), true);
+        let introduction = Introduction::new(identity(1), Arc::new(ids.expect("an empty disk")));
+        let introduction = introduction.to(2, Purpose::Requests);
         (net.clone(), Requests::new(net, "there".to_owned(), introduction))
     }
 

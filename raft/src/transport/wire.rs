@@ -7,28 +7,18 @@
 //! | id | 8, little-endian | a request's number, echoed by its answer |
 //! | body | rest | by kind; `Append`: length of the head (4), head, then log records back to back |
 //!
-//! The first frame of a connection is a [`Hello`]; the answer to it says whether the peer may talk. No
-//! allocation happens before a length was checked against [`FRAME_BYTES_MAX`].
+//! Reading and writing them is [`super::frames`]'s business. A connection begins with a handshake ([`super::handshake`]).
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::handshake::Nonce;
 use crate::codec::{WireLogId, WireMembership, WireVote};
 use crate::group::HandOver;
 use crate::group::group_id::GroupId;
-
-/// Bytes of a frame at most: an append of several records of the largest size.
-pub(crate) const FRAME_BYTES_MAX: usize = 64 << 20;
-/// Bytes before the body, without the length itself.
-const HEAD_BYTES: usize = 9;
-/// Room made when there is too little left for the next read. Frames are slices of it, so it is not made anew for each.
-const READ_BYTES: usize = 256 << 10;
-/// Room below which there is too little.
-const READ_BYTES_MIN: usize = 16 << 10;
+use crate::secret::Proof;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +45,10 @@ pub(crate) enum Kind {
     StoredSnapshot = 14,
     /// Asks the leader to append and commit an entry now, see `group::fence`.
     Fence = 13,
+    /// The listener's answer to a hello, see [`super::handshake`].
+    Challenge = 15,
+    /// The caller's answer to that: its proof, and who it is.
+    Credentials = 16,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -62,7 +56,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn parse(byte: u8) -> Option<Kind> {
+    pub(super) fn parse(byte: u8) -> Option<Kind> {
         use Kind::*;
         [
             Hello,
@@ -79,6 +73,8 @@ impl Kind {
             SnapshotPart,
             StoredSnapshot,
             Fence,
+            Challenge,
+            Credentials,
             Answer,
             Failure,
         ]
@@ -96,15 +92,31 @@ pub(crate) enum Purpose {
     Requests,
 }
 
-/// Who connects, and what it believes about the group.
+/// Who connects: all that is said before the listener has proved that it has the cluster's secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    pub(crate) cluster: String,
-    pub(crate) group: String,
-    pub(crate) segment_bytes: u64,
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) purpose: Purpose,
+    pub(crate) nonce: Nonce,
+    /// Whether the caller has a secret and asks for a proof.
+    pub(crate) has_secret: bool,
+}
+
+/// The listener's answer to a hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Challenge {
+    pub(crate) nonce: Nonce,
+    /// All zeroes without a secret.
+    pub(crate) proof: Proof,
+}
+
+/// What the caller believes about the group; its proof stands before it in the frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) cluster: String,
+    pub(crate) group: String,
+    pub(crate) segment_bytes: u64,
     /// The group that the node belongs to. A node that does not know it yet asks for a summary and nothing else.
     pub(crate) group_id: Option<GroupId>,
     /// Where the node listens for peers; empty when it does not know.
@@ -191,169 +203,6 @@ pub(crate) struct Frame {
     pub(crate) body: Bytes,
 }
 
-/// Reads frames; bodies are slices of the read buffer.
-pub(crate) struct FrameReader {
-    socket: Box<dyn AsyncRead + Send + Unpin>,
-    buffer: BytesMut,
-}
-
-impl FrameReader {
-    pub(crate) fn new(socket: Box<dyn AsyncRead + Send + Unpin>) -> FrameReader {
-        FrameReader { socket, buffer: BytesMut::new() }
-    }
-
-    /// The next frame, `None` when the peer closed between two frames. Dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
-        loop {
-            if let Some(frame) = self.parse()? {
-                return Ok(Some(frame));
-            }
-            if self.socket.read_buf(&mut self.buffer).await? == 0 {
-                let half = !self.buffer.is_empty();
-                return if half { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(None) };
-            }
-        }
-    }
-
-    fn parse(&mut self) -> io::Result<Option<Frame>> {
-        let Some(length) = self.buffer.first_chunk::<4>() else {
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
-                self.buffer.reserve(READ_BYTES);
-            }
-            return Ok(None);
-        };
-        let length = u32::from_le_bytes(*length) as usize;
-        if !(HEAD_BYTES..=FRAME_BYTES_MAX).contains(&length) {
-            return Err(invalid(format!("a frame of {length} bytes")));
-        }
-        if self.buffer.len() < 4 + length {
-            if self.buffer.capacity() < 4 + length {
-                self.buffer.reserve((4 + length - self.buffer.len()).max(READ_BYTES));
-            }
-            return Ok(None);
-        }
-        self.buffer.advance(4);
-        let mut frame = self.buffer.split_to(length).freeze();
-        let kind = frame.get_u8();
-        let kind = Kind::parse(kind).ok_or_else(|| invalid(format!("a frame of unknown kind {kind}")))?;
-        let id = frame.get_u64_le();
-        Ok(Some(Frame { kind, id, body: frame }))
-    }
-}
-
-/// Writes frames whose bodies are several pieces, without joining them.
-pub(crate) struct FrameWriter {
-    socket: Box<dyn AsyncWrite + Send + Unpin>,
-}
-
-impl FrameWriter {
-    pub(crate) fn new(socket: Box<dyn AsyncWrite + Send + Unpin>) -> FrameWriter {
-        FrameWriter { socket }
-    }
-
-    pub(crate) async fn write(&mut self, kind: Kind, id: u64, parts: Vec<Bytes>) -> io::Result<()> {
-        let body: usize = parts.iter().map(Bytes::len).sum();
-        if HEAD_BYTES + body > FRAME_BYTES_MAX {
-            return Err(invalid(format!("a frame of {body} bytes is too large to send")));
-        }
-        let mut head = BytesMut::with_capacity(4 + HEAD_BYTES);
-        head.put_u32_le((HEAD_BYTES + body) as u32);
-        head.put_u8(kind as u8);
-        head.put_u64_le(id);
-        let mut pieces = Pieces(VecDeque::with_capacity(parts.len() + 1));
-        pieces.0.push_back(head.freeze());
-        pieces.0.extend(parts.into_iter().filter(|part| !part.is_empty()));
-        self.socket.write_all_buf(&mut pieces).await
-    }
-
-    /// Nothing will be written any more; what was written still arrives.
-    pub(crate) async fn finish(&mut self) -> io::Result<()> {
-        self.socket.shutdown().await
-    }
-}
-
-/// Several pieces as one buffer, so that one system call writes many of them.
-struct Pieces(VecDeque<Bytes>);
-
-impl Buf for Pieces {
-    fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |piece| &piece[..])
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        while count > 0 {
-            let Some(front) = self.0.front_mut() else { return };
-            let step = count.min(front.len());
-            front.advance(step);
-            count -= step;
-            if front.is_empty() {
-                self.0.pop_front();
-            }
-        }
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.0) {
-            *slice = IoSlice::new(piece);
-            filled += 1;
-        }
-        filled
-    }
-}
-
 pub(crate) fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Every frame of a stream, until its end or the first error.
-    fn frames(bytes: Vec<u8>) -> Vec<Frame> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut reader = FrameReader::new(Box::new(io::Cursor::new(bytes)));
-        runtime.block_on(async {
-            let mut frames = Vec::new();
-            while let Ok(Some(frame)) = reader.next().await {
-                frames.push(frame);
-            }
-            frames
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_from_a_peer_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            frames(bytes);
-        }
-
-        #[test]
-        fn frames_with_arbitrary_bodies_arrive_whole(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
-            let mut stream = Vec::new();
-            for (id, body) in bodies.iter().enumerate() {
-                stream.put_u32_le((HEAD_BYTES + body.len()) as u32);
-                stream.put_u8(Kind::Call as u8);
-                stream.put_u64_le(id as u64);
-                stream.put_slice(body);
-            }
-            let found = frames(stream);
-            prop_assert_eq!(found.len(), bodies.len());
-            for (frame, body) in found.iter().zip(&bodies) {
-                prop_assert_eq!(&frame.body[..], &body[..]);
-                drop(crate::codec::decode::<Hello>(body));
-                drop(crate::codec::decode::<AppendHead>(body));
-                drop(crate::codec::decode::<VoteBody>(body));
-                drop(crate::codec::decode::<TransferBody>(body));
-                drop(crate::codec::decode::<SnapshotBody>(body));
-            }
-        }
-    }
 }

@@ -16,6 +16,7 @@ use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
+use folio_raft::secret::ClusterSecret;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use openraft::base::BoxFuture;
@@ -41,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) dirs: BTreeMap<u64, TempDir>,
     pub(crate) nodes: BTreeMap<u64, NodeAddress>,
     pub(crate) groups: BTreeMap<u64, Group>,
+    /// What each node has of the cluster's secret.
+    pub(crate) secrets: BTreeMap<u64, ClusterSecret>,
     pub(crate) retention: Retention,
     pub(crate) timing: Timing,
 }
@@ -78,11 +81,23 @@ impl Cluster {
         retention: Retention,
         timing: Timing,
     ) -> Cluster {
+        Cluster::start_with(None, ids, retention, timing).await
+    }
+
+    /// The same with a secret that all nodes have.
+    pub(crate) async fn start_with(
+        secret: Option<&ClusterSecret>,
+        ids: impl IntoIterator<Item = u64>,
+        retention: Retention,
+        timing: Timing,
+    ) -> Cluster {
         let filter = tracing_subscriber::EnvFilter::try_from_env("FOLIO_LOG").unwrap_or_default();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let nodes: BTreeMap<u64, NodeAddress> = ids.into_iter().map(|id| (id, address())).collect();
         let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-        let mut cluster = Cluster { dirs, nodes: nodes.clone(), groups: BTreeMap::new(), retention, timing };
+        let secrets = nodes.keys().flat_map(|id| secret.map(|secret| (*id, secret.clone()))).collect();
+        let groups = BTreeMap::new();
+        let mut cluster = Cluster { dirs, nodes: nodes.clone(), groups, secrets, retention, timing };
         for id in nodes.keys() {
             cluster.boot(*id, false).await;
         }
@@ -115,6 +130,7 @@ impl Cluster {
             flush: Flush::Sync,
             timing: self.timing.clone(),
             retention: self.retention.clone(),
+            secret: self.secrets.get(&id).cloned(),
             scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_millis(500) },
             dedup: Some(DedupConfig::default()),
         }

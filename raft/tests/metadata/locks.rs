@@ -32,8 +32,14 @@ impl System for Skewed {
 async fn skewed() -> Cluster {
     let nodes: BTreeMap<_, _> = (1..=3).map(|id| (id, address())).collect();
     let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-    let mut cluster =
-        Cluster { dirs, nodes, groups: BTreeMap::new(), retention: no_retention(), timing: steady() };
+    let mut cluster = Cluster {
+        dirs,
+        nodes,
+        groups: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        retention: no_retention(),
+        timing: steady(),
+    };
     for (id, seconds) in [(1, 0), (2, 60), (3, -60)] {
         let host = Host { system: Arc::new(Skewed(seconds)), ..Host::new(Arc::new(RealDisk)) };
         let group = Group::start_on(host, cluster.config(id, false), Arc::new(Echo)).await.unwrap();

@@ -8,13 +8,16 @@
 //! | broker | B + 10 i | 10911, 10921, 10931, ... |
 //! | Raft | B + 10 i + 4 | 10915, 10925, 10935, ... |
 //!
-//! Files: `cluster` (what it was made with), `node-<i>/node.toml`, `node-<i>/folio.log`, `node-<i>/data`.
+//! Files: `cluster` (what it was made with), `secret` (what the nodes prove to each other), `node-<i>/node.toml`, `node-<i>/folio.log`, `node-<i>/data`.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use folio_raft::secret::ClusterSecret;
 use serde::{Deserialize, Serialize};
 
 use super::Launch;
@@ -33,6 +36,8 @@ const PORTS_PER_NODE: u16 = 10;
 const RAFT_ABOVE_BROKER: u16 = 4;
 /// Three nodes on one disk, each segment reserved in full: smaller than a real node's.
 const SEGMENT_BYTES: u64 = 256 << 20;
+/// Nobody but its owner reads it.
+const SECRET_MODE: u32 = 0o600;
 /// From here on the system gives ports to outgoing connections.
 const EPHEMERAL_PORT: u16 = 32_768;
 
@@ -68,6 +73,7 @@ impl Layout {
         let file = dir.join(FILE);
         let made = if file.exists() { Made::found(&file, launch)? } else { Made::new(launch)? };
         let layout = Self { dir, made };
+        layout.make_secret().with_context(|| format!("cannot write {}", layout.secret().display()))?;
         private::tighten(&layout.dir, &layout.names());
         for id in layout.ids() {
             layout.write_config(id)?;
@@ -119,6 +125,25 @@ impl Layout {
         self.node_dir(id).join("folio.log")
     }
 
+    fn secret(&self) -> PathBuf {
+        self.dir.join("secret")
+    }
+
+    /// Makes the cluster's secret once; it is whole as soon as it has its name.
+    fn make_secret(&self) -> io::Result<()> {
+        if self.secret().try_exists()? {
+            return Ok(());
+        }
+        let unnamed = self.dir.join("secret.new");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(SECRET_MODE).open(&unnamed)?;
+        // One that an earlier start has left keeps its mode.
+        file.set_permissions(Permissions::from_mode(SECRET_MODE))?;
+        file.write_all(ClusterSecret::random_text()?.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(unnamed, self.secret())
+    }
+
     fn write_config(&self, id: u64) -> Result<()> {
         let dir = self.node_dir(id);
         private::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -145,7 +170,7 @@ impl Layout {
             ByteSize(self.made.segment_bytes).to_string().into(),
         )]);
         let data = self.node_dir(id).join("data");
-        let data = data.to_str().with_context(|| format!("{} is not UTF-8", data.display()))?;
+        let data = utf8(&data)?;
         let config = toml::Table::from_iter([
             ("cluster".to_owned(), DEFAULT_CLUSTER.into()),
             ("group".to_owned(), DEFAULT_GROUP.into()),
@@ -153,6 +178,7 @@ impl Layout {
             ("single_node".to_owned(), (self.made.nodes == 1).into()),
             ("data_dir".to_owned(), data.into()),
             ("host".to_owned(), HOST.into()),
+            ("secret_file".to_owned(), utf8(&self.secret())?.into()),
             ("listen".to_owned(), table(self.at(id)).into()),
             ("log".to_owned(), log.into()),
             ("nodes".to_owned(), nodes.collect::<Vec<_>>().into()),
@@ -163,6 +189,10 @@ impl Layout {
 
 fn node_name(id: u64) -> String {
     format!("node-{id}")
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 impl Made {
@@ -265,6 +295,19 @@ mod tests {
         let config = NodeConfig::read(&layout.config(3)).unwrap();
         assert_eq!((config.node_id, config.nodes.len()), (3, 3));
         assert_eq!(config.advertised(), config.nodes[&3]);
+    }
+
+    #[test]
+    fn the_nodes_share_a_secret_that_is_made_once_and_is_their_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::prepare(&launch(dir.path())).unwrap();
+        let secret = fs::read(layout.secret()).unwrap();
+        assert_eq!(fs::metadata(layout.secret()).unwrap().permissions().mode() & 0o777, 0o600);
+        // One that an earlier start began is not believed, nor is its mode.
+        fs::write(layout.dir().join("secret.new"), "half").unwrap();
+        let again = Layout::prepare(&launch(dir.path())).unwrap();
+        assert!(fs::read(again.secret()).unwrap() == secret, "another one");
+        assert!(NodeConfig::read(&again.config(2)).unwrap().secret.is_some());
     }
 
     #[test]

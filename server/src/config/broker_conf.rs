@@ -7,11 +7,12 @@
 //! Beyond RocketMQ's keys: `namesrvListenPort`, where this node answers as a NameServer. Several nodes of
 //! one host need not set it: the first one there takes the port, the others do without. `singleNode=true`: the group has one
 //! voter, the only peer in `dLegerPeers`. `adminListenPort` and `adminFrom=10.0.0.0/8,192.0.2.7`: where operators connect, and
-//! from where.
+//! from where. `secretFile`: as `secret_file`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::time::Duration;
 
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
@@ -19,13 +20,14 @@ use folio_raft::types::NodeAddress;
 
 use super::bounds::within;
 use super::file::{host_of, operators};
-use super::{BadValue, Listen, NodeConfig, bad};
+use super::{BadValue, Listen, NodeConfig, bad, secret};
 use crate::net::NetConfig;
 
 /// RocketMQ's `storePathRootDir` when the file has none is in the user's home; ours is said plainly.
 const DEFAULT_DATA_DIR: &str = "./store";
 
-pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
+/// `folder` is the file's.
+pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
     let mut keys = Keys::read(text)?;
     let (own_name, peers) = (keys.required("dLegerSelfId")?, peers(&keys.required("dLegerPeers")?)?);
     let own = peers.iter().find(|peer| peer.name == own_name);
@@ -67,6 +69,10 @@ pub(super) fn parse(text: &str) -> Result<NodeConfig, BadValue> {
         scrub: Scrub::default(),
         dedup: Some(DedupConfig::default()),
         timing: Timing::default(),
+        secret: keys
+            .take("secretFile")
+            .map(|file| secret::read("secretFile", folder, file.as_ref()))
+            .transpose()?,
         net: NetConfig { operators: operators("adminFrom", &admin_from)?, ..NetConfig::default() },
         workers: super::default_workers(),
         ignored: Vec::new(),
@@ -185,7 +191,7 @@ sendMessageThreadPoolNums=16
 
     #[test]
     fn a_stock_dledger_configuration_is_taken_as_it_is() {
-        let config = parse(STOCK).expect("it is RocketMQ's own sample");
+        let config = parse(STOCK, Path::new("")).expect("it is RocketMQ's own sample");
         assert_eq!((config.group.as_str(), config.cluster.as_str()), ("RaftNode00", "RaftCluster"));
         assert_eq!((config.node_id, config.host.as_str()), (2, "127.0.0.1"));
         assert_eq!((config.listen.broker.port(), config.listen.raft.port()), (30911, 20912));
@@ -197,7 +203,8 @@ sendMessageThreadPoolNums=16
 
     #[test]
     fn what_is_wrong_is_named_by_its_key() {
-        let key = |text: &str| parse(text).map_or_else(|error| error.key, |config| config.group);
+        let key =
+            |text: &str| parse(text, Path::new("")).map_or_else(|error| error.key, |config| config.group);
         assert_eq!(key(&STOCK.replace("dLegerSelfId=n1", "dLegerSelfId=n7")), "dLegerSelfId");
         assert_eq!(key(&STOCK.replace("n1-127.0.0.1:20912", "n1:20912")), "dLegerPeers");
         assert_eq!(key(&STOCK.replace("30911", "eleven")), "listenPort");
@@ -208,7 +215,7 @@ sendMessageThreadPoolNums=16
 
     #[test]
     fn config_i1_every_number_has_a_range() {
-        let error = |line: &str| parse(&format!("{STOCK}{line}")).map(drop).expect_err(line);
+        let error = |line: &str| parse(&format!("{STOCK}{line}"), Path::new("")).map(drop).expect_err(line);
         for range in &OF_BROKER_CONF {
             for wrong in [-1, range.min as i64 - 1, range.max as i64 + 1, i64::MAX] {
                 let error = error(&format!("{}={wrong}", range.key));
@@ -227,11 +234,13 @@ sendMessageThreadPoolNums=16
 
     #[test]
     fn operators_have_a_port_and_networks() {
-        let config = parse(&format!("{STOCK}adminListenPort=30919\nadminFrom=10.0.0.0/8, 192.0.2.7\n"))
-            .expect("right");
+        let config =
+            parse(&format!("{STOCK}adminListenPort=30919\nadminFrom=10.0.0.0/8, 192.0.2.7\n"), Path::new(""))
+                .expect("right");
         assert_eq!(config.listen.admin, Some(([0, 0, 0, 0], 30_919).into()));
         assert_eq!(config.net.operators.len(), 4);
-        let wrong = parse(&format!("{STOCK}adminFrom=ten\n")).map(drop).expect_err("no network");
+        let wrong =
+            parse(&format!("{STOCK}adminFrom=ten\n"), Path::new("")).map(drop).expect_err("no network");
         assert_eq!(wrong.key, "adminFrom");
     }
 }

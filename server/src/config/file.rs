@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
 use super::bounds::{HOUR_MS, SECOND_MS, number, size, time, within};
-use super::{BadValue, ByteSize, Listen, NodeConfig, bad};
+use super::{BadValue, ByteSize, Listen, NodeConfig, bad, secret};
 use crate::admin::Network;
 use crate::net::NetConfig;
 
@@ -29,6 +29,7 @@ pub(super) struct File {
     #[serde(default)]
     single_node: bool,
     workers: Option<i64>,
+    secret_file: Option<PathBuf>,
     #[serde(default)]
     listen: ListenSection,
     nodes: Vec<Node>,
@@ -122,7 +123,8 @@ struct Limits {
 }
 
 impl File {
-    pub(super) fn into_config(self) -> Result<NodeConfig, BadValue> {
+    /// `folder` is the file's.
+    pub(super) fn into_config(self, folder: &Path) -> Result<NodeConfig, BadValue> {
         let node_id = within("node_id", self.node_id)?;
         let nodes = nodes(&self.nodes)?;
         let host = match (self.host, nodes.get(&node_id)) {
@@ -131,6 +133,7 @@ impl File {
             (None, None) => return Err(bad("host", "missing: the host clients reach this node at")),
         };
         let dial = dial(&self.dial, node_id)?;
+        let secret = self.secret_file.map(|file| secret::read("secret_file", folder, &file)).transpose()?;
         Ok(NodeConfig {
             cluster: self.cluster.unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
             group: self.group.unwrap_or_else(|| super::DEFAULT_GROUP.to_owned()),
@@ -157,6 +160,7 @@ impl File {
             scrub: self.log.scrub()?,
             dedup: self.dedup.config()?,
             timing: self.raft.timing()?,
+            secret,
             net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,
             workers: number("workers", self.workers)?.unwrap_or_else(super::default_workers),
             ignored: Vec::new(),

@@ -5,6 +5,7 @@
 mod bounds;
 mod broker_conf;
 mod file;
+mod secret;
 mod size;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::secret::ClusterSecret;
 use folio_raft::types::NodeAddress;
 
 use crate::net::NetConfig;
@@ -74,6 +76,8 @@ pub struct NodeConfig {
     pub dedup: Option<DedupConfig>,
     /// Election timing.
     pub timing: Timing,
+    /// What the nodes of the cluster prove to each other that they have.
+    pub secret: Option<ClusterSecret>,
     /// Limits of connections.
     pub net: NetConfig,
     /// Threads of the runtime.
@@ -149,14 +153,16 @@ impl NodeConfig {
 
     fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let value = |BadValue { key, message }| ConfigError::Value { file: file.to_owned(), key, message };
+        // Paths in a file are as seen from its folder, wherever the node is started.
+        let folder = file.parent().unwrap_or(Path::new(""));
         let config = if file.extension().is_some_and(|ending| ending == "toml") {
             let parsed: file::File = toml::from_str(text).map_err(|error| ConfigError::Syntax {
                 file: file.to_owned(),
                 message: error.to_string().trim_end().to_owned(),
             })?;
-            parsed.into_config().map_err(value)?
+            parsed.into_config(folder).map_err(value)?
         } else {
-            broker_conf::parse(text).map_err(value)?
+            broker_conf::parse(text, folder).map_err(value)?
         };
         config.check().map_err(value)?;
         Ok(config)
@@ -234,6 +240,7 @@ impl NodeConfig {
             timing: self.timing.clone(),
             retention: self.retention.clone(),
             scrub: self.scrub.clone(),
+            secret: self.secret.clone(),
             dedup: self.dedup.clone(),
         }
     }
@@ -284,6 +291,24 @@ mod tests {
     fn an_unknown_key_is_named_with_its_file() {
         let error = parse("n.toml", &format!("clutser = 'x'\n{EXAMPLE}")).expect_err("misspelt");
         assert!(error.starts_with("n.toml: ") && error.contains("clutser"), "{error}");
+    }
+
+    #[test]
+    fn the_secrets_file_is_beside_the_configuration_and_its_text_is_not_printed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (file, text) = (dir.path().join("n.toml"), format!("secret_file = 'key'\n{EXAMPLE}"));
+        let error = NodeConfig::parse(&file, &text).expect_err("no such file").to_string();
+        assert!(error.contains("secret_file") && error.contains("/key"), "{error}");
+        let secret = folio_raft::secret::ClusterSecret::random_text().expect("random bytes");
+        std::fs::write(dir.path().join("key"), &secret).expect("written");
+        let error = NodeConfig::parse(&file, &text).expect_err("others can read it").to_string();
+        assert!(error.contains("chmod 600"), "{error}");
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join("key"), own).expect("changed");
+        let config = NodeConfig::parse(&file, &text).expect("right");
+        assert!(config.group_config().secret.is_some());
+        let shown = format!("{config:?} {:?}", config.group_config());
+        assert!(!shown.contains(secret.trim()), "{shown}");
     }
 
     #[test]

@@ -159,6 +159,7 @@ impl Node {
             timing,
             retention: Retention::default(),
             scrub: Scrub::default(),
+            secret: None,
             dedup: Some(DedupConfig::default()),
         };
         let hooks = Arc::new(NodeHooks::default());

@@ -15,6 +15,7 @@ mod members;
 pub(crate) mod mend;
 mod mend_units;
 pub(crate) mod notices;
+mod proofs;
 mod reads;
 pub(crate) mod recover;
 mod retention;
@@ -147,6 +148,8 @@ struct Inner {
     shared: Arc<Shared>,
     founding: Arc<founding::Founding>,
     proposer: Proposer,
+    /// Of reads that see all that was acknowledged.
+    proofs: Arc<proofs::Proofs>,
     connections: Connections,
     status: tokio_watch::Receiver<Status>,
     listener: AbortHandle,

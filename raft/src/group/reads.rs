@@ -2,7 +2,8 @@
 //!
 //! What a leader has applied is old in two cases: it was elected a moment ago and has not yet applied what
 //! its predecessor acknowledged, or it was replaced and does not know it yet. [`Group::confirm`] rules out
-//! both, without a write: the ReadIndex of the Raft thesis (§6.4).
+//! both, without a write: the ReadIndex of the Raft thesis (§6.4). Reads at the same time share a proof
+//! ([`super::proofs`]).
 
 use std::time::Duration;
 
@@ -39,16 +40,22 @@ impl Group {
     /// Waits until this node has proved that it still leads and has applied everything that was
     /// acknowledged before the call.
     pub async fn confirm(&self) -> Result<(), ProposeError> {
-        let confirmed = self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(CONFIRM_MAX, confirmed).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id })
-            }
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
-                Err(ProposeError::NotLeader { leader: None })
-            }
-            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+        let group = self.clone();
+        self.0.proofs.share(move || prove(group.clone())).await
+    }
+}
+
+/// One proof, which covers all that was acknowledged before it begins.
+async fn prove(group: Group) -> Result<(), ProposeError> {
+    let confirmed = group.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+    match tokio::time::timeout(CONFIRM_MAX, confirmed).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+            Err(ProposeError::NotLeader { leader: forward.leader_id })
         }
+        Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+            Err(ProposeError::NotLeader { leader: None })
+        }
+        Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
     }
 }

@@ -247,6 +247,7 @@ impl Group {
             shared,
             founding,
             proposer,
+            proofs: Arc::default(),
             connections,
             status,
             listener,

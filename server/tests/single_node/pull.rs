@@ -203,6 +203,43 @@ async fn held_pulls_go_with_their_connection() {
     drop(consumer);
 }
 
+/// Each wrote an entry of the log, on every node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_pulls_past_the_end_wrote_a_thousand_entries() {
+    const PULLS: usize = 1_000;
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[0].client_of_group().await;
+    client.send("orders", "", "one").await;
+    let last = || nodes[0].broker.group.status().last.map_or(0, |id| id.index);
+    let before = last();
+    for _ in 0..PULLS {
+        client.put(request(&pull_header("orders", 1_000_000))).await;
+    }
+    for _ in 0..PULLS {
+        let answer = client.take().await;
+        expect(&answer, ResponseCode::PullOffsetMoved);
+        assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 1);
+    }
+    assert!(last() < before + 10, "{} entries", last() - before);
+}
+
+/// A leader that cannot prove that it leads must not say where a queue ends: another one may have taken messages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_a_quorum_sends_no_consumer_back() {
+    let mut nodes = Node::cluster(3).await;
+    let mut client = nodes[0].client_of_group().await;
+    client.send("orders", "", "one").await;
+    for follower in nodes.drain(1..) {
+        follower.broker.group.shutdown().await;
+    }
+    let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", 9)).await;
+    if answer.code == ResponseCode::PullNotFound.code() {
+        assert_eq!(header::<PullMessageResponseHeader>(&answer).next_begin_offset, 9);
+    } else {
+        expect(&answer, ResponseCode::ServiceNotAvailable);
+    }
+}
+
 #[tokio::test]
 async fn a_large_backlog_is_pulled_whole_and_in_order() {
     let node = Node::start().await;

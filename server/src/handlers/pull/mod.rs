@@ -11,8 +11,9 @@
 //!
 //! Any node serves pulls of what it has applied. Whether an offset lies *outside* the queue only the leader
 //! can tell, and only after it has applied everything committed before it was elected: a replica that is
-//! behind would send a consumer back in time. So a leader puts an empty command through the log first, and
-//! a follower waits a moment and then asks the leader. For the same reason a follower refuses nothing itself.
+//! behind would send a consumer back in time. So a leader proves first that it leads and has applied all that was
+//! acknowledged, without an entry in the log (`Group::confirm`), and a follower waits a moment and then asks the
+//! leader. For the same reason a follower refuses nothing itself.
 //!
 //! Recent messages are answered as slices of the log's memory, uncopied. What may be on disk only is read apart from the
 //! runtime's threads, what is old besides when its turn has come ([`crate::old_reads`]).
@@ -36,7 +37,6 @@ use folio_protocol::frame::Frame;
 use folio_protocol::header::{
     Header, PullMessageHeader, PullMessageResponseHeader, UpdateConsumerOffsetHeader,
 };
-use folio_raft::command::Command;
 use folio_raft::proposal::ProposeError;
 
 pub use self::hold::Parked;
@@ -257,11 +257,14 @@ fn outside(broker: &Arc<Broker>, pull: Pull, request: Request, pass: Pass) {
     }
 }
 
-/// Applies everything committed so far, proves that this node still leads, and looks again.
+/// Proves that this node leads and has applied everything acknowledged, and looks again.
 async fn make_sure(broker: Arc<Broker>, pull: Pull, request: Request) {
-    match broker.group.execute(Command::CommitOffsets(Vec::new())).await {
-        Ok(_) => answer(&broker, pull, request, Pass::Sure),
-        Err(ProposeError::NotLeader { .. }) => forward::forward(&broker, request),
+    match broker.group.confirm().await {
+        Ok(()) => answer(&broker, pull, request, Pass::Sure),
+        // A leader without a quorum is not replaced yet: there is nobody to ask.
+        Err(ProposeError::NotLeader { .. }) if !broker.leads() || request.is_forwarded() => {
+            forward::forward(&broker, request);
+        }
         Err(_) => {
             tokio::time::sleep(UNCHECKED_PAUSE).await;
             let same = pull.header.queue_offset;

@@ -56,7 +56,8 @@ impl Command {
             | Command::DeleteTopic { .. }
             | Command::DeleteGroupV1 { .. }
             | Command::DeleteGroup { .. }
-            | Command::UnlockQueues { .. } => Ok(()),
+            | Command::UnlockQueues { .. }
+            | Command::ExpireLocks { .. } => Ok(()),
         }
     }
 }

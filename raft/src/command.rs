@@ -4,7 +4,7 @@
 //! order. It carries every input it needs: where a rule depends on the time, the time is a field, put
 //! there by the leader, so that [`crate::Metadata::apply`] is a pure function of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use folio_protocol::names;
 use serde::{Deserialize, Serialize};
@@ -218,6 +218,13 @@ pub enum Command {
         /// How long a lock lives without a renewal, milliseconds.
         ttl_ms: u64,
     },
+    /// Forgets those of these locks whose time is over, and these groups if no lock of theirs is left.
+    ExpireLocks {
+        /// The leader's reading of the lease clock, see `lease_clock`.
+        now_ms: u64,
+        /// Consumer groups, and queues that they locked.
+        locks: BTreeMap<String, BTreeSet<QueueRef>>,
+    },
 }
 
 impl Command {
@@ -230,8 +237,16 @@ impl Command {
     pub(crate) fn is_of_locks(&self) -> bool {
         matches!(
             self,
-            Command::LockQueuesV1 { .. } | Command::LockQueues { .. } | Command::UnlockQueues { .. }
+            Command::LockQueuesV1 { .. }
+                | Command::LockQueues { .. }
+                | Command::UnlockQueues { .. }
+                | Command::ExpireLocks { .. }
         )
+    }
+
+    /// Whether it carries a reading of the lease clock.
+    pub(crate) fn is_stamped(&self) -> bool {
+        matches!(self, Command::LockQueues { .. } | Command::ExpireLocks { .. })
     }
 
     /// The topic whose messages it may delete.
@@ -278,6 +293,15 @@ mod tests {
             9_u64.to_le_bytes().to_vec(),
         ]
         .concat();
+        let expired = [
+            7_u64.to_le_bytes().to_vec(),
+            1_u64.to_le_bytes().to_vec(),
+            text("g"),
+            1_u64.to_le_bytes().to_vec(),
+            text("t"),
+            3_u32.to_le_bytes().to_vec(),
+        ]
+        .concat();
         let (group, client) = ("g".to_owned(), "c".to_owned());
         let queues = || vec![QueueRef { topic: name(), queue: 3 }];
         let golden = [
@@ -300,6 +324,13 @@ mod tests {
             (
                 record(11, &[text("t"), vec![0]].concat()),
                 Command::DeleteGroup { name: name(), clean_offsets: false },
+            ),
+            (
+                record(13, &expired),
+                Command::ExpireLocks {
+                    now_ms: 7,
+                    locks: [(group.clone(), queues().into_iter().collect())].into(),
+                },
             ),
             (
                 record(12, &lock),

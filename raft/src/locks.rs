@@ -5,13 +5,23 @@
 //!
 //! Invariant `locks.I1`: a queue is given to another client only after its holder gave it back, or after the lock's time to
 //! live has really passed since the holder's last request for it, whoever leads meanwhile.
+//!
+//! A lock that is over and nobody renews, as its client is dead, stays until a command names it
+//! ([`crate::group::lock_expiry`] proposes those). Whether it is over then says the command's reading, so all replicas
+//! forget the same. To forget it changes no answer: it was free for everybody.
+//!
+//! Invariant `locks.I2`: what is forgotten was over at the command's reading of the lease clock. While the leader can
+//! propose, locks that are over, and groups without locks, leave the table: it is as large as what living clients hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::command::QueueRef;
 use crate::cow_map::CowMap;
+
+/// Bytes of an entry of a command besides its names: lengths and a number.
+const ENTRY_BYTES: usize = 32;
 
 /// A lock on one queue, held by one client of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +119,57 @@ impl Locks {
         }
     }
 
+    /// Whether requests have been stamped by the lease clock: else no lock says when it ends.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.clock_ms > 0
+    }
+
+    /// Whether a lock's time is over at this reading, or the latest one that a request carried.
+    pub(crate) fn is_over(&self, lock: &Lock, now_ms: u64) -> bool {
+        lock.expires_ms <= now_ms.max(self.clock_ms)
+    }
+
+    /// Forgets those of these locks whose time is over, and these groups if they have no lock left (`locks.I2`).
+    pub(crate) fn expire(&mut self, now_ms: u64, named: &BTreeMap<String, BTreeSet<QueueRef>>) {
+        if !self.has_clock() {
+            return;
+        }
+        self.clock_ms = now_ms.max(self.clock_ms);
+        for (group, queues) in named {
+            let Some(locks) = self.groups.get_mut(group) else { continue };
+            for queue in queues {
+                if locks.get(queue).is_some_and(|lock| lock.expires_ms <= self.clock_ms) {
+                    locks.remove(queue);
+                }
+            }
+            if locks.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+    }
+
+    /// Locks whose time is over at this reading, and groups without locks: some of them, with names of at most so many bytes
+    /// together, or one longer one.
+    pub(crate) fn over(&self, now_ms: u64, bytes_max: usize) -> BTreeMap<String, BTreeSet<QueueRef>> {
+        let (mut over, mut bytes) = (BTreeMap::<String, BTreeSet<QueueRef>>::new(), 0);
+        if !self.has_clock() {
+            return over;
+        }
+        for (group, locks) in &self.groups {
+            let is_over = locks.iter().filter(|(_, lock)| self.is_over(lock, now_ms));
+            let queues = is_over.map(|(queue, _)| Some(queue));
+            // One without a queue is of the group itself.
+            for queue in queues.chain(locks.is_empty().then_some(None)) {
+                bytes += group.len() + queue.map_or(0, |queue| queue.topic.len()) + ENTRY_BYTES;
+                if bytes > bytes_max && !over.is_empty() {
+                    return over;
+                }
+                over.entry(group.clone()).or_default().extend(queue.cloned());
+            }
+        }
+        over
+    }
+
     /// Forgets the locks of a group that is deleted.
     pub(crate) fn forget(&mut self, group: &str) {
         self.groups.remove(group);
@@ -158,6 +219,43 @@ mod tests {
         assert_eq!((locks.clock_ms(), locks.take(wish("b", 159_999))), (100_000, vec![]));
     }
 
+    /// The locks of dead clients stayed in every checkpoint for ever, and so did groups that had given back all of theirs.
+    #[test]
+    fn locks_i2_locks_that_were_over_stayed_for_ever() {
+        let mut locks = Locks::default();
+        assert_eq!(locks.take(wish("dead", 1)), [queue(0), queue(1)]);
+        locks.take(Wish { group: "empty".into(), ..wish("gone", 1) });
+        locks.give_back("empty", "gone", &[queue(0), queue(1)]);
+        locks.take(Wish { group: "alive".into(), ..wish("alive", 50_000) });
+        let names = |over: &BTreeMap<String, BTreeSet<QueueRef>>| -> Vec<(String, usize)> {
+            over.iter().map(|(group, queues)| (group.clone(), queues.len())).collect()
+        };
+        assert_eq!(names(&locks.over(60_000, 1 << 20)), [("empty".to_owned(), 0)]);
+        let over = locks.over(60_001, 1 << 20);
+        assert_eq!(names(&over), [("empty".to_owned(), 0), ("g".to_owned(), 2)]);
+        assert_eq!(names(&locks.over(60_001, 1)), [("empty".to_owned(), 0)], "some at a time");
+        // Renewed before the command is applied: it is the command's reading that counts.
+        let mut renewed = locks.clone();
+        renewed.take(Wish { queues: vec![queue(1)], ..wish("dead", 60_001) });
+        renewed.expire(60_001, &over);
+        assert_eq!(
+            renewed.of("g").map(|locks| locks.keys().cloned().collect::<Vec<_>>()),
+            Some(vec![queue(1)])
+        );
+        locks.expire(60_001, &over);
+        assert!(locks.of("g").is_none() && locks.of("empty").is_none() && locks.are_live("alive", 60_001));
+        assert_eq!(locks.clock_ms(), 60_001);
+    }
+
+    #[test]
+    fn locks_i2_what_is_forgotten_was_over_also_when_the_command_names_more() {
+        let mut locks = Locks::default();
+        locks.take(wish("a", 1));
+        let named = [("g".to_owned(), [queue(0), queue(7)].into()), ("?".to_owned(), [].into())].into();
+        locks.expire(60_000, &named);
+        assert_eq!(locks.take(wish("b", 60_000)), []);
+    }
+
     /// Wall clocks of 2026 in the locks, and a lease clock that has just begun.
     #[test]
     fn i1_locks_of_an_earlier_build_live_one_more_time_to_live() {
@@ -166,6 +264,7 @@ mod tests {
         earlier.take_by_wall_clock(wish("a", WALL_MS));
         let mut locks = Locks::of_earlier_build(earlier.groups);
         assert!(!locks.are_live("g", 5));
+        assert!(locks.over(u64::MAX, 1 << 20).is_empty(), "when they end is not known");
         assert_eq!(locks.take(wish("b", 5)), []);
         assert!(locks.are_live("g", 6));
         assert_eq!(locks.take(wish("b", 60_004)), []);

@@ -106,6 +106,11 @@ impl Metadata {
         self.locks.clock_ms()
     }
 
+    /// Orderly locks; a copy costs little.
+    pub(crate) fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
     /// Applies one committed command to a group without messages.
     pub fn apply(&mut self, command: Command) -> Outcome {
         self.apply_with(command, &NoMessages)
@@ -147,6 +152,10 @@ impl Metadata {
             }
             Command::UnlockQueues { group, client, queues } => {
                 self.locks.give_back(&group, &client, &queues);
+                Outcome::Done
+            }
+            Command::ExpireLocks { now_ms, locks } => {
+                self.locks.expire(now_ms, &locks);
                 Outcome::Done
             }
         }

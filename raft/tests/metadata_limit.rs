@@ -21,6 +21,8 @@ use cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// Locks of one group, with the longest names there may be: 3 MiB. A command is at most a record.
 const LOCKS: u32 = 6_000;
+/// They do not expire while the test runs.
+const TTL_MS: u64 = 24 * 3_600_000;
 const LOCK_BYTES: u64 = 540;
 const GROUP_BYTES: u64 = LOCKS as u64 * LOCK_BYTES;
 
@@ -33,7 +35,7 @@ fn large(number: u64) -> Command {
     let topic = "t".repeat(RETRY_TOPIC_BYTES_MAX);
     let queues = (0..LOCKS).map(|queue| QueueRef { topic: topic.clone(), queue }).collect();
     let client = "c".repeat(CLIENT_ID_BYTES_MAX);
-    Command::LockQueues { group: name(number), client, queues, now_ms: 1, ttl_ms: 60_000 }
+    Command::LockQueues { group: name(number), client, queues, now_ms: 1, ttl_ms: TTL_MS }
 }
 
 fn commit(group: &str) -> Command {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Command, Topic};
+use folio_raft::command::{Command, QueueRef, Topic};
 use folio_raft::config::{Retention, Timing};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
@@ -429,6 +429,32 @@ async fn only_a_leader_with_a_quorum_confirms_a_read_and_then_it_has_applied_all
         cluster.stop(id).await;
     }
     assert_eq!(leader.confirm().await, Err(ProposeError::NotLeader { leader: None }));
+}
+
+/// They stayed in every node's memory and in every checkpoint for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn locks_i2_locks_of_dead_clients_stayed_for_ever() {
+    let cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    cluster.send_all(0..4).await;
+    let leader = cluster.leader().await;
+    let lock = async |client: &str, ttl_ms| {
+        let queues = (0..4).map(|queue| QueueRef { topic: "orders".into(), queue }).collect();
+        leader.lock_queues(format!("group-{client}"), client.to_owned(), queues, ttl_ms).await.unwrap()
+    };
+    lock("alive", 600_000).await;
+    let bytes = |group: &Group| group.metadata().encoded_bytes();
+    let before = bytes(&leader);
+    for client in 0..20 {
+        lock(&client.to_string(), 100).await;
+    }
+    assert!(bytes(&leader) > before);
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.groups.values().any(|group| bytes(group) > before) {
+        assert!(Instant::now() < deadline, "{} bytes before, {} after", before, bytes(&leader));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(cluster.groups.values().all(|group| bytes(group) == before), "the living client's are there");
+    cluster.assert_identical().await;
 }
 
 const SENDERS: u64 = 64;

@@ -11,6 +11,7 @@ pub(crate) mod fence;
 pub(crate) mod founding;
 pub(crate) mod group_id;
 mod health;
+mod lock_expiry;
 mod members;
 pub(crate) mod mend;
 mod mend_units;
@@ -259,12 +260,20 @@ impl Group {
         if !leads {
             return Err(ProposeError::NotLeader { leader });
         }
+        if queues.is_empty() {
+            return Ok(Outcome::Locked(queues));
+        }
         if !self.settle(SETTLE_TIMEOUT).await || !self.0.shared.is_settled(term) {
             return Err(ProposeError::NotLeader { leader: None });
         }
-        let stamp_ms = self.0.shared.lease_clock.stamp_ms(term);
-        let now_ms = if planted::is("locks-by-wall-clock") { self.lease_now_ms() } else { stamp_ms };
+        let now_ms = self.lease_stamp_ms(term);
         self.execute_in(Some(term), Command::LockQueues { group, client, queues, now_ms, ttl_ms }).await
+    }
+
+    /// A stamp of the lease clock for a command of this term.
+    fn lease_stamp_ms(&self, term: u64) -> u64 {
+        let stamp_ms = self.0.shared.lease_clock.stamp_ms(term);
+        if planted::is("locks-by-wall-clock") { self.lease_now_ms() } else { stamp_ms }
     }
 
     /// This node's reading of the lease clock, which orderly locks expire by.

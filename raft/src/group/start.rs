@@ -21,7 +21,8 @@ use super::standing::{Reason, Standing};
 use super::tasks::spawn;
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, begin, health, mend, mend_units, retention, room, scrub, watch as status,
+    Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
+    watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
@@ -260,6 +261,7 @@ impl Group {
             tokio::spawn(health::end_when_failed(inner())),
             spawn(of, "the watch on the disk's room", room::run(inner())),
             spawn(of, "the failure detector", failure_detector::run(inner())),
+            spawn(of, "the expiry of locks", lock_expiry::run(inner())),
         ];
         group.0.tasks.lock().extend(watchers);
         Ok(group)

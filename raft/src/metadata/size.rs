@@ -7,6 +7,8 @@
 //!   Commands that are under way together may pass it together, by no more than they hold; the largest checkpoint is 32
 //!   times as large.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use folio_protocol::names;
@@ -69,7 +71,19 @@ impl Metadata {
                     .map(|held| signed(encoded_bytes(&held)))
                     .sum::<i64>()
             }
+            Command::ExpireLocks { now_ms, locks } => -locks
+                .iter()
+                .map(|(group, queues)| self.bytes_of_expired(group, queues, *now_ms))
+                .sum::<i64>(),
         }
+    }
+
+    fn bytes_of_expired(&self, group: &String, queues: &BTreeSet<QueueRef>, now_ms: u64) -> i64 {
+        let Some(locks) = self.locks.of(group).filter(|_| self.locks.has_clock()) else { return 0 };
+        let held = queues.iter().filter_map(|queue| locks.get_key_value(queue));
+        let expired: Vec<_> = held.filter(|(_, lock)| self.locks.is_over(lock, now_ms)).collect();
+        let of_group = if expired.len() == locks.len() { encoded_bytes(group) + COUNT_BYTES } else { 0 };
+        signed(expired.iter().map(encoded_bytes).sum::<u64>() + of_group)
     }
 
     fn bytes_of_group(&self, name: &String, with_offsets: bool) -> i64 {
@@ -184,6 +198,9 @@ mod tests {
             }),
             (name(), queues())
                 .prop_map(|(group, queues)| { Command::UnlockQueues { group, client: "c".into(), queues } }),
+            (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
+                Command::ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }
+            }),
         ]
     }
 

@@ -250,6 +250,10 @@ mod tests {
                 let queues = vec![QueueRef { topic: "a".into(), queue }];
                 Command::UnlockQueues { group, client, queues }
             }),
+            (name(), 0..2u32, 1..99u64).prop_map(|(group, queue, now_ms)| {
+                let queues = BTreeSet::from([QueueRef { topic: "a".into(), queue }]);
+                Command::ExpireLocks { now_ms, locks: [(group, queues)].into() }
+            }),
         ]
     }
 

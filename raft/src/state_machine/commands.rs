@@ -11,7 +11,7 @@ use crate::shared::Shared;
 
 /// Applies the command of an entry to what readers of this node see. The consume queues are as of the record before it.
 pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
-    let (deletes_in, is_stamped) = (command.deletes_in(), matches!(command, Command::LockQueues { .. }));
+    let (deletes_in, is_stamped) = (command.deletes_in(), command.is_stamped());
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
         let has_its_locks = id.index <= shared.locks_as_of.load(Ordering::Relaxed);

@@ -103,6 +103,11 @@ impl ExtFields {
         self.fields.0.len()
     }
 
+    /// Bytes of memory that they keep.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len() + self.len() * size_of::<Field>()
+    }
+
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.fields.0.is_empty()

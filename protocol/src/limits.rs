@@ -21,6 +21,10 @@ pub const GROUP_BYTES_MAX: usize = 120;
 pub const CLIENT_ID_BYTES_MAX: usize = 255;
 /// All attributes of a topic or a group together, keys and values.
 pub const ATTRIBUTES_BYTES_MAX: usize = 16 * 1024;
+/// A filter expression: RocketMQ has no limit here.
+pub const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
+/// Distinct tags of one filter expression: a pull that waits is listed under each.
+pub const EXPRESSION_TAGS_MAX: usize = 1_024;
 /// The longest topic that fits the first encoding of a message, whose length is one signed byte.
 pub const TOPIC_V1_BYTES_MAX: usize = 127;
 /// Messages a single PULL may ask for (`pullBatchMaxMessageCount`).

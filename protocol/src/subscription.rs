@@ -2,8 +2,14 @@
 //!
 //! A server filters by hash alone, as the consume queue holds only hashes; the client compares
 //! the tags themselves. SQL92 is not here: it needs an evaluator.
+//!
+//! - `subscription.I1`: an expression is at most [`EXPRESSION_BYTES_MAX`] long and has at most [`EXPRESSION_TAGS_MAX`]
+//!   distinct tags. Each tag is kept once, however often it is named. RocketMQ's brokers have neither limit.
+
+use std::collections::HashSet;
 
 use crate::java;
+use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_TAGS_MAX};
 
 /// A parsed TAG expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +27,22 @@ pub struct TagSet {
     tags: Vec<String>,
 }
 
-/// An expression of separators alone, as RocketMQ refuses it.
+/// Why an expression is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the TAG expression names no tag; expected `*` or tags joined by `||`")]
-pub struct TagFilterError;
+pub enum TagFilterError {
+    /// Separators alone, as RocketMQ refuses them.
+    #[error("the TAG expression names no tag; expected `*` or tags joined by `||`")]
+    NoTag,
+    /// It is too long (`subscription.I1`).
+    #[error("bytes of a TAG expression: {bytes}, the limit is {EXPRESSION_BYTES_MAX}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It names too many tags (`subscription.I1`).
+    #[error("a TAG expression names more tags than the limit of {EXPRESSION_TAGS_MAX}")]
+    TooManyTags,
+}
 
 impl TagFilter {
     /// Reads an expression. Empty or `*` is everything; blanks around a tag do not count.
@@ -33,10 +51,17 @@ impl TagFilter {
         if expression.is_empty() || expression == "*" {
             return Ok(Self::All);
         }
+        if expression.len() > EXPRESSION_BYTES_MAX {
+            return Err(TagFilterError::TooLong { bytes: expression.len() });
+        }
+        let mut known = HashSet::new();
         let tags = expression.split("||").map(str::trim).filter(|tag| !tag.is_empty());
+        let tags = tags.filter(|tag| known.insert(*tag)).take(EXPRESSION_TAGS_MAX + 1);
         let tags: Vec<String> = tags.map(str::to_owned).collect();
-        if tags.is_empty() {
-            return Err(TagFilterError);
+        match tags.len() {
+            0 => return Err(TagFilterError::NoTag),
+            1..=EXPRESSION_TAGS_MAX => {}
+            _ => return Err(TagFilterError::TooManyTags),
         }
         let mut codes: Vec<i64> = tags.iter().map(|tag| java::tags_code(tag)).collect();
         codes.sort_unstable();
@@ -66,6 +91,12 @@ impl TagFilter {
             Self::All => &[],
             Self::Tags(set) => &set.tags,
         }
+    }
+
+    /// Bytes of memory that it keeps.
+    pub fn bytes(&self) -> usize {
+        let tag = |tag: &String| tag.len() + size_of::<String>();
+        self.tags().iter().map(tag).sum::<usize>() + size_of_val(self.codes())
     }
 
     /// Their hashes, sorted; none for everything.
@@ -107,6 +138,19 @@ mod tests {
 
     #[test]
     fn separators_alone_are_refused() {
-        assert_eq!(TagFilter::parse("||"), Err(TagFilterError));
+        assert_eq!(TagFilter::parse("||"), Err(TagFilterError::NoTag));
+    }
+
+    /// 350,000 tags, all the same, each with memory of its own: 40 such pulls that were held had 1.7 GB.
+    #[test]
+    fn subscription_i1_an_expression_of_one_mebibyte_kept_forty_times_as_much() {
+        let long = "a||".repeat(350_000);
+        assert_eq!(TagFilter::parse(&long), Err(TagFilterError::TooLong { bytes: long.len() }));
+        let repeated = TagFilter::parse(&"a||".repeat(5_000)).expect("short enough");
+        assert_eq!(repeated.tags(), ["a"]);
+        let tags = |count: usize| (0..count).map(|tag| tag.to_string()).collect::<Vec<_>>().join(" || ");
+        let most = TagFilter::parse(&tags(EXPRESSION_TAGS_MAX)).expect("as many as may be");
+        assert!(most.bytes() < 4 * EXPRESSION_BYTES_MAX, "{}", most.bytes());
+        assert_eq!(TagFilter::parse(&tags(EXPRESSION_TAGS_MAX + 1)), Err(TagFilterError::TooManyTags));
     }
 }

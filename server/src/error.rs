@@ -16,6 +16,7 @@
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
 use folio_protocol::names::NameError;
+use folio_protocol::subscription::TagFilterError;
 use folio_raft::bounds::OutOfBounds;
 use folio_raft::proposal::ProposeError;
 
@@ -78,9 +79,9 @@ pub enum ServerError {
     /// Nothing is stored under the key asked for.
     #[error("{0}")]
     NotFound(String),
-    /// A filter expression that is none.
-    #[error("parse the consumer's subscription failed")]
-    SubscriptionParse,
+    /// A filter expression that is none, or beyond a limit.
+    #[error("parse the consumer's subscription failed: {0}")]
+    SubscriptionParse(#[from] TagFilterError),
     /// Nobody has said what the group wants of the topic: its heartbeat is yet to come.
     #[error("the consumer's subscription not exist")]
     SubscriptionNotExist,
@@ -113,7 +114,7 @@ impl ServerError {
             Self::NoPermission(_) => ResponseCode::NoPermission,
             Self::IllegalMessage(_) => ResponseCode::MessageIllegal,
             Self::NotFound(_) => ResponseCode::QueryNotFound,
-            Self::SubscriptionParse => ResponseCode::SubscriptionParseFailed,
+            Self::SubscriptionParse(_) => ResponseCode::SubscriptionParseFailed,
             Self::SubscriptionNotExist => ResponseCode::SubscriptionNotExist,
             Self::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
             Self::OutcomeUnknown(_)

@@ -74,7 +74,7 @@ impl Hooks for NodeHooks {
 
     fn applied(&self, arrivals: &[Arrival]) {
         if let Some(broker) = self.broker() {
-            broker.polls.arrived(arrivals);
+            broker.polls.note(arrivals);
         }
     }
 

@@ -191,6 +191,11 @@ impl Frame {
         self.flag & FLAG_ONEWAY != 0
     }
 
+    /// Bytes of memory that its header keeps.
+    pub fn header_bytes(&self) -> usize {
+        self.ext.bytes() + self.remark.as_ref().map_or(0, String::len)
+    }
+
     /// The request's code, if it is one we know.
     pub const fn request_code(&self) -> Option<RequestCode> {
         RequestCode::from_code(self.code)

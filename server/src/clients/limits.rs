@@ -1,13 +1,13 @@
 //! How much one client may register, and all clients of a node together.
 //!
-//! Whatever is registered is kept by every node, is told to all of them at each change, and is looked through when a group
-//! changes. A heartbeat beyond a limit is refused as a whole, before anything of it is registered.
+//! Whatever is registered is kept by every node, and is told to each of them once more when it starts again. A heartbeat
+//! beyond a limit is refused as a whole, before anything of it is registered.
 //!
-//! - `clients.I4`: a node's part of the table has at most [`TABLE_BYTES_MAX`] bytes when it is told, far below what one
-//!   frame between nodes holds. Who is registered stays; who would come beyond it is refused.
+//! - `clients.I4`: a node's part of the table has at most [`TABLE_BYTES_MAX`] bytes when all of it is told. Who is
+//!   registered stays; who would come beyond it is refused.
 
 use folio_protocol::body::{ConsumerData, HeartbeatData};
-use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, GROUP_BYTES_MAX};
+use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, EXPRESSION_BYTES_MAX, GROUP_BYTES_MAX};
 use folio_protocol::names;
 use folio_raft::bounds::at_most;
 
@@ -19,8 +19,6 @@ const HEARTBEAT_BYTES_MAX: usize = 1 << 20;
 const GROUPS_MAX: usize = 1_024;
 /// Subscriptions of one client in one group.
 const SUBSCRIPTIONS_MAX: usize = 4_096;
-/// A subscription's expression.
-const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
 /// The registrations of one node, as they are told to the others: some 40,000.
 pub(super) const TABLE_BYTES_MAX: usize = 16 << 20;
 

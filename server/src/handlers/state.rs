@@ -21,8 +21,8 @@ pub struct HandlerState {
     pub(crate) commits: Commits,
     /// Administrative requests that were refused.
     pub(crate) refusals: Refusals,
-    /// Whether the task runs that answers held pulls at their deadline.
-    pub(crate) poll_timer_runs: AtomicBool,
+    /// Whether the task runs that answers held pulls.
+    pub(crate) poll_task_runs: AtomicBool,
     unique_ids: UniqueIds,
     counter: AtomicU32,
 }
@@ -37,7 +37,7 @@ impl HandlerState {
             creations: Creations::default(),
             commits: Commits::default(),
             refusals: Refusals::default(),
-            poll_timer_runs: AtomicBool::new(false),
+            poll_task_runs: AtomicBool::new(false),
             unique_ids,
             counter: AtomicU32::new(0),
         }

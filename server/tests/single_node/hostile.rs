@@ -1,13 +1,17 @@
 //! Requests that are larger than any client needs: refused, and the node serves on as before.
 
+use std::time::Duration;
+
 use folio_protocol::body::{
     self, ConsumerData, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
-use folio_protocol::header::UpdateConsumerOffsetHeader;
+use folio_protocol::header::{PullMessageHeader, UpdateConsumerOffsetHeader};
+use folio_server::settings::Settings;
 
-use crate::node::{Client, Node, expect, with_body};
+use crate::node::{Client, Node, expect, messages, pull_header, with_body};
+use crate::pull::{held as held_pull, request};
 
 fn lock(client_id: String, queues: i32) -> Frame {
     let queue =
@@ -82,4 +86,53 @@ async fn an_offset_of_a_group_with_a_giant_name_is_refused() {
     let answer = client.ask(RequestCode::UpdateConsumerOffset, &head).await;
     assert_ne!(answer.code, ResponseCode::Success.code());
     assert!(node.broker.group.metadata().encoded_bytes() < 10_000);
+}
+
+/// Pulls that are held for a tag that never comes; returns once the node has taken all of them.
+async fn hold(client: &mut Client, pulls: usize) {
+    let never =
+        PullMessageHeader { subscription: Some("never".to_owned()), ..held_pull("orders", 1, 20_000) };
+    for _ in 0..pulls {
+        client.put(request(&never)).await;
+    }
+    let last = client.put(request(&pull_header("orders", 0))).await;
+    while client.take().await.opaque != last {}
+}
+
+/// 100,000 such pulls: each arrival looked at all of them on the group's thread, and the leader was deaf for 79 s. While they
+/// filled the table, honest pulls were answered at once, and asked again at once.
+#[tokio::test]
+async fn held_pulls_of_one_connection_filled_the_table_for_all_others() {
+    let node = Node::start_with(Settings { polls_max: 64, ..Settings::default() }).await;
+    let (mut hostile, mut other) = (node.client_of_group().await, node.client().await);
+    let (mut honest, mut producer) = (node.client().await, node.client().await);
+    producer.send("orders", "a", "old").await;
+    hold(&mut hostile, 300).await;
+    hold(&mut other, 300).await;
+    let pull = honest.put(request(&held_pull("orders", 1, 25_000))).await;
+    while node.broker.polls.of_connections() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    hold(&mut hostile, 300).await;
+    let touched = node.broker.polls.touched();
+    producer.send("orders", "a", "new").await;
+    let answer = honest.take().await;
+    assert_eq!(answer.opaque, pull);
+    expect(&answer, ResponseCode::Success);
+    assert_eq!(messages(&answer.body)[0].body(), b"new");
+    assert_eq!(node.broker.polls.touched() - touched, 1);
+}
+
+/// 40 of them had 1.7 GB.
+#[tokio::test]
+async fn a_pull_with_an_expression_of_one_mebibyte_is_refused() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "one").await;
+    let long =
+        PullMessageHeader { subscription: Some("a||".repeat(350_000)), ..held_pull("orders", 1, 20_000) };
+    let answer = client.call(request(&long)).await;
+    expect(&answer, ResponseCode::SubscriptionParseFailed);
+    assert!(answer.remark.as_ref().is_some_and(|remark| remark.contains("limit")), "{:?}", answer.remark);
+    assert!(node.broker.polls.is_empty());
 }

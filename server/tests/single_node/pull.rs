@@ -33,7 +33,7 @@ async fn pulls(
     answer
 }
 
-fn held(topic: &str, offset: i64, timeout_ms: i64) -> PullMessageHeader {
+pub(crate) fn held(topic: &str, offset: i64, timeout_ms: i64) -> PullMessageHeader {
     let head = pull_header(topic, offset);
     PullMessageHeader {
         sys_flag: head.sys_flag | pull_sys_flag::SUSPEND,
@@ -42,7 +42,7 @@ fn held(topic: &str, offset: i64, timeout_ms: i64) -> PullMessageHeader {
     }
 }
 
-fn request(head: &PullMessageHeader) -> Frame {
+pub(crate) fn request(head: &PullMessageHeader) -> Frame {
     Frame::request(RequestCode::PullMessage, head, bytes::Bytes::new())
 }
 

@@ -3,21 +3,25 @@
 //! Only pulls of this node's own clients are held: a forwarded one is answered at once, and the node that
 //! forwarded it holds its successor.
 
+use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use folio_engine::queues::Arrival;
+use bytes::BytesMut;
 use folio_protocol::Name;
+use folio_protocol::frame::Frame;
 
 use super::{Pass, Pull, answer};
 use crate::broker::Broker;
 use crate::net::Channel;
-use crate::polls::{Poll, PollTable};
+use crate::polls::{Arrivals, Poll, PollTable, Ticket};
 use crate::request::Request;
 
 /// How exact deadlines of held pulls are.
 const TICK: Duration = Duration::from_millis(100);
+/// Held pulls that are taken and answered together; between them other tasks run.
+const TOGETHER_MAX: usize = 64;
 
 /// A pull that waits for a message.
 pub struct Parked {
@@ -26,31 +30,46 @@ pub struct Parked {
     request: Request,
 }
 
-/// Holds a pull; answers it at once if there is no room to hold it.
-pub(super) fn park(broker: &Arc<Broker>, pull: Pull, request: Request, wait: Duration) {
+/// Holds a pull.
+pub(super) fn park(broker: &Arc<Broker>, pull: Pull, mut request: Request, wait: Duration) {
     let (topic, queue): (Name, u32) = (pull.header.topic.clone(), pull.subject.queue);
     let offset = u64::try_from(pull.header.queue_offset).unwrap_or(0);
     let channel = request.channel().cloned();
+    request.frame = kept(request.frame);
+    let filter = pull.subject.filter.clone();
+    let now = Instant::now();
     let poll = Poll {
         topic: topic.clone(),
         queue,
         offset,
-        filter: pull.subject.filter.clone(),
-        deadline: Instant::now() + wait,
+        bytes: filter.bytes() + request.frame.header_bytes(),
+        filter,
+        deadline: now + wait,
         connection: request.channel().map_or(0, Channel::id),
         payload: Parked { broker: broker.clone(), pull, request },
     };
-    start_timer(broker);
-    let ticket = match broker.polls.park(poll) {
-        Ok(ticket) => ticket,
-        Err(poll) => return release(poll),
-    };
+    start_task(broker);
+    let (ticket, left) = broker.polls.park(poll, now);
+    left.into_iter().for_each(release);
     let takes_requests = channel.is_none_or(|channel| channel.takes_requests());
     // polls.I1: what arrived before it was parked woke nobody. A node that stops has answered all it held by now.
     let arrived = broker.group.queues().bounds(&topic, queue).is_some_and(|(_, max)| max > offset);
     if arrived || !takes_requests {
         broker.polls.take(ticket).into_iter().for_each(release);
     }
+}
+
+/// The request without what it does not need: the fields of a frame with a body, which no pull has, are slices of all that
+/// the connection received with it.
+fn kept(frame: Arc<Frame>) -> Arc<Frame> {
+    if frame.body.is_empty() {
+        return frame;
+    }
+    let (mut bytes, mut bare) = (BytesMut::new(), Frame::clone(&frame));
+    drop(mem::take(&mut bare.body));
+    let copied = bare.encode(&mut bytes).and_then(|()| Frame::decode(&mut bytes));
+    // What was decoded once is decoded again.
+    copied.ok().flatten().map_or(frame, Arc::new)
 }
 
 /// Answers a pull that was held.
@@ -63,15 +82,6 @@ fn release(poll: Poll<Parked>) {
 }
 
 impl PollTable<Parked> {
-    /// Answers the pulls that wait for these messages. Called where records are applied, which must not
-    /// wait for the answers to be made.
-    pub fn arrived(&self, arrivals: &[Arrival]) {
-        let woken = self.wake(arrivals);
-        if !woken.is_empty() {
-            drop(tokio::spawn(async move { woken.into_iter().for_each(release) }));
-        }
-    }
-
     /// Answers every pull that is held: the node stops.
     pub fn release_all(&self) {
         self.drain().into_iter().for_each(release);
@@ -84,17 +94,56 @@ impl PollTable<Parked> {
     }
 }
 
-/// Starts the task that answers pulls at their deadline, with the first pull that is held.
-fn start_timer(broker: &Arc<Broker>) {
-    if !broker.state.poll_timer_runs.swap(true, Ordering::Relaxed) {
-        drop(tokio::spawn(run_timer(Arc::downgrade(broker))));
+/// Starts the task that answers held pulls, with the first one. It runs where clients are served: a pull is held there, and
+/// never on the group's thread, which holds none for other nodes.
+fn start_task(broker: &Arc<Broker>) {
+    if !broker.state.poll_task_runs.swap(true, Ordering::Relaxed) {
+        drop(tokio::spawn(run(Arc::downgrade(broker), broker.polls.arrivals())));
     }
 }
 
-async fn run_timer(broker: Weak<Broker>) {
-    while let Some(broker) = broker.upgrade() {
-        broker.polls.expire(Instant::now()).into_iter().for_each(release);
-        drop(broker);
-        tokio::time::sleep(TICK).await;
+/// Wakes the pulls that arrivals answer, and ends those whose time is over.
+async fn run(broker: Weak<Broker>, arrivals: Arc<Arrivals>) {
+    let mut next_tick = Instant::now() + TICK;
+    loop {
+        drop(tokio::time::timeout_at(next_tick.into(), arrivals.come()).await);
+        let Some(broker) = broker.upgrade() else { return };
+        release_together(&broker, &broker.polls.answered_by(&arrivals.take())).await;
+        let now = Instant::now();
+        if now >= next_tick {
+            release_together(&broker, &broker.polls.expired(now)).await;
+            next_tick = now + TICK;
+        }
+    }
+}
+
+/// Answers these pulls, some at a time, each some in a task of its own.
+async fn release_together(broker: &Broker, tickets: &[Ticket]) {
+    for some in tickets.chunks(TOGETHER_MAX) {
+        let polls = broker.polls.take_all(some);
+        drop(tokio::spawn(async move { polls.into_iter().for_each(release) }));
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use folio_protocol::code::RequestCode;
+
+    use super::*;
+
+    /// A pull with a body of one byte kept all that the connection had received with it.
+    #[test]
+    fn a_held_request_keeps_none_of_the_received_bytes() {
+        let mut sent = Frame { code: RequestCode::PullMessage.code(), opaque: 7, ..Frame::default() };
+        sent.ext.insert("topic", "orders");
+        sent.body = Bytes::from_static(b"x");
+        let mut received = BytesMut::new();
+        sent.encode(&mut received).expect("a frame");
+        let frame = Frame::decode(&mut received).expect("a frame").expect("whole");
+        let kept = kept(Arc::new(frame));
+        assert!(kept.body.is_empty());
+        assert_eq!((kept.opaque, kept.ext.get("topic")), (7, Some("orders")));
     }
 }

@@ -113,12 +113,14 @@ pub(crate) fn pull(broker: &Arc<Broker>, request: Request) {
 }
 
 fn prepare(broker: &Broker, request: &Request) -> Result<Pull, ServerError> {
-    let header = PullMessageHeader::from_ext(&request.frame.ext)?;
+    let mut header = PullMessageHeader::from_ext(&request.frame.ext)?;
     let metadata = broker.group.metadata();
     let broker_readable = broker.settings.permission.is_readable();
     let rules = Rules { metadata: &metadata, identity: &broker.identity, broker_readable };
     let subject = subject(&rules, &broker.clients, &header)?;
     let limits = Limits::of(header.max_msg_nums, header.max_msg_bytes);
+    // A pull may be held for long: of the texts in its header only the names are needed from here on.
+    (header.subscription, header.expression_type, header.proxy_forward_client_id) = (None, None, None);
     Ok(Pull { header, subject, limits })
 }
 

@@ -17,7 +17,8 @@ use crate::system;
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) queue: u32,
-    pub(crate) filter: TagFilter,
+    /// Shared with the table of held pulls.
+    pub(crate) filter: Arc<TagFilter>,
     pub(crate) topic_sys_flag: i32,
     pub(crate) group_sys_flag: i32,
 }
@@ -87,7 +88,10 @@ fn queue_of(topic: &Topic, header: &PullMessageHeader) -> Result<(u32, i32), Ser
     Ok((queue, topic.sys_flag as i32))
 }
 
-fn known_filter(consumers: &impl Consumers, header: &PullMessageHeader) -> Result<TagFilter, ServerError> {
+fn known_filter(
+    consumers: &impl Consumers,
+    header: &PullMessageHeader,
+) -> Result<Arc<TagFilter>, ServerError> {
     let known = consumers.subscription(&header.consumer_group, &header.topic);
     let known = known.ok_or(ServerError::SubscriptionNotExist)?;
     if known.sub_version < header.sub_version {
@@ -96,11 +100,9 @@ fn known_filter(consumers: &impl Consumers, header: &PullMessageHeader) -> Resul
     filter_of(known.expression_type.as_deref(), &known.sub_string)
 }
 
-fn filter_of(kind: Option<&str>, expression: &str) -> Result<TagFilter, ServerError> {
+fn filter_of(kind: Option<&str>, expression: &str) -> Result<Arc<TagFilter>, ServerError> {
     match kind {
-        None | Some("" | folio_protocol::body::TAG) => {
-            TagFilter::parse(expression).map_err(|_| ServerError::SubscriptionParse)
-        }
+        None | Some("" | folio_protocol::body::TAG) => Ok(Arc::new(TagFilter::parse(expression)?)),
         Some(other) => Err(ServerError::FilterNotSupported(other.to_owned())),
     }
 }
@@ -237,6 +239,10 @@ mod tests {
         assert_eq!(error.to_string(), "The broker does not support consumer to filter message by SQL92");
         let odd = PullMessageHeader { subscription: Some("||".to_owned()), ..header("g", "orders") };
         assert_eq!(refused(&Known::default(), &odd), ResponseCode::SubscriptionParseFailed);
+        let long = PullMessageHeader { subscription: Some("a||".repeat(10_000)), ..header("g", "orders") };
+        let error = check(&Known::default(), &long).expect_err("refused");
+        assert_eq!(error.code(), ResponseCode::SubscriptionParseFailed);
+        assert!(error.to_string().contains("limit"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Tells the other nodes who is connected to this one, and forgets who is not heard of any more.
 //!
-//! The whole table goes out at every change (gathered for a moment) and every few seconds without one. A client that leaves
+//! What has changed since a peer last answered goes out at every change (gathered for a moment), and nothing every few
+//! seconds without one, as a sign of life; in parts that are far below a frame (`clients/share.rs`). A client that leaves
 //! does not wait for the moment: it is answered once every other living node has taken it off its lists, so that the members
 //! that rebalance then find it nowhere. A node that does not answer holds the answer up for [`TELL_TIMEOUT`] at most; it lists
-//! the client until the next table reaches it, or no table has reached it for [`crate::clients::SHARE_EXPIRES_AFTER`].
+//! the client until the next change reaches it, or nothing has reached it for [`crate::clients::SHARE_EXPIRES_AFTER`].
 //!
 //! Invariant `gossip.I1`: an unregistration is answered when every other member that answers has heard of it, or after
 //! [`TELL_TIMEOUT`].
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::Broker;
+use crate::clients::{Outgoing, Progress};
 use crate::handlers::clients::tell;
 use crate::peer;
 
@@ -26,7 +28,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const REPEAT_AFTER: Duration = Duration::from_secs(3);
 /// How often silent clients and peers are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-/// A peer that does not answer in this time hears the next share.
+/// A peer that does not answer in this time hears the same again with the next change.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client that leaves waits for the other nodes: less than the three seconds that clients wait.
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -118,29 +120,54 @@ async fn tell_peers(broker: &Arc<Broker>) {
     }
 }
 
-fn encode(broker: &Broker) -> (u64, Bytes) {
-    let (revision, share) = broker.clients.share();
-    let mut out = BytesMut::with_capacity(1 + share.len());
-    out.put_u8(peer::CLIENTS);
-    out.extend_from_slice(&share);
-    (revision, out.freeze())
-}
-
-/// One task per peer: shares reach it in order, a slow peer holds up no other, and what changes while it answers goes out
+/// One task per peer: changes reach it in order, a slow peer holds up no other, and what changes while it answers goes out
 /// together.
 fn start(broker: Arc<Broker>, node: u64) -> watch::Sender<()> {
     let (sender, mut receiver) = watch::channel(());
     tokio::spawn(async move {
+        let mut heard = None;
         while receiver.changed().await.is_ok() {
-            let (revision, share) = encode(&broker);
-            let answer = broker.group.call(node, share, CALL_TIMEOUT).await;
-            broker.gossip.told(node, revision, answer.is_ok());
-            if let Err(error) = answer {
-                tracing::debug!("a peer did not hear of our clients: {error}");
-            }
+            heard = tell_changes(&broker, node, heard).await;
         }
     });
     sender
+}
+
+/// Tells a peer what it has not heard, part by part; what it has heard then.
+async fn tell_changes(broker: &Broker, node: u64, mut heard: Option<Progress>) -> Option<Progress> {
+    loop {
+        let part = broker.clients.part(heard);
+        match broker.group.call(node, encode(&part), CALL_TIMEOUT).await {
+            Ok(answer) if part.is_heard(&answer) => {
+                heard = Some(part.then);
+                // Of a part of everything, it cannot be said what the peer lists.
+                let revision = if part.complete { part.then.revision() } else { 0 };
+                broker.gossip.told(node, revision, true);
+                if part.complete {
+                    return heard;
+                }
+            }
+            // It has started again: it is told everything.
+            Ok(_) if heard.take().is_some() => {}
+            Ok(_) => {
+                broker.gossip.told(node, 0, false);
+                tracing::warn!(node, "a peer does not take our clients over: do all nodes run one version?");
+                return None;
+            }
+            Err(error) => {
+                broker.gossip.told(node, 0, false);
+                tracing::debug!("a peer did not hear of our clients: {error}");
+                return heard;
+            }
+        }
+    }
+}
+
+fn encode(part: &Outgoing) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + part.bytes.len());
+    out.put_u8(peer::CLIENTS);
+    out.extend_from_slice(&part.bytes);
+    out.freeze()
 }
 
 #[cfg(test)]

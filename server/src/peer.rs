@@ -5,7 +5,7 @@
 //! | kind | what | follows | answer |
 //! |---|---|---|---|
 //! | 1 | a forwarded client request | see `forward.rs` | see `forward.rs` |
-//! | 2 | a node's whole table of local clients | JSON, see `clients/share.rs` | empty |
+//! | 2 | what changed of a node's table of local clients | JSON, see `clients/share.rs` | what was heard of it, see there |
 //! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
 //! | 4 | a forwarded commit of a consumer's offset | its order, then as kind 1 | as kind 1 |
 //! | 5 | "have you applied the entry of this index?" | 8 bytes, little-endian | empty, once it has, or after a second |
@@ -29,7 +29,7 @@ use crate::{applied, forward, groups, sends};
 pub(crate) const FORWARD: u8 = 1;
 /// Kind byte of a forwarded commit, which keeps its place among others.
 pub(crate) const FORWARD_COMMIT: u8 = 4;
-/// Kind byte of a node's client table.
+/// Kind byte of a part of a node's client table.
 pub(crate) const CLIENTS: u8 = 2;
 /// Kind byte of a request to create a consumer group.
 pub(crate) const ENSURE_GROUP: u8 = 3;
@@ -85,8 +85,9 @@ async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
     match request.try_get_u8() {
         Ok(kind @ (FORWARD | FORWARD_COMMIT)) => forward::serve(broker, kind, request).await,
         Ok(CLIENTS) => {
-            tell(broker.clients.heard(from, &request));
-            Bytes::new()
+            let (notices, heard) = broker.clients.heard(from, &request);
+            tell(notices);
+            heard
         }
         Ok(KNOWS) => sends::serve(broker, request).await,
         Ok(ENSURE_GROUP) => groups::serve_ensure(broker, &request).await,

@@ -1,7 +1,7 @@
 //! Who is connected: producers and consumers of this node, and what the other nodes say of theirs.
 //!
-//! A client registers at the node it is connected to. Each node tells its peers its whole table
-//! (`gossip.rs`), so that every node gives the same answer to "who is in this group" and goes on
+//! A client registers at the node it is connected to. Each node tells its peers what changes in its part of the table
+//! (`gossip.rs`, `share.rs`), so that every node gives the same answer to "who is in this group" and goes on
 //! giving it when a node dies. Nothing of it is replicated through the log or written to disk: it is
 //! as true as the connections are.
 //!
@@ -10,10 +10,13 @@
 //!   [`CLIENT_EXPIRES_AFTER`] without a heartbeat, whatever comes first.
 //! - clients.I2: the derived view of a group ([`GroupView`]) is rebuilt under the same lock as the
 //!   registrations it is derived from.
-//! - clients.I3: the tables of one process that a peer has heard never go back to an older one.
+//! - clients.I3: what a peer has heard of one process never goes back to something older.
 
 mod duplicates;
+mod feed;
 pub(crate) mod limits;
+mod local;
+mod members;
 mod registered;
 mod share;
 mod table;
@@ -25,7 +28,7 @@ use folio_protocol::body::ConsumerData;
 use serde::{Deserialize, Serialize};
 
 pub use duplicates::Duplicate;
-pub use share::Addresses;
+pub use share::{Addresses, Outgoing, Progress};
 pub use table::{ClientTable, Full, Heartbeat, Notice};
 pub use view::{GroupView, Member};
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use folio_protocol::body::{HeartbeatData, SubscriptionData};
@@ -11,12 +12,15 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::duplicates::{Duplicate, Key, Owners};
+use super::duplicates::{Duplicate, Owners};
+use super::feed::{self, Feed};
 use super::limits::TABLE_BYTES_MAX;
+use super::local::{Beat, Ended, Local};
+use super::members::{Members, Place};
 use super::registered::{Said, Timed};
-use super::share::{Addresses, Share};
+use super::share::{Addresses, Heard, Outgoing, PART_BYTES_MAX, Part, Progress};
 use super::view::GroupView;
-use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
+use super::{ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
 use crate::net::Channel;
 
 /// All registrations this node knows of.
@@ -24,6 +28,8 @@ pub struct ClientTable {
     addresses: Addresses,
     /// Tells this process from an earlier one of the same node.
     process: u64,
+    /// Passes that were begun, see [`super::share`].
+    passes: AtomicU64,
     state: RwLock<State>,
     changed: Notify,
 }
@@ -32,19 +38,15 @@ pub struct ClientTable {
 struct State {
     /// Registrations at this node, by channel.
     local: HashMap<u64, Local>,
-    /// Counts their changes.
-    revision: u64,
+    /// Their changes.
+    feed: Feed,
     owners: Owners,
     /// What peers said, by node.
     shares: BTreeMap<u64, Heard>,
+    /// The consumers of each group, here and at peers.
+    members: Members,
     /// Derived: consumer groups over all nodes.
     groups: HashMap<String, GroupView>,
-}
-
-struct Local {
-    channel: Channel,
-    consumers: BTreeMap<Key, Timed<Consumer>>,
-    producers: BTreeMap<Key, Timed<Producer>>,
 }
 
 /// A client that would make this node's part larger than it may be (`clients.I4`).
@@ -55,13 +57,6 @@ struct Local {
 pub struct Full {
     /// What is registered.
     pub bytes: usize,
-}
-
-struct Heard {
-    share: Share,
-    at: Instant,
-    /// The addresses of a silent node stay known, its clients do not.
-    expired: bool,
 }
 
 /// What a heartbeat changed.
@@ -99,7 +94,8 @@ impl ClientTable {
     /// An empty table of a node reached at `addresses`.
     pub fn new(addresses: Addresses) -> Self {
         let process = RandomState::new().hash_one(std::process::id());
-        Self { addresses, process, state: RwLock::default(), changed: Notify::new() }
+        let (state, changed) = (RwLock::default(), Notify::new());
+        Self { addresses, process, passes: AtomicU64::new(0), state, changed }
     }
 
     /// Registers what a client says of itself, all of it or nothing.
@@ -115,42 +111,24 @@ impl ClientTable {
             language: frame.language.name().to_owned(),
             version: frame.version,
         };
-        let now = Instant::now();
         let mut guard = self.state.write();
         let state = &mut *guard;
         let beat = match state.local.get(&channel.id()) {
-            Some(local) => local.hear(&client, data, now),
-            None => Local::new(channel.clone()).hear(&client, data, now),
+            Some(local) => local.hear(&client, data),
+            None => Local::new(channel.clone()).hear(&client, data),
         };
-        let growth = beat.growth();
-        if growth > 0 {
-            let bytes = state.bytes();
-            if bytes.saturating_add_signed(growth) > TABLE_BYTES_MAX {
-                return Err(Full { bytes });
-            }
+        let (growth, bytes) = (beat.growth(), state.feed.bytes());
+        if growth > 0 && bytes.saturating_add_signed(growth) > TABLE_BYTES_MAX {
+            return Err(Full { bytes });
         }
-        let local = state.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
-        let (mut touched, mut joined, mut duplicates) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-        let (missing, mut news) = (beat.missing, false);
-        for Said { key, timed, is_new, .. } in beat.consumers {
-            if !local.consumers.contains_key(&key) {
-                joined.insert(key.0.clone());
-            }
-            touched.insert(key.0.clone());
-            duplicates.extend(state.owners.heard(&key, channel));
-            news |= is_new;
-            local.consumers.insert(key, timed);
-        }
-        for Said { key, timed, is_new, .. } in beat.producers {
-            news |= is_new;
-            local.producers.insert(key, timed);
-        }
+        let (before, missing) = (state.feed.revision(), beat.missing);
+        let Registered { mut touched, joined, duplicates } = state.register(channel, beat);
         // A channel that closed before its heartbeat was served must not stay (clients.I1).
         if !channel.is_open() {
-            state.remove(channel.id());
+            touched.extend(state.remove(channel.id()));
         }
+        let news = state.feed.revision() != before;
         let all = if news { state.rebuild(touched) } else { Vec::new() };
-        state.revision += u64::from(news);
         drop(guard);
         if news {
             self.changed.notify_one();
@@ -173,14 +151,12 @@ impl ClientTable {
     ) -> Vec<Notice> {
         let key = |group: &str| (group.to_owned(), client_id.to_owned());
         self.change(|state| {
-            let local = state.local.get_mut(&channel)?;
+            let Some(local) = state.local.get_mut(&channel) else { return BTreeSet::new() };
             let produced = producer_group.and_then(|group| local.producers.remove(&key(group)));
-            let left = consumer_group.filter(|group| local.consumers.remove(&key(group)).is_some());
-            if let Some(group) = left {
-                state.owners.gone(&key(group), channel);
-            }
-            let touched = left.map(str::to_owned).into_iter().collect();
-            (produced.is_some() || left.is_some()).then_some(touched)
+            let left = consumer_group.and_then(|group| local.consumers.remove_entry(&key(group)));
+            let ended =
+                Ended { consumers: left.into_iter().collect(), producers: produced.into_iter().collect() };
+            state.end(channel, ended)
         })
     }
 
@@ -190,7 +166,7 @@ impl ClientTable {
         if !self.state.read().local.contains_key(&channel) {
             return Vec::new();
         }
-        self.change(|state| Some(state.remove(channel)))
+        self.change(|state| state.remove(channel))
     }
 
     /// Forgets who was not heard of for too long.
@@ -198,79 +174,70 @@ impl ClientTable {
     pub fn expire(&self) -> Vec<Notice> {
         let now = Instant::now();
         self.change(|state| {
+            let ended: Vec<(u64, Ended)> =
+                state.local.iter_mut().map(|(channel, local)| (*channel, local.expire(now))).collect();
             let mut touched = BTreeSet::new();
-            for (channel, local) in &mut state.local {
-                for key in local.expire(now) {
-                    state.owners.gone(&key, *channel);
-                    touched.insert(key.0);
-                }
+            for (channel, ended) in ended {
+                touched.extend(state.end(channel, ended));
             }
             for heard in state.shares.values_mut().filter(|heard| !heard.expired) {
                 if now.duration_since(heard.at) > SHARE_EXPIRES_AFTER {
                     heard.expired = true;
-                    touched.extend(groups_of(&heard.share));
+                    touched.extend(groups_of(heard));
                 }
             }
-            (!touched.is_empty()).then_some(touched)
+            touched
         })
     }
 
-    /// Takes over what a peer says of its clients.
+    /// Takes over what a peer says of its clients; what it is answered.
     #[must_use]
-    pub fn heard(&self, node: u64, bytes: &[u8]) -> Vec<Notice> {
-        let share: Share = match serde_json::from_slice(bytes) {
-            Ok(share) => share,
+    pub fn heard(&self, node: u64, bytes: &[u8]) -> (Vec<Notice>, Bytes) {
+        let part: Part<Consumer, Producer> = match serde_json::from_slice(bytes) {
+            Ok(part) => part,
             Err(error) => {
                 tracing::error!(node, "a peer's client table does not decode: {error}");
-                return Vec::new();
+                return (Vec::new(), Progress::default().encode());
             }
         };
-        let mut state = self.state.write();
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        let heard = state.shares.entry(node).or_insert_with(Heard::new);
+        let news = heard.take(part);
         let mut touched = BTreeSet::new();
-        if let Some(before) = state.shares.get_mut(&node) {
-            let overtaken = before.share.process == share.process && before.share.revision > share.revision;
-            if (before.share == share && !before.expired) || overtaken {
-                before.at = Instant::now();
-                return Vec::new();
-            }
-            touched = groups_of(&before.share);
+        if std::mem::take(&mut heard.expired) {
+            touched = groups_of(heard);
         }
-        touched.extend(groups_of(&share));
-        state.shares.insert(node, Heard { share, at: Instant::now(), expired: false });
-        state.rebuild(touched)
+        let progress = heard.progress;
+        for (id, consumer) in news.left {
+            state.members.remove(Place::Node(node, id), &consumer.data.group_name);
+            touched.insert(consumer.data.group_name.clone());
+        }
+        for (id, consumer) in news.came {
+            touched.insert(consumer.data.group_name.clone());
+            state.members.insert(Place::Node(node, id), consumer);
+        }
+        (state.rebuild(touched), progress.encode())
     }
 
     /// How many changes this node's part has seen.
     pub fn revision(&self) -> u64 {
-        self.state.read().revision
+        self.state.read().feed.revision()
     }
 
-    /// This node's part of the table, to be told to its peers, and its revision.
-    pub fn share(&self) -> (u64, Bytes) {
+    /// What a peer is told next that has heard so much, or nothing.
+    pub fn part(&self, heard: Option<Progress>) -> Outgoing {
         let state = self.state.read();
-        let locals = || state.local.values();
-        let revision = state.revision;
-        let share = Share {
-            process: self.process,
-            revision,
-            addresses: self.addresses.clone(),
-            consumers: locals()
-                .flat_map(|local| local.consumers.values())
-                .map(|timed| timed.what.clone())
-                .collect(),
-            producers: locals()
-                .flat_map(|local| local.producers.values())
-                .map(|timed| timed.what.clone())
-                .collect(),
+        let heard = heard.filter(|heard| heard.revision.max(heard.begun) >= state.feed.forgotten());
+        let (pass, base, begun) = match heard {
+            Some(heard) => (heard.pass, heard.revision, heard.begun),
+            None => (self.passes.fetch_add(1, Ordering::Relaxed) + 1, 0, state.feed.revision()),
         };
+        let (changes, upto) = state.feed.after(base, PART_BYTES_MAX);
+        let complete = upto == state.feed.revision();
         drop(state);
-        match serde_json::to_vec(&share) {
-            Ok(bytes) => (revision, bytes.into()),
-            Err(error) => {
-                tracing::error!("the client table does not encode: {error}");
-                (revision, Bytes::new())
-            }
-        }
+        let then = Progress { process: self.process, pass, revision: upto, begun };
+        Outgoing::new(then, base, complete, self.addresses.clone(), &changes)
     }
 
     /// Returns when this node's part changed since the last call.
@@ -280,7 +247,9 @@ impl ClientTable {
 
     /// Where clients reach a peer, if it ever said so.
     pub fn addresses_of(&self, node: u64) -> Option<Addresses> {
-        self.state.read().shares.get(&node).map(|heard| heard.share.addresses.clone())
+        let state = self.state.read();
+        let heard = state.shares.get(&node).filter(|heard| heard.has_begun());
+        heard.map(|heard| heard.addresses.clone())
     }
 
     /// A consumer group as all nodes together see it.
@@ -304,7 +273,7 @@ impl ClientTable {
         let state = self.state.read();
         let local = state.local.values().flat_map(|local| local.producers.values()).map(|timed| &timed.what);
         let heard = state.shares.values().filter(|heard| !heard.expired);
-        let all = local.chain(heard.flat_map(|heard| &heard.share.producers));
+        let all = local.chain(heard.flat_map(|heard| heard.producers.values()));
         let of_group = all.filter(|producer| producer.group == group);
         let by_id: BTreeMap<_, _> =
             of_group.map(|producer| (&producer.client.client_id, &producer.client)).collect();
@@ -319,31 +288,91 @@ impl ClientTable {
         Some(found.channel.clone())
     }
 
-    /// `change` gives the groups that it touched; `None` if it changed nothing.
-    fn change(&self, change: impl FnOnce(&mut State) -> Option<BTreeSet<String>>) -> Vec<Notice> {
+    /// `change` gives the groups that it touched.
+    fn change(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) -> Vec<Notice> {
         let mut state = self.state.write();
-        let Some(touched) = change(&mut state) else { return Vec::new() };
-        state.revision += 1;
+        let before = state.feed.revision();
+        let touched = change(&mut state);
+        let news = state.feed.revision() != before;
         let notices = state.rebuild(touched);
         drop(state);
-        self.changed.notify_one();
+        if news {
+            self.changed.notify_one();
+        }
         notices
     }
 }
 
+/// What a heartbeat registered.
+#[derive(Default)]
+struct Registered {
+    /// The groups that it names.
+    touched: BTreeSet<String>,
+    /// Those that its client was not in.
+    joined: BTreeSet<String>,
+    duplicates: Vec<Duplicate>,
+}
+
 impl State {
+    fn register(&mut self, channel: &Channel, beat: Beat) -> Registered {
+        let local = self.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
+        let (mut registered, heard) = (Registered::default(), Instant::now());
+        for Said { key, what, bytes, .. } in beat.consumers {
+            let known = local.consumers.get(&key);
+            if known.is_none() {
+                registered.joined.insert(key.0.clone());
+            }
+            registered.touched.insert(key.0.clone());
+            registered.duplicates.extend(self.owners.heard(&key, channel));
+            let number = match known {
+                Some(known) if known.says(&what) => known.number,
+                _ => {
+                    let before = known.map(|known| known.number);
+                    let number = self.feed.tell(before, feed::Said::Consumer(what.clone()), bytes);
+                    self.members.insert(Place::Channel(channel.id(), number.id), what.clone());
+                    number
+                }
+            };
+            local.consumers.insert(key, Timed { what, heard, bytes, number });
+        }
+        for Said { key, what, bytes, .. } in beat.producers {
+            let known = local.producers.get(&key);
+            let number = match known {
+                Some(known) if known.says(&what) => known.number,
+                _ => {
+                    let before = known.map(|known| known.number);
+                    self.feed.tell(before, feed::Said::Producer(what.clone()), bytes)
+                }
+            };
+            local.producers.insert(key, Timed { what, heard, bytes, number });
+        }
+        registered
+    }
+
     /// Forgets a connection. Returns the groups that it was in.
     fn remove(&mut self, channel: u64) -> BTreeSet<String> {
         let Some(local) = self.local.remove(&channel) else { return BTreeSet::new() };
-        local.consumers.keys().for_each(|key| self.owners.gone(key, channel));
-        local.groups()
+        self.end(channel, local.end())
+    }
+
+    /// Registrations of a connection have ended. Returns the groups that they were in.
+    fn end(&mut self, channel: u64, ended: Ended) -> BTreeSet<String> {
+        let mut groups = BTreeSet::new();
+        for (key, timed) in ended.consumers {
+            self.owners.gone(&key, channel);
+            self.feed.end(timed.number);
+            self.members.remove(Place::Channel(channel, timed.number.id), &key.0);
+            groups.insert(key.0);
+        }
+        ended.producers.into_iter().for_each(|timed| self.feed.end(timed.number));
+        groups
     }
 
     /// Derives the views of these groups again; says whom to tell.
     fn rebuild(&mut self, touched: BTreeSet<String>) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let views = self.views_of(&touched);
-        for (group, view) in touched.into_iter().zip(views) {
+        for group in touched {
+            let view = self.view_of(&group);
             let before = self.groups.get(&group);
             let differs = before.map_or(!view.members.is_empty(), |before| view.differs(before));
             if view.members.is_empty() {
@@ -352,111 +381,36 @@ impl State {
                 self.groups.insert(group.clone(), view);
             }
             if differs {
-                let members = self.local.values().filter(|local| local.consumes(&group));
-                notices.extend(
-                    members.map(|local| Notice { group: group.clone(), channel: local.channel.clone() }),
-                );
+                notices.extend(self.notices_of(&group));
             }
         }
         notices
     }
 
-    /// The views of these groups as they are now, in their order. Looks at each registration once, however many groups
-    /// there are.
-    fn views_of(&self, groups: &BTreeSet<String>) -> Vec<GroupView> {
-        let mut places = HashMap::with_capacity(groups.len());
-        places.extend(groups.iter().enumerate().map(|(at, group)| (group.as_str(), at)));
-        let mut consumers: Vec<Vec<&Consumer>> = vec![Vec::new(); groups.len()];
-        let heard = self.shares.values().filter(|heard| !heard.expired);
-        let heard = heard.flat_map(|heard| &heard.share.consumers);
-        let local = self.local.values().flat_map(|local| local.consumers.values()).map(|timed| &timed.what);
-        for consumer in heard.chain(local) {
-            if let Some(at) = places.get(consumer.data.group_name.as_str()) {
-                consumers[*at].push(consumer);
-            }
-        }
-        consumers.into_iter().map(|consumers| GroupView::of(consumers.into_iter())).collect()
+    /// A group as it is now. Looks at its members alone.
+    fn view_of(&self, group: &str) -> GroupView {
+        let is_known = |place: &Place| match place {
+            Place::Node(node, _) => self.shares.get(node).is_some_and(|heard| !heard.expired),
+            Place::Channel(..) => true,
+        };
+        let members = self.members.of(group).filter(|(place, _)| is_known(place));
+        GroupView::of(members.map(|(_, consumer)| consumer))
     }
 
-    /// What is registered at this node, as it is told to the others.
-    fn bytes(&self) -> usize {
-        self.local.values().map(Local::bytes).sum()
-    }
-}
-
-/// A heartbeat that is not registered yet.
-#[derive(Default)]
-struct Beat {
-    consumers: Vec<Said<Consumer>>,
-    producers: Vec<Said<Producer>>,
-    /// Whether subscriptions that were left out are not known.
-    missing: bool,
-}
-
-impl Beat {
-    /// Bytes by which the table grows with it.
-    fn growth(&self) -> isize {
-        let consumers: isize = self.consumers.iter().map(|said| said.growth).sum();
-        consumers + self.producers.iter().map(|said| said.growth).sum::<isize>()
+    /// For each connection of this node with members of the group.
+    fn notices_of(&self, group: &str) -> Vec<Notice> {
+        let channels = self.members.of(group).filter_map(|(place, _)| match place {
+            Place::Channel(channel, _) => Some(channel),
+            Place::Node(..) => None,
+        });
+        let channels: BTreeSet<u64> = channels.collect();
+        let local = channels.iter().filter_map(|channel| self.local.get(channel));
+        local.map(|local| Notice { group: group.to_owned(), channel: local.channel.clone() }).collect()
     }
 }
 
-impl Local {
-    fn new(channel: Channel) -> Self {
-        Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new() }
-    }
-
-    /// What a heartbeat says, with the subscriptions that it leaves out where they are known.
-    fn hear(&self, client: &ClientInfo, data: HeartbeatData, now: Instant) -> Beat {
-        let mut beat = Beat::default();
-        for mut consumer in data.consumer_data_set {
-            let key = (consumer.group_name.clone(), client.client_id.clone());
-            if data.without_sub {
-                match self.consumers.get(&key) {
-                    Some(known) => {
-                        consumer.subscription_data_set = known.what.data.subscription_data_set.clone();
-                    }
-                    None => beat.missing = true,
-                }
-            }
-            let consumer = Consumer { client: client.clone(), data: consumer };
-            beat.consumers.push(Said::of(&self.consumers, key, consumer, now));
-        }
-        for producer in data.producer_data_set {
-            let key = (producer.group_name.clone(), client.client_id.clone());
-            let producer = Producer { client: client.clone(), group: producer.group_name };
-            beat.producers.push(Said::of(&self.producers, key, producer, now));
-        }
-        beat
-    }
-
-    fn bytes(&self) -> usize {
-        let consumers: usize = self.consumers.values().map(|timed| timed.bytes).sum();
-        consumers + self.producers.values().map(|timed| timed.bytes).sum::<usize>()
-    }
-
-    /// Forgets who was not heard of for too long. Returns the consumers among them.
-    fn expire(&mut self, now: Instant) -> Vec<(String, String)> {
-        let alive = |heard: Instant| now.duration_since(heard) <= CLIENT_EXPIRES_AFTER;
-        self.producers.retain(|_, timed| alive(timed.heard));
-        let silent = self.consumers.iter().filter(|(_, timed)| !alive(timed.heard));
-        let silent: Vec<_> = silent.map(|(key, _)| key.clone()).collect();
-        silent.iter().for_each(|key| drop(self.consumers.remove(key)));
-        silent
-    }
-
-    fn consumes(&self, group: &str) -> bool {
-        let from = (group.to_owned(), String::new());
-        self.consumers.range(from..).next().is_some_and(|((consumed, _), _)| consumed == group)
-    }
-
-    fn groups(&self) -> BTreeSet<String> {
-        self.consumers.keys().map(|(group, _)| group.clone()).collect()
-    }
-}
-
-fn groups_of(share: &Share) -> BTreeSet<String> {
-    share.consumers.iter().map(|consumer| consumer.data.group_name.clone()).collect()
+fn groups_of(heard: &Heard) -> BTreeSet<String> {
+    heard.consumers.values().map(|consumer| consumer.data.group_name.clone()).collect()
 }
 
 #[cfg(test)]

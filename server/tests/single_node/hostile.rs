@@ -1,13 +1,13 @@
 //! Requests that are larger than any client needs: refused, and the node serves on as before.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use folio_protocol::body::{
-    self, ConsumerData, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue,
+    self, ConsumerData, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue, SubscriptionData,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{PullMessageHeader, UpdateConsumerOffsetHeader};
+use folio_protocol::header::{PullMessageHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader};
 use folio_server::settings::Settings;
 
 use crate::node::{Client, Node, expect, messages, pull_header, with_body};
@@ -135,4 +135,62 @@ async fn a_pull_with_an_expression_of_one_mebibyte_is_refused() {
     expect(&answer, ResponseCode::SubscriptionParseFailed);
     assert!(answer.remark.as_ref().is_some_and(|remark| remark.contains("limit")), "{:?}", answer.remark);
     assert!(node.broker.polls.is_empty());
+}
+
+/// A large heartbeat of a client of its own, a little below the limit.
+fn large_heartbeat(client: usize) -> Frame {
+    let subscription = |number| SubscriptionData {
+        topic: format!("topic-{number}"),
+        sub_string: "x".repeat(15_000),
+        ..SubscriptionData::default()
+    };
+    let consumer = ConsumerData {
+        group_name: "crowd".to_owned(),
+        subscription_data_set: (0..60).map(subscription).collect(),
+        ..ConsumerData::default()
+    };
+    let data = HeartbeatData {
+        client_id: format!("c{client}"),
+        consumer_data_set: vec![consumer],
+        ..HeartbeatData::default()
+    };
+    with_body(RequestCode::HeartBeat, &data)
+}
+
+/// Six heartbeats of 14 MiB made a node's table too large to be told: its honest consumers vanished on the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn honest_consumers_vanished_on_other_nodes_beside_large_heartbeats() {
+    let nodes = Node::cluster(3).await;
+    let mut honest = nodes[0].client_of_group().await;
+    expect(&honest.call(heartbeat(1)).await, ResponseCode::Success);
+    let mut crowd = Vec::new();
+    for number in 0..20 {
+        let mut client = nodes[0].client().await;
+        let answer = client.call(large_heartbeat(number)).await;
+        if answer.code != ResponseCode::Success.code() {
+            expect(&answer, ResponseCode::SystemBusy);
+            break;
+        }
+        crowd.push(client);
+    }
+    assert!((10..20).contains(&crowd.len()), "{}", crowd.len());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for node in &nodes[1..] {
+        while node.broker.clients.members("crowd").len() != crowd.len() {
+            assert!(Instant::now() < deadline, "{:?}", node.broker.clients.members("crowd"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(node.broker.clients.members("group-0"), ["c1"]);
+    }
+    // One that leaves beside them is known to have left everywhere before it is answered (gossip.I1).
+    let leaves = UnregisterClientHeader {
+        client_id: "c1".into(),
+        producer_group: None,
+        consumer_group: Some("group-0".into()),
+    };
+    let opaque =
+        honest.put(Frame::request(RequestCode::UnregisterClient, &leaves, bytes::Bytes::new())).await;
+    // It may be told of its own coming first.
+    while honest.take().await.opaque != opaque {}
+    assert!(nodes.iter().all(|node| node.broker.clients.members("group-0").is_empty()));
 }

@@ -144,7 +144,10 @@ mod tests {
             }
             _ => line,
         });
-        lines.collect::<Vec<_>>().join("\n").parse().expect("the example is TOML")
+        let mut table: toml::Table = lines.collect::<Vec<_>>().join("\n").parse().expect("TOML");
+        // It names a file, which the folder of these tests does not have.
+        table.remove("secret_file");
+        table
     }
 
     /// Keys of numbers and sizes, with the way to each.

@@ -21,7 +21,7 @@ use folio_protocol::message::{MessageView, Messages};
 use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
-use folio_raft::status::Role;
+use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use folio_server::admin::Network;
 use folio_server::broker::{Broker, Identity};
@@ -115,9 +115,12 @@ impl Node {
             nodes
                 .push(Node::join(*id, members.clone(), timing.clone(), Settings::default(), operators).await);
         }
-        let mut status = nodes[0].broker.group.watch();
-        let led = status.wait_for(|status| status.leader.is_some());
-        drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
+        for node in &nodes {
+            let mut status = node.broker.group.watch();
+            let knows = |status: &Status| status.leader.is_some() && status.members.len() == members.len();
+            let led = status.wait_for(knows);
+            drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
+        }
         while !nodes[0].broker.leads() {
             nodes.rotate_left(1);
             tokio::time::sleep(Duration::from_millis(5)).await;

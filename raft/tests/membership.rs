@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod cluster;
+mod files;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use folio_raft::status::{Role, Status};
 use tempfile::TempDir;
 
 use cluster::{Cluster, Echo, PATIENCE, address, no_retention, send, steady};
+use files::copy;
 
 /// How long a group that must not elect anybody is watched once its nodes have said that they wait: several elections.
 const QUIET: Duration = Duration::from_secs(2);
@@ -325,19 +327,6 @@ async fn group_id_i2_a_node_of_another_group_of_the_same_name_is_refused() {
     assert_eq!(stranger.status().voters, [3].into(), "it has kept its own log");
     holds_all(&cluster, 40).await;
     stranger.shutdown().await;
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
-    }
 }
 
 /// In asynchronous mode a power cut took the ends of two logs of three. The two elected each other and cut the whole one's

@@ -4,10 +4,12 @@
 
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod cluster;
+mod files;
 
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, PATIENCE, no_retention, send, steady};
+use files::copy;
 use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -87,18 +89,5 @@ async fn founding_i5_a_disk_copied_while_its_node_was_catching_up_has_an_old_vot
     while marker.exists() {
         assert!(Instant::now() < deadline + PATIENCE, "it never votes again");
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
     }
 }

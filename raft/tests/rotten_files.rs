@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use openraft::base::BoxFuture;
 use tempfile::TempDir;
+
+use files::copy;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 const QUEUES: u32 = 2;
@@ -90,6 +94,18 @@ async fn leads(group: &Group) {
     drop(tokio::time::timeout(PATIENCE, led).await.unwrap().unwrap());
 }
 
+/// Starts, sends, and stops cleanly; where the log ends then.
+async fn run(dir: &Path, sends: std::ops::Range<u64>) -> u64 {
+    let group = start(dir).await.unwrap();
+    leads(&group).await;
+    for number in sends {
+        send(&group, number).await;
+    }
+    let end = group.log().state().next_position;
+    group.shutdown().await;
+    end
+}
+
 /// The first offset and the units of each queue.
 type Content = Vec<(u64, Vec<Unit>)>;
 
@@ -120,19 +136,6 @@ async fn data() -> (TempDir, Content) {
     assert!(expected.iter().all(|(min, units)| *min > 0 && units.len() > 50));
     group.shutdown().await;
     (dir, expected)
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// Every kind of rot, by name.
@@ -271,17 +274,9 @@ async fn rot_in_a_group_of_one_voter_destroys_nothing_unless_somebody_accepts_th
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_ends_before_its_checkpoint_has_lost_acknowledged_records() {
     let dir = TempDir::new().unwrap();
-    let run = async |sends: std::ops::Range<u64>| {
-        let group = start(dir.path()).await.unwrap();
-        leads(&group).await;
-        for number in sends {
-            send(&group, number).await;
-        }
-        group.shutdown().await;
-    };
-    run(0..2).await;
+    run(dir.path(), 0..2).await;
     let mark = std::fs::read(dir.path().join("durable")).unwrap();
-    run(2..100).await;
+    run(dir.path(), 2..100).await;
     std::fs::write(dir.path().join("durable"), mark).unwrap();
     let mut segments: Vec<PathBuf> = std::fs::read_dir(dir.path().join("commitlog"))
         .unwrap()
@@ -310,19 +305,9 @@ async fn a_log_that_ends_before_its_checkpoint_has_lost_acknowledged_records() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn log_i9_what_lies_behind_rot_below_the_checkpoint_is_kept_though_the_mark_lags() {
     let dir = TempDir::new().unwrap();
-    let run = async |sends: std::ops::Range<u64>| {
-        let group = start(dir.path()).await.unwrap();
-        leads(&group).await;
-        for number in sends {
-            send(&group, number).await;
-        }
-        let end = group.log().state().next_position;
-        group.shutdown().await;
-        end
-    };
-    run(0..2).await;
+    run(dir.path(), 0..2).await;
     let mark = std::fs::read(dir.path().join("durable")).unwrap();
-    let (rotten, end) = (run(2..10).await, run(10..30).await);
+    let (rotten, end) = (run(dir.path(), 2..10).await, run(dir.path(), 10..30).await);
     assert!(end < SEGMENT_BYTES, "one segment: {end}");
     std::fs::write(dir.path().join("durable"), mark).unwrap();
     let segment = dir.path().join("commitlog/00000000000000000000");

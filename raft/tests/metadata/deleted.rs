@@ -1,7 +1,6 @@
 //! What is deleted with its topic stays deleted: on every replica, after restarts, rebuilds and on new members
 //! (`min_offsets.I1`); what is sent afterwards is served (`min_offsets.I2`).
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use folio_engine::queues::QueuesError;
@@ -12,6 +11,7 @@ use folio_raft::status::Role;
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
+use crate::files::copy;
 
 fn delete() -> Command {
     Command::DeleteTopic { name: "orders".into() }
@@ -39,19 +39,6 @@ async fn expect_bounds(cluster: &Cluster, group: &Group, min: u64, next: u64) {
         let units = group.queues().units("orders", queue, first, 10_000).unwrap();
         assert_eq!(units.len() as u64, end - first, "min_offsets.I2: node {node} queue {queue}");
         assert_eq!(group.metadata().min_offsets().get("orders", queue), min, "node {node}");
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), &target).unwrap();
-        }
     }
 }
 

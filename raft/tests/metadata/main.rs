@@ -5,4 +5,6 @@
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod deleted;
+#[path = "../files/mod.rs"]
+mod files;
 mod locks;

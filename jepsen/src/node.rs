@@ -19,7 +19,7 @@ use crate::network::Network;
 const GROUP: &str = "broker-a";
 /// Its data folder, below its own one.
 const DATA: &str = "data";
-/// The file with the cluster's secret, beside a node's configuration; nobody breaks in here, so it may be known.
+/// The file with the cluster's secret, beside a node's configuration. These runs have no intruder: it may be known.
 const SECRET_FILE: &str = "secret";
 const SECRET: &[u8] = b"the nodes of a hunt have it in common\n";
 /// Nodes that may join in the life of a cluster, one after the other.

@@ -130,7 +130,7 @@ pub struct GroupConfig {
     pub retention: Retention,
     /// How old records are checked.
     pub scrub: Scrub,
-    /// What peers prove to each other that they have; `None`: a peer is whoever it says it is.
+    /// What peers prove to each other that they have; `None`: a peer's word for its id is taken.
     pub secret: Option<ClusterSecret>,
     /// How a client's repeated sends are recognised; `None`: not at all, each is stored.
     pub dedup: Option<DedupConfig>,

@@ -1,7 +1,7 @@
 //! unseen: every acknowledged message reaches every consumer that stayed until the end.
 //!
 //! The members of a group are one consumer: together they must have been given each message at
-//! least once, whoever died meanwhile. Where old messages expire while disks are full, they may expire before a consumer had
+//! least once, whichever member died meanwhile. Where old messages expire while disks are full, they may expire before a consumer had
 //! a chance to read them: a node that has no room takes no records, and the others do not wait for it.
 
 use std::collections::HashSet;

@@ -9,8 +9,8 @@
 //!
 //! - `census.I1`: the members of an older membership that the newest one does not name are no witnesses: they are not waited
 //!   for, and what they hold does not count. That holds also where the newest is not committed. It was proposed when the one
-//!   before was, and openraft changes voters in steps: A to both A and B, and that to B, or to B and C where a change was left
-//!   half done. Two neighbours share a set, and whoever is elected or commits by one of them needs a quorum of it: so where all
+//!   before was, and openraft changes voters in steps: A to both A and B, and that to B, or to B and C where a change was not
+//!   finished. Two neighbours share a set, and a leader is elected and commits by one of them only with a quorum of it: so where all
 //!   voters of the newest have answered, they have witnessed it. A node with a log that does not name its members yet, for it is
 //!   starting, has not answered.
 

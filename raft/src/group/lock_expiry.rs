@@ -1,7 +1,7 @@
 //! Takes locks of dead clients out of the replicated table.
 //!
 //! The leader looks now and then for locks whose time is over and proposes to forget them, some at a time. It looks at a
-//! copy, where it holds up nobody. What it names is looked at once more where it is applied, by the command's reading of the
+//! copy, where nothing waits for it. What it names is looked at once more where it is applied, by the command's reading of the
 //! lease clock (`locks.I2`): a lock that was renewed meanwhile stays. A leader that is replaced proposes nothing: the command
 //! enters the log in its term or not at all, as a reading of the lease clock must (`lease_clock.I1`).
 

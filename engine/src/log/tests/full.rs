@@ -54,7 +54,7 @@ fn log_i11_a_purge_makes_the_room_that_appends_wait_for() {
     assert_eq!(start.id, Some(id(30)));
 }
 
-/// It was answered behind the records that waited, for there was nothing to do: whoever purges twice hung.
+/// It was answered behind the records that waited, for there was nothing to do: a second purge hung.
 #[test]
 fn log_i11_a_purge_of_what_is_purged_waits_for_no_room_either() {
     let steps = stepped();
@@ -66,7 +66,7 @@ fn log_i11_a_purge_of_what_is_purged_waits_for_no_room_either() {
         assert_eq!(*purged.lock(), Some(Ok(())), "log.I11: entry {index}");
     };
     let appended = asked(|done| steps.log.submit(done));
-    // Nothing goes by the first one, and the room of the others goes to somebody else.
+    // Nothing goes by the first one, and the room of the others goes to other files.
     purge(1);
     purge(1);
     purge(30);

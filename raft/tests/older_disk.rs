@@ -1,7 +1,5 @@
 //! A node that comes back with an older copy of its disk (`founding.I5`).
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 #[expect(dead_code, reason = "shared with tests that use more of it")]
 mod cluster;
 mod files;

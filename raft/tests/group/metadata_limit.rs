@@ -1,8 +1,5 @@
 //! Metadata that would grow beyond their limit.
 
-#[expect(dead_code, reason = "other tests use the rest")]
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +13,7 @@ use folio_raft::metadata::size::METADATA_BYTES_MAX;
 use folio_raft::proposal::ProposeError;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
+use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
 
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// Locks of one group, with the longest names there may be: 3 MiB. A command is at most a record.

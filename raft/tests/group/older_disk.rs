@@ -1,13 +1,9 @@
 //! A node that comes back with an older copy of its disk (`founding.I5`).
 
-#[expect(dead_code, reason = "shared with tests that use more of it")]
-mod cluster;
-mod files;
-
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, PATIENCE, no_retention, send, steady};
-use files::copy;
+use crate::cluster::{Cluster, PATIENCE, no_retention, send, steady};
+use crate::files::copy;
 use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

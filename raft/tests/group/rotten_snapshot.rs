@@ -1,9 +1,5 @@
 //! Snapshots that rotted or were deleted, and one that is larger than a part of it that is sent at once.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +14,7 @@ use folio_raft::group::Group;
 use folio_raft::status::Role;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
+use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 
 /// Adds node 4 with an empty disk in the place of a follower.
 async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {

@@ -10,8 +10,8 @@ use folio_raft::command::{Command, Topic};
 use folio_raft::config::Timing;
 use folio_raft::status::Role;
 
+use super::three;
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES};
-use crate::three;
 
 /// Puts a record behind the log of a node that does not run.
 fn write(cluster: &Cluster, id: u64, payload: &[u8]) -> EntryId {

@@ -1,8 +1,6 @@
 //! One node on a simulated disk. Its segments are smaller than a batch of messages may become: no record is larger than its
 //! log takes. It ends when its log is poisoned. And what it finds at a start, and what it does not look at for it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
@@ -44,6 +42,10 @@ async fn leader_on(disk: SimDisk) -> Group {
 }
 
 async fn start_on(disk: SimDisk, dedup: Option<DedupConfig>) -> Group {
+    start_with(disk, dedup, Quiet).await
+}
+
+pub(crate) async fn start_with(disk: SimDisk, dedup: Option<DedupConfig>, hooks: impl Hooks) -> Group {
     let config = GroupConfig {
         node_id: 1,
         cluster: "c".into(),
@@ -62,7 +64,7 @@ async fn start_on(disk: SimDisk, dedup: Option<DedupConfig>) -> Group {
         secret: None,
         dedup,
     };
-    let started = Group::start(config, Arc::new(disk), Arc::new(Quiet));
+    let started = Group::start(config, Arc::new(disk), Arc::new(hooks));
     let group = tokio::time::timeout(PATIENCE, started).await.unwrap().unwrap();
     let mut status = group.watch();
     let leads = status.wait_for(|status| status.role == Role::Leader);

@@ -1,9 +1,5 @@
 //! What a start does with rot in each small or derived file: it heals, or refuses by the file's name. Never a wrong answer.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-mod files;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +18,7 @@ use folio_raft::types::NodeAddress;
 use openraft::base::BoxFuture;
 use tempfile::TempDir;
 
-use files::copy;
+use crate::files::copy;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 const QUEUES: u32 = 2;

@@ -1,9 +1,5 @@
 //! Three groups on real sockets and real files in one process: replication, failover, catch-up, replacement.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +15,7 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
+use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts() {

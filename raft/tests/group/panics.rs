@@ -1,14 +1,11 @@
 //! A panic in one of a group's tasks ends this node's part in it, and nobody else's (tasks.I1).
 
-#[expect(dead_code, reason = "each test program uses some of it")]
-mod cluster;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cluster::{Cluster, Echo, PATIENCE, no_retention, send, steady};
 use bytes::Bytes;
-use cluster::{Cluster, Echo, PATIENCE, no_retention, send, steady};
 use folio_engine::queues::Arrival;
 use folio_raft::group::Hooks;
 use folio_raft::status::Role;

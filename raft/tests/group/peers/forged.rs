@@ -10,9 +10,9 @@ use folio_engine::record::{Draft, EntryId, Record, RecordKind};
 use folio_engine::{CommitLog, LogConfig, StampBase};
 use folio_raft::group::Group;
 
+use super::raw::{APPEND, CALL, PRE_VOTE, RawPeer, TRANSFER, VOTE, Value};
+use super::{says, three};
 use crate::cluster::{Cluster, SEGMENT_BYTES};
-use crate::raw::{APPEND, CALL, PRE_VOTE, RawPeer, TRANSFER, VOTE, Value};
-use crate::{says, three};
 
 /// A leader, the follower that is called, and the one in whose name the caller speaks.
 struct Cast {

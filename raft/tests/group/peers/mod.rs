@@ -4,11 +4,6 @@
 //! Then one append stopped every node at apply for good, one vote of term 2^64-1 was stored by all, and a forged
 //! `acknowledged` had all nodes mark themselves as catching up.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-#[expect(dead_code, reason = "each test program uses some of it")]
-#[path = "../cluster/mod.rs"]
-mod cluster;
 mod forged;
 mod raw;
 mod skipped;
@@ -18,8 +13,8 @@ use std::time::Instant;
 use folio_raft::group::Group;
 use folio_raft::secret::ClusterSecret;
 
-use cluster::{Cluster, PATIENCE, SEGMENT_BYTES, no_retention, steady};
-use raw::{ANSWER, CHALLENGE, CREDENTIALS, FAILURE, HELLO, RawPeer, Says};
+use self::raw::{ANSWER, CHALLENGE, CREDENTIALS, FAILURE, HELLO, RawPeer, Says};
+use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 
 fn secret(byte: u8) -> ClusterSecret {
     ClusterSecret::parse(&[byte; 32]).unwrap()
@@ -55,7 +50,7 @@ async fn three_nodes_with_a_secret_serve_fail_over_and_take_a_new_member() {
     cluster.send_all(20..40).await;
     cluster.boot(old, false).await;
     cluster.assert_identical().await;
-    cluster.nodes.insert(4, cluster::address());
+    cluster.nodes.insert(4, address());
     cluster.dirs.insert(4, tempfile::TempDir::new().unwrap());
     cluster.secrets.insert(4, secret);
     cluster.boot(4, true).await;

@@ -1,10 +1,5 @@
 //! Groups whose members are not those of their birth any more, and disks that are lost in them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-mod cluster;
-mod files;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +11,8 @@ use folio_raft::group::{AdminError, Group};
 use folio_raft::status::{Role, Status};
 use tempfile::TempDir;
 
-use cluster::{Cluster, Echo, PATIENCE, address, no_retention, send, steady};
-use files::copy;
+use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, send, steady};
+use crate::files::copy;
 
 /// How long a group that must not elect anybody is watched once its nodes have said that they wait: several elections.
 const QUIET: Duration = Duration::from_secs(2);

@@ -1,8 +1,6 @@
 //! A node on a real, small ext4 that fills under load while retention is on (`room.I1`). Mounting takes root: where that is
 //! missing the test says that it was skipped.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;

@@ -1,7 +1,5 @@
 //! Nodes in one process, on real sockets and real files.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

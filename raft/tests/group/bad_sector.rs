@@ -1,16 +1,11 @@
 //! Sectors that the disk of a running node has lost: what was there is asked of a peer and served, and no node stops.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-#[expect(dead_code, reason = "shared with tests that use more of it")]
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
+use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::log::ReadError;
 use folio_raft::group::Group;

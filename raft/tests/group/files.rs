@@ -1,7 +1,5 @@
 //! Copies of data directories.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
 use std::path::Path;
 
 /// Copies a folder with all that is below it.

@@ -1,11 +1,6 @@
 //! A full disk ends no node (`room.I1`): sends are refused in time, retention goes on and makes room, a start works, and all
 //! goes on by itself once there is room. One node on a simulated disk, which refuses what ext4 does.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
-
-#[expect(dead_code, reason = "shared with tests that use more of it")]
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -429,7 +424,7 @@ async fn sends_taken_in_the_moment_the_disk_fills_are_answered() {
 async fn retention_i2_old_segments_go_while_a_vote_waits_behind_records_without_room() {
     const BODY_BYTES: usize = 100_000;
     const SEGMENT_BYTES: u64 = 256 << 10;
-    let nodes: Nodes = (1..=3).map(|id| (id, cluster::address())).collect();
+    let nodes: Nodes = (1..=3).map(|id| (id, crate::cluster::address())).collect();
     let disks: BTreeMap<u64, SimDisk> = nodes.keys().map(|id| (*id, SimDisk::new())).collect();
     let retain_for = Some(Duration::from_millis(1));
     let setup = Setup { segment_bytes: SEGMENT_BYTES, retain_for, retain_every: HOUR, ..USUAL };

@@ -1,0 +1,20 @@
+//! Groups in one process, on real sockets and on real or simulated disks. One program for all of them: each would compile
+//! openraft for itself.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod bad_sector;
+mod cluster;
+mod files;
+mod full_disk;
+mod full_ext4;
+mod membership;
+mod metadata;
+mod metadata_limit;
+mod older_disk;
+mod one_node;
+mod panics;
+mod peers;
+mod rotten_files;
+mod rotten_snapshot;
+mod three_nodes;

@@ -1,0 +1,4 @@
+//! What commands do, through restarts, changes of leader and new members.
+
+mod deleted;
+mod locks;

@@ -22,7 +22,7 @@ pub(crate) struct Earlier {
     pub(crate) client: SocketAddr,
     /// Which one of the connection's sends it was.
     pub(crate) number: Option<u64>,
-    /// It came then or later, where that is known.
+    /// It came then or later, or what it shares a place with did, where that is known.
     pub(crate) after: Option<Instant>,
     /// It had come by then.
     pub(crate) by: Instant,

@@ -22,6 +22,8 @@ use crate::dedup::{Dedup, Stored};
 use crate::proposal::{Attempt, Known, Knows, PROMPT, ProposeError, Question, Receipt, Repeat};
 use crate::shared::Shared;
 
+const PROMPT_MS: i64 = PROMPT.as_millis() as i64;
+
 /// What a send repeats.
 struct First {
     /// The attempt that is known to be the last one.
@@ -90,7 +92,7 @@ impl Repeats {
         match self.verdict(&waiting, &first, print) {
             Verdict::New => Some(waiting),
             Verdict::Retry => {
-                self.share(dedup, first.outcome, waiting, print);
+                self.share(dedup, first, waiting, print);
                 None
             }
             Verdict::Later(answer) => {
@@ -144,11 +146,15 @@ impl Repeats {
     }
 
     /// Gives a retry the outcome of what it repeats.
-    fn share(&self, dedup: &Dedup, outcome: Outcome, waiting: Waiting, print: u64) {
+    fn share(&self, dedup: &Dedup, first: First, waiting: Waiting, print: u64) {
         let mut flights = self.flights.lock();
         let attempt = attempt_of(&waiting.proposal.messages, waiting.proposal.repeat, Instant::now());
-        attempt.into_iter().for_each(|attempt| flights.attempts.note(print, attempt));
-        let (waiting, answer) = match outcome {
+        if let Some(mut attempt) = attempt {
+            // The next retry is compared with this one, and must not forget when what they share came.
+            attempt.after = attempt.after.max(first.earlier.after);
+            flights.attempts.note(print, attempt);
+        }
+        let (waiting, answer) = match first.outcome {
             Outcome::Stored(receipt) => (waiting, Ok(receipt)),
             Outcome::UnderWay(place) => match flights.park(place, waiting) {
                 Ok(()) => return,
@@ -170,7 +176,8 @@ impl Repeats {
         }
         let earlier = &first.earlier;
         let waited = self.flights.lock().attempts.waited(print, attempt.arrived);
-        if waited || is_overtaken(&attempt, message, earlier) {
+        let later = was_made_later(&attempt, message, earlier, Instant::now());
+        if waited || later || is_overtaken(&attempt, message, earlier) {
             return Verdict::Retry;
         }
         let same_connection = earlier.client == message.born_host;
@@ -227,7 +234,19 @@ fn is_retry(knows: Knows, many: bool) -> bool {
 /// for a leader, or in the sockets of a node that hung. Its client tells by its own clock, if it has stepped back by no
 /// more than that; on one connection the order is known.
 fn is_overtaken(attempt: &Attempt, message: &NewMessage, earlier: &Earlier) -> bool {
-    let by_client = earlier.born_ms.saturating_sub(message.born_timestamp) >= PROMPT.as_millis() as i64;
+    let by_client = earlier.born_ms.saturating_sub(message.born_timestamp) >= PROMPT_MS;
     let came_later = earlier.after.is_some_and(|after| after >= attempt.arrived + PROMPT);
     came_later || (by_client && earlier.client != message.born_host)
+}
+
+/// Whether an attempt of which it is not known when it came was made so long after the earlier one that its client may have
+/// given that one up. Both lay in the sockets of nodes that stood still, and came at the same time for all that these know;
+/// the client's clock tells them apart. An attempt that came right now is not looked at: its arrival is known.
+fn was_made_later(attempt: &Attempt, message: &NewMessage, earlier: &Earlier, now: Instant) -> bool {
+    let Some(after) = earlier.after else { return false };
+    if now < attempt.arrived + PROMPT {
+        return false;
+    }
+    let came_ms = attempt.arrived.saturating_duration_since(after).as_millis() as i64;
+    message.born_timestamp.saturating_sub(earlier.born_ms).saturating_sub(came_ms) >= PROMPT_MS
 }

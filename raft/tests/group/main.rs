@@ -15,6 +15,7 @@ mod older_disk;
 mod one_node;
 mod panics;
 mod peers;
+mod repeats;
 mod rotten_files;
 mod rotten_snapshot;
 mod three_nodes;

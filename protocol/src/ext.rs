@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::Name;
 use crate::fields::FieldWriter;
+use crate::limits::HEADER_FIELDS_MAX;
 
 /// Fields of the longest header that is common: SEND's fourteen, and what an ACL adds.
 const INLINE_FIELDS: usize = 16;
@@ -76,6 +77,12 @@ impl FieldList {
         self.0.push(Field { key, value });
     }
 
+    /// Whether a header that is read may have no more: a field is larger in memory than on the wire.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.len() >= HEADER_FIELDS_MAX
+    }
+
     /// Where keys and values are.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
         self.0.iter().flat_map(|field| [field.key, field.value])
@@ -96,6 +103,17 @@ impl ExtFields {
     /// The text that the listed fields lie in, each part of UTF-8.
     pub(crate) fn set_text(&mut self, text: BytesMut) {
         self.text = text;
+    }
+
+    /// Bytes of memory that they hold.
+    pub fn memory_bytes(&self) -> usize {
+        let fields = if self.fields.0.spilled() { self.fields.0.capacity() * size_of::<Field>() } else { 0 };
+        self.text.len() + fields
+    }
+
+    /// Copies the text: what it was a part of is no longer held.
+    pub(crate) fn detach(&mut self) {
+        self.text = BytesMut::from(&self.text[..]);
     }
 
     /// How many fields there are.

@@ -33,3 +33,21 @@ pub const PULL_MESSAGES_MAX: usize = 160;
 pub const POP_MESSAGES_MAX: usize = 32;
 /// Messages a single QUERY_MESSAGE may ask for (`maxMsgsNumBatch`).
 pub const QUERY_MESSAGES_MAX: usize = 64;
+/// Fields of a header: RocketMQ's have thirty at most, and tools add a few.
+pub const HEADER_FIELDS_MAX: usize = 1_024;
+/// JSON objects in a client's body. The smallest has three bytes with its comma and more than a hundred in memory.
+pub const BODY_OBJECTS_MAX: usize = 16_384;
+/// Queues in one request to lock or unlock them, each a JSON object.
+pub const LOCK_QUEUES_MAX: usize = 65_536;
+/// Consumer groups, and as many producer groups, in one heartbeat.
+pub const HEARTBEAT_GROUPS_MAX: usize = 1_024;
+/// Subscriptions of one group in one heartbeat.
+pub const SUBSCRIPTIONS_MAX: usize = 4_096;
+/// Tags of one subscription, and as many codes of them.
+pub const TAGS_MAX: usize = 4_096;
+/// Topics, or groups, that one request may create.
+pub const CONFIGS_MAX: usize = 1_000;
+/// Attributes of a topic or a group.
+pub const ATTRIBUTES_MAX: usize = 256;
+/// Times in a group's policy of retries: RocketMQ has eighteen levels.
+pub const RETRY_TIMES_MAX: usize = 256;

@@ -23,8 +23,8 @@ use crate::error::ServerError;
 use crate::forward::{self, Forwards};
 use crate::gossip::Gossip;
 use crate::handlers::clients::tell;
-use crate::handlers::{HandlerState, Parked};
-use crate::net::{Channel, Service};
+use crate::handlers::{HandlerState, Parked, members, node_status};
+use crate::net::{Channel, Resources, Service};
 use crate::old_reads::OldReads;
 use crate::polls::PollTable;
 use crate::reply::Reply;
@@ -71,6 +71,8 @@ pub struct Broker {
     pub forwards: Forwards,
     /// What became of the sends of this node's clients.
     pub sends: SendTable,
+    /// What clients may use of this node.
+    pub resources: Arc<Resources>,
     pub(crate) stalls: Stalls,
     status: watch::Receiver<Status>,
 }
@@ -85,9 +87,10 @@ impl Broker {
     pub fn with_settings(identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
         let clients = ClientTable::new(identity.addresses.clone());
         let status = group.watch();
-        let polls = PollTable::new(settings.polls_max);
         let old_reads = OldReads::new(settings.old_reads.clone(), group.clone());
         let state = HandlerState::new(&identity, &settings);
+        let resources = Resources::new(&settings.net);
+        let polls = PollTable::new(settings.polls_max.min(resources.budget().held_pulls_max()));
         let node_id = identity.node_id;
         Arc::new(Self {
             identity,
@@ -100,6 +103,7 @@ impl Broker {
             gossip: Gossip::default(),
             forwards: Forwards::new(node_id),
             sends: SendTable::default(),
+            resources,
             stalls: Stalls::new(),
             status,
         })
@@ -149,7 +153,7 @@ impl Broker {
 
 impl Service for Arc<Broker> {
     fn request(&self, channel: &Channel, frame: Frame) {
-        let frame = Arc::new(frame);
+        let frame = Arc::new(detached(frame));
         let mut reply = Reply::to_client(channel.clone(), &frame);
         // forward.I3: the new leader answers a question for an offset.
         if !channel.takes_requests() && !forward::is_offset_query(&frame) {
@@ -165,11 +169,22 @@ impl Service for Arc<Broker> {
         dispatch::dispatch(self, Request { frame, remote, is_operator, reply, order: None, attempt });
     }
 
+    fn is_operators(&self, frame: &Frame) -> bool {
+        matches!(frame.code, node_status::NODE_STATUS | members::ADD_NODE | members::REMOVE_NODE)
+    }
+
     fn closed(&self, channel: &Channel) {
         tell(self.clients.closed(channel.id()));
         self.polls.closed(channel.id());
         self.sends.closed(channel.remote(), channel.sends());
     }
+}
+
+/// A pull has no body. With one it would keep the whole buffer that it came in for as long as it is held.
+fn detached(frame: Frame) -> Frame {
+    use RequestCode::{LitePullMessage, PullMessage};
+    let is_pull = matches!(frame.request_code(), Some(PullMessage | LitePullMessage));
+    if is_pull && !frame.body.is_empty() { frame.detached() } else { frame }
 }
 
 /// Milliseconds since the epoch, by this node's clock.

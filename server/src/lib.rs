@@ -32,6 +32,7 @@ pub mod reply;
 pub mod request;
 pub mod sends;
 pub mod settings;
+pub mod sparingly;
 mod stalls;
 pub mod system;
 mod turns;

@@ -19,6 +19,7 @@ use crate::clients::Addresses;
 use crate::config::{Listen, NodeConfig};
 use crate::net::Listener;
 use crate::peer::NodeHooks;
+use crate::settings::Settings;
 use crate::{gossip, group_thread, identity, private};
 
 /// What clients and peers have asked may take this long to be answered.
@@ -51,12 +52,14 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         started = group_thread::start(config.group_config(), disk, hooks.clone()) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
-    let broker = Broker::new(identity_of(&config, store_host, sockets.namesrv.is_some()), group.clone());
+    let settings = Settings { net: config.net.clone(), ..Settings::default() };
+    let identity = identity_of(&config, store_host, sockets.namesrv.is_some());
+    let broker = Broker::with_settings(identity, settings, group.clone());
     hooks.attach(&broker);
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let running = broker.clone();
     let stalls = tokio::spawn(async move { running.stalls.watch().await });
-    let listener = Listener::new(config.net.clone(), Arc::new(broker.clone()));
+    let listener = Listener::new(config.net.clone(), broker.resources.clone(), Arc::new(broker.clone()));
     sockets.serve(&listener);
     tracing::info!(
         node = config.node_id, group = config.group, cluster = config.cluster,

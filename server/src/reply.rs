@@ -15,6 +15,9 @@ use crate::error::ServerError;
 use crate::forward::{self, Answer, Retry};
 use crate::net::{Channel, Unanswered};
 
+/// Bytes of a remark; RocketMQ's longest are a few lines.
+const REMARK_BYTES_MAX: usize = 4 * 1024;
+
 /// Where one answer goes.
 pub struct Reply {
     to: Option<To>,
@@ -36,7 +39,7 @@ enum To {
 impl Reply {
     /// To a client of this node.
     pub fn to_client(channel: Channel, request: &Frame) -> Self {
-        Self::new(To::Client(channel.expect_answer()), request)
+        Self::new(To::Client(channel.expect_answer(request)), request)
     }
 
     /// To the node that forwarded the request.
@@ -72,6 +75,13 @@ impl Reply {
         match &self.to {
             Some(To::Client(channel)) => Some(channel),
             Some(To::Node(_)) | None => None,
+        }
+    }
+
+    /// The request waits for something that may never come: its connection may have others served meanwhile (net.I5).
+    pub(crate) fn hold(&mut self) {
+        if let Some(To::Client(unanswered)) = &mut self.to {
+            unanswered.hold();
         }
     }
 
@@ -135,7 +145,7 @@ impl Reply {
 
     /// An error code and a text for the person who reads the client's log.
     pub fn error(self, code: ResponseCode, remark: impl Into<String>) {
-        let frame = self.frame(code).with_remark(remark);
+        let frame = self.frame(code).with_remark(shortened(remark.into()));
         self.send(frame);
     }
 
@@ -206,6 +216,15 @@ impl Reply {
             drop(sender.send(Answer::Silence));
         }
     }
+}
+
+/// A remark may repeat what the client sent: a name of sixteen megabytes comes back as its first words.
+fn shortened(mut remark: String) -> String {
+    if remark.len() > REMARK_BYTES_MAX {
+        remark.truncate(remark.floor_char_boundary(REMARK_BYTES_MAX));
+        remark.push_str("...");
+    }
+    remark
 }
 
 impl Drop for Reply {

@@ -18,12 +18,12 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 pub const UNITS_PER_FILE: u64 = 300_000;
 /// Bytes of a full file.
 pub(super) const FILE_BYTES: u64 = UNITS_PER_FILE * UNIT_BYTES as u64;
-/// Of the files that the process may have open, one of this many is kept open for reading and writing: 256 of the usual
-/// 1,024. One process hosts several groups and has connections besides.
-const OPEN_FILES_SHARE: usize = 4;
+/// Of the files that the process may have open, one of this many is kept open for reading and writing: 128 of the usual
+/// 1,024. Half of all go to clients' connections at most, the rest has to do for the log.
+const OPEN_FILES_SHARE: usize = 8;
 /// Likewise files that are written to between two syncs, each held open. Beyond it they are synced early, while appliers
 /// wait, so that a group with very many busy queues does not run out of open files.
-const UNSYNCED_FILES_SHARE: usize = 2;
+const UNSYNCED_FILES_SHARE: usize = 4;
 /// The system's limit as far as it is made use of.
 const LIMIT_MAX: usize = 1 << 16;
 
@@ -183,7 +183,7 @@ mod tests {
         for serial in 0..1000 {
             files.open((serial, 0), Path::new(&format!("/{serial}")), OpenMode::Create).unwrap();
             files.cached((0, 0)).unwrap();
-            assert!(files.open.lock().files.len() <= 256);
+            assert!(files.open.lock().files.len() <= 128);
         }
         assert!(files.cached((999, 0)).is_some() && files.cached((1, 0)).is_none());
     }

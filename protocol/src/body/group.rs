@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{or_default, wire_enums};
+use super::lenient::{list, map, or_default, wire_enums};
 use super::topic::DataVersion;
+use crate::limits::{ATTRIBUTES_MAX, CONFIGS_MAX, RETRY_TIMES_MAX};
 
 /// How a consumer group is set up on one broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupConfig {
     /// Attributes.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "map::<_, _, ATTRIBUTES_MAX>")]
     pub attributes: BTreeMap<String, String>,
     /// Where it consumes.
     pub broker_id: i64,
@@ -114,6 +115,7 @@ impl Default for ExponentialRetryPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct CustomizedRetryPolicy {
     /// One for each retry; the last one repeats.
+    #[serde(deserialize_with = "list::<_, _, RETRY_TIMES_MAX>")]
     pub next: Vec<i64>,
 }
 
@@ -131,7 +133,7 @@ impl Default for CustomizedRetryPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupList {
     /// Their configs.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, CONFIGS_MAX>")]
     pub group_config_list: Vec<SubscriptionGroupConfig>,
 }
 

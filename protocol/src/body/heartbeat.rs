@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{or_default, wire_enums};
+use super::lenient::{list, wire_enums};
 use super::subscription::SubscriptionData;
+use crate::limits::{HEARTBEAT_GROUPS_MAX, SUBSCRIPTIONS_MAX};
 
 /// What a client says of itself every half minute.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,10 +14,10 @@ pub struct HeartbeatData {
     #[serde(rename = "clientID")]
     pub client_id: String,
     /// Producer groups it is in.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, HEARTBEAT_GROUPS_MAX>")]
     pub producer_data_set: Vec<ProducerData>,
     /// Consumer groups it is in.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, HEARTBEAT_GROUPS_MAX>")]
     pub consumer_data_set: Vec<ConsumerData>,
     /// A hash of the rest; not 0 in heartbeats of the second version.
     pub heartbeat_fingerprint: i32,
@@ -45,7 +46,7 @@ pub struct ConsumerData {
     /// Where a new group starts.
     pub consume_from_where: ConsumeFromWhere,
     /// Its subscriptions.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, SUBSCRIPTIONS_MAX>")]
     pub subscription_data_set: Vec<SubscriptionData>,
     /// Obsolete.
     pub unit_mode: bool,

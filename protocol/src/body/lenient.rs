@@ -1,9 +1,11 @@
-//! Reading what old clients write: quoted numbers, enums as ordinals, nulls where a list belongs.
+//! Reading what old clients write: quoted numbers, enums as ordinals, nulls where a list belongs. Lists and objects have
+//! limits.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// A 64-bit integer, quoted or not; null is 0.
 pub(super) fn integer<'de, D: Deserializer<'de>>(source: D) -> Result<i64, D::Error> {
@@ -31,9 +33,9 @@ impl Visitor<'_> for Integer {
     }
 }
 
-/// 32-bit integers, each quoted or not (the Go client quotes a subscription's codes); null is none.
-pub(super) fn integers<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<i32>, D::Error> {
-    let read = Option::<Vec<Quoted>>::deserialize(source)?.unwrap_or_default();
+/// At most `MAX` 32-bit integers, each quoted or not (the Go client quotes a subscription's codes); null is none.
+pub(super) fn integers<'de, D: Deserializer<'de>, const MAX: usize>(source: D) -> Result<Vec<i32>, D::Error> {
+    let read = list::<D, Quoted, MAX>(source)?;
     Ok(read.into_iter().map(|Quoted(value)| value).collect())
 }
 
@@ -43,6 +45,73 @@ impl<'de> Deserialize<'de> for Quoted {
     fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
         let value = integer(source)?;
         i32::try_from(value).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A list of at most `MAX` entries; null is none. More are an error before memory is taken for them: an entry may have
+/// fifty times its size on the wire.
+pub(super) fn list<'de, D, T, const MAX: usize>(source: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    source.deserialize_any(ListVisitor::<T, MAX>(PhantomData))
+}
+
+struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+    type Value = Vec<T>;
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "a list of at most {MAX} entries")
+    }
+    fn visit_unit<E: Error>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) = entries.next_element()? {
+            if list.len() == MAX {
+                return Err(A::Error::custom(format_args!(
+                    "more than {MAX} entries in a list, the limit is {MAX}"
+                )));
+            }
+            list.push(entry);
+        }
+        Ok(list)
+    }
+}
+
+/// The same for names and their values.
+pub(super) fn map<'de, D, T, const MAX: usize>(source: D) -> Result<BTreeMap<String, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    source.deserialize_any(MapVisitor::<T, MAX>(PhantomData))
+}
+
+struct MapVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for MapVisitor<T, MAX> {
+    type Value = BTreeMap<String, T>;
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "an object of at most {MAX} fields")
+    }
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut map = BTreeMap::new();
+        while let Some((name, value)) = fields.next_entry()? {
+            map.insert(name, value);
+            if map.len() > MAX {
+                return Err(A::Error::custom(format_args!(
+                    "more than {MAX} fields in an object, the limit is {MAX}"
+                )));
+            }
+        }
+        Ok(map)
     }
 }
 

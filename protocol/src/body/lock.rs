@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::or_default;
+use super::lenient::{list, or_default};
 use super::queue::MessageQueue;
+use crate::limits::LOCK_QUEUES_MAX;
 
 /// Locks, or unlocks, queues for a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,7 +17,7 @@ pub struct LockBatchRequest {
     /// Whether other brokers are left alone.
     pub only_this_broker: bool,
     /// The queues.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, LOCK_QUEUES_MAX>")]
     pub mq_set: Vec<MessageQueue>,
 }
 

@@ -48,9 +48,19 @@ pub fn encode<T: Serialize>(body: &T) -> Result<Bytes, BodyError> {
     }
 }
 
-/// Reads a body.
+/// Reads a body of a server. A client's: [`decode_request`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyError> {
     serde_json::from_slice(bytes).map_err(|error| BodyError { reason: error.to_string() })
+}
+
+/// Reads a client's body, which may have so many JSON objects: each has a size in memory however short it is written.
+pub fn decode_request<T: DeserializeOwned>(bytes: &[u8], objects_max: usize) -> Result<T, BodyError> {
+    let objects = bytes.iter().filter(|byte| **byte == b'{').count();
+    if objects > objects_max {
+        let reason = format!("{objects} objects in the body, the limit is {objects_max}");
+        return Err(BodyError { reason });
+    }
+    decode(bytes)
 }
 
 #[cfg(test)]

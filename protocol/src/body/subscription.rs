@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::{integer, integers, or_default};
+use super::lenient::{integer, integers, list, or_default};
+use crate::limits::TAGS_MAX;
 
 /// The expression for everything.
 pub const SUB_ALL: &str = "*";
@@ -17,7 +18,7 @@ pub struct SubscriptionData {
     /// Obsolete.
     pub class_filter_mode: bool,
     /// Hashes of the tags.
-    #[serde(deserialize_with = "integers")]
+    #[serde(deserialize_with = "integers::<_, TAGS_MAX>")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`.
     pub expression_type: Option<String>,
@@ -28,7 +29,7 @@ pub struct SubscriptionData {
     #[serde(deserialize_with = "integer")]
     pub sub_version: i64,
     /// The tags.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, TAGS_MAX>")]
     pub tags_set: Vec<String>,
     /// The topic.
     pub topic: String,

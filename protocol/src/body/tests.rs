@@ -133,3 +133,56 @@ fn the_go_clients_quoted_codes_are_read() {
     let heartbeat: HeartbeatData = decode(body).expect("as the Go client writes it");
     assert_eq!(heartbeat.consumer_data_set[0].subscription_data_set[0].code_set, [97, 98]);
 }
+
+fn list_of(name: &str, entry: &str, count: usize) -> Vec<u8> {
+    format!("{{\"{name}\":[{}]}}", vec![entry; count].join(",")).into_bytes()
+}
+
+fn refused<T: serde::de::DeserializeOwned + std::fmt::Debug>(bytes: &[u8]) -> String {
+    decode::<T>(bytes).expect_err("too many").reason
+}
+
+/// A list of `{}` had forty to fifty times its size in memory before its length was looked at.
+#[test]
+fn lists_are_counted_while_they_are_read() {
+    use crate::limits::*;
+    let at_most = |count: usize| format!("more than {count} entries");
+    for list in ["consumerDataSet", "producerDataSet"] {
+        assert!(decode::<HeartbeatData>(&list_of(list, "{}", HEARTBEAT_GROUPS_MAX)).is_ok());
+        let reason = refused::<HeartbeatData>(&list_of(list, "{}", 3_000_000));
+        assert!(reason.contains(&at_most(HEARTBEAT_GROUPS_MAX)), "{reason}");
+    }
+    let subscriptions = list_of("subscriptionDataSet", "{}", SUBSCRIPTIONS_MAX + 1);
+    assert!(refused::<ConsumerData>(&subscriptions).contains(&at_most(SUBSCRIPTIONS_MAX)));
+    for (list, entry) in [("tagsSet", "\"\""), ("codeSet", "1")] {
+        assert!(decode::<SubscriptionData>(&list_of(list, entry, TAGS_MAX)).is_ok());
+        let reason = refused::<SubscriptionData>(&list_of(list, entry, TAGS_MAX + 1));
+        assert!(reason.contains(&at_most(TAGS_MAX)), "{reason}");
+    }
+    let queues = list_of("mqSet", "{}", LOCK_QUEUES_MAX + 1);
+    assert!(refused::<LockBatchRequest>(&queues).contains(&at_most(LOCK_QUEUES_MAX)));
+    let topics = list_of("topicConfigList", "{}", CONFIGS_MAX + 1);
+    assert!(refused::<TopicConfigList>(&topics).contains(&at_most(CONFIGS_MAX)));
+    let groups = list_of("groupConfigList", "{}", CONFIGS_MAX + 1);
+    assert!(refused::<SubscriptionGroupList>(&groups).contains(&at_most(CONFIGS_MAX)));
+    let times = list_of("next", "1", RETRY_TIMES_MAX + 1);
+    assert!(refused::<CustomizedRetryPolicy>(&times).contains(&at_most(RETRY_TIMES_MAX)));
+}
+
+#[test]
+fn fields_of_an_object_are_counted_while_they_are_read() {
+    let fields: Vec<String> = (0..=crate::limits::ATTRIBUTES_MAX).map(|n| format!("\"{n}\":\"\"")).collect();
+    let attributes = format!("{{\"attributes\":{{{}}}}}", fields.join(","));
+    assert!(refused::<TopicConfig>(attributes.as_bytes()).contains("more than 256 fields"));
+    assert!(refused::<SubscriptionGroupConfig>(attributes.as_bytes()).contains("more than 256 fields"));
+    let fewer = format!("{{\"attributes\":{{{}}}}}", fields[1..].join(","));
+    assert!(decode::<TopicConfig>(fewer.as_bytes()).is_ok());
+}
+
+#[test]
+fn a_clients_body_has_so_many_objects_and_no_more() {
+    let body = list_of("consumerDataSet", r#"{"subscriptionDataSet":[{},{},{}]}"#, 100);
+    assert!(decode_request::<HeartbeatData>(&body, 401).is_ok());
+    let error = decode_request::<HeartbeatData>(&body, 400).expect_err("one too many");
+    assert_eq!(error.reason, "401 objects in the body, the limit is 400");
+}

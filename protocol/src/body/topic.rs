@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient::or_default;
+use super::lenient::{list, map, or_default};
 use crate::flags::PermissionBits;
+use crate::limits::{ATTRIBUTES_MAX, CONFIGS_MAX};
 
 /// How a topic is set up on one broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicConfig {
     /// Attributes such as `message.type`.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "map::<_, _, ATTRIBUTES_MAX>")]
     pub attributes: BTreeMap<String, String>,
     /// Whether it is ordered.
     pub order: bool,
@@ -51,7 +52,7 @@ impl Default for TopicConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicConfigList {
     /// Their configs.
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "list::<_, _, CONFIGS_MAX>")]
     pub topic_config_list: Vec<TopicConfig>,
 }
 

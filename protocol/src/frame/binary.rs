@@ -58,6 +58,9 @@ fn read_fields(header: &[u8], at: usize, fields: &mut FieldList) -> Result<(), F
         let key = cursor.short_text("key")?.len();
         let key = Span::new(cursor.at - key, cursor.at);
         let value = cursor.long_text("value")?.len();
+        if fields.is_full() {
+            return Err(FrameError::Binary("at most 1024 ext fields"));
+        }
         if value > 0 {
             fields.push(key, Span::new(cursor.at - value, cursor.at));
         }

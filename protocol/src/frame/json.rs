@@ -21,6 +21,9 @@ use super::{Frame, FrameError, Serialization};
 use crate::code::LanguageCode;
 use crate::ext::FieldList;
 
+/// `HEADER_FIELDS_MAX`, in words.
+const FIELDS_WANTED: &str = "at most 1024 ext fields";
+
 /// Reads a header; the frame's body stays empty.
 pub fn decode(header: &[u8]) -> Result<Frame, FrameError> {
     decode_in_place(BytesMut::from(header))
@@ -111,6 +114,9 @@ impl Cursor<'_> {
         }
         self.object(|cursor, key| {
             let key = cursor.unescape(key)?;
+            if fields.is_full() {
+                return cursor.fail(FIELDS_WANTED);
+            }
             if let Value::Text(raw) | Value::Bare(raw) = cursor.value()? {
                 fields.push(key, cursor.unescape(raw)?);
             }

@@ -181,6 +181,14 @@ impl Frame {
         self
     }
 
+    /// This frame without its body, in memory of its own: it may be kept for long (frame.I4).
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.body = Bytes::new();
+        self.ext.detach();
+        self
+    }
+
     /// Whether this is a response.
     pub const fn is_response(&self) -> bool {
         self.flag & FLAG_RESPONSE != 0
@@ -199,6 +207,11 @@ impl Frame {
     /// The request's code, if it is one we know.
     pub const fn request_code(&self) -> Option<RequestCode> {
         RequestCode::from_code(self.code)
+    }
+
+    /// The bytes of the frame that `src` begins with, once its first eight are there; `None` also if they begin none.
+    pub fn length(src: &[u8]) -> Option<usize> {
+        Some(Prefix::peek(src).ok()??.frame_bytes)
     }
 
     /// Takes the next frame off `src`; `None` if it is not there yet.

@@ -208,6 +208,44 @@ fn a_frame_without_a_body_keeps_nothing_of_what_was_received() {
     }
 }
 
+/// frame.I4: a pull with a body of one byte kept the buffer of a quarter of a megabyte that it came in.
+#[test]
+fn a_detached_frame_keeps_nothing_of_what_was_received() {
+    let mut source = framed(0, br#"{"code":11,"extFields":{"k":"v"}}"#, b"x");
+    let received = source.as_ptr() as usize..source.as_ptr() as usize + source.len();
+    let frame = Frame::decode(&mut source).expect("well-formed").expect("whole").detached();
+    let value = frame.ext.get("k").expect("a field");
+    assert_eq!((value, frame.body.len(), frame.code), ("v", 0, 11));
+    assert!(!received.contains(&(value.as_ptr() as usize)));
+}
+
+#[test]
+fn the_fields_of_a_header_are_counted_while_they_are_read() {
+    let json = |count: usize| {
+        let fields: Vec<String> = (0..count).map(|n| format!("\"{n}\":1")).collect();
+        decoded(0, format!("{{\"extFields\":{{{}}}}}", fields.join(",")).as_bytes())
+    };
+    assert_eq!(json(1_024).map(|frame| frame.ext.len()), Ok(1_024));
+    let error = json(1_025).expect_err("one too many").to_string();
+    assert!(error.contains("at most 1024 ext fields"), "{error}");
+    let binary = |count: usize| {
+        let mut header = BytesMut::from(&b"\0\x0b\x09\x01\x3d\0\0\0\x01\0\0\0\0\0\0\0\0"[..]);
+        header.put_u32(count as u32 * 8);
+        (0..count).for_each(|_| header.put_slice(b"\0\x01k\0\0\0\x01v"));
+        decoded(1, &header)
+    };
+    assert_eq!(binary(1_024).map(|frame| frame.ext.len()), Ok(1_024));
+    assert_eq!(binary(1_025), Err(FrameError::Binary("at most 1024 ext fields")));
+}
+
+#[test]
+fn the_length_of_a_frame_is_known_from_its_first_eight_bytes() {
+    let whole = framed(0, b"{}", b"body");
+    assert_eq!(Frame::length(&whole), Some(whole.len()));
+    assert_eq!((Frame::length(&whole[..8]), Frame::length(&whole[..7])), (Some(whole.len()), None));
+    assert_eq!(Frame::length(&[0xff; 8]), None);
+}
+
 #[test]
 fn a_frame_too_large_to_be_read_is_not_written() {
     let mut out = BytesMut::from(&b"kept"[..]);

@@ -208,7 +208,16 @@ fn notices(id: u64, status: &NodeStatus) -> Vec<String> {
         .then(|| format!("node {id} does not stand for election: {}", status.no_election.join("; ")));
     let waiting = status.waiting.iter().map(|what| format!("node {id}: {what}"));
     let foreign = status.foreign.iter().map(|peer| format!("node {id} refused {peer}"));
-    waiting.chain(reasons).chain(foreign).collect()
+    waiting.chain(reasons).chain(foreign).chain(scarce(id, status)).collect()
+}
+
+/// Resources of which little is left.
+fn scarce(id: u64, status: &NodeStatus) -> impl Iterator<Item = String> {
+    let scarce = status
+        .resources
+        .iter()
+        .filter(|(_, of)| of.limit > 0 && of.used.saturating_mul(10) >= of.limit.saturating_mul(9));
+    scarce.map(move |(name, of)| format!("node {id}: {name} {} of {} ({})", of.used, of.limit, of.key))
 }
 
 fn json(id: u64, at: &NodeAt, answer: &Result<NodeStatus>) -> serde_json::Value {

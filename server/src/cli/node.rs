@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use rustix::process::{
-    Pid, Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 use crate::config::{EXAMPLE, NodeConfig};
+use crate::net::descriptors;
 use crate::{logging, node, panics, private};
 
 #[derive(Debug, Args)]
@@ -35,8 +34,8 @@ pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
     if let Some(parent) = args.parent {
         follow(parent)?;
     }
-    let config = NodeConfig::read(&file)?;
-    allow_descriptors(config.net.connections_max);
+    let mut config = NodeConfig::read(&file)?;
+    config.net.fit_open_files(descriptors::raise());
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(config.workers).thread_name("folio").enable_all();
     let runtime = runtime.build().context("cannot start the runtime")?;
@@ -53,18 +52,4 @@ fn follow(parent: i32) -> Result<()> {
         bail!("process {parent}, which started this node, is gone");
     }
     Ok(())
-}
-
-/// Raises the limit of open files as far as allowed: each connection is one, each log segment another.
-fn allow_descriptors(connections: usize) {
-    let limit = getrlimit(Resource::Nofile);
-    let mut raised = limit;
-    raised.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!("the limit of open files stays as it is: {error}");
-    }
-    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if now < connections as u64 + 1_024 {
-        tracing::warn!("only {now} open files are allowed (ulimit -n), limits.connections is {connections}");
-    }
 }

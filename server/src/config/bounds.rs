@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::{BadValue, ByteSize, bad};
+use crate::net::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 
 /// From where to where a key's value may go.
 pub(super) struct Range {
@@ -38,7 +39,7 @@ const ID_MAX: u64 = i32::MAX as u64;
 const KEEP_HOURS_MAX: u64 = 10 * 365 * 24;
 
 /// Every number in the TOML file.
-pub(super) static OF_FILE: [Range; 18] = [
+pub(super) static OF_FILE: [Range; 22] = [
     count("node_id", 1, ID_MAX),
     count("nodes.id", 1, ID_MAX),
     count("workers", 1, 1_024),
@@ -56,9 +57,14 @@ pub(super) static OF_FILE: [Range; 18] = [
     count("raft.election_min_ms", 50, 60_000),
     count("raft.election_max_ms", 50, 60_000),
     count("raft.heartbeat_ms", 5, 20_000),
+    // The least takes one frame of the largest size, and some more.
+    bytes("limits.memory", MEMORY_BYTES_MIN as u64, MEMORY_BYTES_MAX as u64),
     count("limits.connections", 1, 1_000_000),
+    count("limits.connections_per_address", 1, 1_000_000),
+    count("limits.requests", 1, u16::MAX as u64),
     count("limits.idle_seconds", 1, 24 * 3_600),
     count("limits.frame_seconds", 1, 3_600),
+    count("limits.write_seconds", 1, 3_600),
     // An answer of the smallest kind must fit; one client alone must not hold the machine's memory.
     bytes("limits.client_queue", 64 << 10, 1 << 30),
 ];

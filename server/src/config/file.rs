@@ -116,10 +116,14 @@ struct Raft {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct Limits {
+    memory: Option<ByteSize>,
     connections: Option<i64>,
+    connections_per_address: Option<i64>,
     idle_seconds: Option<i64>,
     frame_seconds: Option<i64>,
+    write_seconds: Option<i64>,
     client_queue: Option<ByteSize>,
+    requests: Option<i64>,
 }
 
 impl File {
@@ -272,15 +276,24 @@ impl Raft {
 
 impl Limits {
     fn net(&self, operators: Vec<Network>) -> Result<NetConfig, BadValue> {
-        let usual = NetConfig::default();
+        let memory = size("limits.memory", self.memory)?;
+        let usual = memory.map_or_else(NetConfig::default, |bytes| NetConfig::with_memory(bytes as usize));
         let client_queue = size("limits.client_queue", self.client_queue)?.map(|bytes| bytes as usize);
         Ok(NetConfig {
             idle_timeout: time("limits.idle_seconds", self.idle_seconds, SECOND_MS)?
                 .unwrap_or(usual.idle_timeout),
             frame_timeout: time("limits.frame_seconds", self.frame_seconds, SECOND_MS)?
                 .unwrap_or(usual.frame_timeout),
+            write_timeout: time("limits.write_seconds", self.write_seconds, SECOND_MS)?
+                .unwrap_or(usual.write_timeout),
             connections_max: number("limits.connections", self.connections)?.unwrap_or(usual.connections_max),
+            connections_per_address_max: number(
+                "limits.connections_per_address",
+                self.connections_per_address,
+            )?,
             outgoing_bytes_max: client_queue.unwrap_or(usual.outgoing_bytes_max),
+            requests_max: number("limits.requests", self.requests)?.unwrap_or(usual.requests_max),
+            memory_bytes: usual.memory_bytes,
             operators,
         })
     }

@@ -12,13 +12,17 @@ use folio_protocol::header::{
     GetConsumerListHeader, Header, HeartbeatResponseHeader, NotifyConsumerIdsChangedHeader,
     UnregisterClientHeader,
 };
+use folio_protocol::limits::BODY_OBJECTS_MAX;
 
 use crate::broker::Broker;
 use crate::clients::{Duplicate, Notice, limits};
 use crate::error::ServerError;
 use crate::gossip;
 use crate::request::Request;
+use crate::sparingly::Sparingly;
 
+/// Objects in a question for one subscription.
+const CHECK_OBJECTS_MAX: usize = 16;
 /// When a client that has joined a group is told that the group changed. Clients rebalance at most once a second.
 const NEWCOMER_TOLD_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,7 +52,10 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     tokio::spawn(async move {
         for group in missing {
             if let Err(error) = broker.ensure_group(&group).await {
-                tracing::warn!(group, remote = %request.remote, "consumer group not created: {error}");
+                static LINES: Sparingly = Sparingly::new();
+                if let Some(left_out) = LINES.admit() {
+                    tracing::warn!(group, remote = %request.remote, left_out, "consumer group not created: {error}");
+                }
                 return request.reply.fail(error);
             }
         }
@@ -58,7 +65,8 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
 
 fn decode_heartbeat(bytes: &[u8]) -> Result<HeartbeatData, ServerError> {
     limits::check_length(bytes)?;
-    let data = body::decode(bytes).map_err(|BodyError { reason }| ServerError::Body(reason))?;
+    let data = body::decode_request(bytes, BODY_OBJECTS_MAX)
+        .map_err(|BodyError { reason }| ServerError::Body(reason))?;
     limits::check(&data)?;
     Ok(data)
 }
@@ -99,7 +107,7 @@ pub(crate) fn consumer_list(broker: &Arc<Broker>, request: Request) {
 
 /// 46. Clients ask it for what is not a tag expression.
 pub(crate) fn check_config(_broker: &Arc<Broker>, request: Request) {
-    let check: CheckClientConfig = match body::decode(&request.frame.body) {
+    let check: CheckClientConfig = match body::decode_request(&request.frame.body, CHECK_OBJECTS_MAX) {
         Ok(check) => check,
         Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
     };
@@ -130,8 +138,11 @@ fn tell_later(notices: Vec<Notice>) {
 }
 
 fn warn(duplicate: &Duplicate) {
+    static LINES: Sparingly = Sparingly::new();
+    let Some(left_out) = LINES.admit() else { return };
     let Duplicate { group, client_id, addresses: [one, other] } = duplicate;
     tracing::warn!(
+        left_out,
         group,
         client_id,
         %one,

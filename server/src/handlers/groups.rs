@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use folio_protocol::body::{self, SubscriptionGroupConfig, SubscriptionGroupList};
 use folio_protocol::header::{DeleteGroupHeader, Header};
+use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
 use folio_raft::command::{Command, ConsumerGroup};
 
@@ -16,8 +17,6 @@ use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
 
-/// Groups that one request may create.
-const GROUPS_MAX: usize = 1_000;
 /// Queues of a group's retry topic at most.
 const RETRY_QUEUES_MAX: u32 = 1_024;
 
@@ -33,11 +32,6 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
 /// 225: creates or changes several groups; all are checked before the first is changed.
 pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
     let commands = decode(&request.frame.body).and_then(|list: SubscriptionGroupList| {
-        let count = list.group_config_list.len();
-        if count > GROUPS_MAX {
-            let text = format!("{count} groups in one request, the limit is {GROUPS_MAX}");
-            return Err(ServerError::InvalidParameter(text));
-        }
         let groups = list.group_config_list.iter().map(|config| changed_group(broker, config, &request));
         groups.map(|group| group.map(Command::PutGroup)).collect()
     });
@@ -59,7 +53,7 @@ pub(crate) fn delete(broker: &Arc<Broker>, request: Request) {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, ServerError> {
-    body::decode(bytes).map_err(|error| ServerError::Body(error.to_string()))
+    body::decode_request(bytes, BODY_OBJECTS_MAX).map_err(|error| ServerError::Body(error.to_string()))
 }
 
 /// The group as it shall be, if who asks may change it so.

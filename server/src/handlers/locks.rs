@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use folio_protocol::body::{self, LockBatchRequest, LockBatchResponse, MessageQueue};
+use folio_protocol::limits::LOCK_QUEUES_MAX;
 use folio_raft::bounds::{ENTRIES_MAX, at_most};
 use folio_raft::command::{Command, Outcome, QueueRef};
 
@@ -64,7 +65,8 @@ pub(crate) fn unlock(broker: &Arc<Broker>, request: Request) {
 }
 
 fn decode(bytes: &[u8]) -> Result<LockBatchRequest, ServerError> {
-    let wish: LockBatchRequest = body::decode(bytes).map_err(|error| ServerError::Body(error.to_string()))?;
+    let wish: LockBatchRequest = body::decode_request(bytes, LOCK_QUEUES_MAX + 1)
+        .map_err(|error| ServerError::Body(error.to_string()))?;
     if wish.consumer_group.is_empty() || wish.client_id.is_empty() {
         return Err(ServerError::InvalidParameter("a lock needs consumerGroup and clientId".to_owned()));
     }

@@ -29,6 +29,8 @@ pub const REMOVE_NODE: i32 = 90_003;
 
 /// How long the leader may take for a change: a node that is added has to catch up first.
 pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
+/// Objects in one request.
+const OBJECTS_MAX: usize = 8;
 
 /// A node that runs with `join = true` and waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +62,7 @@ fn unless_forwarded(broker: &Arc<Broker>, request: Request) -> Option<Request> {
 
 pub(crate) fn add_node(broker: &Arc<Broker>, request: Request) {
     let Some(request) = unless_forwarded(broker, request) else { return };
-    let AddNode { id, at } = match body::decode(&request.frame.body) {
+    let AddNode { id, at } = match body::decode_request(&request.frame.body, OBJECTS_MAX) {
         Ok(add) => add,
         Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
     };
@@ -78,7 +80,7 @@ pub(crate) fn add_node(broker: &Arc<Broker>, request: Request) {
 
 pub(crate) fn remove_node(broker: &Arc<Broker>, request: Request) {
     let Some(request) = unless_forwarded(broker, request) else { return };
-    let RemoveNode { id } = match body::decode(&request.frame.body) {
+    let RemoveNode { id } = match body::decode_request(&request.frame.body, OBJECTS_MAX) {
         Ok(remove) => remove,
         Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
     };

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::forward;
+use crate::net::Usage;
 use crate::request::Request;
 
 /// Node status request. More than a binary header's 16 bits: always JSON.
@@ -97,6 +98,9 @@ pub struct NodeStatus {
     /// The silence after which it takes its leader for dead, milliseconds.
     #[serde(default)]
     pub election_threshold_ms: u64,
+    /// What clients use of it, by name.
+    #[serde(default)]
+    pub resources: BTreeMap<String, ResourceUse>,
     /// When it acknowledges: `fdatasync` or `memory`.
     pub flush: String,
     /// The ids that vote.
@@ -105,6 +109,17 @@ pub struct NodeStatus {
     pub lag: BTreeMap<u64, u64>,
     /// Where all nodes are, as this one knows it.
     pub nodes: BTreeMap<u64, NodeAt>,
+}
+
+/// How much of one resource clients use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceUse {
+    /// So much.
+    pub used: u64,
+    /// The most that may be.
+    pub limit: u64,
+    /// The key of the configuration that changes it.
+    pub key: String,
 }
 
 /// Where one node is.
@@ -181,6 +196,7 @@ fn status(broker: &Broker) -> NodeStatus {
         foreign: status.foreign.clone(),
         leader_silence_ms: status.leader_silence.as_millis() as u64,
         election_threshold_ms: status.election_threshold.as_millis() as u64,
+        resources: resources(broker),
         flush: match broker.group.flush() {
             Flush::Sync => "fdatasync",
             Flush::Async => "memory",
@@ -190,4 +206,18 @@ fn status(broker: &Broker) -> NodeStatus {
         lag: status.lag.clone(),
         nodes: nodes.collect(),
     }
+}
+
+fn resources(broker: &Broker) -> BTreeMap<String, ResourceUse> {
+    let held = Usage {
+        name: "held_pulls",
+        used: broker.polls.len() as u64,
+        limit: broker.polls.limit() as u64,
+        key: "limits.memory",
+    };
+    let usage = broker.resources.usage().into_iter().chain([held]);
+    let named = |Usage { name, used, limit, key }| {
+        (name.to_owned(), ResourceUse { used, limit, key: key.to_owned() })
+    };
+    usage.map(named).collect()
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use folio_protocol::body::{self, TopicConfig, TopicConfigList, TopicList};
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
+use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
 use folio_raft::bounds::QUEUES_MAX;
 use folio_raft::command::{Command, Outcome, Topic};
@@ -25,9 +26,6 @@ use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
 use crate::system;
-
-/// Topics that one request may create.
-const TOPICS_MAX: usize = 1_000;
 
 /// Topics being created, so that of many senders that miss one only the first proposes it.
 #[derive(Default)]
@@ -80,14 +78,8 @@ pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
 }
 
 fn changed_topics(broker: &Broker, request: &Request) -> Result<Vec<Command>, ServerError> {
-    let list = body::decode(&request.frame.body).map_err(|error| ServerError::Body(error.to_string()));
-    let list: TopicConfigList = list?;
-    if list.topic_config_list.len() > TOPICS_MAX {
-        let count = list.topic_config_list.len();
-        return Err(ServerError::InvalidParameter(format!(
-            "{count} topics in one request, the limit is {TOPICS_MAX}"
-        )));
-    }
+    let list: TopicConfigList = body::decode_request(&request.frame.body, BODY_OBJECTS_MAX)
+        .map_err(|error| ServerError::Body(error.to_string()))?;
     let metadata = broker.group.metadata();
     let topics = list.topic_config_list.iter().map(|config| {
         let changes = attributes::as_changes(&config.attributes);

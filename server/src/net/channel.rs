@@ -15,8 +15,10 @@ use folio_protocol::frame::{Frame, FrameError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::CloseReason;
-use super::outgoing::Outgoing;
+use super::budget::Budget;
+use super::in_flight::{Cost, InFlight};
+use super::outgoing::{Outgoing, Overflow};
+use super::{CloseReason, NetConfig, Resources};
 use crate::sends::Sends;
 
 /// Calls of this server to one client that may wait for their answers at a time.
@@ -32,7 +34,9 @@ struct Inner {
     id: u64,
     remote: SocketAddr,
     is_operator: bool,
+    resources: Arc<Resources>,
     outgoing: Outgoing,
+    in_flight: InFlight,
     reason: Mutex<Option<CloseReason>>,
     closing: Notify,
     /// Requests of the peer that were taken and are not answered yet.
@@ -61,13 +65,20 @@ pub enum CallFailure {
 }
 
 impl Channel {
-    pub(super) fn new(remote: SocketAddr, is_operator: bool, outgoing_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        remote: SocketAddr,
+        is_operator: bool,
+        config: &NetConfig,
+        resources: &Arc<Resources>,
+    ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote,
             is_operator,
-            outgoing: Outgoing::new(outgoing_bytes_max),
+            outgoing: Outgoing::new(config.outgoing_bytes_max, resources.budget()),
+            in_flight: InFlight::new(config.requests_max, resources.budget().clone()),
+            resources: resources.clone(),
             reason: Mutex::new(None),
             closing: Notify::new(),
             unanswered: AtomicUsize::new(0),
@@ -82,7 +93,13 @@ impl Channel {
     /// A channel that leads nowhere: what is pushed is counted and kept, never sent.
     #[cfg(test)]
     pub(crate) fn unconnected() -> Self {
-        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), false, 1 << 20)
+        Self::with_limits(&NetConfig::default())
+    }
+
+    /// The same with limits of its own.
+    #[cfg(test)]
+    pub(super) fn with_limits(config: &NetConfig) -> Self {
+        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), false, config, &Resources::new(config))
     }
 
     /// Unique in this process, never used again.
@@ -110,11 +127,40 @@ impl Channel {
         &self.0.sends
     }
 
-    /// Counts a request of the peer's as unanswered until the guard is dropped. Ask [`Channel::takes_requests`]
-    /// afterwards: in this order no request slips between the last look of a stopping node and the end (net.I4).
-    pub fn expect_answer(&self) -> Unanswered {
+    /// Counts a request of the peer's as unanswered, and in flight, until the guard is dropped. Ask
+    /// [`Channel::takes_requests`] afterwards: in this order no request slips between the last look of a stopping node
+    /// and the end (net.I4).
+    pub fn expect_answer(&self, request: &Frame) -> Unanswered {
+        let cost = Cost::of(request);
+        self.0.in_flight.begin(cost);
         self.0.unanswered.fetch_add(1, Ordering::SeqCst);
-        Unanswered(self.clone())
+        Unanswered { channel: self.clone(), cost }
+    }
+
+    /// Whether it has as many requests in flight, or answers to read, as it may (net.I5).
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.in_flight.is_full() || self.0.outgoing.is_long()
+    }
+
+    /// Whether more requests may be read; takes what is in flight of the node's share. Called by the reader alone.
+    pub(super) fn may_read(&self) -> bool {
+        !self.is_busy() && self.0.in_flight.cover()
+    }
+
+    /// Waits until more requests may be read.
+    pub(super) async fn ready_to_read(&self) {
+        while !self.may_read() {
+            if self.0.outgoing.is_long() {
+                self.0.outgoing.short().await;
+            } else {
+                self.0.in_flight.settle().await;
+            }
+        }
+    }
+
+    /// What all connections take their memory from.
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        self.0.resources.budget()
     }
 
     /// Whether requests are still served; once they are not, each is refused.
@@ -173,10 +219,17 @@ impl Channel {
         Ok(())
     }
 
-    fn after_push(&self, pushed: Result<(), CloseReason>) {
-        if let Err(reason) = pushed {
-            self.close(reason);
+    fn after_push(&self, pushed: Result<(), Overflow>) {
+        match pushed {
+            Ok(()) => {}
+            Err(Overflow::Client { queued, max }) => self.close(CloseReason::NotReading { queued, max }),
+            Err(Overflow::Node) => self.0.resources.connections().close_longest(),
         }
+    }
+
+    /// Bytes that wait for the peer.
+    pub(super) fn queued(&self) -> usize {
+        self.0.outgoing.queued()
     }
 
     /// Sends a request of this server's to the client and waits for its answer.
@@ -243,6 +296,17 @@ impl Channel {
         self.0.closing.notified().await;
     }
 
+    /// Lets what is queued leave, then closes for this reason.
+    pub(super) fn drain_for(&self, reason: CloseReason) {
+        self.0.reason.lock().get_or_insert(reason);
+        self.drain();
+    }
+
+    /// Whether the peer has not been given up for not reading.
+    pub(super) fn reads(&self) -> bool {
+        !self.0.reason.lock().as_ref().is_some_and(CloseReason::is_not_reading)
+    }
+
     pub(super) fn take_reason(&self) -> Option<CloseReason> {
         self.0.reason.lock().take()
     }
@@ -253,19 +317,30 @@ impl Channel {
 }
 
 /// A request of the peer's that has no answer yet.
-pub struct Unanswered(Channel);
+pub struct Unanswered {
+    channel: Channel,
+    cost: Cost,
+}
+
+impl Unanswered {
+    /// From now on it waits for something that may not come: it is not in flight any more (net.I5), and still unanswered.
+    pub fn hold(&mut self) {
+        self.channel.0.in_flight.end(std::mem::replace(&mut self.cost, Cost::NONE));
+    }
+}
 
 impl std::ops::Deref for Unanswered {
     type Target = Channel;
 
     fn deref(&self) -> &Channel {
-        &self.0
+        &self.channel
     }
 }
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        self.0.0.unanswered.fetch_sub(1, Ordering::SeqCst);
+        self.hold();
+        self.channel.0.unanswered.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -5,22 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Channel, CloseReason, Service, connection};
-use crate::admin::{self, Network};
+use super::connections::{Admission, Connections};
+use super::guest::Guest;
+use super::{Channel, CloseReason, NetConfig, Resources, Service, connection};
+use crate::admin;
+use crate::sparingly::Sparingly;
 
-/// RocketMQ's idle time of a connection.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// A frame of 16 MiB at half a megabyte a second.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections of one node, all ports together.
-const CONNECTIONS_MAX: usize = 10_000;
-/// Bytes waiting for one client: four of the largest frames.
-const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How often a stopping listener looks whether its connections are gone.
@@ -30,49 +24,24 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long a peer that goes on sending is answered with refusals before its connection is closed all the same.
 const REFUSE_MAX: Duration = Duration::from_millis(500);
 
-/// Limits of connections.
-#[derive(Debug, Clone)]
-pub struct NetConfig {
-    /// A connection nothing was read from for this long is closed.
-    pub idle_timeout: Duration,
-    /// A frame must be complete this long after its first byte.
-    pub frame_timeout: Duration,
-    /// Open connections, all listeners of the node together.
-    pub connections_max: usize,
-    /// Bytes that may wait for one client.
-    pub outgoing_bytes_max: usize,
-    /// Where operators are besides this machine's own address, whatever port they connect to.
-    pub operators: Vec<Network>,
-}
-
-impl Default for NetConfig {
-    fn default() -> Self {
-        Self {
-            idle_timeout: IDLE_TIMEOUT,
-            frame_timeout: FRAME_TIMEOUT,
-            connections_max: CONNECTIONS_MAX,
-            outgoing_bytes_max: OUTGOING_BYTES_MAX,
-            operators: Network::LOOPBACK.to_vec(),
-        }
-    }
-}
-
 /// All listening sockets of a node and their open connections.
 #[derive(Clone)]
 pub struct Listener(Arc<Inner>);
 
 struct Inner {
     config: NetConfig,
+    guest_config: NetConfig,
+    resources: Arc<Resources>,
     service: Arc<dyn Service>,
-    open: Mutex<HashMap<u64, Channel>>,
     stop: watch::Sender<bool>,
 }
 
 impl Listener {
     /// No socket yet.
-    pub fn new(config: NetConfig, service: Arc<dyn Service>) -> Self {
+    pub fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
         let (stop, _) = watch::channel(false);
-        Self(Arc::new(Inner { config, service, open: Mutex::default(), stop }))
+        let guest_config = Guest::limits(&config);
+        Self(Arc::new(Inner { config, guest_config, resources, service, stop }))
     }
 
     /// Accepts connections of a bound socket from now on.
@@ -89,7 +58,7 @@ impl Listener {
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
-        self.0.open.lock().len()
+        self.0.connections().count()
     }
 
     /// Stops accepting; what is already connected goes on.
@@ -140,11 +109,16 @@ impl Listener {
 }
 
 impl Inner {
+    fn connections(&self) -> &Connections {
+        self.resources.connections()
+    }
+
     fn channels(&self) -> Vec<Channel> {
-        self.open.lock().values().cloned().collect()
+        self.connections().all()
     }
 
     async fn accept(self: Arc<Self>, socket: TcpListener, of_operators: bool) {
+        let failures = Sparingly::new();
         let mut stop = self.stop.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -154,7 +128,9 @@ impl Inner {
             match accepted {
                 Ok((stream, remote)) => self.take(stream, remote, of_operators),
                 Err(error) => {
-                    tracing::error!("cannot accept a connection: {error}");
+                    if let Some(left_out) = failures.admit() {
+                        tracing::error!(left_out, "cannot accept a connection: {error}");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -164,16 +140,11 @@ impl Inner {
     fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, of_operators: bool) {
         let local = stream.local_addr().ok();
         let is_operator = of_operators || admin::is_operator(&self.config.operators, remote, local);
-        let channel = Channel::new(remote, is_operator, self.config.outgoing_bytes_max);
-        {
-            let mut open = self.open.lock();
-            if open.len() >= self.config.connections_max {
-                drop(open);
-                let max = self.config.connections_max;
-                tracing::warn!(%remote, "connection refused: {max} are open, the limit is limits.connections");
-                return;
-            }
-            open.insert(channel.id(), channel.clone());
+        let channel = Channel::new(remote, is_operator, &self.config, &self.resources);
+        let admission = self.connections().admit(&channel);
+        self.connections().tell_refused(remote, &admission);
+        if admission == Admission::Refused {
+            return;
         }
         // Replies are small and waited for: Nagle would hold them back.
         if let Err(error) = stream.set_nodelay(true) {
@@ -181,8 +152,17 @@ impl Inner {
         }
         let inner = self.clone();
         tokio::spawn(async move {
-            let _registered = Registered { inner: &inner, id: channel.id() };
-            connection::serve(stream, channel, &inner.config, &*inner.service).await;
+            let registered = Registered { inner: &inner, channel: channel.clone() };
+            match admission {
+                Admission::Guest(why) => {
+                    let guest = Guest { service: inner.service.clone(), why };
+                    connection::serve(stream, channel, &inner.guest_config, &guest).await;
+                }
+                Admission::Open | Admission::Refused => {
+                    connection::serve(stream, channel, &inner.config, &*inner.service).await;
+                }
+            }
+            drop(registered);
         });
     }
 }
@@ -190,11 +170,11 @@ impl Inner {
 /// Takes the connection off the table, also when its task panicked.
 struct Registered<'a> {
     inner: &'a Inner,
-    id: u64,
+    channel: Channel,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.inner.open.lock().remove(&self.id);
+        self.inner.connections().remove(&self.channel);
     }
 }

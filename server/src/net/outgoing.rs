@@ -4,32 +4,48 @@
 //! busy leaves in one vectored write. Bodies that are slices of the log are queued as they are.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::CloseReason;
+use super::budget::{Budget, Share, Taken};
 
 /// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is gained.
 const SLICES_MAX: usize = 64;
 /// A tail larger than this is queued as a part, so that one burst does not pin its memory for ever.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that each client may have waiting without a share.
+const BASE_BYTES: usize = 16 * 1024;
+/// The share is taken in steps, so that most answers change no counter of the node.
+const STEP_BYTES: usize = 64 * 1024;
+/// No more is read from a client that one of this many parts of the node's share waits for: no single one uses it up.
+const CLIENTS_PART: usize = 8;
 
 /// Bytes waiting for the peer, and whether more may come.
 pub(super) struct Outgoing {
     queue: Mutex<Queue>,
     work: Notify,
     bytes_max: usize,
+    /// When more than this waits, no more requests are read.
+    long_bytes: usize,
+    is_long: AtomicBool,
+    progress: Notify,
 }
 
-#[derive(Default)]
 struct Queue {
     parts: Vec<Bytes>,
     tail: BytesMut,
     /// Bytes in `parts`, `tail` and in the writer's hands.
     bytes: usize,
+    /// At least so many, beyond the base.
+    taken: Taken,
     state: State,
 }
 
@@ -43,13 +59,37 @@ enum State {
     Closed,
 }
 
+/// More waits than may. What was pushed is in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overflow {
+    /// For this client.
+    Client {
+        /// Bytes waiting.
+        queued: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// For all of them together.
+    Node,
+}
+
 impl Outgoing {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { queue: Mutex::default(), work: Notify::new(), bytes_max }
+    pub(super) fn new(bytes_max: usize, budget: &Arc<Budget>) -> Self {
+        let taken = Taken::nothing(budget, Share::Answers);
+        let queue =
+            Queue { parts: Vec::new(), tail: BytesMut::new(), bytes: 0, taken, state: State::default() };
+        Self {
+            queue: Mutex::new(queue),
+            work: Notify::new(),
+            bytes_max,
+            long_bytes: (bytes_max / 2).min(budget.limit(Share::Answers) / CLIENTS_PART),
+            is_long: AtomicBool::new(false),
+            progress: Notify::new(),
+        }
     }
 
     /// Queues what `encode` appends. Bytes pushed after the end are dropped: nobody reads them.
-    pub(super) fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), CloseReason> {
+    pub(super) fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), Overflow> {
         self.change(|queue| {
             let before = queue.tail.len();
             encode(&mut queue.tail);
@@ -65,7 +105,7 @@ impl Outgoing {
         &self,
         encode: impl FnOnce(&mut BytesMut),
         parts: Vec<Bytes>,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<(), Overflow> {
         self.change(|queue| {
             let before = queue.tail.len();
             encode(&mut queue.tail);
@@ -76,20 +116,40 @@ impl Outgoing {
         })
     }
 
-    fn change(&self, add: impl FnOnce(&mut Queue)) -> Result<(), CloseReason> {
-        let queued = {
+    fn change(&self, add: impl FnOnce(&mut Queue)) -> Result<(), Overflow> {
+        let (queued, is_covered) = {
             let mut queue = self.queue.lock();
             if queue.state != State::Open {
                 return Ok(());
             }
             add(&mut queue);
-            queue.bytes
+            if queue.bytes > self.long_bytes {
+                self.is_long.store(true, Ordering::SeqCst);
+            }
+            (queue.bytes, queue.cover())
         };
-        if queued > self.bytes_max {
-            return Err(CloseReason::NotReading { queued, max: self.bytes_max });
-        }
         self.work.notify_one();
-        Ok(())
+        if queued > self.bytes_max {
+            return Err(Overflow::Client { queued, max: self.bytes_max });
+        }
+        if is_covered { Ok(()) } else { Err(Overflow::Node) }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
+    /// Whether the client has to read first.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has read half of that.
+    pub(super) async fn short(&self) {
+        while self.is_long() {
+            self.progress.notified().await;
+        }
     }
 
     /// Takes no more; the writer ends when everything queued has left.
@@ -110,6 +170,9 @@ impl Outgoing {
         if queue.state == State::Closed {
             queue.parts = Vec::new();
             queue.tail = BytesMut::new();
+            // What the writer still has in its hands is dropped in a moment.
+            queue.bytes = 0;
+            queue.taken.clear();
         }
         drop(queue);
         self.work.notify_one();
@@ -119,38 +182,85 @@ impl Outgoing {
         self.queue.lock().state == State::Open
     }
 
-    /// Writes until the queue is closed, or drained and empty.
-    pub(super) async fn write_all(&self, mut socket: impl AsyncWrite + Unpin) -> io::Result<()> {
+    /// Writes until the queue is closed, or drained and empty. A socket that takes nothing for `patience` is an error.
+    pub(super) async fn write_all(
+        &self,
+        mut socket: impl AsyncWrite + Unpin,
+        patience: Duration,
+    ) -> Result<(), CloseReason> {
         let mut parts = Vec::new();
         loop {
             match self.take(&mut parts) {
-                Taken::Parts(bytes) => {
-                    write_parts(&mut socket, &mut parts).await?;
-                    self.queue.lock().bytes -= bytes;
-                }
-                Taken::Nothing => self.work.notified().await,
-                Taken::End => return socket.shutdown().await,
+                Work::Parts => self.write_parts(&mut socket, &mut parts, patience).await?,
+                Work::Nothing => self.work.notified().await,
+                Work::End => return Ok(socket.shutdown().await?),
             }
         }
     }
 
-    fn take(&self, parts: &mut Vec<Bytes>) -> Taken {
+    fn take(&self, parts: &mut Vec<Bytes>) -> Work {
         let mut queue = self.queue.lock();
         if queue.state == State::Closed {
-            return Taken::End;
+            return Work::End;
         }
         queue.seal_tail();
         if queue.parts.is_empty() {
-            return if queue.state == State::Draining { Taken::End } else { Taken::Nothing };
+            return if queue.state == State::Draining { Work::End } else { Work::Nothing };
         }
         parts.clear();
         std::mem::swap(parts, &mut queue.parts);
-        Taken::Parts(queue.bytes)
+        Work::Parts
+    }
+
+    async fn write_parts(
+        &self,
+        socket: &mut (impl AsyncWrite + Unpin),
+        parts: &mut [Bytes],
+        patience: Duration,
+    ) -> Result<(), CloseReason> {
+        let mut first = 0;
+        while first < parts.len() {
+            let until = parts.len().min(first + SLICES_MAX);
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            for (slice, part) in slices.iter_mut().zip(&parts[first..until]) {
+                *slice = IoSlice::new(part);
+            }
+            let writing = timeout(patience, socket.write_vectored(&slices[..until - first]));
+            let Ok(written) = writing.await else {
+                return Err(CloseReason::Stuck { queued: self.queued(), after: patience });
+            };
+            let mut written = written?;
+            if written == 0 && parts[first..until].iter().any(|part| !part.is_empty()) {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+            self.left(written);
+            while first < until && written >= parts[first].len() {
+                written -= parts[first].len();
+                parts[first] = Bytes::new();
+                first += 1;
+            }
+            if first < until {
+                parts[first].advance(written);
+            }
+        }
+        Ok(())
+    }
+
+    /// So many bytes have left.
+    fn left(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        // A queue that was closed meanwhile counts nothing.
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        queue.shrink();
+        if queue.bytes <= self.long_bytes / 2 && self.is_long() {
+            self.is_long.store(false, Ordering::SeqCst);
+            self.progress.notify_one();
+        }
     }
 }
 
-enum Taken {
-    Parts(usize),
+enum Work {
+    Parts,
     Nothing,
     End,
 }
@@ -162,39 +272,39 @@ impl Queue {
             self.parts.push(sealed);
         }
     }
-}
 
-async fn write_parts(socket: &mut (impl AsyncWrite + Unpin), parts: &mut [Bytes]) -> io::Result<()> {
-    let mut first = 0;
-    while first < parts.len() {
-        let until = parts.len().min(first + SLICES_MAX);
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        for (slice, part) in slices.iter_mut().zip(&parts[first..until]) {
-            *slice = IoSlice::new(part);
-        }
-        let mut written = socket.write_vectored(&slices[..until - first]).await?;
-        if written == 0 && parts[first..until].iter().any(|part| !part.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while first < until && written >= parts[first].len() {
-            written -= parts[first].len();
-            parts[first] = Bytes::new();
-            first += 1;
-        }
-        if first < until {
-            parts[first].advance(written);
+    /// Takes the bytes of the node's share (net.I3).
+    fn cover(&mut self) -> bool {
+        let is_covered = self.bytes <= BASE_BYTES || self.bytes <= self.taken.bytes();
+        is_covered || self.taken.resize(self.bytes.next_multiple_of(STEP_BYTES))
+    }
+
+    /// Gives back what is not needed any more.
+    fn shrink(&mut self) {
+        if self.bytes <= BASE_BYTES {
+            self.taken.clear();
+        } else if self.taken.bytes() > 2 * self.bytes + STEP_BYTES {
+            let less = self.taken.resize(self.bytes.next_multiple_of(STEP_BYTES));
+            assert!(less, "budget.I1: less is always possible");
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::MEMORY_BYTES_MIN;
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn outgoing(bytes_max: usize) -> (Outgoing, Arc<Budget>) {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        (Outgoing::new(bytes_max, &budget), budget)
+    }
 
     #[tokio::test]
     async fn everything_pushed_leaves_in_order_and_the_writer_ends_when_drained() {
-        let outgoing = Outgoing::new(1 << 20);
+        let (outgoing, _) = outgoing(1 << 20);
         for text in ["one ", "two "] {
             outgoing.push(|tail| tail.extend_from_slice(text.as_bytes())).expect("open");
         }
@@ -204,16 +314,75 @@ mod tests {
         outgoing.drain();
         outgoing.push(|tail| tail.extend_from_slice(b"too late")).expect("dropped silently");
         let mut out = Vec::new();
-        outgoing.write_all(&mut out).await.expect("a Vec takes everything");
+        outgoing.write_all(&mut out, PATIENCE).await.expect("a Vec takes everything");
         assert_eq!(out, format!("one two head{} end", ".".repeat(200)).into_bytes());
         assert_eq!(outgoing.queue.lock().bytes, 0);
     }
 
     #[test]
-    fn a_peer_that_does_not_read_is_found_out_by_bytes() {
-        let outgoing = Outgoing::new(10);
+    fn i3_a_peer_that_does_not_read_is_found_out_by_bytes() {
+        let (outgoing, _) = outgoing(10);
         outgoing.push(|tail| tail.extend_from_slice(b"0123456789")).expect("just fits");
-        let reason = outgoing.push(|tail| tail.extend_from_slice(b"x")).expect_err("one too many");
-        assert_eq!(reason.to_string(), "the client does not read: 11 bytes wait for it, at most 10 may");
+        assert!(outgoing.is_long());
+        let overflow = outgoing.push(|tail| tail.extend_from_slice(b"x")).expect_err("one too many");
+        assert_eq!(overflow, Overflow::Client { queued: 11, max: 10 });
+    }
+
+    /// Twenty clients that did not read held 1.1 GB, and kept it as long as they liked.
+    #[tokio::test(start_paused = true)]
+    async fn i8_a_peer_that_takes_nothing_is_given_up() {
+        let (outgoing, budget) = outgoing(1 << 20);
+        let (deaf, mut socket) = tokio::io::duplex(1_000);
+        outgoing.push(|tail| tail.extend_from_slice(&[0; 500_000])).expect("it fits");
+        assert!(budget.used(Share::Answers) >= 500_000);
+        let started = tokio::time::Instant::now();
+        let reason = outgoing.write_all(&mut socket, PATIENCE).await.expect_err("nobody reads");
+        assert!(matches!(reason, CloseReason::Stuck { queued: 499_000, .. }), "{reason}");
+        assert!(started.elapsed() >= PATIENCE && started.elapsed() < 2 * PATIENCE, "{:?}", started.elapsed());
+        outgoing.close();
+        assert_eq!(budget.used(Share::Answers), 0);
+        drop(deaf);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_slowly_is_served() {
+        let (outgoing, budget) = outgoing(1 << 20);
+        let (mut slow, mut socket) = tokio::io::duplex(1_000);
+        outgoing.push(|tail| tail.extend_from_slice(&[0; 20_000])).expect("it fits");
+        outgoing.drain();
+        let reading = async {
+            let mut some = [0; 1_000];
+            while tokio::io::AsyncReadExt::read(&mut slow, &mut some).await.expect("readable") > 0 {
+                tokio::time::sleep(PATIENCE / 2).await;
+            }
+        };
+        let (written, ()) = tokio::join!(outgoing.write_all(&mut socket, PATIENCE), reading);
+        written.expect("each of its reads is progress");
+        assert_eq!((outgoing.queued(), budget.used(Share::Answers)), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_client_with_half_of_what_may_wait_has_to_read_half_of_that_first() {
+        let (outgoing, _) = outgoing(1_000);
+        outgoing.push(|tail| tail.extend_from_slice(&[0; 500])).expect("half of it");
+        assert!(!outgoing.is_long());
+        outgoing.push(|tail| tail.extend_from_slice(&[0; 1])).expect("more than half");
+        assert!(outgoing.is_long());
+        outgoing.drain();
+        let mut out = Vec::new();
+        let (written, ()) = tokio::join!(outgoing.write_all(&mut out, PATIENCE), outgoing.short());
+        written.expect("a Vec takes everything");
+        assert!(!outgoing.is_long());
+    }
+
+    #[test]
+    fn i3_all_clients_together_have_no_more_waiting_than_the_nodes_share() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let push = |outgoing: &Outgoing| outgoing.push(|tail| tail.extend_from_slice(&[0; 4 << 20]));
+        let clients: Vec<Outgoing> = (0..4).map(|_| Outgoing::new(64 << 20, &budget)).collect();
+        let pushed: Vec<_> = clients.iter().map(push).collect();
+        assert_eq!(pushed, [Ok(()), Ok(()), Ok(()), Err(Overflow::Node)], "twelve MiB are the share");
+        clients[0].close();
+        assert_eq!(push(&clients[1]), Ok(()));
     }
 }

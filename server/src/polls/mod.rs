@@ -139,6 +139,11 @@ impl<P> PollTable<P> {
         PollTable { limits, arrivals, parked, state: Mutex::new(state) }
     }
 
+    /// The weight that polls which stay may have together.
+    pub fn limit(&self) -> usize {
+        self.limits.staying
+    }
+
     /// Parks a poll. Look at the queue once more afterwards (`polls.I1`), and answer the polls that left for it.
     pub fn park(&self, poll: Poll<P>, now: Instant) -> (Ticket, Vec<Poll<P>>) {
         let Limits { staying, of_connection, leaving } = self.limits;

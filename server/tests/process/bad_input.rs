@@ -18,6 +18,22 @@ fn lines_after(node: &Node, bytes: &[u8]) -> Vec<String> {
     node.lines_about(&socket)
 }
 
+/// The same, again and again until the log has a line about one of these peers: it has one a second of each kind.
+fn told_after(node: &Node, bytes: &[u8], reason: &str) -> Vec<String> {
+    let deadline = Instant::now() + super::node::PATIENCE;
+    loop {
+        let mut socket = node.connect();
+        socket.write_all(bytes).unwrap();
+        wait_for_close(&mut socket);
+        let lines = node.lines_about_within(&socket, Duration::from_millis(300));
+        if !lines.is_empty() {
+            assert!(lines.iter().any(|line| line.contains(reason)), "{lines:?} lack {reason:?}");
+            return lines;
+        }
+        assert!(Instant::now() < deadline, "no line says {reason:?}");
+    }
+}
+
 fn wait_for_close(socket: &mut TcpStream) {
     let mut rest = [0; 4096];
     // A reset is a close as well.
@@ -54,11 +70,30 @@ fn garbage_closes_its_own_connection_with_one_line_and_disturbs_no_other() {
         (&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01], "the client speaks TLS and this port is plaintext"),
     ];
     for (bytes, reason) in cases {
-        let lines = lines_after(&node, bytes);
+        let lines = told_after(&node, bytes, reason);
         assert_eq!(lines.len(), 1, "{lines:#?}");
-        assert!(lines[0].contains("WARN") && lines[0].contains(reason), "{} lacks {reason:?}", lines[0]);
+        assert!(lines[0].contains("WARN"), "{}", lines[0]);
         assert!(works(&mut bystander), "after {reason}");
     }
+}
+
+/// Each bad frame wrote a line: six megabytes in five seconds.
+#[test]
+fn sparingly_i1_a_flood_of_bad_frames_has_a_line_a_second() {
+    let node = Node::start();
+    let started = Instant::now();
+    for _ in 0..300 {
+        let mut socket = node.connect();
+        // A connection too many is closed before it is read.
+        drop(socket.write_all(&[0xff; 64]));
+        wait_for_close(&mut socket);
+    }
+    let log = node.log();
+    let lines = log.lines().filter(|line| line.contains("too short for its header word")).count();
+    let seconds = started.elapsed().as_secs() as usize;
+    assert!((1..=seconds + 1).contains(&lines), "{lines} lines in {seconds} s");
+    let last = told_after(&node, &[0xff; 64], "too short for its header word");
+    assert!(last[0].contains("left_out="), "{last:?}");
 }
 
 #[test]

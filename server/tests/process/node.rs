@@ -60,7 +60,8 @@ pub(crate) fn config(dir: &Path, port: u16) -> PathBuf {
          [[nodes]]\nid = 1\nraft = \"127.0.0.1:{raft}\"\nbroker = \"127.0.0.1:{broker}\"\n\
          namesrv = \"127.0.0.1:{namesrv}\"\n\
          [log]\nsegment_size = \"16MiB\"\n\
-         [limits]\nframe_seconds = 1\nclient_queue = \"256KiB\"\nconnections = 20\n",
+         [limits]\nframe_seconds = 1\nwrite_seconds = 2\nclient_queue = \"256KiB\"\n\
+         connections = 20\nconnections_per_address = 20\n",
         dir.join("data").display().to_string(),
     );
     let file = dir.join("node.toml");
@@ -75,12 +76,17 @@ impl Node {
 
     /// Starts a node whose configuration ends with these lines.
     pub(crate) fn start_with(lines: &str) -> Node {
+        Node::start_changed(folio(), |config| config + lines)
+    }
+
+    /// Starts a node by a command that runs `folio`, with a changed configuration.
+    pub(crate) fn start_changed(mut command: Command, change: impl FnOnce(String) -> String) -> Node {
         let dir = tempfile::tempdir().unwrap();
         let port = free_ports(3);
         let log = File::create(dir.path().join("log")).unwrap();
         let config = config(dir.path(), port);
-        fs::write(&config, fs::read_to_string(&config).unwrap() + lines).unwrap();
-        let child = folio().args(["node", "--config"]).arg(config).stderr(log).spawn().unwrap();
+        fs::write(&config, change(fs::read_to_string(&config).unwrap())).unwrap();
+        let child = command.args(["node", "--config"]).arg(config).stderr(log).spawn().unwrap();
         let node = Node { dir, port, child };
         let deadline = Instant::now() + PATIENCE;
         while node.status().is_none_or(|status| status.role != "leader") {
@@ -96,8 +102,13 @@ impl Node {
 
     /// Lines of the log that name this peer, once there is one.
     pub(crate) fn lines_about(&self, peer: &TcpStream) -> Vec<String> {
+        self.lines_about_within(peer, PATIENCE)
+    }
+
+    /// The same, or none after this time.
+    pub(crate) fn lines_about_within(&self, peer: &TcpStream, patience: Duration) -> Vec<String> {
         let peer = peer.local_addr().unwrap().to_string();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             let log = self.log();
             let lines: Vec<String> =

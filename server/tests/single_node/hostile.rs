@@ -194,3 +194,33 @@ async fn honest_consumers_vanished_on_other_nodes_beside_large_heartbeats() {
     while honest.take().await.opaque != opaque {}
     assert!(nodes.iter().all(|node| node.broker.clients.members("group-0").is_empty()));
 }
+
+/// Three bytes of JSON became a hundred and fifty of memory each, before anything was counted.
+#[tokio::test]
+async fn a_list_of_empty_objects_is_refused_before_it_is_decoded() {
+    let node = Node::start().await;
+    let mut client = node.client().await;
+    let bombs = [
+        (RequestCode::LockBatchMq, "mqSet", 5_000_000),
+        (RequestCode::UpdateAndCreateTopicList, "topicConfigList", 5_000_000),
+        (RequestCode::UpdateAndCreateSubscriptionGroupList, "groupConfigList", 5_000_000),
+        (RequestCode::HeartBeat, "consumerDataSet", 300_000),
+        (RequestCode::CheckClientConfig, "subscriptionData", 1_000),
+    ];
+    for (code, list, count) in bombs {
+        let body = format!("{{\"{list}\":[{}]}}", vec!["{}"; count].join(","));
+        refused(&mut client, Frame { code: code.code(), body: body.into(), ..Frame::default() }).await;
+    }
+    client.send("orders", "", "one").await;
+}
+
+/// What a client sends comes back in remarks: a name of megabytes was an answer of megabytes.
+#[tokio::test]
+async fn a_giant_name_is_not_repeated_to_the_client() {
+    let node = Node::start().await;
+    let mut client = node.client_of_group().await;
+    let pull = pull_header(&"t".repeat(1 << 20), 0);
+    let answer = client.ask(RequestCode::PullMessage, &pull).await;
+    let remark = answer.remark.unwrap_or_default();
+    assert!(remark.len() < 5_000, "{} bytes", remark.len());
+}

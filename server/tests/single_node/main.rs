@@ -12,5 +12,6 @@ mod offsets;
 mod operators;
 mod pull;
 mod repeats;
+mod resources;
 mod retry;
 mod send;

@@ -178,8 +178,8 @@ impl Node {
         let broker = Broker::with_settings(identity, settings, group);
         hooks.attach(&broker);
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let net = NetConfig { operators: operators.networks(), ..NetConfig::default() };
-        let listener = Listener::new(net, Arc::new(broker.clone()));
+        let net = NetConfig { operators: operators.networks(), ..broker.settings.net.clone() };
+        let listener = Listener::new(net, broker.resources.clone(), Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");

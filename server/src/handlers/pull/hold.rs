@@ -3,14 +3,11 @@
 //! Only pulls of this node's own clients are held: a forwarded one is answered at once, and the node that
 //! forwarded it holds its successor.
 
-use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use folio_protocol::Name;
-use folio_protocol::frame::Frame;
 
 use super::{Pass, Pull, answer};
 use crate::broker::Broker;
@@ -32,10 +29,10 @@ pub struct Parked {
 
 /// Holds a pull.
 pub(super) fn park(broker: &Arc<Broker>, pull: Pull, mut request: Request, wait: Duration) {
+    request.reply.hold();
     let (topic, queue): (Name, u32) = (pull.header.topic.clone(), pull.subject.queue);
     let offset = u64::try_from(pull.header.queue_offset).unwrap_or(0);
     let channel = request.channel().cloned();
-    request.frame = kept(request.frame);
     let filter = pull.subject.filter.clone();
     let now = Instant::now();
     let poll = Poll {
@@ -57,19 +54,6 @@ pub(super) fn park(broker: &Arc<Broker>, pull: Pull, mut request: Request, wait:
     if arrived || !takes_requests {
         broker.polls.take(ticket).into_iter().for_each(release);
     }
-}
-
-/// The request without what it does not need: the fields of a frame with a body, which no pull has, are slices of all that
-/// the connection received with it.
-fn kept(frame: Arc<Frame>) -> Arc<Frame> {
-    if frame.body.is_empty() {
-        return frame;
-    }
-    let (mut bytes, mut bare) = (BytesMut::new(), Frame::clone(&frame));
-    drop(mem::take(&mut bare.body));
-    let copied = bare.encode(&mut bytes).and_then(|()| Frame::decode(&mut bytes));
-    // What was decoded once is decoded again.
-    copied.ok().flatten().map_or(frame, Arc::new)
 }
 
 /// Answers a pull that was held.
@@ -123,27 +107,5 @@ async fn release_together(broker: &Broker, tickets: &[Ticket]) {
         let polls = broker.polls.take_all(some);
         drop(tokio::spawn(async move { polls.into_iter().for_each(release) }));
         tokio::task::yield_now().await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use folio_protocol::code::RequestCode;
-
-    use super::*;
-
-    /// A pull with a body of one byte kept all that the connection had received with it.
-    #[test]
-    fn a_held_request_keeps_none_of_the_received_bytes() {
-        let mut sent = Frame { code: RequestCode::PullMessage.code(), opaque: 7, ..Frame::default() };
-        sent.ext.insert("topic", "orders");
-        sent.body = Bytes::from_static(b"x");
-        let mut received = BytesMut::new();
-        sent.encode(&mut received).expect("a frame");
-        let frame = Frame::decode(&mut received).expect("a frame").expect("whole");
-        let kept = kept(Arc::new(frame));
-        assert!(kept.body.is_empty());
-        assert_eq!((kept.opaque, kept.ext.get("topic")), (7, Some("orders")));
     }
 }

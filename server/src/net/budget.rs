@@ -1,0 +1,295 @@
+//! The bytes that clients can make a node hold: one sum for the node, divided into shares.
+//!
+//! Each share has a limit of its own, so that what fills one leaves the others alone: a flood of half frames does not take
+//! the room of answers. A share that is used up refuses; what its user does then (wait, read no more, close the client that
+//! holds the most) is that user's business.
+//!
+//! | share | of the sum | what is in it |
+//! |---|---|---|
+//! | buffers | 2/16 | read buffers of up to 256 KiB, beyond the little that each connection may have |
+//! | frames | 5/16 | buffers of frames that are longer than that, or come when `buffers` is used up |
+//! | requests | 4/16 | requests that are served |
+//! | answers | 3/16 | what clients have not read yet |
+//! | held pulls | 2/16 | pulls that wait for a message: as a number of them, see `polls` |
+//!
+//! Requests have a number as well ([`Share::RequestUnits`]): thousands of small ones keep processors busy for long, and others
+//! waiting.
+//!
+//! - `budget.I1`: no share holds more than its limit, and what a [`Taken`] holds is given back when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use folio_protocol::limits::FRAME_BYTES_MAX;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The least sum: `frames` takes one frame of the largest size then, and some more.
+pub const MEMORY_BYTES_MIN: usize = 64 << 20;
+/// The largest sum.
+pub const MEMORY_BYTES_MAX: usize = 1 << 40;
+/// What a held pull has, besides what it is weighed for.
+const HELD_PULL_BYTES: usize = 2 * 1024;
+/// `frames` is counted in pages.
+const PAGE_BYTES: usize = 4096;
+const SIXTEENTHS: usize = 16;
+/// Units of all requests together, see `in_flight.rs`: sixteen connections with 4,096 sends each, or 4,096 queries, which
+/// two processors answer within some 50 ms.
+const REQUEST_UNITS_MAX: usize = 65_536;
+
+const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 > FRAME_BYTES_MAX);
+
+/// What bytes are held for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Read buffers.
+    Buffers,
+    /// Requests that are served.
+    Requests,
+    /// The same requests, counted in units instead of bytes.
+    RequestUnits,
+    /// Answers that have not left.
+    Answers,
+}
+
+impl Share {
+    const COUNT: usize = 4;
+    /// All of them.
+    pub const ALL: [Share; Share::COUNT] =
+        [Share::Buffers, Share::Requests, Share::RequestUnits, Share::Answers];
+
+    const fn max(self, sum: usize) -> usize {
+        let sixteenths = match self {
+            Share::Buffers => 2,
+            Share::Requests => 4,
+            Share::Answers => 3,
+            Share::RequestUnits => return REQUEST_UNITS_MAX,
+        };
+        sum / SIXTEENTHS * sixteenths
+    }
+
+    /// As the status of a node calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Share::Buffers => "buffer_bytes",
+            Share::Requests => "request_bytes",
+            Share::RequestUnits => "request_units",
+            Share::Answers => "answer_bytes",
+        }
+    }
+}
+
+/// The shares of one node.
+#[derive(Debug)]
+pub struct Budget {
+    shares: [Pot; Share::COUNT],
+    frames: Arc<Semaphore>,
+    frame_pages: usize,
+    frames_waiting: AtomicUsize,
+    held_pulls_max: usize,
+}
+
+#[derive(Debug)]
+struct Pot {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    /// `memory_bytes` divided; nothing is taken yet.
+    pub fn new(memory_bytes: usize) -> Arc<Self> {
+        let sum = memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+        let pot = |share: Share| Pot { used: AtomicUsize::new(0), max: share.max(sum) };
+        let frame_pages = (sum / SIXTEENTHS * 5 / PAGE_BYTES).min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            shares: Share::ALL.map(pot),
+            frames: Arc::new(Semaphore::new(frame_pages)),
+            frame_pages,
+            frames_waiting: AtomicUsize::new(0),
+            held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
+        })
+    }
+
+    fn pot(&self, share: Share) -> &Pot {
+        &self.shares[share as usize]
+    }
+
+    /// Takes bytes of a share; `None` if they are not left (`budget.I1`).
+    pub fn take(self: &Arc<Self>, share: Share, bytes: usize) -> Option<Taken> {
+        let mut taken = Taken::nothing(self, share);
+        taken.resize(bytes).then_some(taken)
+    }
+
+    /// How many bytes of a share are taken.
+    pub fn used(&self, share: Share) -> usize {
+        self.pot(share).used.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes a share has.
+    pub fn limit(&self, share: Share) -> usize {
+        self.pot(share).max
+    }
+
+    /// Bytes for one long frame: who asked first gets them first, so that no frame waits for ever.
+    pub(super) async fn frame(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
+        if let Ok(permit) = self.frames.clone().try_acquire_many_owned(pages) {
+            return Some(permit);
+        }
+        let _waits = Waits::new(&self.frames_waiting);
+        self.frames.clone().acquire_many_owned(pages).await.ok()
+    }
+
+    /// Whether a frame waits for the bytes of others.
+    pub(super) fn is_frame_waiting(&self) -> bool {
+        self.frames_waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Bytes taken for long frames.
+    pub fn frame_bytes(&self) -> usize {
+        (self.frame_pages - self.frames.available_permits().min(self.frame_pages)) * PAGE_BYTES
+    }
+
+    /// The most that may be.
+    pub fn frame_bytes_max(&self) -> usize {
+        self.frame_pages * PAGE_BYTES
+    }
+
+    /// Pulls that may wait for a message at a time.
+    pub fn held_pulls_max(&self) -> usize {
+        self.held_pulls_max
+    }
+
+    pub(super) fn grab(&self, share: Share, bytes: usize) -> bool {
+        let pot = self.pot(share);
+        let within = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= pot.max);
+        pot.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
+    pub(super) fn give(&self, share: Share, bytes: usize) {
+        let before = self.pot(share).used.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "budget.I1: more given back than taken of {share:?}");
+    }
+}
+
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a share; dropped, they are given back.
+#[derive(Debug)]
+pub struct Taken {
+    budget: Arc<Budget>,
+    share: Share,
+    bytes: usize,
+}
+
+impl Taken {
+    /// No bytes of a share, to become more later.
+    pub fn nothing(budget: &Arc<Budget>, share: Share) -> Self {
+        Self { budget: budget.clone(), share, bytes: 0 }
+    }
+
+    /// How many.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it so many. Less is always possible; more is refused, and nothing changed, if it is not left.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if bytes > self.bytes && !self.budget.grab(self.share, bytes - self.bytes) {
+            return false;
+        }
+        if bytes < self.bytes {
+            self.budget.give(self.share, self.bytes - bytes);
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Gives all of it back.
+    pub fn clear(&mut self) {
+        if self.bytes > 0 {
+            self.budget.give(self.share, std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i1_a_share_gives_no_more_than_it_has_and_gets_back_what_it_gave() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let max = budget.limit(Share::Answers);
+        let mut most = budget.take(Share::Answers, max - 10).expect("it is left");
+        assert!(budget.take(Share::Answers, 11).is_none());
+        let rest = budget.take(Share::Answers, 10).expect("it is left");
+        assert!(!most.resize(max), "the rest is taken");
+        assert_eq!((most.bytes(), budget.used(Share::Answers)), (max - 10, max));
+        drop(rest);
+        assert!(most.resize(max) && most.resize(3));
+        assert_eq!(budget.used(Share::Answers), 3);
+        drop(most);
+        assert_eq!(budget.used(Share::Answers), 0);
+    }
+
+    #[test]
+    fn one_share_that_is_used_up_leaves_the_others_alone() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let all: Vec<Taken> = Share::ALL
+            .into_iter()
+            .filter(|share| *share != Share::RequestUnits)
+            .map(|share| budget.take(share, budget.limit(share)).expect("each has its own"))
+            .collect();
+        let held = budget.held_pulls_max() * HELD_PULL_BYTES;
+        let sum = all.iter().map(Taken::bytes).sum::<usize>() + budget.frame_bytes_max() + held;
+        assert_eq!(sum, MEMORY_BYTES_MIN);
+    }
+
+    #[test]
+    fn i1_threads_at_once_take_no_more_than_there_is() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let piece = budget.limit(Share::Requests) / 8;
+        let kept: usize = std::thread::scope(|scope| {
+            let take = || (0..8).filter_map(|_| budget.take(Share::Requests, piece)).collect::<Vec<_>>();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            let kept: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
+            kept.iter().map(Vec::len).sum()
+        });
+        assert_eq!((kept, budget.used(Share::Requests)), (8, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_frame_waits_for_its_turn_and_gets_it() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let first = budget.frame(FRAME_BYTES_MAX).await.expect("it is left");
+        let other = budget.clone();
+        let second = tokio::spawn(async move { other.frame(FRAME_BYTES_MAX).await });
+        while !budget.is_frame_waiting() {
+            tokio::task::yield_now().await;
+        }
+        assert!((FRAME_BYTES_MAX..=budget.frame_bytes_max()).contains(&budget.frame_bytes()));
+        drop(first);
+        assert!(second.await.expect("no panic").is_some());
+        assert_eq!((budget.frame_bytes(), budget.is_frame_waiting()), (0, false));
+    }
+}

@@ -47,6 +47,30 @@ pub(crate) enum What {
         #[arg(long, value_delimiter = ',')]
         defect: Vec<String>,
     },
+    /// Hostile and broken clients beside a good one
+    Hostile {
+        /// Attacks, with commas between them; default: all
+        #[arg(long, value_delimiter = ',')]
+        attack: Vec<String>,
+        /// The attacks that are run on every change, five seconds each, with wide bounds
+        #[arg(long)]
+        short: bool,
+        /// How long each attack lasts; default: 10, with --short 5
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Compare latencies with those of a quiet stretch: for a machine that does other work as well
+        #[arg(long)]
+        wide: bool,
+        /// Messages a second of the good client
+        #[arg(long, default_value_t = 2000)]
+        rate: u32,
+        /// Files that a node may have open
+        #[arg(long, default_value_t = 1024)]
+        open_files: u32,
+        /// Write the report as JSON into this file, too
+        #[arg(long)]
+        report: Option<PathBuf>,
+    },
     /// kill -9 the leader again and again
     KillLeader {
         /// How often
@@ -173,7 +197,7 @@ impl What {
     /// The scenario, if it is one.
     pub(crate) fn scenario(&self) -> Option<Scenario> {
         Some(match *self {
-            What::List | What::Run { .. } | What::Planted { .. } => return None,
+            What::List | What::Run { .. } | What::Planted { .. } | What::Hostile { .. } => return None,
             What::KillLeader { kills, seconds_between } => Scenario::KillLeader { kills, seconds_between },
             What::PauseLeader { pauses, seconds } => Scenario::PauseLeader { pauses, seconds },
             What::KillAll { rounds, wipe_derived } => Scenario::KillAll { rounds, wipe_derived },

@@ -18,6 +18,7 @@ pub mod edn;
 pub mod ext4;
 pub mod growth;
 pub mod history;
+pub mod hostile;
 pub mod hunt;
 pub mod lossy;
 pub mod nemesis;

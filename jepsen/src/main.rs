@@ -1,5 +1,5 @@
 //! `folio-jepsen`: the command line of the black-box harness: `run` hunts with every nemesis under
-//! every workload, `list` names them, the other commands do one thing each, as often as told.
+//! every workload, `hostile` attacks as broken and hostile clients do, `list` names them, the other commands do one thing each, as often as told.
 //!
 //! Exit code 0: nothing was found. 1: a promise was broken; data, logs and history are kept and
 //! named. 2: the harness could not do its work, which says nothing about the cluster.
@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::Parser;
 use folio_jepsen::cluster::ports_are_free;
+use folio_jepsen::hostile::{self, Bounds, attack};
 use folio_jepsen::hunt::{self, Listing, Plan, PlantedPlan};
 use folio_jepsen::nemesis::Skip;
 use folio_jepsen::network::Network;
@@ -49,6 +50,7 @@ fn other(what: &What, options: &Options) -> Result<u8> {
             hunt_with(options, (workload, nemesis), *minutes, *network)
         }
         What::Planted { minutes, tries, defect } => plant(options, *minutes, *tries, defect),
+        What::Hostile { .. } => hostile_with(options, what),
         _ => print(options, &Listing::here()).map(|()| 0),
     }
 }
@@ -116,6 +118,35 @@ fn plant(options: &Options, minutes: f64, tries: u64, only: &[String]) -> Result
         false => eprintln!("kept: {}", folder.path.display()),
     }
     Ok(u8::from(!report.is_good()))
+}
+
+/// Length of one attack, in seconds, and of one of the short set.
+const ATTACK_SECONDS: [u64; 2] = [10, 5];
+
+fn hostile_with(options: &Options, what: &What) -> Result<u8> {
+    let What::Hostile { attack, short, seconds, wide, rate, open_files, report: file } = what else {
+        anyhow::bail!("not the hostile family")
+    };
+    let names = if *short && attack.is_empty() { attack::short() } else { attack.clone() };
+    let attacks = attack::named(&names)?;
+    let folder = Folder::create(options.dir.clone())?;
+    let Setup { binary, dir, base_port, seed, .. } = setup(options, &folder)?;
+    let length = Duration::from_secs(seconds.unwrap_or(ATTACK_SECONDS[usize::from(*short)]));
+    let bounds = if *wide || *short { Bounds::wide() } else { Bounds::strict() };
+    let (rate, open_files) = (*rate, *open_files);
+    let plan = hostile::Plan { binary, dir, base_port, seed, attacks, length, rate, open_files, bounds };
+    let report = block_on(hostile::run(plan))?;
+    let json = serde_json::to_string(&report).context("write the report")?;
+    let places = [Some(folder.path.join("report.json")), file.clone()];
+    for place in places.into_iter().flatten() {
+        std::fs::write(&place, &json).with_context(|| format!("write {}", place.display()))?;
+    }
+    print(options, &report)?;
+    match report.ok && !options.keep {
+        true => folder.remove(),
+        false => eprintln!("kept: {} (cluster-*/node-*/node.log)", folder.path.display()),
+    }
+    Ok(u8::from(!report.ok))
 }
 
 /// For people, or as one line of JSON.

@@ -244,23 +244,38 @@ impl Client {
     /// # Errors
     /// When it does not answer, answers with an error, or with messages that do not parse.
     pub async fn pull(&self, broker: &str, topic: &str, queue: u32, offset: u64) -> Result<Pulled> {
-        let (queue, offset) = (queue.to_string(), offset.to_string());
+        self.pull_held(broker, topic, queue, offset, Duration::ZERO).await
+    }
+
+    /// The same, waiting so long at the broker for a new message.
+    ///
+    /// # Errors
+    /// As those of [`Self::pull`].
+    pub async fn pull_held(
+        &self,
+        broker: &str,
+        topic: &str,
+        queue: u32,
+        offset: u64,
+        hold: Duration,
+    ) -> Result<Pulled> {
+        let (queue, offset, wait) = (queue.to_string(), offset.to_string(), hold.as_millis().to_string());
         let fields = [
             ("consumerGroup", self.group.as_str()),
             ("topic", topic),
             ("queueId", &queue),
             ("queueOffset", &offset),
             ("maxMsgNums", "32"),
-            // Subscription in the header, no suspension, no commit.
-            ("sysFlag", "4"),
+            // Subscription in the header, no commit; may be suspended or not.
+            ("sysFlag", if hold.is_zero() { "4" } else { "6" }),
             ("commitOffset", "0"),
-            ("suspendTimeoutMillis", "0"),
+            ("suspendTimeoutMillis", &wait),
             ("subscription", "*"),
             ("subVersion", "1"),
             ("expressionType", "TAG"),
         ];
         let connection = self.connection(broker).await?;
-        let answer = connection.call(request(code::PULL_MESSAGE, fields), ASK_TIMEOUT).await?;
+        let answer = connection.call(request(code::PULL_MESSAGE, fields), ASK_TIMEOUT + hold).await?;
         let number = |key| -> Result<u64> {
             let text =
                 answer.ext.get(key).with_context(|| format!("pull answer {} has no {key}", answer.code))?;

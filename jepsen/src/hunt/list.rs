@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::checker;
+use crate::hostile::attack;
 use crate::nemesis;
 use crate::netns;
 use crate::network::Network;
@@ -25,7 +26,7 @@ pub struct Item {
     pub skipped: Option<String>,
 }
 
-/// Every workload, checker and nemesis.
+/// Every workload, checker, nemesis and attack.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
     /// Networks.
@@ -36,6 +37,8 @@ pub struct Listing {
     pub checkers: Vec<Item>,
     /// Nemeses.
     pub nemeses: Vec<Item>,
+    /// Attacks of the hostile family.
+    pub attacks: Vec<Item>,
 }
 
 impl Listing {
@@ -63,6 +66,7 @@ impl Listing {
             workloads: Kind::ALL.iter().map(|kind| item(kind.name(), kind.about())).collect(),
             checkers: checker::ALL.iter().map(|(name, about)| item(name, about)).collect(),
             nemeses: nemeses.collect(),
+            attacks: attack::all().iter().map(|attack| item(attack.name(), attack.about())).collect(),
         }
     }
 }
@@ -74,6 +78,7 @@ impl fmt::Display for Listing {
             ("workloads", &self.workloads),
             ("checkers", &self.checkers),
             ("nemeses", &self.nemeses),
+            ("attacks", &self.attacks),
         ];
         for (kind, items) in kinds {
             writeln!(f, "{kind}")?;
@@ -100,11 +105,11 @@ mod tests {
     fn the_list_names_every_kind_with_a_line() {
         let listing = Listing::here();
         let text = listing.to_string();
-        for item in
-            listing.networks.iter().chain(&listing.workloads).chain(&listing.checkers).chain(&listing.nemeses)
-        {
+        let Listing { networks, workloads, checkers, nemeses, attacks } = &listing;
+        for item in [networks, workloads, checkers, nemeses, attacks].into_iter().flatten() {
             assert!(!item.about.is_empty() && text.contains(&item.name), "{item:?}");
         }
         assert!(text.contains("linearizable") && text.contains("poll-skip") && text.contains("kill"));
+        assert!(text.contains("lock-bomb"));
     }
 }

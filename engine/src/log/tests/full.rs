@@ -236,27 +236,37 @@ fn a_log_that_ends_with_its_segment_opens_on_a_full_disk_and_goes_on_with_room()
     }
 }
 
-/// A copy of a data directory may have holes where zeroes were: space is reserved again before anything is written there.
-#[test]
-fn a_segment_with_holes_is_read_at_once_and_written_once_there_is_room() {
-    const PAGE_BYTES: usize = 4096;
+const PAGE_BYTES: usize = 4096;
+
+fn paged(disk: &SimDisk) -> CommitLog {
     let config = LogConfig { segment_bytes: 4 * PAGE_BYTES as u64, ..config() };
-    let disk = SimDisk::new();
-    let open =
-        || CommitLog::open(Arc::new(disk.clone()), Path::new("/"), config, StampBase::default()).unwrap();
-    let log = open();
-    log.append(id(1), command(100)).unwrap();
-    flush(&log);
-    log.close();
-    let file = disk.open(&segment::path_of(Path::new("/commitlog"), 0), OpenMode::ReadWrite).unwrap();
+    CommitLog::open(Arc::new(disk.clone()), Path::new("/"), config, StampBase::default()).unwrap()
+}
+
+/// Leaves the first page of the last segment in place and makes holes of the others, as a copy of a directory may.
+fn make_holes(disk: &SimDisk, base: u64) {
+    let at = |base| segment::path_of(Path::new("/commitlog"), base);
+    let segment_bytes = 4 * PAGE_BYTES as u64;
+    let file = disk.open(&at(base), OpenMode::ReadWrite).unwrap();
     let mut page = [0; PAGE_BYTES];
     file.read_at(&mut page, 0).unwrap();
     file.set_len(0).unwrap();
     file.write_all_at(&[std::io::IoSlice::new(&page)], 0).unwrap();
-    file.set_len(config.segment_bytes).unwrap();
-    disk.remove(&segment::path_of(Path::new("/commitlog"), config.segment_bytes)).unwrap();
+    file.set_len(segment_bytes).unwrap();
+    disk.remove(&at(base + segment_bytes)).unwrap();
+}
+
+/// Space is reserved again before anything is written there.
+#[test]
+fn a_segment_with_holes_is_read_at_once_and_written_once_there_is_room() {
+    let disk = SimDisk::new();
+    let log = paged(&disk);
+    log.append(id(1), command(100)).unwrap();
+    flush(&log);
+    log.close();
+    make_holes(&disk, 0);
     fill(&disk);
-    let log = open();
+    let log = paged(&disk);
     assert_eq!(indexes(&log.read(1, 2, 1).unwrap()), [1]);
     log.append(id(2), command(6000)).unwrap();
     let appended = asked(|done| log.submit(done));
@@ -266,6 +276,39 @@ fn a_segment_with_holes_is_read_at_once_and_written_once_there_is_room() {
     assert_eq!((appended.lock().clone(), log.state().poisoned), (None, None));
     disk.set_capacity(None);
     flush(&log);
+    assert_eq!(*appended.lock(), Some(Ok(())));
+}
+
+/// The segment behind it was made first and took the room: what was sent next found none.
+#[test]
+fn room_that_a_purge_makes_goes_to_the_segment_that_is_written_first() {
+    let disk = SimDisk::new();
+    let log = paged(&disk);
+    let segment_bytes = 4 * PAGE_BYTES as u64;
+    for index in 1..=2 {
+        log.append(id(index), command(segment_bytes as usize - HEADER_BYTES)).unwrap();
+        flush(&log);
+    }
+    log.append(id(3), command(100)).unwrap();
+    flush(&log);
+    log.close();
+    make_holes(&disk, 2 * segment_bytes);
+    fill(&disk);
+    let log = paged(&disk);
+    while log.has_room(1) {
+        std::thread::yield_now();
+    }
+    let purged = asked(|done| log.purge(id(1), done));
+    while !log.has_room(1) {
+        std::thread::yield_now();
+    }
+    assert_eq!(*purged.lock(), Some(Ok(())));
+    log.append(id(4), command(6000)).unwrap();
+    let appended = asked(|done| log.submit(done));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while appended.lock().is_none() && std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
     assert_eq!(*appended.lock(), Some(Ok(())));
 }
 

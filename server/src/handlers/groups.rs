@@ -11,7 +11,7 @@ use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
 use folio_raft::command::{Command, ConsumerGroup};
 
-use super::topics::execute;
+use super::changes::execute;
 use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;

@@ -13,7 +13,7 @@ use folio_protocol::limits::LOCK_QUEUES_MAX;
 use folio_raft::bounds::{ENTRIES_MAX, at_most};
 use folio_raft::command::{Command, Outcome, QueueRef};
 
-use super::topics::execute;
+use super::changes::execute;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;

@@ -1,6 +1,7 @@
 //! What requests mean: one file per family.
 
 mod absent;
+mod changes;
 pub(crate) mod clients;
 pub(crate) mod configs;
 pub(crate) mod groups;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use folio_protocol::ids::UniqueIds;
 
+use super::changes::Turns;
 use super::offsets::Commits;
 use super::send::Stamp;
 use super::topics::Creations;
@@ -17,6 +18,8 @@ pub struct HandlerState {
     pub(crate) stamp: Stamp,
     /// Topics being created for senders that wait.
     pub(crate) creations: Creations,
+    /// Topics and groups being replaced.
+    pub(crate) turns: Turns,
     /// Consumer offsets on their way into the log.
     pub(crate) commits: Commits,
     /// Administrative requests that were refused.
@@ -35,6 +38,7 @@ impl HandlerState {
         HandlerState {
             stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),
             creations: Creations::default(),
+            turns: Turns::default(),
             commits: Commits::default(),
             refusals: Refusals::default(),
             poll_task_runs: AtomicBool::new(false),

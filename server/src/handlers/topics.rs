@@ -20,8 +20,8 @@ use folio_raft::proposal::ProposeError;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use super::changes::execute;
 use crate::admin;
-use crate::applied;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
@@ -167,38 +167,6 @@ pub(crate) fn list(broker: &Arc<Broker>, request: Request) {
     match body::encode(&TopicList { broker_addr: None, topic_list }) {
         Ok(bytes) => request.reply.body(bytes),
         Err(error) => request.reply.fail(ServerError::Internal(error.to_string())),
-    }
-}
-
-/// Executes commands one after the other and answers when all are applied, or at the first failure. What deletes messages is
-/// answered when no living node gives them out any more (`applied.I1`).
-pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Request) {
-    let broker = broker.clone();
-    let deletes = {
-        let metadata = broker.group.metadata();
-        commands.iter().any(|command| deletes_messages(&metadata, command))
-    };
-    tokio::spawn(async move {
-        for command in commands {
-            if let Err(error) = broker.group.execute(command).await {
-                return request.reply.refuse(error);
-            }
-        }
-        if deletes {
-            applied::everywhere(&broker).await;
-        }
-        request.reply.done();
-    });
-}
-
-fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
-    match command {
-        Command::DeleteTopic { .. } => true,
-        Command::DeleteGroup { clean_offsets, .. } => *clean_offsets,
-        Command::PutTopic(topic) => {
-            metadata.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
-        }
-        _ => false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use folio_protocol::body::{self, SubscriptionGroupConfig, TopicConfigTable};
+use folio_protocol::body::{self, SubscriptionGroupConfig, TopicConfig, TopicConfigList, TopicConfigTable};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, NoHeader};
@@ -184,6 +184,30 @@ async fn admin_i3_a_client_creates_and_widens_and_takes_nothing_away() {
         expect(&operator.call(request).await, ResponseCode::Success);
     }
     assert_eq!(node.broker.topic("orders").map(|topic| (topic.read_queues, topic.perm)), Some((4, 4)));
+}
+
+/// All of a list was checked when it came, and a topic that others made meanwhile was replaced: its messages were gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admin_i3_a_list_took_queues_from_a_topic_that_was_made_while_it_was_executed() {
+    let node = Node::cluster_of(1, Operators::Nowhere).await.remove(0);
+    let (mut hostile, mut honest) = (node.client().await, node.client().await);
+    let config = |name: String| TopicConfig {
+        topic_name: name,
+        read_queue_nums: 1,
+        write_queue_nums: 1,
+        perm: 6,
+        ..TopicConfig::default()
+    };
+    let names = (0..300).map(|number| format!("bait-{number}")).chain(["orders".to_owned()]);
+    let list = TopicConfigList { topic_config_list: names.map(config).collect() };
+    hostile.put(with_body(RequestCode::UpdateAndCreateTopicList, &list)).await;
+    while node.broker.topic("bait-0").is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    expect(&honest.call(create("orders", 8, 6)).await, ResponseCode::Success);
+    assert!(node.broker.topic("bait-299").is_none(), "the list was faster");
+    expect(&hostile.take().await, ResponseCode::NoPermission);
+    assert_eq!(node.broker.topic("orders").map(|topic| topic.read_queues), Some(8));
 }
 
 async fn folio(words: &[&str]) -> Output {

@@ -1,0 +1,158 @@
+//! Changes of topics and groups: commands in the log, answered when they are applied here.
+//!
+//! What somebody may change is checked where it is proposed, against what is there then, and once more than when the request
+//! came: a list takes seconds, in which others create what it names. In between nothing changes it: all that replaces a
+//! topic or a group takes its turn by name ([`Turns`]), and who is no operator creates what is not there with a command
+//! that replaces nothing (`admin.I3`). The leader alone proposes, and a new one has applied all that its predecessor did.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use folio_raft::command::{Command, Outcome};
+use folio_raft::metadata::Metadata;
+use folio_raft::proposal::ProposeError;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::admin;
+use crate::applied;
+use crate::broker::Broker;
+use crate::error::ServerError;
+use crate::request::Request;
+
+/// Names that share a turn wait for each other: few do.
+const TURNS: usize = 64;
+
+/// One change of a name at a time.
+pub(crate) struct Turns([Mutex<()>; TURNS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(())))
+    }
+}
+
+impl Turns {
+    async fn of(&self, name: &str) -> MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        self.0[hasher.finish() as usize % TURNS].lock().await
+    }
+}
+
+/// Why a command was not executed.
+enum Failure {
+    Refused(ServerError),
+    Failed(ProposeError),
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Failure::Refused(error)
+    }
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Self {
+        Failure::Failed(error)
+    }
+}
+
+/// Executes commands one after the other and answers when all are applied, or at the first failure. What deletes messages is
+/// answered when no living node gives them out any more (`applied.I1`).
+pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Request) {
+    let broker = broker.clone();
+    let deletes = {
+        let metadata = broker.group.metadata();
+        commands.iter().any(|command| deletes_messages(&metadata, command))
+    };
+    tokio::spawn(async move {
+        for command in commands {
+            match change(&broker, &command, request.is_operator).await {
+                Ok(()) => {}
+                Err(Failure::Refused(error)) => return request.reply.fail(error),
+                Err(Failure::Failed(error)) => return request.reply.refuse(error),
+            }
+        }
+        if deletes {
+            applied::everywhere(&broker).await;
+        }
+        request.reply.done();
+    });
+}
+
+async fn change(broker: &Broker, command: &Command, is_operator: bool) -> Result<(), Failure> {
+    let _turn = match replaced(command) {
+        Some(name) => Some(broker.state.turns.of(name).await),
+        None => None,
+    };
+    loop {
+        let command = if is_operator {
+            command.clone()
+        } else {
+            within_rights(&broker.group.metadata(), command.clone())?
+        };
+        let creates = matches!(command, Command::CreateTopic(_) | Command::CreateGroup(_));
+        let outcome = broker.group.execute(command).await?;
+        // A sender or a consumer was faster: now it is a change of what is there.
+        if !(creates && outcome == Outcome::Exists) {
+            return Ok(());
+        }
+    }
+}
+
+/// The name of what a command replaces.
+fn replaced(command: &Command) -> Option<&str> {
+    match command {
+        Command::PutTopic(topic) => Some(&topic.name),
+        Command::PutGroup(group) => Some(&group.name),
+        _ => None,
+    }
+}
+
+/// The command as who is no operator may give it.
+fn within_rights(metadata: &Metadata, command: Command) -> Result<Command, ServerError> {
+    match command {
+        Command::PutTopic(topic) => match metadata.topic(&topic.name) {
+            None => Ok(Command::CreateTopic(topic)),
+            before => admin::check_topic_change(before, &topic).map(|()| Command::PutTopic(topic)),
+        },
+        Command::PutGroup(group) => match metadata.group(&group.name) {
+            None => Ok(Command::CreateGroup(group)),
+            before => admin::check_group_change(before, &group).map(|()| Command::PutGroup(group)),
+        },
+        other => Ok(other),
+    }
+}
+
+fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
+    match command {
+        Command::DeleteTopic { .. } => true,
+        Command::DeleteGroup { clean_offsets, .. } => *clean_offsets,
+        Command::PutTopic(topic) => {
+            metadata.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use folio_raft::command::{ConsumerGroup, Topic};
+
+    use super::*;
+
+    #[test]
+    fn admin_i3_what_is_not_there_is_created_and_never_replaced() {
+        let mut metadata = Metadata::default();
+        let topic = |queues| Command::PutTopic(Topic::new("t", queues));
+        let group = || Command::PutGroup(ConsumerGroup::new("g"));
+        let may = |metadata: &Metadata, command| within_rights(metadata, command).ok();
+        assert_eq!(may(&metadata, topic(1)), Some(Command::CreateTopic(Topic::new("t", 1))));
+        assert_eq!(may(&metadata, group()), Some(Command::CreateGroup(ConsumerGroup::new("g"))));
+        metadata.apply(topic(8));
+        metadata.apply(group());
+        assert_eq!(may(&metadata, topic(1)), None);
+        assert_eq!(may(&metadata, topic(9)), Some(topic(9)));
+        assert_eq!(may(&metadata, group()), Some(group()));
+    }
+}

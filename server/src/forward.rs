@@ -148,19 +148,14 @@ pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
 /// Hands a request out that was certainly not proposed yet.
 pub(crate) fn again(retry: Retry, reply: Reply) {
     let under_way = retry.broker.forwards.under_way.clone();
-    let permit = under_way.clone().try_acquire_owned().ok();
-    if permit.is_none() && !is_offset_query(&retry.frame) {
-        return reply.fail(ServerError::ForwardBusy);
-    }
     tokio::spawn(async move {
-        let permit = match permit {
-            Some(permit) => Some(permit),
-            // forward.I3
-            None => {
-                let acquired = tokio::time::timeout_at(retry.deadline, under_way.acquire_owned()).await;
-                acquired.ok().and_then(Result::ok)
-            }
-        };
+        // In the order they came. How many a client may have waiting is its connection's business (net.I5).
+        let permit = tokio::time::timeout_at(retry.deadline, under_way.acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok);
+        // forward.I3
+        if permit.is_none() && !is_offset_query(&retry.frame) {
+            return reply.fail(ServerError::ForwardBusy);
+        }
         bring(retry, reply).await;
         drop(permit);
     });
@@ -251,12 +246,14 @@ async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>, patience: Dur
             asked
         }
         Err(CallError::UnknownNode(_)) => Asked::NotProposed,
-        // Nobody listens there: it was not sent. Every other failure may have come after it was.
-        Err(CallError::NoAnswer { source, .. }) if source.kind() == io::ErrorKind::ConnectionRefused => {
-            Asked::NotProposed
-        }
+        // Nobody listens there, or too many wait to be sent: it was not. Every other failure may have come after it was.
+        Err(CallError::NoAnswer { source, .. }) if is_unsent(&source) => Asked::NotProposed,
         Err(error) => Asked::Unknown(error.to_string()),
     }
+}
+
+fn is_unsent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ResourceBusy)
 }
 
 /// Answers a request that another node forwarded: the other end of [`ask`].

@@ -21,6 +21,7 @@ use crate::broker::Broker;
 use crate::clients::{Outgoing, Progress};
 use crate::handlers::clients::tell;
 use crate::peer;
+use crate::sparingly::Sparingly;
 
 /// Changes within this time go out together: a starting consumer group is many heartbeats.
 const GATHER: Duration = Duration::from_millis(50);
@@ -46,6 +47,7 @@ struct Peer {
 pub struct Gossip {
     peers: watch::Sender<BTreeMap<u64, Peer>>,
     urgent: Notify,
+    late: Sparingly,
 }
 
 impl Gossip {
@@ -60,8 +62,11 @@ impl Gossip {
             return;
         }
         self.urgent.notify_one();
-        if timeout(TELL_TIMEOUT, peers.wait_for(know)).await.is_err() {
+        if timeout(TELL_TIMEOUT, peers.wait_for(know)).await.is_err()
+            && let Some(left_out) = self.late.admit()
+        {
             tracing::warn!(
+                left_out,
                 "a node that does not answer within {TELL_TIMEOUT:?} still lists a client that has left"
             );
         }

@@ -8,6 +8,7 @@
 //! - `peer.I8`: at most [`STRANGERS_MAX`] connections are in their handshake, [`STRANGERS_PER_ADDRESS_MAX`] of one address; a
 //!   member has at most [`PER_MEMBER_MAX`], and all ids that are no members together [`OUTSIDERS_MAX`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,13 +114,16 @@ impl Table {
         if self.count(new) >= STRANGERS_PER_ADDRESS_MAX {
             return Some(new.clone());
         }
-        let mut counts: BTreeMap<&Holder, usize> = BTreeMap::new();
-        let strangers = self.held.values().filter(|held| matches!(held.holder, Holder::Stranger(_)));
-        strangers.for_each(|held| *counts.entry(&held.holder).or_default() += 1);
-        if counts.values().sum::<usize>() < STRANGERS_MAX {
+        let mut counts: BTreeMap<&Holder, (usize, Reverse<u64>)> = BTreeMap::new();
+        let strangers = self.held.iter().filter(|(_, held)| matches!(held.holder, Holder::Stranger(_)));
+        for (number, held) in strangers {
+            counts.entry(&held.holder).or_insert((0, Reverse(*number))).0 += 1;
+        }
+        if counts.values().map(|(count, _)| count).sum::<usize>() < STRANGERS_MAX {
             return None;
         }
-        counts.into_iter().max_by_key(|(_, count)| *count).map(|(holder, _)| holder.clone())
+        // Of those that have the same, the one that has had its place for the longest.
+        counts.into_iter().max_by_key(|(_, held)| *held).map(|(holder, _)| holder.clone())
     }
 
     fn count(&self, holder: &Holder) -> usize {
@@ -188,7 +192,12 @@ mod tests {
             .map(|number| admission.arrive(&format!("10.1.{}.{}:1", number / 250, number % 250)))
             .collect();
         assert_eq!(admission.held(), STRANGERS_MAX);
-        drop(flood);
+        // A peer whose address comes last in the order of letters was the next one to be ended.
+        let peer = admission.arrive("99.0.0.2:1");
+        let more: Vec<Ticket> =
+            (1..STRANGERS_MAX).map(|number| admission.arrive(&format!("10.2.0.{number}:1"))).collect();
+        assert!(!is_ended(&peer));
+        drop((flood, more, peer));
         assert_eq!(admission.held(), 0);
     }
 

@@ -232,7 +232,8 @@ pub(crate) async fn meet(
     writer.write(Kind::Challenge, 0, vec![codec::encode(&challenge).into()]).await?;
     let Some(frame) = reader.next().await? else {
         return Err(NotMet::silently(format!(
-            "it says that it is node {} and left when it was asked for a proof: its secret, cluster or group may differ",
+            "it says that it is node {} and left when it was asked for a proof: its secret, cluster or group may differ, or it \
+             had waited too long",
             hello.from
         )));
     };

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -150,7 +151,8 @@ impl Requests {
         Requests { net, address, introduction, link: Arc::default() }
     }
 
-    /// Sends one request and waits for its answer, at most `limit`.
+    /// Sends one request and waits for its answer, at most `limit`. An error of the kind `ResourceBusy` or
+    /// `ConnectionRefused`: it was certainly not sent.
     pub(crate) async fn request(&self, kind: Kind, parts: Vec<Bytes>, limit: Duration) -> io::Result<Bytes> {
         let exchange = async {
             let mut sent = self.send(kind, parts).await?;
@@ -178,8 +180,18 @@ impl Requests {
         let sent = link.expect_answer();
         let outgoing = link.outgoing.clone();
         drop(slot);
-        outgoing.try_send((kind, sent.id, parts)).map_err(|error| io::Error::other(error.to_string()))?;
+        outgoing.try_send((kind, sent.id, parts)).map_err(not_sent)?;
         Ok(sent)
+    }
+}
+
+/// Why a request did not even begin to leave.
+fn not_sent<T>(error: TrySendError<T>) -> io::Error {
+    match error {
+        TrySendError::Full(_) => {
+            io::Error::new(io::ErrorKind::ResourceBusy, "too many requests wait for the peer")
+        }
+        TrySendError::Closed(_) => io::ErrorKind::ConnectionReset.into(),
     }
 }
 

@@ -3,8 +3,8 @@
 //! Whatever is registered is kept by every node, and is told to each of them once more when it starts again. A heartbeat
 //! beyond a limit is refused as a whole, before anything of it is registered.
 //!
-//! - `clients.I4`: a node's part of the table has at most [`TABLE_BYTES_MAX`] bytes when all of it is told. Who is
-//!   registered stays; who would come beyond it is refused.
+//! - `clients.I4`: a node's part of the table has at most [`TABLE_BYTES_MAX`] bytes when all of it is told, and what came by
+//!   one connection at most an eighth of that. Who is registered stays; who would come beyond it is refused.
 
 use folio_protocol::body::{ConsumerData, HeartbeatData};
 use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, EXPRESSION_BYTES_MAX, GROUP_BYTES_MAX};
@@ -21,6 +21,8 @@ const GROUPS_MAX: usize = 1_024;
 const SUBSCRIPTIONS_MAX: usize = 4_096;
 /// The registrations of one node, as they are told to the others: some 40,000.
 pub(super) const TABLE_BYTES_MAX: usize = 16 << 20;
+/// Of these, what came by one connection.
+pub(super) const CONNECTION_BYTES_MAX: usize = TABLE_BYTES_MAX / 8;
 
 /// Checks a heartbeat before it is decoded.
 pub(crate) fn check_length(body: &[u8]) -> Result<(), ServerError> {

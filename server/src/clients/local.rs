@@ -45,6 +45,12 @@ impl Local {
         Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new() }
     }
 
+    /// What it takes of the table.
+    pub(super) fn bytes(&self) -> usize {
+        let consumers: usize = self.consumers.values().map(|timed| timed.bytes).sum();
+        consumers + self.producers.values().map(|timed| timed.bytes).sum::<usize>()
+    }
+
     /// What a heartbeat says, with the subscriptions that it leaves out where they are known.
     pub(super) fn hear(&self, client: &ClientInfo, data: HeartbeatData) -> Beat {
         let mut beat = Beat::default();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::duplicates::{Duplicate, Owners};
 use super::feed::{self, Feed};
-use super::limits::TABLE_BYTES_MAX;
+use super::limits::{CONNECTION_BYTES_MAX, TABLE_BYTES_MAX};
 use super::local::{Beat, Ended, Local};
 use super::members::{Members, Place};
 use super::registered::{Said, Timed};
@@ -51,12 +51,14 @@ struct State {
 
 /// A client that would make this node's part larger than it may be (`clients.I4`).
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "[CLIENTS]clients of this node have registered {bytes} bytes, the limit is {TABLE_BYTES_MAX}: connect to another node"
-)]
+#[error("[CLIENTS]{bytes} bytes are registered by {by}, the limit is {limit}: use another {by}")]
 pub struct Full {
     /// What is registered.
     pub bytes: usize,
+    /// The most that may be.
+    pub limit: usize,
+    /// By whom: this node's clients, or this connection.
+    pub by: &'static str,
 }
 
 /// What a heartbeat changed.
@@ -117,9 +119,17 @@ impl ClientTable {
             Some(local) => local.hear(&client, data),
             None => Local::new(channel.clone()).hear(&client, data),
         };
-        let (growth, bytes) = (beat.growth(), state.feed.bytes());
-        if growth > 0 && bytes.saturating_add_signed(growth) > TABLE_BYTES_MAX {
-            return Err(Full { bytes });
+        let growth = beat.growth();
+        if growth > 0 {
+            let own = state.local.get(&channel.id()).map_or(0, Local::bytes);
+            let all = state.feed.bytes();
+            for (bytes, limit, by) in
+                [(own, CONNECTION_BYTES_MAX, "connection"), (all, TABLE_BYTES_MAX, "node")]
+            {
+                if bytes.saturating_add_signed(growth) > limit {
+                    return Err(Full { bytes, limit, by });
+                }
+            }
         }
         let (before, missing) = (state.feed.revision(), beat.missing);
         let Registered { mut touched, joined, duplicates } = state.register(channel, beat);

@@ -1,6 +1,7 @@
 //! Requests to a node that is named: an operator asks the node at hand about another one, or for what only the leader does.
 //!
-//! Asked once: what came of it is told as it is.
+//! Asked once: what came of it is told as it is. Not counted among the requests under way: an operator's arrive however
+//! many of clients' wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,6 @@ use crate::request::Request;
 
 /// Asks another node, and relays its answer.
 pub(crate) fn to_node(broker: &Arc<Broker>, node: u64, patience: Duration, request: Request) {
-    let Ok(permit) = broker.forwards.under_way.clone().try_acquire_owned() else {
-        return request.reply.fail(ServerError::ForwardBusy);
-    };
     let bytes = encode_request(None, &origin_of(&request), &request.frame);
     let (broker, reply) = (broker.clone(), request.reply);
     tokio::spawn(async move {
@@ -25,6 +23,5 @@ pub(crate) fn to_node(broker: &Arc<Broker>, node: u64, patience: Duration, reque
             Asked::NotProposed => reply.fail(ServerError::NodeAway(node)),
             Asked::Unknown(why) => reply.fail(ServerError::OutcomeUnknown(why)),
         }
-        drop(permit);
     });
 }

@@ -15,7 +15,7 @@ use folio_protocol::ids::OffsetMessageId;
 use folio_raft::command::{Command, ConsumerGroup, Topic};
 use folio_raft::config::Timing;
 
-use crate::node::{Node, execute, expect, header, messages, pull_header};
+use crate::node::{Node, execute, expect, header, message, messages, pull_header, send_header};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
@@ -36,6 +36,24 @@ async fn a_follower_takes_sends_and_gives_what_it_has_applied() {
     assert_eq!(messages(&pulled.body).first().map(|message| message.body()), Some(&b"hello"[..]));
     let view = ViewMessageHeader { offset: id.position as i64, topic: None };
     expect(&client.ask(RequestCode::ViewMessageById, &view).await, ResponseCode::Success);
+}
+
+/// More than a follower has under way at a time were refused, or answered as if nobody knew whether they were stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_thousand_sends_at_once_through_a_follower_are_all_stored() {
+    const SENDS: usize = 6_000;
+    let nodes = Node::cluster(3).await;
+    let mut client = nodes[1].client().await;
+    client.send("orders", "", "creates the topic").await;
+    let mut other = nodes[1].client().await;
+    for number in 0..SENDS {
+        client.put(message(&send_header("orders", ""), &number.to_string())).await;
+    }
+    // One that comes beside them is served too.
+    expect(&other.call(message(&send_header("orders", ""), "beside")).await, ResponseCode::Success);
+    for _ in 0..SENDS {
+        expect(&client.take().await, ResponseCode::Success);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

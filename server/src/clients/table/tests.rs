@@ -243,6 +243,23 @@ async fn clients_i4_a_client_beyond_the_tables_limit_is_refused_and_the_others_s
     assert!(heartbeat(taken).is_ok());
 }
 
+/// One connection could fill the table, under as many client ids as it liked: no other client could register.
+#[tokio::test]
+async fn clients_i4_one_connection_registers_an_eighth_of_the_table_at_most() {
+    let (table, hostile, honest) = (table(), Channel::unconnected(), Channel::unconnected());
+    let full = |client: usize| {
+        let mut data = consumer(&format!("c{client}"), "g", &"x".repeat(16 << 10), 1);
+        let subscriptions = &mut data.consumer_data_set[0].subscription_data_set;
+        *subscriptions = vec![subscriptions[0].clone(); 60];
+        data
+    };
+    let taken = (0..20).filter(|client| table.heartbeat(&hostile, &Frame::default(), full(*client)).is_ok());
+    assert_eq!(taken.count(), 2);
+    let refused = table.heartbeat(&hostile, &Frame::default(), full(3)).unwrap_err();
+    assert!(refused.to_string().contains("by connection"), "{refused}");
+    assert!(table.heartbeat(&honest, &Frame::default(), full(99)).is_ok());
+}
+
 /// Registers a client of so many groups in a new table; how long it took, the best of five.
 fn registered_in(groups: usize) -> Duration {
     let mut data = consumer("c", "g", "*", 1);

@@ -20,6 +20,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Held pulls that are taken and answered together; between them other tasks run.
 const TOGETHER_MAX: usize = 64;
 
+/// What each tag of a held pull has in the index.
+const INDEX_BYTES: usize = 256;
+
 /// A pull that waits for a message.
 pub struct Parked {
     broker: Arc<Broker>,
@@ -39,7 +42,7 @@ pub(super) fn park(broker: &Arc<Broker>, pull: Pull, mut request: Request, wait:
         topic: topic.clone(),
         queue,
         offset,
-        bytes: filter.bytes() + request.frame.header_bytes(),
+        bytes: filter.bytes() + filter.codes().len() * INDEX_BYTES + request.frame.header_bytes(),
         filter,
         deadline: now + wait,
         connection: request.channel().map_or(0, Channel::id),

@@ -141,6 +141,9 @@ impl Node {
         if needs.scrub {
             text = text.replacen("[log]\n", "[log]\nscrub_rate = \"64MiB\"\nscrub_hours = 0\n", 1);
         }
+        if needs.little_memory {
+            text.push_str("\n[limits]\nmemory = \"128MiB\"\n");
+        }
         if needs.links && network.has_relays() {
             text.push_str("\n[dial]\n");
             // Whoever joins later has the place after the founders', one at a time.

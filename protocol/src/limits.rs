@@ -3,8 +3,9 @@
 
 /// A whole remoting frame with its length word: RocketMQ's `frameMaxLength`.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A frame's header: what 24 bits can say.
-pub const FRAME_HEADER_BYTES_MAX: usize = (1 << 24) - 1;
+/// A frame's header: names, ids, an expression and properties. RocketMQ has no limit but the 24 bits of its length; but a
+/// header is parsed in one go, and nothing else is done meanwhile.
+pub const FRAME_HEADER_BYTES_MAX: usize = 1 << 20;
 /// A message body as producers may send it: RocketMQ's `maxMessageSize`.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Encoded properties: what a signed short can say.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
+use crate::sparingly::Sparingly;
 use crate::{dispatch, peer};
 
 /// How long a heartbeat waits for its group to exist; the next heartbeat tries again.
@@ -69,6 +70,8 @@ impl Broker {
     }
 }
 
+static CREATED: Sparingly = Sparingly::new();
+
 async fn propose_group(broker: &Broker, group: &str) -> Result<(), ServerError> {
     let config = ConsumerGroup::new(group);
     let retry = Topic::new(names::retry_topic(group), config.retry_queues);
@@ -79,7 +82,9 @@ async fn propose_group(broker: &Broker, group: &str) -> Result<(), ServerError> 
             Err(error) => return Err(error.into()),
         }
     }
-    tracing::info!(group, "consumer group created");
+    if let Some(left_out) = CREATED.admit() {
+        tracing::info!(group, left_out, "consumer group created");
+    }
     Ok(())
 }
 

@@ -63,7 +63,8 @@ impl Field {
         let dir = setup.dir.join(format!("cluster-{number}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let binary = limited(&setup.binary, &dir, setup.open_files)?;
-        let (needs, network) = (Needs::default(), Network::default());
+        let needs = Needs { little_memory: true, ..Needs::default() };
+        let network = Network::default();
         let options = Options { base_port: setup.base_port, size: 3, expire: false, needs, network };
         let mut cluster = Cluster::start(&dir, &binary, &options)?;
         create_topic(&mut cluster).await.context("prepare the cluster")?;

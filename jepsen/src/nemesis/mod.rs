@@ -99,6 +99,8 @@ pub struct Needs {
     pub ext4: bool,
     /// Consumers read old messages all the time.
     pub old_reads: bool,
+    /// Clients may make a node hold as little as on a machine of 512 MB.
+    pub little_memory: bool,
 }
 
 impl Needs {
@@ -116,6 +118,7 @@ impl Needs {
             retention: self.retention || other.retention,
             ext4: self.ext4 || other.ext4,
             old_reads: self.old_reads || other.old_reads,
+            little_memory: self.little_memory || other.little_memory,
         }
     }
 }

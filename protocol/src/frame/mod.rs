@@ -77,6 +77,9 @@ pub enum FrameError {
         /// The frame's length word.
         frame: usize,
     },
+    /// A header longer than one may be.
+    #[error("a header of {0} bytes, the limit is {FRAME_HEADER_BYTES_MAX}")]
+    HeaderTooLarge(usize),
     /// A serialization nobody defined.
     #[error("unknown header serialization {0}, expected 0 (JSON) or 1 (ROCKETMQ)")]
     Serialization(u8),
@@ -317,6 +320,9 @@ impl Prefix {
         let header_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
         if header_bytes > after_length - LENGTH_BYTES {
             return Err(FrameError::HeaderLength { header: header_bytes, frame: after_length });
+        }
+        if header_bytes > FRAME_HEADER_BYTES_MAX {
+            return Err(FrameError::HeaderTooLarge(header_bytes));
         }
         let serialization = match kind {
             0 => Serialization::Json,

@@ -151,6 +151,8 @@ fn impossible_lengths_are_refused_before_the_bytes_arrive() {
     assert_eq!(decode(&[1, 0, 0, 0]), Err(FrameError::TooLarge { bytes: 16_777_220 }));
     assert_eq!(decode(&[0, 0, 0, 8, 0, 0, 0, 5]), Err(FrameError::HeaderLength { header: 5, frame: 8 }));
     assert_eq!(decode(&[0, 0, 0, 8, 2, 0, 0, 2]), Err(FrameError::Serialization(2)));
+    assert_eq!(decode(&[0, 0x20, 0, 0, 0, 0x10, 0, 1]), Err(FrameError::HeaderTooLarge(1_048_577)));
+    assert_eq!(decode(&[0, 0x20, 0, 0, 0, 0x10, 0, 0]), Ok(None));
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
+use crate::sparingly::Sparingly;
 use crate::system;
 
 /// Topics being created, so that of many senders that miss one only the first proposes it.
@@ -47,11 +48,15 @@ pub(crate) async fn create_once(broker: &Broker, topic: Topic) -> Result<(), Pro
     outcome
 }
 
+static CREATED: Sparingly = Sparingly::new();
+
 async fn create(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
     let name = topic.name.clone();
     let outcome = broker.group.execute(Command::CreateTopic(topic)).await?;
-    if outcome == Outcome::Done {
-        tracing::info!(topic = name, "topic created for a sender");
+    if outcome == Outcome::Done
+        && let Some(left_out) = CREATED.admit()
+    {
+        tracing::info!(topic = name, left_out, "topic created for a sender");
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ impl CloseReason {
             Self::Longest { .. } => 10,
             Self::BadFrame(FrameError::TooShort(_)) => 11,
             Self::BadFrame(FrameError::TooLarge { .. }) => 12,
-            Self::BadFrame(FrameError::HeaderLength { .. }) => 13,
+            Self::BadFrame(FrameError::HeaderLength { .. } | FrameError::HeaderTooLarge(_)) => 13,
             Self::BadFrame(FrameError::Serialization(_)) => 14,
             Self::BadFrame(FrameError::Utf8) => 15,
             Self::BadFrame(FrameError::Json { .. }) => 16,

@@ -12,12 +12,16 @@ use crate::nemesis::Doing;
 
 /// Connections at once.
 const LANES: u32 = 16;
-/// Entries of a giant header.
-const ENTRIES: u32 = 200_000;
+/// Entries of a giant header. With these, each header but one is just below a megabyte, which a node takes.
+const ENTRIES: u32 = 70_000;
 /// How deep a header's objects lie in each other.
-const DEPTH: usize = 200_000;
-/// Bytes of the largest header value.
-const VALUE_BYTES: usize = 8 << 20;
+const DEPTH: usize = 180_000;
+/// Bytes of a header's value.
+const VALUE_BYTES: usize = 1_000_000;
+/// Characters of one that are written with six bytes each.
+const ESCAPES: usize = 160_000;
+/// Bytes of the value in the one header that is as large as a frame may be.
+const LARGEST_BYTES: usize = 15 << 20;
 
 pub(super) fn all() -> Vec<Box<dyn Attack>> {
     vec![
@@ -35,7 +39,7 @@ pub(super) fn all() -> Vec<Box<dyn Attack>> {
         }),
         Box::new(Bad {
             name: "header-flood",
-            about: "headers of up to 15 MiB: 200,000 fields, nested 200,000 deep, one value of 8 MiB",
+            about: "headers of a megabyte and more: 70,000 fields, nested 180,000 deep, one value",
             pause: Duration::from_millis(20),
             make: giant_headers,
         }),
@@ -133,12 +137,17 @@ fn giant_headers() -> Vec<Bytes> {
     let many = format!("{{\"code\":105,\"opaque\":1,\"extFields\":{{{}}}}}", fields.join(","));
     let deep = format!("{{\"code\":105,\"opaque\":1,\"deep\":{}", "{\"a\":".repeat(DEPTH));
     let lists = format!("{{\"code\":105,\"opaque\":1,\"deep\":{}", "[".repeat(DEPTH));
-    let value = "v".repeat(VALUE_BYTES);
-    let large = format!("{{\"code\":105,\"opaque\":1,\"extFields\":{{\"topic\":\"{value}\"}}}}");
-    let escapes = "\\u0041".repeat(1 << 20);
+    let valued = |bytes: usize| {
+        let value = "v".repeat(bytes);
+        format!("{{\"code\":105,\"opaque\":1,\"extFields\":{{\"topic\":\"{value}\"}}}}")
+    };
+    let (large, largest) = (valued(VALUE_BYTES), valued(LARGEST_BYTES));
+    let escapes = "\\u0041".repeat(ESCAPES);
     let escaped = format!("{{\"code\":105,\"opaque\":1,\"extFields\":{{\"topic\":\"{escapes}\"}}}}");
-    let mut frames: Vec<Bytes> =
-        [many, deep, lists, large, escaped].iter().map(|text| with_header(0, text.as_bytes())).collect();
+    let mut frames: Vec<Bytes> = [many, deep, lists, large, escaped, largest]
+        .iter()
+        .map(|text| with_header(0, text.as_bytes()))
+        .collect();
     frames.push(with_header(1, &binary_header(ENTRIES)));
     frames
 }
@@ -176,6 +185,8 @@ mod tests {
         for frame in giant_headers() {
             assert!(frame.len() < 16 << 20, "{} bytes", frame.len());
             assert!(frame.len() > 1 << 17, "{} bytes", frame.len());
+            let is_taken = frame.len() < 1 << 20;
+            assert!(is_taken || frame.len() > LARGEST_BYTES, "{} bytes", frame.len());
         }
     }
 

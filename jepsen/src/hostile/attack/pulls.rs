@@ -20,7 +20,7 @@ const HELD: usize = 50_000;
 /// Pulls with a giant expression.
 const GIANT_PULLS: u64 = 40;
 /// Bytes of it.
-const EXPRESSION_BYTES: usize = 1 << 20;
+const EXPRESSION_BYTES: usize = 1_000_000;
 /// How long a pull wants to wait.
 const WAIT: Duration = Duration::from_secs(30);
 /// An offset that no queue reaches.
@@ -106,7 +106,7 @@ impl Attack for Expressions {
     }
 
     fn about(&self) -> &'static str {
-        "pulls that wait with an expression of 1 MiB, of which each tag takes more memory than bytes"
+        "pulls that wait with an expression of a megabyte, of which each tag takes more memory than bytes"
     }
 
     fn floor(&self) -> Floor {

@@ -10,7 +10,7 @@ mod topics;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -206,7 +206,9 @@ impl Client {
     }
 
     fn send_request(&self, topic: &str, queue: u32, unique_key: &str, body: Vec<u8>) -> Frame {
-        let queue = queue.to_string();
+        // Each attempt says when it was made, as RocketMQ's clients have it.
+        let made_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let (queue, made_ms) = (queue.to_string(), made_ms.to_string());
         let properties = format!("UNIQ_KEY\u{1}{unique_key}\u{2}WAIT\u{1}true");
         let fields = [
             ("a", self.group.as_str()),
@@ -215,7 +217,7 @@ impl Client {
             ("d", "4"),
             ("e", &queue),
             ("f", "0"),
-            ("g", "0"),
+            ("g", &made_ms),
             ("h", "0"),
             ("i", &properties),
             ("j", "0"),

@@ -1,13 +1,13 @@
 //! The bytes that clients can make a node hold: one sum for the node, divided into shares.
 //!
 //! Each share has a limit of its own, so that what fills one leaves the others alone: a flood of half frames does not take
-//! the room of answers. A share that is used up refuses; what its user does then (wait, read no more, close the client that
+//! the room of answers. What one address may have of it: `frames`. A share that is used up refuses; what its user does then (wait, read no more, close the client that
 //! holds the most) is that user's business.
 //!
 //! | share | of the sum | what is in it |
 //! |---|---|---|
 //! | buffers | 2/16 | read buffers of up to 256 KiB, beyond the little that each connection may have |
-//! | frames | 5/16 | buffers of frames that are longer than that, or come when `buffers` is used up |
+//! | frames | 5/16 | buffers of frames that are longer than that, or come when `buffers` is used up, see `frames` |
 //! | requests | 4/16 | requests that are served |
 //! | answers | 3/16 | what clients have not read yet |
 //! | held pulls | 2/16 | pulls that wait for a message: as a number of them, see `polls` |
@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_protocol::limits::FRAME_BYTES_MAX;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::frames::Frames;
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
 pub const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -29,14 +30,12 @@ pub const MEMORY_BYTES_MIN: usize = 64 << 20;
 pub const MEMORY_BYTES_MAX: usize = 1 << 40;
 /// What a held pull has, besides what it is weighed for.
 const HELD_PULL_BYTES: usize = 2 * 1024;
-/// `frames` is counted in pages.
-const PAGE_BYTES: usize = 4096;
 const SIXTEENTHS: usize = 16;
 /// Units of all requests together, see `in_flight.rs`: sixteen connections with 4,096 sends each, or 4,096 queries, which
 /// two processors answer within some 50 ms.
 const REQUEST_UNITS_MAX: usize = 65_536;
 
-const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 > FRAME_BYTES_MAX);
+const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 / 8 * 7 > FRAME_BYTES_MAX);
 
 /// What bytes are held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +81,7 @@ impl Share {
 #[derive(Debug)]
 pub struct Budget {
     shares: [Pot; Share::COUNT],
-    frames: Arc<Semaphore>,
-    frame_pages: usize,
-    frames_waiting: AtomicUsize,
+    frames: Arc<Frames>,
     held_pulls_max: usize,
 }
 
@@ -99,12 +96,9 @@ impl Budget {
     pub fn new(memory_bytes: usize) -> Arc<Self> {
         let sum = memory_bytes.clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         let pot = |share: Share| Pot { used: AtomicUsize::new(0), max: share.max(sum) };
-        let frame_pages = (sum / SIXTEENTHS * 5 / PAGE_BYTES).min(Semaphore::MAX_PERMITS);
         Arc::new(Self {
             shares: Share::ALL.map(pot),
-            frames: Arc::new(Semaphore::new(frame_pages)),
-            frame_pages,
-            frames_waiting: AtomicUsize::new(0),
+            frames: Frames::new(sum / SIXTEENTHS * 5),
             held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
         })
     }
@@ -129,29 +123,24 @@ impl Budget {
         self.pot(share).max
     }
 
-    /// Bytes for one long frame: who asked first gets them first, so that no frame waits for ever.
-    pub(super) async fn frame(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let pages = u32::try_from(bytes.div_ceil(PAGE_BYTES)).ok()?;
-        if let Ok(permit) = self.frames.clone().try_acquire_many_owned(pages) {
-            return Some(permit);
-        }
-        let _waits = Waits::new(&self.frames_waiting);
-        self.frames.clone().acquire_many_owned(pages).await.ok()
+    /// Whether less is left of a share than `bytes`.
+    pub(super) fn lacks(&self, share: Share, bytes: usize) -> bool {
+        self.limit(share).saturating_sub(self.used(share)) < bytes
     }
 
-    /// Whether a frame waits for the bytes of others.
-    pub(super) fn is_frame_waiting(&self) -> bool {
-        self.frames_waiting.load(Ordering::Relaxed) > 0
+    /// The memory of long frames.
+    pub(super) fn frames(&self) -> &Arc<Frames> {
+        &self.frames
     }
 
     /// Bytes taken for long frames.
     pub fn frame_bytes(&self) -> usize {
-        (self.frame_pages - self.frames.available_permits().min(self.frame_pages)) * PAGE_BYTES
+        self.frames.bytes()
     }
 
     /// The most that may be.
     pub fn frame_bytes_max(&self) -> usize {
-        self.frame_pages * PAGE_BYTES
+        self.frames.bytes_max()
     }
 
     /// Pulls that may wait for a message at a time.
@@ -168,21 +157,6 @@ impl Budget {
     pub(super) fn give(&self, share: Share, bytes: usize) {
         let before = self.pot(share).used.fetch_sub(bytes, Ordering::Relaxed);
         assert!(before >= bytes, "budget.I1: more given back than taken of {share:?}");
-    }
-}
-
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -276,20 +250,5 @@ mod tests {
             kept.iter().map(Vec::len).sum()
         });
         assert_eq!((kept, budget.used(Share::Requests)), (8, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_long_frame_waits_for_its_turn_and_gets_it() {
-        let budget = Budget::new(MEMORY_BYTES_MIN);
-        let first = budget.frame(FRAME_BYTES_MAX).await.expect("it is left");
-        let other = budget.clone();
-        let second = tokio::spawn(async move { other.frame(FRAME_BYTES_MAX).await });
-        while !budget.is_frame_waiting() {
-            tokio::task::yield_now().await;
-        }
-        assert!((FRAME_BYTES_MAX..=budget.frame_bytes_max()).contains(&budget.frame_bytes()));
-        drop(first);
-        assert!(second.await.expect("no panic").is_some());
-        assert_eq!((budget.frame_bytes(), budget.is_frame_waiting()), (0, false));
     }
 }

@@ -147,6 +147,11 @@ impl Channel {
         !self.is_busy() && self.0.in_flight.cover()
     }
 
+    /// Whether the node's share covers what is in flight; takes it.
+    pub(super) fn is_covered(&self) -> bool {
+        self.0.in_flight.cover()
+    }
+
     /// Waits until more requests may be read.
     pub(super) async fn ready_to_read(&self) {
         while !self.may_read() {

@@ -14,7 +14,7 @@
 //! - net.I7: what a connection's read buffer may hold: `read_buffer.rs`.
 //! - net.I8: a client that takes no byte for [`NetConfig::write_timeout`], while some wait for it, is closed.
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
-//! - budget.I1, descriptors.I1: see `budget.rs` and `descriptors.rs`.
+//! - budget.I1, frames.I1, frames.I2, descriptors.I1: see `budget.rs`, `frames.rs` and `descriptors.rs`.
 
 mod budget;
 mod channel;
@@ -23,6 +23,7 @@ mod config;
 mod connection;
 mod connections;
 pub mod descriptors;
+mod frames;
 mod guest;
 mod in_flight;
 mod listener;

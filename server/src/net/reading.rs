@@ -9,8 +9,9 @@ use std::time::Duration;
 use folio_protocol::frame::Frame;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::budget::Share;
 use super::config::after;
-use super::read_buffer::{Read, ReadBuffer, Source};
+use super::read_buffer::{Holds, READ_BYTES_MAX, Read, ReadBuffer, Source, Step};
 use super::{Channel, CloseReason, NetConfig, Service};
 
 /// First byte of a TLS handshake record. As a frame's first byte it would mean 352 MiB or more.
@@ -19,6 +20,12 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const FRAMES_AT_ONCE: usize = 256;
 /// How often a connection that holds memory is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// The first time after its frame has waited for memory: what waits now shall not wait long for one that sends nothing.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// What comes in less time says nothing about a client.
+const PACE_TIME_MIN: Duration = Duration::from_millis(400);
+/// A frame comes at least so fast while others wait for its memory: 256 KiB take two seconds.
+const PACE_BYTES_A_SECOND: f64 = 128.0 * 1024.0;
 
 /// Reads until the connection ends.
 pub(super) async fn read_frames(
@@ -35,6 +42,8 @@ pub(super) async fn read_frames(
         waiting: Waiting::since_now(),
         looks: false,
         received: 0,
+        counted_since: Instant::now(),
+        next: LOOK,
     };
     match reading.run(source).await {
         Ok(never) => match never {},
@@ -50,8 +59,11 @@ struct Reading<'a> {
     waiting: Waiting,
     /// The buffer may hold memory: the connection is looked at often.
     looks: bool,
-    /// Bytes since the last look; all, if it could not read for a part of the time.
+    /// Bytes since the time below: the last look, or the last pause.
     received: usize,
+    counted_since: Instant,
+    /// When to look again.
+    next: Duration,
 }
 
 impl Reading<'_> {
@@ -73,8 +85,8 @@ impl Reading<'_> {
                 Read::Bytes(0) if self.buffer.is_empty() => return Err(CloseReason::PeerClosed),
                 Read::Bytes(0) => return Err(CloseReason::PeerClosedInFrame(self.buffer.len())),
                 Read::Bytes(bytes) => self.received = self.received.saturating_add(bytes),
-                Read::NeedsFrame(bytes) => {
-                    self.wait_for_memory(bytes).await?;
+                Read::NeedsMemory(step) => {
+                    self.wait_for_memory(step).await?;
                     timer.as_mut().reset(self.next_look());
                     continue;
                 }
@@ -86,6 +98,9 @@ impl Reading<'_> {
             let taken = self.serve(source).await?;
             let is_closer = self.waiting.update(taken, !self.buffer.is_empty());
             if is_closer || !self.looks {
+                if !self.looks {
+                    self.counted_since = Instant::now();
+                }
                 self.looks = true;
                 timer.as_mut().reset(self.next_look());
             }
@@ -93,14 +108,26 @@ impl Reading<'_> {
     }
 
     /// A frame that has begun is longer than what every connection may have: it is read on once the node has the bytes.
-    async fn wait_for_memory(&mut self, bytes: usize) -> Result<(), CloseReason> {
-        let permit = timeout(self.config.frame_timeout, self.channel.budget().frame(bytes)).await;
-        let Ok(Some(permit)) = permit else { return Err(CloseReason::NoMemory(bytes)) };
-        self.buffer.hold_frame(bytes, permit);
-        // What it waited was not the client's doing.
-        self.waiting.since = Instant::now();
-        self.received = usize::MAX;
+    async fn wait_for_memory(&mut self, step: Step) -> Result<(), CloseReason> {
+        let asked = Instant::now();
+        let (frames, address) = (self.channel.budget().frames(), self.channel.remote().ip().to_canonical());
+        let memory = self.buffer.take_memory().unwrap_or_else(|| frames.begin(address, step.frame_bytes));
+        let Ok(has_waited) = timeout(self.config.frame_timeout, memory.grow(step.bytes)).await else {
+            return Err(CloseReason::NoMemory(step.frame_bytes));
+        };
+        self.buffer.hold_frame(step.bytes, memory);
+        if has_waited {
+            self.after_pause(asked);
+            self.next = FIRST_LOOK;
+        }
         Ok(())
+    }
+
+    /// Nothing was read for a while, which was not the client's doing.
+    fn after_pause(&mut self, since: Instant) {
+        self.waiting.since += since.elapsed();
+        self.counted_since = Instant::now();
+        self.received = 0;
     }
 
     /// Hands over all whole frames; says whether there was one. Ends when more may be read.
@@ -109,14 +136,16 @@ impl Reading<'_> {
         loop {
             let batch = self.take_frames()?;
             taken |= batch.frames > 0;
+            if self.channel.is_covered() {
+                self.buffer.after_frames();
+            }
             if !self.channel.may_read() {
                 let paused = Instant::now();
                 self.wait_for_answers(source).await;
-                self.waiting.since += paused.elapsed();
-                self.received = usize::MAX;
+                self.after_pause(paused);
+                self.buffer.after_frames();
             }
             if batch.is_last {
-                self.buffer.after_frames();
                 return Ok(taken);
             }
             tokio::task::yield_now().await;
@@ -152,7 +181,7 @@ impl Reading<'_> {
     /// When the connection is looked at again.
     fn next_look(&self) -> Instant {
         let deadline = self.waiting.deadline(self.config);
-        if self.looks { deadline.min(Instant::now() + LOOK) } else { deadline }
+        if self.looks { deadline.min(Instant::now() + self.next) } else { deadline }
     }
 
     fn look(&mut self) -> Result<(), CloseReason> {
@@ -164,24 +193,38 @@ impl Reading<'_> {
             // A client that waits for an answer is not idle.
             self.waiting.since = now;
         }
-        if let Some(bytes) = self.buffer.long_frame()
-            && self.received < pace(bytes, self.config.frame_timeout)
-            && self.channel.budget().is_frame_waiting()
-        {
-            return Err(CloseReason::SlowFrame(bytes));
+        if let Some(frame_bytes) = self.slow_frame() {
+            return Err(CloseReason::SlowFrame(frame_bytes));
         }
         if self.received == 0 {
             self.looks = !self.buffer.release();
         }
-        self.received = 0;
+        (self.received, self.counted_since, self.next) = (0, now, LOOK);
         Ok(())
+    }
+
+    /// The length of the frame that has begun, if it comes slowly and others wait for what it holds.
+    fn slow_frame(&self) -> Option<usize> {
+        let (frame_bytes, holds) = self.buffer.begun()?;
+        // It may have begun in this moment.
+        let time = self.counted_since.max(self.waiting.since).elapsed();
+        if time < PACE_TIME_MIN || self.received >= pace(frame_bytes, self.config.frame_timeout, time) {
+            return None;
+        }
+        let budget = self.channel.budget();
+        let others_wait = match holds {
+            Holds::Frames => budget.frames().is_waiting(),
+            // A short frame needs no share: the buffer is given back below.
+            Holds::Buffers => !self.buffer.is_base_enough() && budget.lacks(Share::Buffers, READ_BYTES_MAX),
+        };
+        others_wait.then_some(frame_bytes)
     }
 }
 
-/// What must come of a frame between two looks while others wait for its memory.
-fn pace(frame_bytes: usize, frame_timeout: Duration) -> usize {
-    let part = LOOK.as_secs_f64() / frame_timeout.as_secs_f64().max(LOOK.as_secs_f64());
-    (frame_bytes as f64 * part) as usize
+/// What must come of a frame in some time while others wait for its memory.
+fn pace(frame_bytes: usize, frame_timeout: Duration, time: Duration) -> usize {
+    let a_second = frame_bytes as f64 / frame_timeout.as_secs_f64().max(LOOK.as_secs_f64());
+    (a_second.max(PACE_BYTES_A_SECOND) * time.as_secs_f64()) as usize
 }
 
 /// What was taken off the buffer in one go.
@@ -229,185 +272,4 @@ impl Waiting {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-    use parking_lot::Mutex;
-    use tokio::io::AsyncWriteExt;
-
-    use super::super::Unanswered;
-    use super::super::budget::Share;
-    use super::*;
-
-    #[derive(Default)]
-    struct Seen {
-        codes: Mutex<Vec<i32>>,
-        /// Requests are kept unanswered.
-        keeps: bool,
-        unanswered: Mutex<Vec<Unanswered>>,
-    }
-
-    impl Service for Seen {
-        fn request(&self, channel: &Channel, frame: Frame) {
-            self.codes.lock().push(frame.code);
-            if self.keeps {
-                self.unanswered.lock().push(channel.expect_answer(&frame));
-            }
-        }
-        fn closed(&self, _channel: &Channel) {}
-    }
-
-    fn config() -> NetConfig {
-        NetConfig {
-            frame_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(120),
-            requests_max: 128,
-            ..NetConfig::default()
-        }
-    }
-
-    async fn reason_after(
-        bytes: &[u8],
-        then: impl FnOnce(tokio::io::DuplexStream),
-    ) -> (CloseReason, Vec<i32>) {
-        let (mut client, mut server) = tokio::io::duplex(1 << 20);
-        client.write_all(bytes).await.unwrap();
-        then(client);
-        let seen = Seen::default();
-        let reason = read_frames(&mut server, &Channel::unconnected(), &config(), &seen).await;
-        (reason, seen.codes.into_inner())
-    }
-
-    fn frames(codes: &[i32]) -> BytesMut {
-        let mut out = BytesMut::new();
-        for &code in codes {
-            Frame { code, ..Frame::default() }.encode(&mut out).unwrap();
-        }
-        out
-    }
-
-    #[tokio::test]
-    async fn every_frame_of_one_read_is_handed_over() {
-        let (reason, seen) = reason_after(&frames(&[34, 105, 10]), drop).await;
-        assert_eq!(seen, [34, 105, 10]);
-        assert!(matches!(reason, CloseReason::PeerClosed), "{reason}");
-        let many: Vec<i32> = (0..1_000).collect();
-        let (_, seen) = reason_after(&frames(&many), drop).await;
-        assert_eq!(seen, many);
-    }
-
-    #[tokio::test]
-    async fn garbage_giant_lengths_and_tls_are_told_apart() {
-        let (reason, _) = reason_after(b"GET / HTTP/1.1\r\n", |_| {}).await;
-        assert!(matches!(reason, CloseReason::BadFrame(_)), "{reason}");
-        let (reason, _) = reason_after(&[0xff; 8], |_| {}).await;
-        assert!(matches!(reason, CloseReason::BadFrame(_)), "{reason}");
-        let (reason, _) = reason_after(&[0x16, 0x03, 0x01, 0x02, 0x00], |_| {}).await;
-        assert!(matches!(reason, CloseReason::Tls), "{reason}");
-    }
-
-    #[tokio::test]
-    async fn a_frame_cut_by_the_peer_says_how_much_of_it_came() {
-        let whole = frames(&[34]);
-        let (reason, seen) = reason_after(&whole[..whole.len() - 1], drop).await;
-        assert!(seen.is_empty());
-        assert_eq!(
-            reason.to_string(),
-            format!("the peer closed it in the middle of a frame ({} bytes of it had come)", whole.len() - 1)
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn half_a_frame_and_then_nothing_times_out_before_idleness_does() {
-        let started = Instant::now();
-        let (reason, _) = reason_after(&frames(&[34])[..9], std::mem::forget).await;
-        assert!(matches!(reason, CloseReason::PartialFrame(_)), "{reason}");
-        assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_closed_after_its_time() {
-        let started = Instant::now();
-        let (reason, seen) = reason_after(&frames(&[34]), std::mem::forget).await;
-        assert_eq!(seen, [34]);
-        assert!(matches!(reason, CloseReason::Idle(_)), "{reason}");
-        assert!(started.elapsed() >= Duration::from_secs(120), "{:?}", started.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_waits_for_an_answer_is_not_idle() {
-        let (mut client, mut server) = tokio::io::duplex(1 << 20);
-        client.write_all(&frames(&[11])).await.unwrap();
-        let (seen, channel) = (Seen { keeps: true, ..Seen::default() }, Channel::unconnected());
-        let config = config();
-        let mut reading = pin!(read_frames(&mut server, &channel, &config, &seen));
-        let early = timeout(Duration::from_secs(1_000), reading.as_mut()).await;
-        assert!(early.is_err(), "it was closed");
-        seen.unanswered.lock().clear();
-        let reason = reading.await;
-        assert!(matches!(reason, CloseReason::Idle(_)), "{reason}");
-    }
-
-    /// 60,000 queries in 0.3 s on one connection were served at once: others waited for 1.1 s.
-    #[tokio::test(start_paused = true)]
-    async fn i5_requests_beyond_the_limit_of_a_connection_stay_unread() {
-        let (mut client, mut server) = tokio::io::duplex(1 << 20);
-        let seen = Seen { keeps: true, ..Seen::default() };
-        let channel = Channel::with_limits(&config());
-        let config = config();
-        client.write_all(&frames(&[14; 100])).await.unwrap();
-        let mut reading = pin!(read_frames(&mut server, &channel, &config, &seen));
-        assert!(
-            timeout(Duration::from_secs(300), reading.as_mut()).await.is_err(),
-            "it is paused, not closed"
-        );
-        assert_eq!(seen.codes.lock().len(), 8, "128 units, 16 for each");
-        // Half of them are answered: as many come.
-        seen.unanswered.lock().drain(..4);
-        assert!(timeout(Duration::from_secs(1), reading.as_mut()).await.is_err());
-        assert_eq!(seen.codes.lock().len(), 12);
-        // One that is held is none of them.
-        seen.unanswered.lock().iter_mut().for_each(Unanswered::hold);
-        assert!(timeout(Duration::from_secs(1), reading.as_mut()).await.is_err());
-        assert_eq!(seen.codes.lock().len(), 20);
-        drop(client);
-        seen.unanswered.lock().clear();
-        while seen.codes.lock().len() < 100 {
-            assert!(timeout(Duration::from_secs(1), reading.as_mut()).await.is_err());
-            seen.unanswered.lock().clear();
-        }
-    }
-
-    /// Sixty halves of frames of 16 MiB took a gigabyte, and kept it after they were closed.
-    #[tokio::test(start_paused = true)]
-    async fn i7_half_frames_wait_for_memory_and_give_it_back_when_they_end() {
-        let config = NetConfig { frame_timeout: Duration::from_secs(10), ..NetConfig::with_memory(64 << 20) };
-        let channel = Channel::with_limits(&config);
-        let budget = channel.budget().clone();
-        let mut whole = BytesMut::new();
-        Frame::default().with_body(vec![0; 15 << 20]).encode(&mut whole).unwrap();
-        let half = whole.split_to(8 << 20).freeze();
-        let mut clients = Vec::new();
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..20 {
-            let (mut client, mut server) = tokio::io::duplex(1 << 20);
-            let (channel, config, half) = (channel.clone(), config.clone(), half.clone());
-            tasks.spawn(async move { read_frames(&mut server, &channel, &config, &Seen::default()).await });
-            clients.push(tokio::spawn(async move {
-                drop(client.write_all(&half).await);
-                client
-            }));
-        }
-        let reasons = tokio::time::timeout(Duration::from_secs(600), async {
-            let mut reasons = Vec::new();
-            while let Some(reason) = tasks.join_next().await {
-                assert!(budget.frame_bytes() <= budget.frame_bytes_max());
-                reasons.push(reason.expect("no panic"));
-            }
-            reasons
-        });
-        let reasons = reasons.await.expect("each ends by itself");
-        assert!(reasons.iter().any(|reason| matches!(reason, CloseReason::SlowFrame(_))), "{reasons:?}");
-        assert_eq!((budget.frame_bytes(), budget.used(Share::Buffers)), (0, 0));
-        clients.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
+mod tests;

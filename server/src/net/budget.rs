@@ -1,7 +1,7 @@
 //! The bytes that clients can make a node hold: one sum for the node, divided into shares.
 //!
 //! Each share has a limit of its own, so that what fills one leaves the others alone: a flood of half frames does not take
-//! the room of answers. What one address may have of it: `frames`. A share that is used up refuses; what its user does then (wait, read no more, close the client that
+//! the room of answers. What one connection and one address may have of a share: `parts` and `frames`. A share that is used up refuses; what its user does then (wait, read no more, close the client that
 //! holds the most) is that user's business.
 //!
 //! | share | of the sum | what is in it |
@@ -17,12 +17,14 @@
 //!
 //! - `budget.I1`: no share holds more than its limit, and what a [`Taken`] holds is given back when it is dropped.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use folio_protocol::limits::FRAME_BYTES_MAX;
 
 use super::frames::Frames;
+use super::parts::{AddressUse, Addresses};
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
 pub const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -31,8 +33,8 @@ pub const MEMORY_BYTES_MAX: usize = 1 << 40;
 /// What a held pull has, besides what it is weighed for.
 const HELD_PULL_BYTES: usize = 2 * 1024;
 const SIXTEENTHS: usize = 16;
-/// Units of all requests together, see `in_flight.rs`: sixteen connections with 4,096 sends each, or 4,096 queries, which
-/// two processors answer within some 50 ms.
+/// Units of all requests together, see `in_flight.rs`: 4,096 queries, which two processors answer within some 50 ms. One
+/// connection gets an eighth: 8,192 sends.
 const REQUEST_UNITS_MAX: usize = 65_536;
 
 const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 / 8 * 7 > FRAME_BYTES_MAX);
@@ -51,7 +53,7 @@ pub enum Share {
 }
 
 impl Share {
-    const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 4;
     /// All of them.
     pub const ALL: [Share; Share::COUNT] =
         [Share::Buffers, Share::Requests, Share::RequestUnits, Share::Answers];
@@ -82,6 +84,7 @@ impl Share {
 pub struct Budget {
     shares: [Pot; Share::COUNT],
     frames: Arc<Frames>,
+    addresses: Addresses,
     held_pulls_max: usize,
 }
 
@@ -99,6 +102,7 @@ impl Budget {
         Arc::new(Self {
             shares: Share::ALL.map(pot),
             frames: Frames::new(sum / SIXTEENTHS * 5),
+            addresses: Addresses::default(),
             held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
         })
     }
@@ -126,6 +130,11 @@ impl Budget {
     /// Whether less is left of a share than `bytes`.
     pub(super) fn lacks(&self, share: Share, bytes: usize) -> bool {
         self.limit(share).saturating_sub(self.used(share)) < bytes
+    }
+
+    /// What the connections of an address have of the shares together.
+    pub(super) fn address(&self, address: IpAddr) -> Arc<AddressUse> {
+        self.addresses.of(address.to_canonical())
     }
 
     /// The memory of long frames.

@@ -14,6 +14,7 @@ use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
@@ -72,12 +73,13 @@ impl Channel {
         resources: &Arc<Resources>,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let (budget, address) = (resources.budget(), resources.budget().address(remote.ip()));
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote,
             is_operator,
-            outgoing: Outgoing::new(config.outgoing_bytes_max, resources.budget()),
-            in_flight: InFlight::new(config.requests_max, resources.budget().clone()),
+            outgoing: Outgoing::new(config.outgoing_bytes_max, budget, &address),
+            in_flight: InFlight::new(config.requests_max, budget, &address),
             resources: resources.clone(),
             reason: Mutex::new(None),
             closing: Notify::new(),
@@ -228,13 +230,23 @@ impl Channel {
         match pushed {
             Ok(()) => {}
             Err(Overflow::Client { queued, max }) => self.close(CloseReason::NotReading { queued, max }),
-            Err(Overflow::Node) => self.0.resources.connections().close_longest(),
+            Err(Overflow::Node) => self.0.resources.relieve(self),
         }
     }
 
     /// Bytes that wait for the peer.
     pub(super) fn queued(&self) -> usize {
         self.0.outgoing.queued()
+    }
+
+    /// Since when some bytes wait for the peer, if these are more than what each may have.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        self.0.outgoing.unread_since()
+    }
+
+    /// Whether the node's share covers what waits for the peer; takes it.
+    pub(super) fn is_unread_covered(&self) -> bool {
+        self.0.outgoing.is_covered()
     }
 
     /// Sends a request of this server's to the client and waits for its answer.

@@ -56,11 +56,11 @@ pub enum CloseReason {
         /// The limit.
         after: Duration,
     },
-    /// All clients together do not read, and this one has the most waiting.
+    /// All clients together do not read, and what waits for this one has waited the longest.
     #[error(
-        "the client does not read: {queued} bytes wait for it, the most of all, and no memory is left (limits.memory)"
+        "the client does not read: {queued} bytes wait for it, the longest of all, and no memory is left (limits.memory)"
     )]
-    Longest {
+    Unread {
         /// Bytes waiting.
         queued: usize,
     },
@@ -89,7 +89,7 @@ impl CloseReason {
 
     /// Whether the client did not read what it asked for.
     pub(super) fn is_not_reading(&self) -> bool {
-        matches!(self, Self::NotReading { .. } | Self::Stuck { .. } | Self::Longest { .. })
+        matches!(self, Self::NotReading { .. } | Self::Stuck { .. } | Self::Unread { .. })
     }
 
     /// Says it in the log, a reason of each kind once a second at most (net.I1).
@@ -119,7 +119,7 @@ impl CloseReason {
             Self::Idle(_) | Self::Refused | Self::Stopping => 7,
             Self::NotReading { .. } => 8,
             Self::Stuck { .. } => 9,
-            Self::Longest { .. } => 10,
+            Self::Unread { .. } => 10,
             Self::BadFrame(FrameError::TooShort(_)) => 11,
             Self::BadFrame(FrameError::TooLarge { .. }) => 12,
             Self::BadFrame(FrameError::HeaderLength { .. } | FrameError::HeaderTooLarge(_)) => 13,

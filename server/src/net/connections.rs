@@ -161,18 +161,17 @@ impl Connections {
         (self.descriptors.open(), self.descriptors.limit())
     }
 
-    /// Too many bytes wait for all clients together: the one that most of them wait for does not read (net.I3).
-    pub(super) fn close_longest(&self) {
-        let longest = {
-            let table = self.table.lock();
-            let channels = table.open.values().chain(table.guests.values());
-            channels
-                .map(|channel| (channel.queued(), channel))
-                .max_by_key(|(queued, _)| *queued)
-                .map(|(queued, channel)| (queued, channel.clone()))
-        };
-        if let Some((queued, channel)) = longest {
-            channel.close(CloseReason::Longest { queued });
+    /// Too many bytes wait for all clients together (net.I3): those whose oldest bytes wait for the longest are closed until
+    /// the share covers what waits for this one. The length tells nothing: the longest queue may be an honest client's newest
+    /// answer.
+    pub(super) fn make_room_for(&self, channel: &Channel) {
+        let mut unread: Vec<_> =
+            self.all().into_iter().filter_map(|other| Some((other.unread_since()?, other))).collect();
+        unread.sort_by_key(|(since, other)| (*since, std::cmp::Reverse(other.queued())));
+        let mut unread = unread.into_iter().map(|(_, other)| other);
+        while channel.is_open() && !channel.is_unread_covered() {
+            let oldest = unread.next().unwrap_or_else(|| channel.clone());
+            oldest.close(CloseReason::Unread { queued: oldest.queued() });
         }
     }
 }
@@ -204,6 +203,7 @@ fn address(channel: &Channel) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use folio_protocol::frame::Frame;
 
@@ -271,20 +271,36 @@ mod tests {
         drop(asked);
     }
 
-    #[test]
-    fn i3_the_client_that_most_waits_for_is_closed_when_no_memory_is_left() {
-        let node = node(10, Some(10));
-        let clients = node.come("10.0.0.1", 5);
+    /// The longest queue was closed: an honest client's, beside hundreds that kept a little unread for ever.
+    #[tokio::test(start_paused = true)]
+    async fn i3_the_client_with_the_oldest_unread_bytes_is_closed_when_no_memory_is_left() {
+        let node = node(1_000, Some(1_000));
+        let clients = node.come("10.0.0.1", 200);
         let answer = |bytes: usize| Frame::default().with_body(vec![0; bytes]);
-        for client in &clients[1..] {
-            client.push(&answer(1 << 20)).expect("a frame");
+        for client in &clients {
+            client.push(&answer(17 << 10)).expect("a frame");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        for _ in 0..4 {
-            clients[0].push(&answer(3 << 20)).expect("a frame");
-        }
-        assert!(!clients[0].is_open());
-        assert!(clients[1..].iter().all(Channel::is_open));
+        let honest = node.comes("10.0.0.2").0;
+        honest.push(&answer(3 << 20)).expect("a frame");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(honest.is_open());
+        let closed = clients.iter().filter(|client| !client.is_open()).count();
+        assert!((1..=60).contains(&closed), "{closed}: each had 64 KiB");
+        assert!(clients[closed..].iter().all(Channel::is_open), "the oldest ones");
         let reason = clients[0].take_reason().expect("a reason").to_string();
-        assert!(reason.contains("the most of all") && reason.contains("limits.memory"), "{reason}");
+        assert!(reason.contains("the longest of all") && reason.contains("limits.memory"), "{reason}");
+    }
+
+    /// The scan ran under the table's lock on the thread that pushed, which may be the group's.
+    #[tokio::test(start_paused = true)]
+    async fn i3_nobody_is_closed_on_the_thread_of_the_one_that_pushes() {
+        let node = node(10, Some(10));
+        let clients = node.come("10.0.0.1", 4);
+        let answer = Frame::default().with_body(vec![0; 3 << 20]);
+        clients.iter().for_each(|client| client.push(&answer).expect("a frame"));
+        assert!(clients.iter().all(Channel::is_open), "not here and now");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(clients.iter().filter(|client| !client.is_open()).count(), 1);
     }
 }

@@ -5,19 +5,21 @@
 //! wait for ever.
 //!
 //! What is counted: units, one for a send and [`QUERY_UNITS`] for every other request, as a query is a task of its own and
-//! a send is not; and bytes. The node's shares of both have to cover it beyond [`BASE_BYTES`].
+//! a send is not; and bytes. The node's shares of both have to cover it beyond [`BASE_BYTES`], and a connection gets its
+//! part of them alone (`parts.I1`).
 //!
-//! - `net.I5`: a connection with more requests in flight than its limit, or than the node's share covers, is not read.
+//! - `net.I5`: a connection with more requests in flight than its limit, or than its part of the node's share, is not read.
 //! - `net.I6`: no connection waits for another one's requests: with [`BASE_BYTES`] or less in flight it is read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use tokio::sync::Notify;
 
 use super::budget::{Budget, Share};
+use super::parts::{AddressUse, Part};
 
 /// Bytes that the requests of each connection may have without a share.
 pub(super) const BASE_BYTES: u64 = 16 * 1024;
@@ -59,7 +61,6 @@ pub(super) struct InFlight {
     units_max: u64,
     bytes: Part,
     units: Part,
-    budget: Arc<Budget>,
     /// The reader waits until the load is at most this.
     waits_for: AtomicU64,
     waits: AtomicBool,
@@ -67,13 +68,12 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn new(requests_max: usize, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(requests_max: usize, budget: &Arc<Budget>, address: &Arc<AddressUse>) -> Self {
         Self {
             load: AtomicU64::new(0),
             units_max: (requests_max as u64).clamp(1, u64::from(u16::MAX)),
-            bytes: Part::new(Share::Requests, STEP_BYTES),
-            units: Part::new(Share::RequestUnits, STEP_UNITS),
-            budget,
+            bytes: Part::new(budget, address, Share::Requests, STEP_BYTES),
+            units: Part::new(budget, address, Share::RequestUnits, STEP_UNITS),
             waits_for: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             resume: Notify::new(),
@@ -111,8 +111,11 @@ impl InFlight {
         if bytes <= BASE_BYTES {
             return true;
         }
-        let is_covered =
-            self.bytes.cover(&self.budget, bytes as usize) && self.units.cover(&self.budget, units as usize);
+        let covers = |part: &Part, wanted: usize| {
+            part.shrink(wanted);
+            part.cover_fairly(wanted)
+        };
+        let is_covered = covers(&self.bytes, bytes as usize) && covers(&self.units, units as usize);
         // The last request may have ended in between.
         if self.load.load(Ordering::SeqCst) == 0 {
             self.give_back();
@@ -121,8 +124,8 @@ impl InFlight {
     }
 
     fn give_back(&self) {
-        self.bytes.give_back(&self.budget);
-        self.units.give_back(&self.budget);
+        self.bytes.give_back();
+        self.units.give_back();
     }
 
     /// Waits until half of it has been answered.
@@ -143,57 +146,6 @@ impl InFlight {
     }
 }
 
-/// What a connection has taken of a share of the node.
-#[derive(Debug)]
-struct Part {
-    share: Share,
-    step: usize,
-    taken: AtomicUsize,
-}
-
-impl Part {
-    fn new(share: Share, step: usize) -> Self {
-        Self { share, step, taken: AtomicUsize::new(0) }
-    }
-
-    /// Takes so much at least, if it is left.
-    fn cover(&self, budget: &Budget, wanted: usize) -> bool {
-        let taken = self.taken.load(Ordering::SeqCst);
-        if taken >= wanted {
-            self.shrink(budget, taken, wanted);
-            return true;
-        }
-        let more = (wanted - taken).next_multiple_of(self.step);
-        let is_left = budget.grab(self.share, more);
-        if is_left {
-            self.taken.fetch_add(more, Ordering::SeqCst);
-        }
-        is_left
-    }
-
-    /// Gives back what a burst has left.
-    fn shrink(&self, budget: &Budget, taken: usize, wanted: usize) {
-        let keep = wanted.next_multiple_of(self.step) + self.step;
-        if taken > 2 * keep
-            && self.taken.compare_exchange(taken, keep, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        {
-            budget.give(self.share, taken - keep);
-        }
-    }
-
-    fn give_back(&self, budget: &Budget) {
-        if self.taken.load(Ordering::SeqCst) > 0 {
-            budget.give(self.share, self.taken.swap(0, Ordering::SeqCst));
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -208,13 +160,23 @@ mod tests {
         Cost::of(&frame.with_body(Bytes::from(vec![0; body])))
     }
 
+    /// A connection of an address.
+    fn of(budget: &Arc<Budget>, address: u8) -> InFlight {
+        InFlight::new(8_192, budget, &budget.address([10, 0, 0, address].into()))
+    }
+
+    fn alone(requests_max: usize) -> InFlight {
+        let budget = Budget::new(1 << 30);
+        InFlight::new(requests_max, &budget, &budget.address([10, 0, 0, 1].into()))
+    }
+
     fn query() -> Cost {
         Cost::of(&Frame { code: RequestCode::QueryConsumerOffset.code(), ..Frame::default() })
     }
 
     #[tokio::test(start_paused = true)]
     async fn i5_a_connection_with_too_many_requests_waits_until_half_of_them_are_answered() {
-        let in_flight = Arc::new(InFlight::new(4_096, Budget::new(1 << 30)));
+        let in_flight = Arc::new(alone(4_096));
         (0..4_095).for_each(|_| in_flight.begin(send(0)));
         assert!(!in_flight.is_full() && in_flight.cover());
         in_flight.begin(send(0));
@@ -232,7 +194,7 @@ mod tests {
 
     #[test]
     fn queries_fill_a_connection_sooner_than_sends() {
-        let in_flight = InFlight::new(8_192, Budget::new(1 << 30));
+        let in_flight = alone(8_192);
         let taken = (0..60_000).take_while(|_| {
             in_flight.begin(query());
             !in_flight.is_full()
@@ -243,7 +205,7 @@ mod tests {
     #[test]
     fn i6_what_the_node_cannot_cover_waits_and_the_little_of_each_connection_does_not() {
         let budget = Budget::new(MEMORY_BYTES_MIN);
-        let (busy, other) = (InFlight::new(8_192, budget.clone()), InFlight::new(8_192, budget.clone()));
+        let (busy, other) = (of(&budget, 1), of(&budget, 1));
         busy.begin(send(1 << 20));
         assert!(busy.cover());
         let left = budget.limit(Share::Requests) - budget.used(Share::Requests);
@@ -261,27 +223,38 @@ mod tests {
         assert_eq!(budget.used(Share::Requests), 0);
     }
 
+    /// Eight connections with 512 slow pulls each had all units of the node: any other one was read its base, and no more.
     #[test]
-    fn i6_many_connections_together_have_so_many_requests_and_no_more() {
+    fn i5_connections_full_of_queries_leave_units_to_others_and_to_other_addresses_more() {
         let budget = Budget::new(1 << 30);
-        let connections: Vec<InFlight> = (0..20).map(|_| InFlight::new(8_192, budget.clone())).collect();
-        let covered = connections.iter().filter(|connection| {
-            (0..256).for_each(|_| connection.begin(query()));
-            connection.cover()
-        });
-        assert_eq!(covered.count(), 16, "256 queries are 4,096 units");
-        drop(connections);
+        let fill = |connection: &InFlight| {
+            let covered = (0..512).take_while(|_| {
+                connection.begin(query());
+                connection.cover()
+            });
+            covered.count()
+        };
+        let connections: Vec<InFlight> = (0..20).map(|_| of(&budget, 1)).collect();
+        let queries: Vec<usize> = connections.iter().map(fill).collect();
+        assert_eq!(queries[0], 512, "as many as one connection may have");
+        assert!(
+            queries.iter().sum::<usize>() <= 2_048 + 20 * 7,
+            "half of all, and the base of each: {queries:?}"
+        );
+        let other = of(&budget, 2);
+        assert!(fill(&other) >= 256);
+        drop((connections, other));
         assert_eq!((budget.used(Share::Requests), budget.used(Share::RequestUnits)), (0, 0));
     }
 
     #[test]
     fn a_burst_gives_back_what_it_does_not_need_any_more() {
         let budget = Budget::new(MEMORY_BYTES_MIN);
-        let in_flight = InFlight::new(8_192, budget.clone());
-        in_flight.begin(send(4 << 20));
+        let in_flight = of(&budget, 1);
+        in_flight.begin(send(1 << 20));
         assert!(in_flight.cover());
         in_flight.begin(send(100_000));
-        in_flight.end(send(4 << 20));
+        in_flight.end(send(1 << 20));
         assert!(in_flight.cover());
         assert!(budget.used(Share::Requests) < 500_000, "{}", budget.used(Share::Requests));
     }
@@ -289,7 +262,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_ends_while_the_reader_begins_to_wait_wakes_it() {
         for ended_first in [true, false] {
-            let in_flight = Arc::new(InFlight::new(1, Budget::new(1 << 30)));
+            let in_flight = Arc::new(alone(1));
             in_flight.begin(query());
             if ended_first {
                 in_flight.end(query());

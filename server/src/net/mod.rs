@@ -6,15 +6,15 @@
 //! - net.I1: a connection is closed for exactly one reason, and that reason is logged at most once.
 //! - net.I2: what a peer sends can close its own connection and no other.
 //! - net.I3: no queue towards a peer holds more than [`NetConfig::outgoing_bytes_max`] bytes and one answer, nor all of them
-//!   together more than the share `answers` and what each may have without it; the client that the most waits for is
-//!   closed then.
+//!   together more than the share `answers` and what each may have without it; the client whose unread bytes wait for the
+//!   longest is closed then.
 //! - net.I4: a node that stops answers every request it has taken, and closes a connection only after the
 //!   answers have left; what it does not take any more it refuses.
 //! - net.I5, net.I6: how much a connection may have in flight: `in_flight.rs`.
 //! - net.I7: what a connection's read buffer may hold: `read_buffer.rs`.
 //! - net.I8: a client that takes no byte for [`NetConfig::write_timeout`], while some wait for it, is closed.
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
-//! - budget.I1, frames.I1, frames.I2, descriptors.I1: see `budget.rs`, `frames.rs` and `descriptors.rs`.
+//! - budget.I1, parts.I1, frames.I1, frames.I2, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`, `descriptors.rs`.
 
 mod budget;
 mod channel;
@@ -29,6 +29,7 @@ mod in_flight;
 mod listener;
 mod machine;
 mod outgoing;
+mod parts;
 mod read_buffer;
 mod reading;
 mod resources;

@@ -12,10 +12,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::CloseReason;
-use super::budget::{Budget, Share, Taken};
+use super::budget::{Budget, Share};
+use super::parts::{AddressUse, Cover, Part};
 
 /// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is gained.
 const SLICES_MAX: usize = 64;
@@ -33,7 +34,7 @@ pub(super) struct Outgoing {
     queue: Mutex<Queue>,
     work: Notify,
     bytes_max: usize,
-    /// When more than this waits, no more requests are read.
+    /// When more than this waits, or more than its part of the node's share, no more requests are read.
     long_bytes: usize,
     is_long: AtomicBool,
     progress: Notify,
@@ -45,8 +46,20 @@ struct Queue {
     /// Bytes in `parts`, `tail` and in the writer's hands.
     bytes: usize,
     /// At least so many, beyond the base.
-    taken: Taken,
+    taken: Part,
+    /// Long until no more than this waits.
+    short_bytes: usize,
+    unread: Option<Unread>,
+    /// All that has left.
+    sent: u64,
     state: State,
+}
+
+/// What waited beyond the base at some time, and has not all left since.
+struct Unread {
+    since: Instant,
+    /// When so much has left.
+    until: u64,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +87,17 @@ pub(super) enum Overflow {
 }
 
 impl Outgoing {
-    pub(super) fn new(bytes_max: usize, budget: &Arc<Budget>) -> Self {
-        let taken = Taken::nothing(budget, Share::Answers);
-        let queue =
-            Queue { parts: Vec::new(), tail: BytesMut::new(), bytes: 0, taken, state: State::default() };
+    pub(super) fn new(bytes_max: usize, budget: &Arc<Budget>, address: &Arc<AddressUse>) -> Self {
+        let queue = Queue {
+            parts: Vec::new(),
+            tail: BytesMut::new(),
+            bytes: 0,
+            taken: Part::new(budget, address, Share::Answers, STEP_BYTES),
+            short_bytes: 0,
+            unread: None,
+            sent: 0,
+            state: State::default(),
+        };
         Self {
             queue: Mutex::new(queue),
             work: Notify::new(),
@@ -123,10 +143,12 @@ impl Outgoing {
                 return Ok(());
             }
             add(&mut queue);
-            if queue.bytes > self.long_bytes {
+            let cover = queue.cover();
+            if queue.bytes > self.long_bytes || cover != Cover::Whole {
+                queue.short_bytes = queue.bytes.min(self.long_bytes) / 2;
                 self.is_long.store(true, Ordering::SeqCst);
             }
-            (queue.bytes, queue.cover())
+            (queue.bytes, cover != Cover::Refused)
         };
         self.work.notify_one();
         if queued > self.bytes_max {
@@ -140,6 +162,16 @@ impl Outgoing {
         self.queue.lock().bytes
     }
 
+    /// Since when the oldest of the bytes waits, about, if these are more than the base.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        self.queue.lock().unread.as_ref().map(|unread| unread.since)
+    }
+
+    /// Whether the node's share covers what waits; takes it.
+    pub(super) fn is_covered(&self) -> bool {
+        self.queue.lock().cover() != Cover::Refused
+    }
+
     /// Whether the client has to read first.
     pub(super) fn is_long(&self) -> bool {
         self.is_long.load(Ordering::SeqCst)
@@ -147,8 +179,13 @@ impl Outgoing {
 
     /// Waits until it has read half of that.
     pub(super) async fn short(&self) {
-        while self.is_long() {
-            self.progress.notified().await;
+        loop {
+            // Before the look: several wait, and none of them may miss it.
+            let progress = self.progress.notified();
+            if !self.is_long() {
+                return;
+            }
+            progress.await;
         }
     }
 
@@ -172,7 +209,10 @@ impl Outgoing {
             queue.tail = BytesMut::new();
             // What the writer still has in its hands is dropped in a moment.
             queue.bytes = 0;
-            queue.taken.clear();
+            queue.unread = None;
+            queue.taken.give_back();
+            self.is_long.store(false, Ordering::SeqCst);
+            self.progress.notify_waiters();
         }
         drop(queue);
         self.work.notify_one();
@@ -251,10 +291,11 @@ impl Outgoing {
         let mut queue = self.queue.lock();
         // A queue that was closed meanwhile counts nothing.
         queue.bytes = queue.bytes.saturating_sub(bytes);
+        queue.sent += bytes as u64;
         queue.shrink();
-        if queue.bytes <= self.long_bytes / 2 && self.is_long() {
+        if queue.bytes <= queue.short_bytes && self.is_long() {
             self.is_long.store(false, Ordering::SeqCst);
-            self.progress.notify_one();
+            self.progress.notify_waiters();
         }
     }
 }
@@ -274,19 +315,32 @@ impl Queue {
     }
 
     /// Takes the bytes of the node's share (net.I3).
-    fn cover(&mut self) -> bool {
-        let is_covered = self.bytes <= BASE_BYTES || self.bytes <= self.taken.bytes();
-        is_covered || self.taken.resize(self.bytes.next_multiple_of(STEP_BYTES))
+    fn cover(&mut self) -> Cover {
+        if self.bytes <= BASE_BYTES || self.state == State::Closed {
+            return Cover::Whole;
+        }
+        if self.unread.is_none() {
+            self.look_from_now();
+        }
+        self.taken.cover(self.bytes)
     }
 
     /// Gives back what is not needed any more.
     fn shrink(&mut self) {
         if self.bytes <= BASE_BYTES {
-            self.taken.clear();
-        } else if self.taken.bytes() > 2 * self.bytes + STEP_BYTES {
-            let less = self.taken.resize(self.bytes.next_multiple_of(STEP_BYTES));
-            assert!(less, "budget.I1: less is always possible");
+            self.unread = None;
+            self.taken.give_back();
+            return;
         }
+        self.taken.shrink(self.bytes);
+        if self.unread.as_ref().is_some_and(|unread| self.sent >= unread.until) {
+            self.look_from_now();
+        }
+    }
+
+    /// All that waits now has waited since now, or less.
+    fn look_from_now(&mut self) {
+        self.unread = Some(Unread { since: Instant::now(), until: self.sent + self.bytes as u64 });
     }
 }
 
@@ -299,7 +353,11 @@ mod tests {
 
     fn outgoing(bytes_max: usize) -> (Outgoing, Arc<Budget>) {
         let budget = Budget::new(MEMORY_BYTES_MIN);
-        (Outgoing::new(bytes_max, &budget), budget)
+        (of(bytes_max, &budget), budget)
+    }
+
+    fn of(bytes_max: usize, budget: &Arc<Budget>) -> Outgoing {
+        Outgoing::new(bytes_max, budget, &budget.address([10, 0, 0, 1].into()))
     }
 
     #[tokio::test]
@@ -379,10 +437,46 @@ mod tests {
     fn i3_all_clients_together_have_no_more_waiting_than_the_nodes_share() {
         let budget = Budget::new(MEMORY_BYTES_MIN);
         let push = |outgoing: &Outgoing| outgoing.push(|tail| tail.extend_from_slice(&[0; 4 << 20]));
-        let clients: Vec<Outgoing> = (0..4).map(|_| Outgoing::new(64 << 20, &budget)).collect();
+        let clients: Vec<Outgoing> = (0..4).map(|_| of(64 << 20, &budget)).collect();
         let pushed: Vec<_> = clients.iter().map(push).collect();
         assert_eq!(pushed, [Ok(()), Ok(()), Ok(()), Err(Overflow::Node)], "twelve MiB are the share");
         clients[0].close();
         assert_eq!(push(&clients[1]), Ok(()));
+    }
+
+    /// A client that reads all the time has always something unread, and never the same.
+    #[tokio::test(start_paused = true)]
+    async fn i3_unread_counts_since_the_oldest_bytes_wait_and_ends_at_the_base() {
+        let (outgoing, _) = outgoing(1 << 20);
+        let push = |bytes| outgoing.push(|tail| tail.resize(tail.len() + bytes, 0)).expect("it fits");
+        push(BASE_BYTES);
+        assert_eq!(outgoing.unread_since(), None);
+        push(1);
+        let first = Instant::now();
+        assert_eq!(outgoing.unread_since(), Some(first));
+        tokio::time::sleep(PATIENCE).await;
+        push(100_000);
+        outgoing.left(BASE_BYTES);
+        assert_eq!(outgoing.unread_since(), Some(first), "one byte of these is left");
+        outgoing.left(1);
+        assert_eq!(outgoing.unread_since(), Some(Instant::now()));
+        outgoing.left(100_000 - BASE_BYTES);
+        assert_eq!(outgoing.unread_since(), None);
+    }
+
+    #[test]
+    fn parts_i1_a_client_with_more_unread_than_its_part_of_what_is_left_has_to_read_first() {
+        let (one, budget) = outgoing(64 << 20);
+        let push = |outgoing: &Outgoing, bytes: usize| outgoing.push(|tail| tail.resize(bytes, 0));
+        let left = budget.limit(Share::Answers) / 16;
+        let rest = budget.take(Share::Answers, budget.limit(Share::Answers) - left).expect("it is left");
+        assert_eq!(push(&one, left / 8 - STEP_BYTES), Ok(()));
+        assert!(!one.is_long());
+        let other = of(64 << 20, &budget);
+        assert_eq!(push(&other, left / 4), Ok(()));
+        assert!(other.is_long());
+        other.left(left / 8);
+        assert!(!other.is_long());
+        drop(rest);
     }
 }

@@ -2,15 +2,22 @@
 
 use std::sync::Arc;
 
-use super::NetConfig;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
 use super::budget::{Budget, Share};
 use super::connections::Connections;
+use super::{Channel, NetConfig};
 
 /// The limits that all connections of a node share.
 #[derive(Debug)]
 pub struct Resources {
     budget: Arc<Budget>,
     connections: Connections,
+    /// What waits for these is not covered by the share of answers.
+    uncovered: Mutex<Vec<Channel>>,
+    /// Of the clients' tasks.
+    runtime: Option<Handle>,
 }
 
 /// How much of one resource is used.
@@ -29,7 +36,12 @@ pub struct Usage {
 impl Resources {
     /// Nothing is used yet.
     pub fn new(config: &NetConfig) -> Arc<Self> {
-        Arc::new(Self { budget: Budget::new(config.memory_bytes), connections: Connections::new(config) })
+        Arc::new(Self {
+            budget: Budget::new(config.memory_bytes),
+            connections: Connections::new(config),
+            uncovered: Mutex::default(),
+            runtime: Handle::try_current().ok(),
+        })
     }
 
     /// The bytes that clients make the node hold.
@@ -39,6 +51,40 @@ impl Resources {
 
     pub(super) fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    /// What waits for this client is more than all may have together: room is made, by closing others or this one (net.I3).
+    /// Not here and now: this may be the group's thread, and connections are many.
+    pub(super) fn relieve(self: &Arc<Self>, channel: &Channel) {
+        {
+            let mut uncovered = self.uncovered.lock();
+            if uncovered.iter().any(|other| other.id() == channel.id()) {
+                return;
+            }
+            uncovered.push(channel.clone());
+            if uncovered.len() > 1 {
+                // One at a time: who does it goes on with this one.
+                return;
+            }
+        }
+        let resources = self.clone();
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { resources.cover_all() })),
+            None => resources.cover_all(),
+        }
+    }
+
+    fn cover_all(&self) {
+        let first = || self.uncovered.lock().first().cloned();
+        while let Some(channel) = first() {
+            self.connections.make_room_for(&channel);
+            let mut uncovered = self.uncovered.lock();
+            uncovered.remove(0);
+            if uncovered.is_empty() {
+                // The next one begins a task of its own.
+                return;
+            }
+        }
     }
 
     /// Use and limit of each resource.

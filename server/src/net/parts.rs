@@ -1,0 +1,218 @@
+//! What one connection has of a share of the node, and how much is its part.
+//!
+//! Shares are not first come, first kept: a connection takes no more than an eighth of what the others leave, and all
+//! connections of one address no more than a half of it. So much is always left that the next one is served.
+//!
+//! Taken is in steps, so that most requests and answers change no counter of the node.
+//!
+//! - `parts.I1`: what a connection takes of requests, beyond what each has without a share, is its part or less; a
+//!   connection that has more answers unread than its part has no more requests read.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::budget::{Budget, Share};
+
+/// One connection takes at most one of so many parts of what is left.
+const CONNECTION_PART: usize = 8;
+/// All connections of one address.
+const ADDRESS_PART: usize = 2;
+/// Addresses that are forgotten together, at least.
+const FORGOTTEN_MIN: usize = 64;
+
+/// What the connections of one address have of the shares.
+#[derive(Debug, Default)]
+pub(super) struct AddressUse {
+    used: [AtomicUsize; Share::COUNT],
+}
+
+/// The same of all addresses.
+#[derive(Debug, Default)]
+pub(super) struct Addresses(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    by_address: HashMap<IpAddr, Weak<AddressUse>>,
+    /// When so many are known, those without connections are forgotten.
+    full: usize,
+}
+
+impl Addresses {
+    /// What the connections of this address share.
+    pub(super) fn of(&self, address: IpAddr) -> Arc<AddressUse> {
+        let mut known = self.0.lock();
+        if let Some(used) = known.by_address.get(&address).and_then(Weak::upgrade) {
+            return used;
+        }
+        if known.by_address.len() >= known.full {
+            known.by_address.retain(|_, used| used.strong_count() > 0);
+            known.full = 2 * known.by_address.len() + FORGOTTEN_MIN;
+        }
+        let used = Arc::default();
+        known.by_address.insert(address, Arc::downgrade(&used));
+        used
+    }
+}
+
+/// What a connection has of one share; dropped, it is given back.
+#[derive(Debug)]
+pub(super) struct Part {
+    budget: Arc<Budget>,
+    address: Arc<AddressUse>,
+    share: Share,
+    step: usize,
+    taken: AtomicUsize,
+}
+
+/// Whether a share covers what a connection needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cover {
+    /// It does.
+    Whole,
+    /// It does, and it is more than the connection's part.
+    BeyondPart,
+    /// So much is not left.
+    Refused,
+}
+
+impl Part {
+    pub(super) fn new(budget: &Arc<Budget>, address: &Arc<AddressUse>, share: Share, step: usize) -> Self {
+        Self { budget: budget.clone(), address: address.clone(), share, step, taken: AtomicUsize::new(0) }
+    }
+
+    /// Takes so much at least, if it is left and no more than its part.
+    pub(super) fn cover_fairly(&self, wanted: usize) -> bool {
+        let more = self.missing(wanted);
+        more == 0 || (self.is_fair(more) && self.take(more))
+    }
+
+    /// Takes so much at least, if it is left.
+    pub(super) fn cover(&self, wanted: usize) -> Cover {
+        let more = self.missing(wanted);
+        if more == 0 {
+            return Cover::Whole;
+        }
+        let is_fair = self.is_fair(more);
+        match self.take(more) {
+            false => Cover::Refused,
+            true if is_fair => Cover::Whole,
+            true => Cover::BeyondPart,
+        }
+    }
+
+    /// In whole steps.
+    fn missing(&self, wanted: usize) -> usize {
+        wanted.saturating_sub(self.taken.load(Ordering::SeqCst)).next_multiple_of(self.step)
+    }
+
+    /// Others may take some in the same moment: then it is a little more than the part, and never more than the share.
+    fn is_fair(&self, more: usize) -> bool {
+        let left = self.budget.limit(self.share).saturating_sub(self.budget.used(self.share));
+        let mine = self.taken.load(Ordering::SeqCst);
+        let of_address = self.address.used[self.share as usize].load(Ordering::Relaxed);
+        mine + more <= (left + mine) / CONNECTION_PART
+            && of_address + more <= (left + of_address) / ADDRESS_PART
+    }
+
+    fn take(&self, more: usize) -> bool {
+        let is_left = self.budget.grab(self.share, more);
+        if is_left {
+            self.address.used[self.share as usize].fetch_add(more, Ordering::Relaxed);
+            self.taken.fetch_add(more, Ordering::SeqCst);
+        }
+        is_left
+    }
+
+    /// Gives back what a burst has left.
+    pub(super) fn shrink(&self, wanted: usize) {
+        let taken = self.taken.load(Ordering::SeqCst);
+        let keep = wanted.next_multiple_of(self.step) + self.step;
+        if taken > 2 * keep
+            && self.taken.compare_exchange(taken, keep, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        {
+            self.give(taken - keep);
+        }
+    }
+
+    /// Gives back all of it.
+    pub(super) fn give_back(&self) {
+        if self.taken.load(Ordering::SeqCst) > 0 {
+            self.give(self.taken.swap(0, Ordering::SeqCst));
+        }
+    }
+
+    fn give(&self, less: usize) {
+        self.budget.give(self.share, less);
+        self.address.used[self.share as usize].fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::budget::MEMORY_BYTES_MIN;
+    use super::*;
+
+    const SHARE: Share = Share::RequestUnits;
+
+    fn address(number: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
+    }
+
+    /// As much as it gets, in steps.
+    fn fill(part: &Part) -> usize {
+        let mut taken = 0;
+        while part.cover_fairly(taken + 1) {
+            taken = part.taken.load(Ordering::SeqCst);
+        }
+        taken
+    }
+
+    /// Eight connections had all that there was.
+    #[test]
+    fn i1_connections_that_take_all_they_get_leave_some_to_the_next_one() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let parts: Vec<Part> =
+            (0..16).map(|from| Part::new(&budget, &budget.address(address(from)), SHARE, 16)).collect();
+        let got: Vec<usize> = parts.iter().map(fill).collect();
+        assert_eq!(got[0], budget.limit(SHARE) / 8);
+        assert!(got.iter().all(|got| *got >= 1_000), "{got:?}");
+        drop(parts);
+        assert_eq!(budget.used(SHARE), 0);
+    }
+
+    #[test]
+    fn i1_many_connections_of_one_address_leave_half_to_other_addresses() {
+        let budget = Budget::new(MEMORY_BYTES_MIN);
+        let many: Vec<Part> =
+            (0..500).map(|_| Part::new(&budget, &budget.address(address(1)), SHARE, 16)).collect();
+        let got: usize = many.iter().map(fill).sum();
+        assert!(got <= budget.limit(SHARE) / 2, "{got}");
+        let other = Part::new(&budget, &budget.address(address(2)), SHARE, 16);
+        assert!(fill(&other) >= budget.limit(SHARE) / 16 - 16);
+        drop(many);
+        assert_eq!(budget.address(address(1)).used[SHARE as usize].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn addresses_without_connections_are_forgotten() {
+        let addresses = Addresses::default();
+        let kept = addresses.of(address(1));
+        for number in 0..200_000_u32 {
+            addresses.of(IpAddr::V4(Ipv4Addr::from(number)));
+        }
+        assert!(addresses.0.lock().by_address.len() <= 2 * FORGOTTEN_MIN + 2);
+        assert!(Arc::ptr_eq(&kept, &addresses.of(address(1))));
+    }
+}

@@ -156,7 +156,11 @@ impl Inner {
             match admission {
                 Admission::Guest(why) => {
                     let guest = Guest { service: inner.service.clone(), why };
-                    connection::serve(stream, channel, &inner.guest_config, &guest).await;
+                    let ending = channel.clone();
+                    tokio::select! {
+                        () = connection::serve(stream, channel, &inner.guest_config, &guest) => {}
+                        never = Guest::end_in_time(&ending) => match never {},
+                    }
                 }
                 Admission::Open | Admission::Refused => {
                     connection::serve(stream, channel, &inner.config, &*inner.service).await;

@@ -14,6 +14,7 @@
 //! - net.I7: what a connection's read buffer may hold: `read_buffer.rs`.
 //! - net.I8: a client that takes no byte for [`NetConfig::write_timeout`], while some wait for it, is closed.
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
+//! - net.I10: a guest, told that there are too many connections, is closed soon: `guest.rs`.
 //! - budget.I1, parts.I1, frames.I1, frames.I2, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`, `descriptors.rs`.
 
 mod budget;

@@ -23,6 +23,7 @@ use folio_raft::command::{ConsumerGroup, Topic};
 use folio_raft::proposal::{Proposal, ProposeError, Repeat};
 
 use super::send::VERSION_WITH_MAX_RECONSUME;
+use super::view::Found;
 use super::{topics, view};
 use crate::broker::Broker;
 use crate::error::ServerError;
@@ -68,7 +69,7 @@ async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<NewMe
         return Ok(None);
     }
     let found = view::find(broker, header.offset).await?;
-    let bytes = found.ok_or_else(|| view::not_found(header.offset))?;
+    let Found { message: bytes, _memory } = found.ok_or_else(|| view::not_found(header.offset))?;
     let message = MessageView::parse(&bytes).map_err(|error| ServerError::Internal(error.to_string()))?;
     let max = header.max_reconsume_times.filter(|_| request.frame.version >= VERSION_WITH_MAX_RECONSUME);
     let wish = if is_dead(&message, &header, &group, max) {

@@ -17,6 +17,7 @@ use folio_protocol::message::{MESSAGE_BYTES_MIN, MessageView};
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::forward;
+use crate::net::ReadMemory;
 use crate::request::Request;
 
 /// Bytes of TOTALSIZE, which a message starts with.
@@ -34,8 +35,16 @@ pub(crate) fn view(broker: &Arc<Broker>, request: Request) {
     };
     let broker = broker.clone();
     tokio::spawn(async move {
+        let _turn = match request.channel() {
+            Some(channel) => match channel.read_turn().await {
+                Some(turn) => Some(turn),
+                // Nobody reads the answer.
+                None => return request.reply.done(),
+            },
+            None => None,
+        };
         match find(&broker, header.offset).await {
-            Ok(Some(message)) => request.reply.body(message),
+            Ok(Some(Found { message, _memory })) => request.reply.body(message),
             Ok(None) if broker.leads() => request.reply.fail(not_found(header.offset)),
             Err(error) if broker.leads() => request.reply.fail(error),
             // It may be younger than what this node has applied, or whole there.
@@ -49,40 +58,63 @@ pub(super) fn not_found(position: i64) -> ServerError {
     ServerError::Internal(format!("can not find message by the offset, {position}"))
 }
 
+/// A message of the log, and the memory that it is read into (`disk_reads.I1`).
+pub(super) struct Found {
+    pub(super) message: Bytes,
+    pub(super) _memory: ReadMemory,
+}
+
 /// The message that starts at this position, if one does. Reads from the disk, apart from the runtime's
 /// threads; the leader waits a moment for what is damaged.
-pub(super) async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Bytes>, ServerError> {
+pub(super) async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Found>, ServerError> {
     let Ok(position) = u64::try_from(position) else { return Ok(None) };
     let deadline = Instant::now() + MEND_PATIENCE;
     loop {
-        let on = broker.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let end = on.group.status().applied_position;
-            read(on.group.log(), on.group.queues(), position, end)
-        });
-        // The task does not panic and is not aborted: an error here means the runtime is going down.
-        match found.await.unwrap_or(Ok(None)) {
+        match look(broker, position).await {
             Err(_) if broker.leads() && Instant::now() < deadline => tokio::time::sleep(MEND_PAUSE).await,
             found => return found,
         }
     }
 }
 
-fn read(
-    log: &CommitLog,
-    queues: &ConsumeQueues,
-    position: u64,
-    end: u64,
-) -> Result<Option<Bytes>, ServerError> {
+/// Its length first: so much memory is waited for.
+async fn look(broker: &Arc<Broker>, position: u64) -> Result<Option<Found>, ServerError> {
+    let end = broker.group.status().applied_position;
+    let Some(bytes) = apart(broker, move |on| length(on.group.log(), position, end)).await? else {
+        return Ok(None);
+    };
+    let memory = broker.resources.budget().reads().take(bytes).await;
+    let message = apart(broker, move |on| read(on.group.log(), on.group.queues(), position, bytes)).await?;
+    Ok(message.map(|message| Found { message, _memory: memory }))
+}
+
+/// Runs what may wait for the disk.
+async fn apart<T: Send + 'static>(
+    broker: &Arc<Broker>,
+    read: impl FnOnce(&Broker) -> Result<Option<T>, ServerError> + Send + 'static,
+) -> Result<Option<T>, ServerError> {
+    let on = broker.clone();
+    // The task does not panic and is not aborted: an error here means the runtime is going down.
+    tokio::task::spawn_blocking(move || read(&on)).await.unwrap_or(Ok(None))
+}
+
+/// The length of the message that may start there.
+fn length(log: &CommitLog, position: u64, end: u64) -> Result<Option<usize>, ServerError> {
     let room = end.checked_sub(position).and_then(|room| usize::try_from(room).ok()).unwrap_or(0);
     if room < MESSAGE_BYTES_MIN {
         return Ok(None);
     }
     let Some(total) = stored(log, position, TOTAL_SIZE_BYTES)? else { return Ok(None) };
     let total = total.first_chunk().map_or(0, |total| u32::from_be_bytes(*total) as usize);
-    if !(MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX.min(room)).contains(&total) {
-        return Ok(None);
-    }
+    Ok((MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX.min(room)).contains(&total).then_some(total))
+}
+
+fn read(
+    log: &CommitLog,
+    queues: &ConsumeQueues,
+    position: u64,
+    total: usize,
+) -> Result<Option<Bytes>, ServerError> {
     let Some(bytes) = stored(log, position, total)? else { return Ok(None) };
     let Ok(message) = MessageView::parse(&bytes) else { return Ok(None) };
     if message.physical_offset() != position || message.verify_body_crc().is_err() {

@@ -8,7 +8,8 @@
 //! |---|---|---|
 //! | buffers | 2/16 | read buffers of up to 256 KiB, beyond the little that each connection may have |
 //! | frames | 5/16 | buffers of frames that are longer than that, or come when `buffers` is used up, see `frames` |
-//! | requests | 4/16 | requests that are served |
+//! | requests | 3/16 | requests that are served |
+//! | reads | 1/16 | what is read from the disk for answers, see `reads` |
 //! | answers | 3/16 | what clients have not read yet |
 //! | held pulls | 2/16 | pulls that wait for a message: as a number of them, see `polls` |
 //!
@@ -25,6 +26,7 @@ use folio_protocol::limits::FRAME_BYTES_MAX;
 
 use super::frames::Frames;
 use super::parts::{AddressUse, Addresses};
+use super::reads::Reads;
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
 pub const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -61,7 +63,7 @@ impl Share {
     const fn max(self, sum: usize) -> usize {
         let sixteenths = match self {
             Share::Buffers => 2,
-            Share::Requests => 4,
+            Share::Requests => 3,
             Share::Answers => 3,
             Share::RequestUnits => return REQUEST_UNITS_MAX,
         };
@@ -85,6 +87,7 @@ pub struct Budget {
     shares: [Pot; Share::COUNT],
     frames: Arc<Frames>,
     addresses: Addresses,
+    reads: Reads,
     held_pulls_max: usize,
 }
 
@@ -103,6 +106,7 @@ impl Budget {
             shares: Share::ALL.map(pot),
             frames: Frames::new(sum / SIXTEENTHS * 5),
             addresses: Addresses::default(),
+            reads: Reads::new(sum / SIXTEENTHS),
             held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
         })
     }
@@ -140,6 +144,11 @@ impl Budget {
     /// The memory of long frames.
     pub(super) fn frames(&self) -> &Arc<Frames> {
         &self.frames
+    }
+
+    /// The memory of what is read from the disk for answers.
+    pub fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Bytes taken for long frames.
@@ -244,7 +253,10 @@ mod tests {
             .map(|share| budget.take(share, budget.limit(share)).expect("each has its own"))
             .collect();
         let held = budget.held_pulls_max() * HELD_PULL_BYTES;
-        let sum = all.iter().map(Taken::bytes).sum::<usize>() + budget.frame_bytes_max() + held;
+        let sum = all.iter().map(Taken::bytes).sum::<usize>()
+            + budget.frame_bytes_max()
+            + budget.reads().bytes_max()
+            + held;
         assert_eq!(sum, MEMORY_BYTES_MIN);
     }
 

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
 use super::outgoing::{Outgoing, Overflow};
+use super::reads::{READS_MAX, ReadTurn};
 use super::{CloseReason, NetConfig, Resources};
 use crate::sends::Sends;
 
@@ -49,6 +50,8 @@ struct Inner {
     next_opaque: AtomicI32,
     calls: Mutex<HashMap<i32, oneshot::Sender<Frame>>>,
     sends: Arc<Sends>,
+    /// Reads from the disk that are under way for it.
+    reads: Arc<Semaphore>,
 }
 
 /// Why a client did not answer a call of this server.
@@ -89,6 +92,7 @@ impl Channel {
             next_opaque: AtomicI32::new(0),
             calls: Mutex::default(),
             sends: Arc::new(Sends::new()),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
         }))
     }
 
@@ -163,6 +167,19 @@ impl Channel {
                 self.0.in_flight.settle().await;
             }
         }
+    }
+
+    /// Lets a read from the disk begin for this client, if it need not wait (`disk_reads.I1`).
+    pub(crate) fn try_read_turn(&self) -> Option<ReadTurn> {
+        let turn = self.0.reads.clone().try_acquire_owned().ok()?;
+        (!self.0.outgoing.is_long()).then_some(ReadTurn::new(turn))
+    }
+
+    /// Waits until one may begin; `None` if the connection is closed.
+    pub(crate) async fn read_turn(&self) -> Option<ReadTurn> {
+        let turn = self.0.reads.clone().acquire_owned().await.ok()?;
+        self.0.outgoing.short().await;
+        self.is_open().then_some(ReadTurn::new(turn))
     }
 
     /// What all connections take their memory from.
@@ -300,6 +317,7 @@ impl Channel {
         self.0.reason.lock().get_or_insert(reason);
         self.0.outgoing.close();
         self.0.sends.close();
+        self.0.reads.close();
         self.0.calls.lock().clear();
         self.0.closing.notify_one();
     }

@@ -15,7 +15,8 @@
 //! - net.I8: a client that takes no byte for [`NetConfig::write_timeout`], while some wait for it, is closed.
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
 //! - net.I10: a guest, told that there are too many connections, is closed soon: `guest.rs`.
-//! - budget.I1, parts.I1, frames.I1, frames.I2, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`, `descriptors.rs`.
+//! - budget.I1, parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
+//!   `reads.rs`, `descriptors.rs`.
 
 mod budget;
 mod channel;
@@ -33,6 +34,7 @@ mod outgoing;
 mod parts;
 mod read_buffer;
 mod reading;
+mod reads;
 mod resources;
 
 pub use budget::{Budget, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Share, Taken};
@@ -40,6 +42,7 @@ pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use config::NetConfig;
 pub use listener::Listener;
+pub use reads::{ReadMemory, ReadTurn, Reads};
 pub use resources::{Resources, Usage};
 
 use folio_protocol::frame::Frame;

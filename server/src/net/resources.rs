@@ -104,6 +104,11 @@ impl Resources {
                 (self.budget.frame_bytes(), self.budget.frame_bytes_max()),
                 "limits.memory",
             ),
+            counted(
+                "read_bytes",
+                (self.budget.reads().bytes(), self.budget.reads().bytes_max()),
+                "limits.memory",
+            ),
         ];
         let share = |share: Share| {
             let bytes = (self.budget.used(share), self.budget.limit(share));

@@ -125,3 +125,32 @@ async fn net_i3_clients_that_do_not_read_hold_no_more_than_the_nodes_share_and_a
     let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
     assert_eq!(messages(&answer.body).len(), 1);
 }
+
+/// Pulls of messages that were in memory no more were all read at once into memory of no share, and their client was closed.
+#[tokio::test]
+async fn disk_reads_i1_pulls_of_what_is_on_disk_wait_for_their_client_and_keep_no_other_waiting() {
+    let node = Node::start_with(limited(|_| {})).await;
+    let mut client = node.client_of_group().await;
+    for _ in 0..40 {
+        let answer = client.call(message(&send_header("orders", ""), &"x".repeat(1 << 20))).await;
+        expect(&answer, ResponseCode::Success);
+    }
+    let pulls = encoded(
+        Frame::request(RequestCode::PullMessage, &pull_header("orders", 0), bytes::Bytes::new()),
+        200,
+    );
+    let mut deaf = TcpStream::connect(node.address).await.expect("a connection");
+    deaf.write_all(&pulls).await.expect("written");
+    let budget = node.broker.resources.budget();
+    while budget.used(Share::Answers) < 1 << 20 {
+        assert!(budget.reads().bytes() <= budget.reads().bytes_max());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..20 {
+        let answer = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+        assert_eq!(messages(&answer.body).len(), 1);
+        assert!(budget.used(Share::Answers) < 8 << 20, "{}", budget.used(Share::Answers));
+    }
+    answers(&mut deaf, 200, &[ResponseCode::Success]).await;
+    assert_eq!(budget.reads().bytes(), 0);
+}

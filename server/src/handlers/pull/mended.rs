@@ -42,6 +42,8 @@ async fn wait(broker: Arc<Broker>, mut pull: Pull, request: Request, mut error: 
             return unreadable(&broker, pull, request, error);
         }
         let on = broker.clone();
+        // Until it is answered: `disk_reads.I1`.
+        let _memory = broker.resources.budget().reads().take(pull.limits.bytes).await;
         let again = tokio::task::spawn_blocking(move || (attempt(&on, &pull), pull)).await;
         // The task does not panic and is not aborted: an error here means the runtime is going down.
         let Ok((read, back)) = again else { return };

@@ -16,12 +16,13 @@
 //! leader. For the same reason a follower refuses nothing itself.
 //!
 //! Recent messages are answered as slices of the log's memory, uncopied. What may be on disk only is read apart from the
-//! runtime's threads, what is old besides when its turn has come ([`crate::old_reads`]).
+//! runtime's threads, once there is memory for it, and what is old besides when its turn has come (`on_disk`).
 //!
 //! - `pull.I1`: a message is answered only after its topic, queue and offset were compared with what was asked.
 
 mod hold;
 mod mended;
+mod on_disk;
 mod read;
 mod scan;
 mod subject;
@@ -48,7 +49,6 @@ use self::subject::{Consumers, Rules, Subject, subject};
 use crate::broker::Broker;
 use crate::clients::ClientTable;
 use crate::error::ServerError;
-use crate::old_reads::{OldRead, UnderWay};
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::{dispatch, forward, groups};
@@ -172,41 +172,14 @@ fn found(broker: &Arc<Broker>, pull: Pull, request: Request) {
         Ok(batch) => batch,
         Err(error) => return unreadable(broker, pull, request, error),
     };
-    match read::age(broker, &batch) {
+    let age = read::age(broker, &batch);
+    match age {
         Age::Fresh => {
             let parts = read::bytes(broker, pull.queue(), &batch);
             respond_found(broker, pull, request, &batch, parts);
         }
-        Age::Recent => found_on_disk(broker.clone(), pull, request, batch, None),
-        Age::Old => found_old(broker, pull, request, batch),
+        Age::Recent | Age::Old => on_disk::found(broker.clone(), pull, request, batch, age),
     }
-}
-
-/// Old messages are read when their turn has come.
-fn found_old(broker: &Arc<Broker>, pull: Pull, request: Request, batch: Batch) {
-    let broker = broker.clone();
-    if let Some(turn) = broker.old_reads.try_begin(batch.bytes) {
-        return found_on_disk(broker, pull, request, batch, Some(turn));
-    }
-    let position = batch.runs.first().map_or(0, |run| run.position);
-    let consumer = (pull.header.consumer_group.clone(), pull.header.topic.clone());
-    let read = OldRead { consumer, position, bytes: batch.bytes };
-    drop(tokio::spawn(async move {
-        let turn = broker.old_reads.begin(read).await;
-        if request.channel().is_some_and(|channel| !channel.is_open()) {
-            return request.reply.done();
-        }
-        found_on_disk(broker, pull, request, batch, Some(turn));
-    }));
-}
-
-/// Reads and answers where the disk may be waited for.
-fn found_on_disk(broker: Arc<Broker>, pull: Pull, request: Request, batch: Batch, turn: Option<UnderWay>) {
-    drop(tokio::task::spawn_blocking(move || {
-        let parts = read::bytes(&broker, pull.queue(), &batch);
-        drop(turn);
-        respond_found(&broker, pull, request, &batch, parts);
-    }));
 }
 
 fn respond_found(

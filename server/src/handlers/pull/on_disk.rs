@@ -1,0 +1,72 @@
+//! Messages that may be on disk only: read apart from the runtime's threads, once there is memory for them.
+//!
+//! A pull waits for its client first, which may have much to read already, then for its turn if its messages are old
+//! ([`crate::old_reads`]), then for memory (`disk_reads.I1`): what waits for a client keeps nothing that others wait for.
+
+use std::sync::Arc;
+
+use super::read::{self, Age};
+use super::scan::Batch;
+use super::{Pull, respond_found};
+use crate::broker::Broker;
+use crate::net::{ReadMemory, ReadTurn};
+use crate::old_reads::{OldRead, UnderWay};
+use crate::request::Request;
+
+/// What a read needs: held until the answer is in its client's queue. `None` where it is not needed.
+struct Needs {
+    _turn: Option<ReadTurn>,
+    _old: Option<UnderWay>,
+    _memory: ReadMemory,
+}
+
+/// Reads and answers the messages chosen.
+pub(super) fn found(broker: Arc<Broker>, pull: Pull, request: Request, batch: Batch, age: Age) {
+    if let Some(needs) = try_begin(&broker, &request, &batch, age) {
+        return read_and_answer(broker, pull, request, batch, needs);
+    }
+    drop(tokio::spawn(async move {
+        match begin(&broker, &pull, &request, &batch, age).await {
+            Some(needs) => read_and_answer(broker, pull, request, batch, needs),
+            // Nobody reads it.
+            None => request.reply.done(),
+        }
+    }));
+}
+
+/// What it needs, if it need not wait.
+fn try_begin(broker: &Broker, request: &Request, batch: &Batch, age: Age) -> Option<Needs> {
+    let turn = request.channel().map(|channel| channel.try_read_turn());
+    let _turn = if let Some(turn) = turn { Some(turn?) } else { None };
+    let _memory = broker.resources.budget().reads().try_take(batch.bytes)?;
+    // Last: what it takes of the pace of old reads is not given back.
+    let _old = if age == Age::Old { Some(broker.old_reads.try_begin(batch.bytes)?) } else { None };
+    Some(Needs { _turn, _old, _memory })
+}
+
+/// Waits for what it needs; `None` if the client is gone meanwhile.
+async fn begin(broker: &Broker, pull: &Pull, request: &Request, batch: &Batch, age: Age) -> Option<Needs> {
+    let _turn = match request.channel() {
+        Some(channel) => Some(channel.read_turn().await?),
+        None => None,
+    };
+    let _old = if age == Age::Old { Some(broker.old_reads.begin(old_read(pull, batch)).await) } else { None };
+    let _memory = broker.resources.budget().reads().take(batch.bytes).await;
+    let is_gone = request.channel().is_some_and(|channel| !channel.is_open());
+    (!is_gone).then_some(Needs { _turn, _old, _memory })
+}
+
+fn old_read(pull: &Pull, batch: &Batch) -> OldRead {
+    let position = batch.runs.first().map_or(0, |run| run.position);
+    let consumer = (pull.header.consumer_group.clone(), pull.header.topic.clone());
+    OldRead { consumer, position, bytes: batch.bytes }
+}
+
+/// Where the disk may be waited for.
+fn read_and_answer(broker: Arc<Broker>, pull: Pull, request: Request, batch: Batch, needs: Needs) {
+    drop(tokio::task::spawn_blocking(move || {
+        let parts = read::bytes(&broker, pull.queue(), &batch);
+        respond_found(&broker, pull, request, &batch, parts);
+        drop(needs);
+    }));
+}

@@ -210,6 +210,11 @@ impl Taken {
         true
     }
 
+    /// All of it, to be given back apart.
+    pub(super) fn split(&mut self) -> Self {
+        Self { budget: self.budget.clone(), share: self.share, bytes: std::mem::take(&mut self.bytes) }
+    }
+
     /// Gives all of it back.
     pub fn clear(&mut self) {
         if self.bytes > 0 {

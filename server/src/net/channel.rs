@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
 use super::outgoing::{Outgoing, Overflow};
+use super::read_buffer::Kept;
 use super::reads::{READS_MAX, ReadTurn};
 use super::{CloseReason, NetConfig, Resources};
 use crate::sends::Sends;
@@ -52,6 +53,8 @@ struct Inner {
     sends: Arc<Sends>,
     /// Reads from the disk that are under way for it.
     reads: Arc<Semaphore>,
+    /// After its end.
+    kept: Mutex<Option<Kept>>,
 }
 
 /// Why a client did not answer a call of this server.
@@ -93,6 +96,7 @@ impl Channel {
             calls: Mutex::default(),
             sends: Arc::new(Sends::new()),
             reads: Arc::new(Semaphore::new(READS_MAX)),
+            kept: Mutex::default(),
         }))
     }
 
@@ -156,6 +160,16 @@ impl Channel {
     /// Whether the node's share covers what is in flight; takes it.
     pub(super) fn is_covered(&self) -> bool {
         self.0.in_flight.cover()
+    }
+
+    /// Bytes that its requests in flight hold.
+    pub(super) fn request_bytes(&self) -> usize {
+        self.0.in_flight.bytes()
+    }
+
+    /// Keeps what its requests keep of a buffer that is read into no more, until the last of them is answered.
+    pub(super) fn keep(&self, kept: Option<Kept>) {
+        *self.0.kept.lock() = kept;
     }
 
     /// Waits until more requests may be read.

@@ -43,7 +43,8 @@ impl Cost {
     pub(crate) fn of(frame: &Frame) -> Self {
         use RequestCode::{SendBatchMessage, SendMessage, SendMessageV2};
         let is_send = matches!(frame.request_code(), Some(SendMessage | SendMessageV2 | SendBatchMessage));
-        let bytes = frame.body.len() as u64 + frame.ext.memory_bytes() as u64 + REQUEST_BYTES;
+        let remark = frame.remark.as_ref().map_or(0, String::capacity);
+        let bytes = (frame.body.len() + frame.ext.memory_bytes() + remark) as u64 + REQUEST_BYTES;
         Self(units(if is_send { 1 } else { QUERY_UNITS }) | bytes)
     }
 
@@ -97,6 +98,11 @@ impl InFlight {
         if self.waits.load(Ordering::SeqCst) && self.may_resume(left) {
             self.resume.notify_one();
         }
+    }
+
+    /// Bytes that its requests hold.
+    pub(super) fn bytes(&self) -> usize {
+        (self.load.load(Ordering::SeqCst) & BYTES_MASK) as usize
     }
 
     /// Whether there are as many requests as the connection may have.
@@ -190,6 +196,16 @@ mod tests {
         in_flight.end(send(0));
         waiting.await.expect("no panic");
         assert!(!in_flight.is_full());
+    }
+
+    #[test]
+    fn a_remark_is_counted_as_a_body_is() {
+        let short = query();
+        let long = Cost::of(
+            &Frame { code: RequestCode::QueryConsumerOffset.code(), ..Frame::default() }
+                .with_remark("x".repeat(10_000)),
+        );
+        assert!(long.0 - short.0 >= 10_000);
     }
 
     #[test]

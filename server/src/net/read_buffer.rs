@@ -7,14 +7,21 @@
 //! | up to 256 KiB beyond what it holds | while the share `buffers` has them |
 //! | of a longer frame, or where `buffers` is used up: twice what has come of the frame | as `frames` gives them |
 //!
+//! Requests are slices of the buffer, and keep all of it until they are served: one byte that waits for a leader keeps 256 KiB.
+//! A buffer that was replaced stays in the share until nothing keeps it, as far as the requests in flight do not
+//! cover it: they do where they fill most of it, as sends do. To copy small requests out of large buffers would cost
+//! each send a piece of memory and a copy, and whether others fill the rest is known too late. Where the
+//! share is used up small requests are copied all the same: they keep nothing then.
+//!
 //! - `net.I7`: a connection holds no buffer longer than 16 KiB that is not in a share, and an idle one none at all. Beyond
 //!   256 KiB a frame holds no more than twice what has come of it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use folio_protocol::frame::Frame;
+use bytes::{Bytes, BytesMut};
+use folio_protocol::frame::{Frame, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::tcp::OwnedReadHalf;
 
@@ -30,6 +37,11 @@ pub(super) const READ_BYTES_MAX: usize = 256 * 1024;
 const ROOM_BYTES_MIN: usize = 8 * 1024;
 /// What a connection may have without a share.
 const BASE_BYTES: usize = 16 * 1024;
+
+/// Bodies shorter than this are copied while the share is used up.
+const COPY_BYTES_MAX: usize = 4 * 1024;
+/// Replaced buffers that are looked at when one more is replaced: requests end about in the order they came.
+const LOOKED_AT: usize = 4;
 
 /// Where bytes come from.
 pub(super) trait Source: AsyncRead + Unpin + Send {
@@ -93,12 +105,42 @@ pub(super) struct ReadBuffer {
     taken: Taken,
     /// Of a long frame.
     frame: Option<FrameMemory>,
+    /// The length that `bytes` was made with: requests keep all of it.
+    allocated: usize,
+    old: Old,
+    /// What the requests in flight hold, in a share of their own.
+    request_bytes: usize,
+    /// The share was used up when room was made.
+    is_refused: bool,
+}
+
+/// Buffers that were replaced and that requests still keep.
+#[derive(Default)]
+struct Old {
+    /// With the length that each was made with.
+    buffers: VecDeque<(BytesMut, usize)>,
+    bytes: usize,
+}
+
+/// What the requests of a connection that has ended keep of its buffers.
+pub(super) struct Kept {
+    _old: Old,
+    _taken: Taken,
 }
 
 impl ReadBuffer {
     pub(super) fn new(budget: &Arc<Budget>) -> Self {
         let taken = Taken::nothing(budget, Share::Buffers);
-        Self { bytes: BytesMut::new(), room: FIRST_READ_BYTES, taken, frame: None }
+        Self {
+            bytes: BytesMut::new(),
+            room: FIRST_READ_BYTES,
+            taken,
+            frame: None,
+            allocated: 0,
+            old: Old::default(),
+            request_bytes: 0,
+            is_refused: false,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -113,9 +155,15 @@ impl ReadBuffer {
         self.bytes.first().copied()
     }
 
-    /// The bytes, to take frames off.
-    pub(super) fn bytes_mut(&mut self) -> &mut BytesMut {
-        &mut self.bytes
+    /// So much do the requests in flight hold.
+    pub(super) fn cover_requests(&mut self, bytes: usize) {
+        self.request_bytes = bytes;
+    }
+
+    /// The next frame, if it is there.
+    pub(super) fn take_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let frame = Frame::decode(&mut self.bytes)?;
+        Ok(frame.map(|frame| if self.is_refused { copied(frame) } else { frame }))
     }
 
     /// The length of the frame that has begun, and whose it is what the buffer holds, if others may need that.
@@ -158,8 +206,7 @@ impl ReadBuffer {
             return None;
         }
         if length + missing <= BASE_BYTES {
-            self.replace((length + missing.max(FIRST_READ_BYTES)).min(BASE_BYTES));
-            self.taken.clear();
+            self.replace_by_base((length + missing.max(FIRST_READ_BYTES)).min(BASE_BYTES));
             return None;
         }
         // What there is is filled first: an announcement holds nothing.
@@ -167,8 +214,7 @@ impl ReadBuffer {
             return None;
         }
         if length < BASE_BYTES {
-            self.replace(BASE_BYTES);
-            self.taken.clear();
+            self.replace_by_base(BASE_BYTES);
             return None;
         }
         let frame_bytes = length + missing;
@@ -189,17 +235,51 @@ impl ReadBuffer {
         if self.bytes.try_reclaim(wanted) {
             return true;
         }
-        let is_left = self.taken.resize((length + wanted).saturating_sub(BASE_BYTES));
+        self.old.reclaim(LOOKED_AT);
+        let mut is_left = self.hold_room(length + wanted);
+        if !is_left {
+            self.old.reclaim(usize::MAX);
+            is_left = self.hold_room(length + wanted);
+        }
+        self.is_refused = !is_left;
         if is_left {
             self.replace(length + wanted);
+            // Nothing may keep the one before.
+            let kept = (length + wanted).saturating_sub(BASE_BYTES) + self.kept_bytes(0);
+            let less = self.taken.resize(kept.min(self.taken.bytes()));
+            assert!(less, "budget.I1: less is always possible");
         }
         is_left
+    }
+
+    /// Takes what a buffer of this length needs, with what old ones need; also the present one is among these soon.
+    fn hold_room(&mut self, capacity: usize) -> bool {
+        let wanted = capacity.saturating_sub(BASE_BYTES) + self.kept_bytes(self.allocated);
+        self.taken.resize(wanted)
+    }
+
+    /// Bytes of old buffers, and of so many besides, that the requests in flight do not cover.
+    fn kept_bytes(&self, more: usize) -> usize {
+        (self.old.bytes + more).saturating_sub(self.request_bytes)
     }
 
     fn replace(&mut self, capacity: usize) {
         let mut bytes = BytesMut::with_capacity(capacity);
         bytes.extend_from_slice(&self.bytes);
-        self.bytes = bytes;
+        self.old
+            .add(std::mem::replace(&mut self.bytes, bytes), std::mem::replace(&mut self.allocated, capacity));
+    }
+
+    fn replace_by_base(&mut self, capacity: usize) {
+        self.replace(capacity);
+        self.keep_old();
+    }
+
+    /// Gives back what the buffer does not need, which is none or what each connection may have.
+    fn keep_old(&mut self) {
+        let kept = self.kept_bytes(0).min(self.taken.bytes());
+        let less = self.taken.resize(kept);
+        assert!(less, "budget.I1: less is always possible");
     }
 
     /// What the long frame that has begun holds, to become more.
@@ -209,15 +289,14 @@ impl ReadBuffer {
 
     /// Becomes the buffer of a long frame.
     pub(super) fn hold_frame(&mut self, bytes: usize, memory: FrameMemory) {
-        self.replace(bytes);
-        self.taken.clear();
+        self.replace_by_base(bytes);
         self.frame = Some(memory);
     }
 
     /// Frames were taken off, and what they hold is covered: a long frame's bytes are its request's now.
     pub(super) fn after_frames(&mut self) {
         if self.frame.is_some() && self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
+            (self.bytes, self.allocated) = (BytesMut::new(), 0);
             self.frame = None;
         }
     }
@@ -225,16 +304,26 @@ impl ReadBuffer {
     /// Nothing came for a while: gives the buffer back if it is empty, and what the frame that has begun does not need if
     /// that is short (net.I7). Says whether it holds nothing.
     pub(super) fn release(&mut self) -> bool {
+        self.old.reclaim(usize::MAX);
         if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
+            self.replace(0);
             self.frame = None;
-            self.taken.clear();
+            self.keep_old();
             self.room = FIRST_READ_BYTES;
-        } else if self.taken.bytes() > 0 && self.is_base_enough() {
-            self.replace(BASE_BYTES);
-            self.taken.clear();
+        } else if self.taken.bytes() > 0 && self.frame.is_none() && self.is_base_enough() {
+            self.replace_by_base(BASE_BYTES);
         }
-        self.bytes.is_empty()
+        self.bytes.is_empty() && self.old.buffers.is_empty()
+    }
+
+    /// The connection has ended: what its requests keep.
+    pub(super) fn end(&mut self) -> Option<Kept> {
+        self.bytes.clear();
+        self.replace(0);
+        self.old.reclaim(usize::MAX);
+        let kept = self.kept_bytes(0).min(self.taken.bytes());
+        let is_kept = kept > 0 && self.taken.resize(kept);
+        is_kept.then(|| Kept { _old: std::mem::take(&mut self.old), _taken: self.taken.split() })
     }
 
     /// Whether the frame that has begun fits what every connection may have.
@@ -247,96 +336,35 @@ impl ReadBuffer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use tokio::io::AsyncWriteExt;
-
-    use super::super::budget::MEMORY_BYTES_MIN;
-    use super::*;
-
-    fn frame(body: usize) -> BytesMut {
-        let mut out = BytesMut::new();
-        Frame::default().with_body(vec![0; body]).encode(&mut out).expect("a frame");
-        out
-    }
-
-    /// Reads these bytes; the first step of memory that the frame needs before they are all read.
-    async fn fed(buffer: &mut ReadBuffer, bytes: &[u8]) -> Option<Step> {
-        let (mut client, mut server) = tokio::io::duplex(32 << 20);
-        client.write_all(bytes).await.expect("room");
-        let mut left = bytes.len();
-        while left > 0 {
-            match buffer.read(&mut server).await.expect("readable") {
-                Read::Bytes(read) => left -= read,
-                Read::NeedsMemory(step) => return Some(step),
-            }
+impl Old {
+    fn add(&mut self, mut bytes: BytesMut, allocated: usize) {
+        bytes.clear();
+        // No request keeps it.
+        if bytes.try_reclaim(allocated) {
+            return;
         }
-        None
+        self.bytes += allocated;
+        self.buffers.push_back((bytes, allocated));
     }
 
-    #[tokio::test]
-    async fn i7_half_a_frame_holds_no_more_than_twice_what_came_of_it_and_is_in_a_share() {
-        let budget = Budget::new(MEMORY_BYTES_MIN);
-        let mut buffer = ReadBuffer::new(&budget);
-        let whole = frame(10 << 20);
-        let (mut client, mut server) = tokio::io::duplex(32 << 20);
-        client.write_all(&whole).await.expect("room");
-        let mut steps = Vec::new();
-        while buffer.len() < whole.len() {
-            match buffer.read(&mut server).await.expect("readable") {
-                Read::Bytes(_) => {}
-                Read::NeedsMemory(step) => {
-                    assert_eq!(
-                        (step.frame_bytes, step.bytes),
-                        (whole.len(), whole.len().min(2 * buffer.len()))
-                    );
-                    steps.push(step.bytes);
-                    let from = std::net::Ipv4Addr::LOCALHOST.into();
-                    let memory = buffer.take_memory();
-                    let memory = memory.unwrap_or_else(|| budget.frames().begin(from, step.frame_bytes));
-                    assert!(!memory.grow(step.bytes).await, "it is left");
-                    buffer.hold_frame(step.bytes, memory);
-                }
-            }
-            let held = budget.frame_bytes() + budget.used(Share::Buffers) + BASE_BYTES;
-            assert!(
-                buffer.bytes.capacity() <= held
-                    && buffer.bytes.capacity() <= READ_BYTES_MAX.max(2 * buffer.len())
-            );
+    /// Looks at so many of them, and drops what nothing keeps any more.
+    fn reclaim(&mut self, looked_at: usize) {
+        for _ in 0..looked_at.min(self.buffers.len()) {
+            let Some((bytes, allocated)) = self.buffers.pop_front() else { return };
+            self.bytes -= allocated;
+            self.add(bytes, allocated);
         }
-        assert_eq!(steps[..3], [512 << 10, 1 << 20, 2 << 20]);
-        assert_eq!(Frame::decode(buffer.bytes_mut()).expect("a frame").expect("whole").body.len(), 10 << 20);
-        buffer.after_frames();
-        assert_eq!((budget.frame_bytes(), budget.used(Share::Buffers)), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn i7_an_idle_connection_keeps_no_buffer() {
-        let budget = Budget::new(MEMORY_BYTES_MIN);
-        let mut buffer = ReadBuffer::new(&budget);
-        let several = [frame(1_000), frame(60_000), frame(60_000)].concat();
-        assert_eq!(fed(&mut buffer, &several).await, None);
-        assert!(budget.used(Share::Buffers) > 0);
-        assert!(!buffer.release(), "something is in it");
-        while Frame::decode(buffer.bytes_mut()).expect("frames").is_some() {}
-        assert!(buffer.release());
-        assert_eq!((budget.used(Share::Buffers), buffer.bytes.capacity()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_share_that_is_used_up_leaves_small_requests_a_buffer() {
-        let budget = Budget::new(MEMORY_BYTES_MIN);
-        let all = budget.take(Share::Buffers, budget.limit(Share::Buffers)).expect("it is left");
-        let mut buffer = ReadBuffer::new(&budget);
-        let small = frame(9_000);
-        assert_eq!(fed(&mut buffer, &small).await, None);
-        assert!(buffer.bytes.capacity() <= BASE_BYTES);
-        assert!(Frame::decode(buffer.bytes_mut()).expect("a frame").is_some());
-        let large = frame(40_000);
-        let step = fed(&mut buffer, &large).await.expect("the share is used up");
-        assert_eq!(step, Step { frame_bytes: large.len(), bytes: 32 * 1024 });
-        drop(all);
-        let mut buffer = ReadBuffer::new(&budget);
-        assert_eq!(fed(&mut buffer, &large).await, None);
     }
 }
+
+/// The same frame in memory of its own, if it is short.
+fn copied(frame: Frame) -> Frame {
+    if frame.body.is_empty() || frame.body.len() >= COPY_BYTES_MAX {
+        return frame;
+    }
+    let body = Bytes::copy_from_slice(&frame.body);
+    frame.detached().with_body(body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
-use folio_protocol::frame::Frame;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::budget::Share;
@@ -66,11 +65,18 @@ struct Reading<'a> {
     next: Duration,
 }
 
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.channel.keep(self.buffer.end());
+    }
+}
+
 impl Reading<'_> {
     async fn run(&mut self, source: &mut impl Source) -> Result<Infallible, CloseReason> {
         let mut timer = pin!(sleep_until(self.next_look()));
         let mut first_read = true;
         loop {
+            self.buffer.cover_requests(self.channel.request_bytes());
             let read = tokio::select! {
                 biased;
                 read = self.buffer.read(source) => read?,
@@ -155,7 +161,7 @@ impl Reading<'_> {
     fn take_frames(&mut self) -> Result<Batch, CloseReason> {
         let mut frames = 0;
         while frames < FRAMES_AT_ONCE && !self.channel.is_busy() {
-            match Frame::decode(self.buffer.bytes_mut()) {
+            match self.buffer.take_frame() {
                 Ok(Some(frame)) if frame.is_response() => self.channel.answered(frame),
                 Ok(Some(frame)) => self.service.request(self.channel, frame),
                 Ok(None) => return Ok(Batch { frames, is_last: true }),

@@ -1,4 +1,5 @@
 use bytes::BytesMut;
+use folio_protocol::frame::Frame;
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 

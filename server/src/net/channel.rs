@@ -186,14 +186,24 @@ impl Channel {
     /// Lets a read from the disk begin for this client, if it need not wait (`disk_reads.I1`).
     pub(crate) fn try_read_turn(&self) -> Option<ReadTurn> {
         let turn = self.0.reads.clone().try_acquire_owned().ok()?;
-        (!self.0.outgoing.is_long()).then_some(ReadTurn::new(turn))
+        (!self.is_behind()).then_some(ReadTurn::new(turn))
     }
 
     /// Waits until one may begin; `None` if the connection is closed.
     pub(crate) async fn read_turn(&self) -> Option<ReadTurn> {
         let turn = self.0.reads.clone().acquire_owned().await.ok()?;
-        self.0.outgoing.short().await;
+        self.catch_up().await;
         self.is_open().then_some(ReadTurn::new(turn))
+    }
+
+    /// Whether the client has so much to read that no more is begun for it.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.0.outgoing.is_long()
+    }
+
+    /// Waits until it has read some of that, or is closed.
+    pub(crate) async fn catch_up(&self) {
+        self.0.outgoing.short().await;
     }
 
     /// What all connections take their memory from.

@@ -50,10 +50,20 @@ async fn begin(broker: &Broker, pull: &Pull, request: &Request, batch: &Batch, a
         Some(channel) => Some(channel.read_turn().await?),
         None => None,
     };
-    let _old = if age == Age::Old { Some(broker.old_reads.begin(old_read(pull, batch)).await) } else { None };
-    let _memory = broker.resources.budget().reads().take(batch.bytes).await;
-    let is_gone = request.channel().is_some_and(|channel| !channel.is_open());
-    (!is_gone).then_some(Needs { _turn, _old, _memory })
+    loop {
+        let _old =
+            if age == Age::Old { Some(broker.old_reads.begin(old_read(pull, batch)).await) } else { None };
+        let _memory = broker.resources.budget().reads().take(batch.bytes).await;
+        match request.channel() {
+            Some(channel) if !channel.is_open() => return None,
+            // Other answers came first.
+            Some(channel) if channel.is_behind() => {
+                drop((_old, _memory));
+                channel.catch_up().await;
+            }
+            Some(_) | None => return Some(Needs { _turn, _old, _memory }),
+        }
+    }
 }
 
 fn old_read(pull: &Pull, batch: &Batch) -> OldRead {

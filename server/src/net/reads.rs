@@ -53,7 +53,7 @@ impl Reads {
     }
 
     /// Memory for an answer of so many bytes, if it is left and nobody waits for it. One larger than the share takes all of it.
-    pub(crate) fn try_take(&self, bytes: usize) -> Option<ReadMemory> {
+    pub fn try_take(&self, bytes: usize) -> Option<ReadMemory> {
         let pages = self.pages.clone().try_acquire_many_owned(self.pages_of(bytes)).ok()?;
         Some(ReadMemory { _pages: Some(pages) })
     }

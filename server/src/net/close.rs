@@ -56,9 +56,9 @@ pub enum CloseReason {
         /// The limit.
         after: Duration,
     },
-    /// All clients together do not read, and what waits for this one has waited the longest.
+    /// Too much waits for all clients together, and what waits for this one has waited for the longest, or is the most.
     #[error(
-        "the client does not read: {queued} bytes wait for it, the longest of all, and no memory is left (limits.memory)"
+        "the client does not read: {queued} bytes wait for it, longer or more than for any other, and no memory is left (limits.memory)"
     )]
     Unread {
         /// Bytes waiting.

@@ -7,15 +7,20 @@
 //!
 //! - `net.I9`: an operator reaches the node however many connections clients hold.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::descriptors::Descriptors;
 use super::{Channel, CloseReason, NetConfig};
 use crate::sparingly::Sparingly;
 
+/// A client that reads has seen what waits for it within this time, on however busy a machine.
+const UNREAD_MIN: Duration = Duration::from_secs(1);
 /// Connections beyond a limit that are told so at a time.
 const GUESTS_MAX: usize = 16;
 /// The same, only for operators' connections.
@@ -161,13 +166,23 @@ impl Connections {
         (self.descriptors.open(), self.descriptors.limit())
     }
 
-    /// Too many bytes wait for all clients together (net.I3): those whose oldest bytes wait for the longest are closed until
-    /// the share covers what waits for this one. The length tells nothing: the longest queue may be an honest client's newest
-    /// answer.
+    /// Too many bytes wait for all clients together (net.I3): clients are closed until the share covers what waits for this
+    /// one. First those that do not read, the oldest unread bytes first: hundreds of them may have a little each, and the
+    /// longest queue be an honest client's newest answer. Then, where all read, those with the longest queues: they asked for
+    /// more than there is room for.
     pub(super) fn make_room_for(&self, channel: &Channel) {
-        let mut unread: Vec<_> =
-            self.all().into_iter().filter_map(|other| Some((other.unread_since()?, other))).collect();
-        unread.sort_by_key(|(since, other)| (*since, std::cmp::Reverse(other.queued())));
+        let now = Instant::now();
+        let mut unread: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter_map(|other| {
+                let since = other.unread_since()?;
+                let reads = now.saturating_duration_since(since) < UNREAD_MIN;
+                let first = if reads { now } else { since };
+                Some(((reads, first, Reverse(other.queued()), since), other))
+            })
+            .collect();
+        unread.sort_by_key(|(rank, _)| *rank);
         let mut unread = unread.into_iter().map(|(_, other)| other);
         while channel.is_open() && !channel.is_unread_covered() {
             let oldest = unread.next().unwrap_or_else(|| channel.clone());
@@ -203,7 +218,6 @@ fn address(channel: &Channel) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use folio_protocol::frame::Frame;
 
@@ -281,6 +295,7 @@ mod tests {
             client.push(&answer(17 << 10)).expect("a frame");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        tokio::time::sleep(UNREAD_MIN).await;
         let honest = node.comes("10.0.0.2").0;
         honest.push(&answer(3 << 20)).expect("a frame");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -289,7 +304,22 @@ mod tests {
         assert!((1..=60).contains(&closed), "{closed}: each had 64 KiB");
         assert!(clients[closed..].iter().all(Channel::is_open), "the oldest ones");
         let reason = clients[0].take_reason().expect("a reason").to_string();
-        assert!(reason.contains("the longest of all") && reason.contains("limits.memory"), "{reason}");
+        assert!(reason.contains("longer or more") && reason.contains("limits.memory"), "{reason}");
+    }
+
+    /// Found by `folio-jepsen hostile`: the good client had 90 kB that it had not read for some milliseconds.
+    #[tokio::test(start_paused = true)]
+    async fn i3_where_all_read_the_one_that_asks_for_the_most_is_closed() {
+        let node = node(10, Some(10));
+        let (honest, greedy) = (node.comes("10.0.0.1").0, node.comes("10.0.0.2").0);
+        let answer = |bytes: usize| Frame::default().with_body(vec![0; bytes]);
+        honest.push(&answer(90_000)).expect("a frame");
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            greedy.push(&answer(4 << 20)).expect("a frame");
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(honest.is_open() && !greedy.is_open());
     }
 
     /// The scan ran under the table's lock on the thread that pushed, which may be the group's.

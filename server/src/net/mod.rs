@@ -6,8 +6,8 @@
 //! - net.I1: a connection is closed for exactly one reason, and that reason is logged at most once.
 //! - net.I2: what a peer sends can close its own connection and no other.
 //! - net.I3: no queue towards a peer holds more than [`NetConfig::outgoing_bytes_max`] bytes and one answer, nor all of them
-//!   together more than the share `answers` and what each may have without it; the client whose unread bytes wait for the
-//!   longest is closed then.
+//!   together more than the share `answers` and what each may have without it; the client that does not read for the longest
+//!   is closed then, or where all read, the one for which the most waits.
 //! - net.I4: a node that stops answers every request it has taken, and closes a connection only after the
 //!   answers have left; what it does not take any more it refuses.
 //! - net.I5, net.I6: how much a connection may have in flight: `in_flight.rs`.

@@ -80,14 +80,15 @@ pub fn short() -> Vec<String> {
     SHORT.iter().map(|name| (*name).to_owned()).collect()
 }
 
-const SHORT: [&str; 8] = [
-    "lock-spread",
-    "heartbeat-groups",
+const SHORT: [&str; 9] = [
+    "lock-bomb",
     "heartbeat-illegal",
-    "subscription-flood",
     "unregister-flood",
+    "offset-commits",
     "topic-flood",
+    "giant-lengths",
     "slow-loris",
+    "peer-command",
     "fuzz",
 ];
 

@@ -26,6 +26,8 @@ pub(crate) struct Earlier {
     pub(crate) after: Option<Instant>,
     /// It had come by then.
     pub(crate) by: Instant,
+    /// Its client may have given it up: it is under way, or was answered later than [`PROMPT`] after it came.
+    pub(crate) late: bool,
     /// When its client made it, by its own clock.
     pub(crate) born_ms: i64,
 }

@@ -94,7 +94,7 @@ impl Flights {
             };
             if stored && now.saturating_duration_since(found.earlier.by) >= PROMPT {
                 self.attempts.note_late(*print, found.earlier.by, now);
-                self.attempts.note_first(*print, found.earlier);
+                self.attempts.note_first(*print, Earlier { late: true, ..found.earlier });
             }
             self.under_way.remove(print);
         }

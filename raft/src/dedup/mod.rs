@@ -265,6 +265,8 @@ impl Dedup {
             number: None,
             after: None,
             by: first.applied.1,
+            // What is known to have been late is among the attempts.
+            late: false,
             born_ms: view.born_timestamp(),
         };
         let many = found.iter().any(|found| found.many);

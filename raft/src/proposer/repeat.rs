@@ -65,7 +65,8 @@ pub(super) fn attempt_of(messages: &[NewMessage], repeat: Repeat, now: Instant) 
         Repeat::Same | Repeat::Store => (None, now),
     };
     let (client, born_ms) = (first.born_host, first.born_timestamp);
-    Some(Earlier { client, number, after: Some(came), by: came, born_ms })
+    let late = now.saturating_duration_since(came) >= PROMPT;
+    Some(Earlier { client, number, after: Some(came), by: came, late, born_ms })
 }
 
 impl Repeats {
@@ -109,7 +110,8 @@ impl Repeats {
             let last = flights.attempts.find(*prints.first()?, dedup.age(), Instant::now());
             (flights.find(prints), last)
         };
-        if let Some((place, earlier)) = under_way {
+        if let Some((place, mut earlier)) = under_way {
+            earlier.late = true;
             // Whoever shares its outcome is no better off than its own client until it is known.
             let outcome = Outcome::UnderWay(place);
             return Some(First { earlier, position: None, many: false, outcome });
@@ -241,10 +243,11 @@ fn is_overtaken(attempt: &Attempt, message: &NewMessage, earlier: &Earlier) -> b
 
 /// Whether an attempt of which it is not known when it came was made so long after the earlier one that its client may have
 /// given that one up. Both lay in the sockets of nodes that stood still, and came at the same time for all that these know;
-/// the client's clock tells them apart. An attempt that came right now is not looked at: its arrival is known.
+/// the client's clock tells them apart. An attempt that came right now is not looked at: its arrival is known. Nor is an
+/// earlier one that was answered in time: its client did not give it up, and what repeats it is a new message.
 fn was_made_later(attempt: &Attempt, message: &NewMessage, earlier: &Earlier, now: Instant) -> bool {
     let Some(after) = earlier.after else { return false };
-    if now < attempt.arrived + PROMPT {
+    if !earlier.late || now < attempt.arrived + PROMPT {
         return false;
     }
     let came_ms = attempt.arrived.saturating_duration_since(after).as_millis() as i64;

@@ -14,7 +14,7 @@ use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
 use folio_raft::config::DedupConfig;
 use folio_raft::group::{Group, Hooks};
-use folio_raft::proposal::{Attempt, Known, Knows, Proposal, Question, Repeat};
+use folio_raft::proposal::{Attempt, Known, Knows, PROMPT, Proposal, Question, Repeat};
 use tokio::time::Instant;
 
 use crate::one_node::start_with;
@@ -89,6 +89,20 @@ async fn dedup_i5_one_object_that_is_sent_at_once_to_nodes_that_stood_still_is_s
     let (group, began) = group().await;
     for (place, port, made_ms) in [(0, 1, 0), (1, 1, 3), (2, 2, 5), (3, 2, 9)] {
         assert_eq!(Attempted { made_ms, port, arrived: began }.place(&group).await, place);
+    }
+}
+
+/// What was answered in time, right before its node stood still, is no attempt that was given up: the object that was sent
+/// again meanwhile was acknowledged, and not stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dedup_i5_an_object_that_was_answered_before_nodes_stood_still_is_stored_again() {
+    let (group, _) = group().await;
+    let first = Attempted { made_ms: 0, port: 1, arrived: Instant::now() };
+    assert_eq!(first.place(&group).await, 0);
+    let began = Instant::now();
+    tokio::time::sleep(PROMPT + Duration::from_millis(100)).await;
+    for (place, port) in [(1, 2), (2, 1)] {
+        assert_eq!(Attempted { made_ms: 2_000, port, arrived: began }.place(&group).await, place);
     }
 }
 

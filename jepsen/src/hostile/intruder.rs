@@ -112,7 +112,7 @@ impl<'a> Intruder<'a> {
         let to = u64::from(target) + 1;
         let from = to % site.nodes().len() as u64 + 1;
         for forgery in Forgery::ALL {
-            let mut claim = Claim { ..Claim::of(from, to, forgery) };
+            let mut claim = Claim::of(from, to, forgery);
             claim.credentials.group_id = Some([0, 0]);
             let told = match Self::greet(site, target, &claim).await {
                 Ok(Ok(peer)) => return Ok(Some(taken(peer))),

@@ -16,7 +16,7 @@ use crate::nemesis::Doing;
 /// Codes of requests that only look, or that this server does not serve.
 const LOOKS: [i32; 12] = [21, 26, 28, 43, 45, 106, 201, 203, 206, 208, 319, 90_001];
 /// A node that is no member: to remove it changes nothing.
-const NOBODY: u64 = 9_000_000;
+const NO_MEMBER: u64 = 9_000_000;
 
 pub(super) fn all() -> Vec<Box<dyn Attack>> {
     vec![Box::new(Admin)]
@@ -42,7 +42,7 @@ impl Attack for Admin {
             let make = |_, n: u64| -> Bytes {
                 let frame = match n % 16 {
                     // Neither name nor number of a member.
-                    12 => ask::with_json(REMOVE_NODE, &json!({ "id": NOBODY })),
+                    12 => ask::with_json(REMOVE_NODE, &json!({ "id": NO_MEMBER })),
                     13 => ask::with_json(REMOVE_NODE, &json!({ "id": "x" })),
                     14 => request(REMOVE_NODE, []),
                     15 => request(25, [("brokerName", "x")]),

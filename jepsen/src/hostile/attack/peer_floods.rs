@@ -48,7 +48,7 @@ impl Attack for Connections {
         Box::pin(async move {
             repeat(site, MANY, |site, number, _| async move {
                 let Ok(stream) = dial(&site, raft(&site, number), Some(source(number))).await else { return };
-                // Readable is closed: nobody speaks first to a peer.
+                // Readable means closed: a node does not speak first.
                 if tokio::time::timeout_at(site.until(), stream.readable()).await.is_ok() {
                     site.tally().close();
                     site.pause(Duration::from_millis(200)).await;

@@ -33,7 +33,7 @@ pub(super) fn all() -> Vec<Box<dyn Attack>> {
         forged("peer-votes", "forged votes and pre-votes, each in a term above the last one", Act::Votes),
         forged(
             "peer-acknowledged",
-            "heartbeats of a forged leader that remembers entries nobody has",
+            "heartbeats of a forged leader that remembers entries no node has",
             Act::Acknowledged,
         ),
         forged("peer-command", "a forged leader that appends a command no node can apply", Act::Command),

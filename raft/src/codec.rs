@@ -1,85 +1,18 @@
-//! The only user of bincode: what FolioMQ alone reads (peer requests' headers, the vote, memberships,
-//! the state inside checkpoints and snapshots). Never a message, the RocketMQ wire or the record frame.
-//!
-//! | part | size | meaning |
-//! |---|---|---|
-//! | magic | 2 | `FQ` |
-//! | version | 2, little-endian | 1; 2 for the state inside checkpoints and snapshots, as builds from now on write it |
-//! | body | rest | bincode 1.3: fixed-width little-endian integers, trailing bytes rejected |
-//!
-//! Length and checksum of the envelope come from what carries it: a record, a checkpoint file, a vote
-//! slot or a peer frame, each with a length and a crc of its own (TCP's, for the peer frame).
-//! Decoding is bounded by [`DECODED_BYTES_MAX`].
+//! Votes, log ids and memberships as they are stored and sent. Their envelope and encoding are [`folio_state::codec`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::Options;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::types::{LogId, Membership, NodeAddress, Vote, entry_id, log_id};
 use folio_engine::checkpoint::CHECKPOINT_BYTES_MAX;
 use folio_engine::record::EntryId;
 
-/// Most bytes that one value takes: those of the largest checkpoint. A decode allocates no more than the slice it reads.
-pub(crate) const DECODED_BYTES_MAX: u64 = CHECKPOINT_BYTES_MAX;
+pub use folio_state::codec::CodecError;
+pub(crate) use folio_state::codec::{DECODED_BYTES_MAX, decode, decode_as, decode_body, encode, encode_body};
 
-fn envelope(version: u8) -> [u8; 4] {
-    [b'F', b'Q', version, 0]
-}
-
-/// Bytes that are not what this version writes.
-#[derive(Debug, thiserror::Error)]
-pub enum CodecError {
-    /// Not our envelope, or another version's.
-    #[error("not a FolioMQ value, or not of this version")]
-    Envelope,
-    /// The envelope is ours, the body is not.
-    #[error("body does not decode or encode: {0}")]
-    Body(String),
-}
-
-fn options() -> impl Options {
-    bincode::DefaultOptions::new()
-        .with_fixint_encoding()
-        .with_limit(DECODED_BYTES_MAX)
-        .reject_trailing_bytes()
-}
-
-/// Encodes a value in its envelope.
-pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    // Writing to a vector cannot fail; a value over the limit is a bug of the caller, not of the input.
-    try_encode(value).unwrap_or_else(|error| panic!("codec.I1: a value of ours does not encode: {error}"))
-}
-
-/// Encodes a value that grows with what users do; fails if it is over the limit of [`decode`].
-pub(crate) fn try_encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    try_encode_as(1, value)
-}
-
-/// The same in the envelope of a later version.
-pub(crate) fn try_encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut out = envelope(version).to_vec();
-    options().serialize_into(&mut out, value).map_err(|error| CodecError::Body(error.to_string()))?;
-    Ok(out)
-}
-
-/// Decodes a value from its envelope.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    decode_as(1, bytes)
-}
-
-/// The same from the envelope of a later version.
-pub(crate) fn decode_as<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, CodecError> {
-    let body = bytes.strip_prefix(&envelope(version)).ok_or(CodecError::Envelope)?;
-    options().deserialize(body).map_err(|error| CodecError::Body(error.to_string()))
-}
-
-/// Bytes of an encoded value, without the envelope.
-pub(crate) fn encoded_bytes<T: Serialize + ?Sized>(value: &T) -> u64 {
-    // Nothing is written, so nothing can fail but the limit.
-    options().with_no_limit().serialized_size(value).unwrap_or(u64::MAX)
-}
+// What a checkpoint may hold can be decoded.
+const _: () = assert!(DECODED_BYTES_MAX == CHECKPOINT_BYTES_MAX);
 
 /// A vote as it is stored and sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,10 +170,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64)) {
-            let framed = [&envelope(1)[..], &bytes].concat();
+            let framed = [b"FQ\x01\0", &bytes[..]].concat();
             let _ = decode_membership(&framed);
             let _ = decode_vote(&framed);
-            let _ = decode::<crate::command::Command>(&framed);
         }
     }
 }

@@ -2,17 +2,16 @@
 //! checkpoints, none of which is public. Only compiled with `--cfg fuzzing`.
 
 use bytes::Bytes;
+use folio_state::{Command, State};
 use futures_util::FutureExt;
 use openraft::entry::RaftEntry;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
-use crate::command::Command;
 use crate::group::founding::LogSummary;
-use crate::metadata::Metadata;
 use crate::skip_entry::SkipEntry;
-use crate::state_machine::State;
+use crate::state_machine::SavedState;
 use crate::transport::appends::{parse_records, split_append};
 use crate::transport::frames::FrameReader;
 use crate::transport::wire::{
@@ -95,17 +94,19 @@ pub fn stored(bytes: &[u8]) {
         let again = codec::decode_membership(&codec::encode_membership(&membership));
         assert_eq!(again.ok(), Some(membership));
     }
-    if let Some(command) = body::<Command>(bytes) {
-        let mut metadata = Metadata::default();
-        drop(metadata.apply(command));
-        drop(metadata);
+    for envelope in [b"FQ\x01\0", b"FQ\x02\0"] {
+        if let Ok(command) = Command::decode(&[envelope, bytes].concat()) {
+            assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command));
+            drop(State::default().apply(command));
+        }
     }
 }
 
 /// The state inside a checkpoint or a snapshot.
 pub fn state(bytes: &[u8]) {
-    drop(body::<Metadata>(bytes));
-    for envelope in [b"FQ\x01\0", b"FQ\x02\0"] {
-        drop(State::decode(&[envelope, bytes].concat()));
+    for version in 1..=4 {
+        if let Ok(saved) = SavedState::decode(&[&[b'F', b'Q', version, 0], bytes].concat()) {
+            drop(saved.encode());
+        }
     }
 }

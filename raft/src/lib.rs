@@ -7,24 +7,19 @@
 //! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
 //! stores nothing twice), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
-pub mod bounds;
 pub mod codec;
-pub mod command;
 pub mod config;
-mod cow_map;
 mod dedup;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod group;
 pub mod host;
 mod lease_clock;
-mod locks;
 mod log_pace;
 mod log_store;
-pub mod metadata;
-pub mod min_offsets;
 pub mod proposal;
 mod proposer;
+mod queue_ends;
 pub mod secret;
 mod shared;
 mod skip_entry;

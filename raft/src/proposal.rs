@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use folio_protocol::Name;
 use folio_protocol::message::NewMessage;
+use folio_state::STATE_BYTES_MAX;
+use folio_state::bounds::OutOfBounds;
 use openraft::base::BoxFuture;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -15,9 +17,6 @@ use tokio::time::Instant;
 /// RocketMQ's clients wait three seconds if nothing else is set. A third of that leaves room for the way of the answer and
 /// for applications that wait less, and a change of the leader takes less.
 pub const PROMPT: Duration = Duration::from_secs(1);
-
-use crate::bounds::OutOfBounds;
-use crate::metadata::size::METADATA_BYTES_MAX;
 
 /// Messages that are stored together: all in one log record, or none.
 pub struct Proposal {
@@ -145,7 +144,7 @@ pub enum ProposeError {
     },
     /// Refused before it was proposed: topics, groups, offsets and locks together may not grow any more.
     #[error(
-        "topics, groups, offsets and locks take {METADATA_BYTES_MAX} bytes, which is as much as they may: delete topics or \
+        "topics, groups, offsets and locks take {STATE_BYTES_MAX} bytes, which is as much as they may: delete topics or \
          groups that nobody uses"
     )]
     MetadataFull,

@@ -13,6 +13,7 @@ use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::{ConsumeQueues, Trimmed};
 use folio_engine::record::EntryId;
+use folio_state::State;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
@@ -22,7 +23,6 @@ use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::lease_clock::LeaseClock;
-use crate::metadata::Metadata;
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;
@@ -58,11 +58,11 @@ impl Durable {
 pub(crate) struct Shared {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
-    pub(crate) metadata: RwLock<Metadata>,
+    pub(crate) metadata: RwLock<State>,
     pub(crate) lease_clock: LeaseClock,
     /// The locks in the metadata are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
     pub(crate) locks_as_of: AtomicU64,
-    /// Bytes of the metadata when they are encoded, about (`metadata.I1`).
+    /// Bytes of the metadata when they are encoded, about (`state.I1`).
     pub(crate) metadata_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) durable: watch::Sender<Durable>,

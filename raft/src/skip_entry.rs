@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::record::EntryId;
+use folio_state::Command;
+use folio_state::bounds::OutOfBounds;
 
-use crate::bounds::OutOfBounds;
 use crate::codec::CodecError;
-use crate::command::Command;
 
 const FILE: &str = "skip-entry";
 /// Bytes of the file at most.
@@ -159,8 +159,7 @@ mod tests {
     use folio_engine::disk::RealDisk;
 
     use super::*;
-    use crate::codec;
-    use crate::command::Topic;
+    use folio_state::{DeleteTopic, PutTopic, Topic};
 
     const ID: EntryId = EntryId { term: 3, index: 12 };
 
@@ -186,8 +185,8 @@ mod tests {
 
     #[test]
     fn skip_entry_i1_a_command_that_can_be_applied_is_never_skipped() {
-        let whole = codec::encode(&Command::PutTopic(Topic::new("t", 8)));
-        let large = codec::encode(&Command::PutTopic(Topic::new("t".repeat(999), 8)));
+        let whole = Command::from(PutTopic(Topic::new("t", 8))).encode();
+        let large = Command::from(PutTopic(Topic::new("t".repeat(999), 8))).encode();
         let (named, unnamed) = (read("3.12").unwrap(), read("").unwrap());
         assert!(named.command(ID, &whole).unwrap().is_some());
         assert!(named.command(ID, b"garbage").unwrap().is_none());
@@ -203,13 +202,13 @@ mod tests {
 
     #[test]
     fn appends_i1_garbage_and_what_is_beyond_the_limits_does_not_enter_a_log() {
-        let large = codec::encode(&Command::PutTopic(Topic::new("t".repeat(999), 8)));
+        let large = Command::from(PutTopic(Topic::new("t".repeat(999), 8))).encode();
         let (named, unnamed) = (read("3.12").unwrap(), read("").unwrap());
         for bad in [&b"garbage"[..], &large] {
             let error = unnamed.admit(ID, bad).unwrap_err();
             assert!(error.contains("3.12"), "{error}");
             assert_eq!(named.admit(ID, bad), Ok(()), "a replica that gets the log later");
         }
-        assert_eq!(unnamed.admit(ID, &codec::encode(&Command::DeleteTopic { name: "t".into() })), Ok(()));
+        assert_eq!(unnamed.admit(ID, &Command::from(DeleteTopic { name: "t".into() }).encode()), Ok(()));
     }
 }

@@ -9,31 +9,28 @@
 
 mod captured;
 mod commands;
+mod saved;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use folio_engine::log::StampBase;
 use folio_engine::planted;
 use folio_engine::queues::{Arrival, QueuesError};
-use folio_engine::record::{EntryId, Record, RecordKind};
+use folio_engine::record::{Record, RecordKind};
+use folio_state::Outcome;
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::codec::{self, CodecError, WireLogId, WireMembership};
-use crate::command::Outcome;
-use crate::dedup::{Dedup, Start};
+use crate::dedup::Dedup;
 use crate::group::room::RETRY_INTERVAL;
 use crate::group::tasks;
 use crate::host::Host;
-use crate::metadata::{Metadata, MetadataV1};
 use crate::shared::Shared;
 use crate::snapshots;
 use crate::terms::Terms;
@@ -42,6 +39,7 @@ use crate::types::{
 };
 
 pub(crate) use captured::{Captured, Received, SnapshotBuilder, SnapshotContent, Wanted, save_checkpoint};
+pub(crate) use saved::SavedState;
 
 pub(crate) type SnapshotOf = Snapshot<crate::types::CommittedLeaderId, u64, NodeAddress, SnapshotContent>;
 pub(crate) type SnapshotMetaOf = SnapshotMeta<crate::types::CommittedLeaderId, u64, NodeAddress>;
@@ -52,135 +50,6 @@ const CHECKPOINT_BYTES: u64 = 256 << 20;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(15);
 /// Arrivals that are announced at once at most.
 const ARRIVALS_MAX: usize = 4096;
-
-/// Of the envelope around [`WireState`]; earlier forms have the first one.
-const STATE_VERSION: u8 = 2;
-/// The same around [`WireStateOfLaterLocks`].
-const LATER_LOCKS_VERSION: u8 = 3;
-
-/// What a checkpoint or snapshot holds besides the counters, opaque to the engine.
-#[derive(Debug, Serialize, Deserialize)]
-struct WireState {
-    replicated: WireReplicated<Metadata>,
-    dedup_from: Option<u64>,
-    /// Where the record of `dedup_from` lies; of this node alone.
-    dedup_position: Option<u64>,
-    /// The first entry of each term, ascending; in the latest checkpoint only, as it is of this node alone.
-    terms: Option<Vec<WireLogId>>,
-}
-
-/// A state whose locks are those after a later entry.
-#[derive(Debug, Serialize, Deserialize)]
-struct WireStateOfLaterLocks {
-    state: WireState,
-    locks_as_of: u64,
-}
-
-/// The replicated part.
-#[derive(Debug, Serialize, Deserialize)]
-struct WireReplicated<M> {
-    membership_log_id: Option<WireLogId>,
-    membership: WireMembership,
-    metadata: M,
-}
-
-/// The three forms of earlier builds. The first is [`WireReplicated`]; what follows it:
-#[derive(Debug, Serialize, Deserialize)]
-struct WireWithWindowV1 {
-    state: WireReplicated<MetadataV1>,
-    dedup_from: Option<u64>,
-}
-
-/// What follows that in the latest checkpoint.
-#[derive(Debug, Serialize, Deserialize)]
-struct WireOfNodeV1 {
-    state: WireWithWindowV1,
-    dedup_position: Option<u64>,
-    terms: Vec<WireLogId>,
-}
-
-/// A checkpoint's state, decoded.
-pub(crate) struct State {
-    pub(crate) membership: StoredMembership,
-    pub(crate) metadata: Metadata,
-    /// The first record that the window of repeats needs (see [`crate::dedup`]).
-    pub(crate) dedup_from: Option<Start>,
-    /// What is known of the terms up to here.
-    pub(crate) terms: Option<Terms>,
-    /// The entry after which the locks are as they are here, where that is a later one than the rest's (`snapshots.I3`).
-    pub(crate) locks_as_of: Option<u64>,
-}
-
-impl State {
-    pub(crate) fn decode(bytes: &[u8]) -> Result<State, CodecError> {
-        if bytes.is_empty() {
-            let (membership, metadata) = Default::default();
-            return Ok(State { membership, metadata, dedup_from: None, terms: None, locks_as_of: None });
-        }
-        let (wire, locks_as_of) = match codec::decode_as(LATER_LOCKS_VERSION, bytes) {
-            Ok(WireStateOfLaterLocks { state, locks_as_of }) => (state, Some(locks_as_of)),
-            Err(CodecError::Envelope) => (WireState::decode(bytes)?, None),
-            Err(error) => return Err(error),
-        };
-        let WireState { replicated, dedup_from, dedup_position, terms } = wire;
-        let membership = StoredMembership::new(
-            replicated.membership_log_id.map(WireLogId::log_id),
-            replicated.membership.membership()?,
-        );
-        let dedup_from = dedup_from.map(|index| Start { index, position: dedup_position });
-        let firsts = |terms: Vec<WireLogId>| terms.iter().map(|first| entry_id(&first.log_id())).collect();
-        let terms = terms.and_then(|terms| Terms::restore(firsts(terms)));
-        Ok(State { membership, metadata: replicated.metadata, dedup_from, terms, locks_as_of })
-    }
-
-    /// Fails if it is larger than any checkpoint may be.
-    fn encode(&self) -> Result<Bytes, CodecError> {
-        let State { membership, metadata, dedup_from, terms, locks_as_of } = self;
-        let replicated = WireReplicated {
-            membership_log_id: membership.log_id().as_ref().map(WireLogId::from),
-            membership: membership.membership().into(),
-            metadata: metadata.clone(),
-        };
-        let wire = |first: &EntryId| WireLogId::from(&log_id(*first));
-        let state = WireState {
-            replicated,
-            dedup_from: dedup_from.map(|from| from.index),
-            dedup_position: dedup_from.and_then(|from| from.position).filter(|_| terms.is_some()),
-            terms: terms.as_ref().map(|terms| terms.firsts().iter().map(wire).collect()),
-        };
-        let encoded = match *locks_as_of {
-            Some(locks_as_of) => {
-                codec::try_encode_as(LATER_LOCKS_VERSION, &WireStateOfLaterLocks { state, locks_as_of })
-            }
-            None => codec::try_encode_as(STATE_VERSION, &state),
-        };
-        encoded.map(Bytes::from)
-    }
-}
-
-impl WireState {
-    /// Of the earlier forms one is shorter than the next, and none has room for what another one ends with.
-    fn decode(bytes: &[u8]) -> Result<WireState, CodecError> {
-        match codec::decode_as(STATE_VERSION, bytes) {
-            Err(CodecError::Envelope) => {}
-            decoded => return decoded,
-        }
-        if let Ok(WireOfNodeV1 { state, dedup_position, terms }) = codec::decode(bytes) {
-            let earlier = WireState::of_earlier(state.state, state.dedup_from);
-            return Ok(WireState { dedup_position, terms: Some(terms), ..earlier });
-        }
-        match codec::decode(bytes) {
-            Ok(WireWithWindowV1 { state, dedup_from }) => Ok(WireState::of_earlier(state, dedup_from)),
-            Err(error) => Ok(WireState::of_earlier(codec::decode(bytes).map_err(|_| error)?, None)),
-        }
-    }
-
-    fn of_earlier(state: WireReplicated<MetadataV1>, dedup_from: Option<u64>) -> WireState {
-        let WireReplicated { membership_log_id, membership, metadata } = state;
-        let replicated = WireReplicated { membership_log_id, membership, metadata: metadata.into() };
-        WireState { replicated, dedup_from, dedup_position: None, terms: None }
-    }
-}
 
 /// openraft's state machine: applies to the consume queues and the metadata in [`Shared`].
 pub(crate) struct StateMachine {
@@ -354,8 +223,14 @@ impl StateMachine {
         let applied = self.applied.map_or(0, |id| id.index);
         let locks_as_of =
             Some(self.shared.locks_as_of.load(Ordering::Relaxed)).filter(|as_of| *as_of > applied);
-        let state = State { membership: self.membership.clone(), metadata, dedup_from, terms, locks_as_of };
-        Captured { base, state, metadata_bytes, trimmed: Vec::new() }
+        let saved = SavedState {
+            membership: self.membership.clone(),
+            state: metadata,
+            dedup_from,
+            terms,
+            locks_as_of,
+        };
+        Captured { base, saved, metadata_bytes, trimmed: Vec::new() }
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
@@ -427,15 +302,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 SnapshotContent::Stored(position) => Received::stored(&shared, position)?,
             };
             shared.queues.reset(&received.base.counters).map_err(io::Error::other)?;
-            let metadata_bytes = received.metadata.encoded_bytes() as i64;
-            Ok::<_, io::Error>((received, metadata_bytes))
+            let state_bytes = received.state.encoded_bytes() as i64;
+            Ok::<_, io::Error>((received, state_bytes))
         });
-        let (Received { base, metadata, locks_as_of }, metadata_bytes) = installing.await??;
+        let (Received { base, state, locks_as_of }, state_bytes) = installing.await??;
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
-        self.shared.lease_clock.note(metadata.lease_clock_ms(), term);
-        *self.shared.metadata.write() = metadata;
+        self.shared.lease_clock.note(state.lease_clock_ms(), term);
+        *self.shared.metadata.write() = state;
         self.shared.locks_as_of.store(locks_as_of.unwrap_or(0), Ordering::Relaxed);
-        self.shared.metadata_bytes.store(metadata_bytes, Ordering::Relaxed);
+        self.shared.metadata_bytes.store(state_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;
         self.position = base.position;

@@ -26,7 +26,6 @@ use parking_lot::{Mutex, RwLock};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::command::{Command, OffsetCommit};
 use crate::config::{DedupConfig, Flush, GroupConfig, Retention, Timing};
 use crate::group::failure_detector::FailureDetector;
 use crate::group::{
@@ -40,6 +39,7 @@ use crate::shared::{Durable, Shared};
 use crate::state_machine::{SnapshotContent, SnapshotMetaOf, SnapshotOf, StateMachine};
 use crate::terms::Terms;
 use crate::types::{LogEntry, LogId, StoredMembership, TypeConfig, log_id};
+use folio_state::{CommitOffsets, OffsetCommit};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -181,7 +181,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         reserve: Arc::new(Reserve::new(host.disk.clone(), Path::new("/"), 0)),
         stopping: watch::Sender::new(false),
     });
-    let machine = StateMachine::new(host.clone(), shared.clone(), opened.state.membership, &opened.base);
+    let machine = StateMachine::new(host.clone(), shared.clone(), opened.saved.membership, &opened.base);
     (LogStore::new(host, shared), machine)
 }
 
@@ -342,7 +342,7 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
         offset,
     };
     let commits = (0..GROUPS).flat_map(|group| (0..4).map(move |offset| commit(group, offset)));
-    store.shared().metadata.write().apply(Command::CommitOffsets(commits.collect()));
+    store.shared().metadata.write().apply(CommitOffsets(commits.collect()));
     let timed = |work: &mut dyn FnMut()| {
         let began = Instant::now();
         work();
@@ -354,7 +354,7 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
         captures.push(timed(&mut || captured = Some(machine.capture())));
         // The first changes after it copy what they touch.
         let all_over = (0..1_000).map(|at| commit(at * (GROUPS / 1_000), round)).collect();
-        let command = Command::CommitOffsets(all_over);
+        let command = CommitOffsets(all_over);
         changes.push(timed(&mut || drop(store.shared().metadata.write().apply(command.clone()))));
         drop(captured);
     }

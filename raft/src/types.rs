@@ -8,6 +8,7 @@
 use std::fmt;
 
 use folio_engine::record::{Draft, EntryId, Record, RecordKind};
+use folio_state::Outcome;
 use openraft::entry::{RaftEntry, RaftPayload};
 use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder as RaftResponder;
@@ -16,7 +17,6 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::command::Outcome;
 
 /// Where a node is reached; replicated with the membership.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

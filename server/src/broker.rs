@@ -9,10 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
-use folio_raft::command::Topic;
 use folio_raft::group::Group;
 use folio_raft::proposal::Attempt;
 use folio_raft::status::{Role, Status};
+use folio_state::Topic;
 
 use tokio::sync::watch;
 use tokio::time::Instant;

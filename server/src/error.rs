@@ -17,8 +17,8 @@ use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
 use folio_protocol::names::NameError;
 use folio_protocol::subscription::TagFilterError;
-use folio_raft::bounds::OutOfBounds;
 use folio_raft::proposal::ProposeError;
+use folio_state::bounds::OutOfBounds;
 
 use crate::clients::Full;
 

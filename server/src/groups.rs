@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use folio_protocol::names;
-use folio_raft::command::{Command, ConsumerGroup, Topic};
 use folio_raft::proposal::ProposeError;
+use folio_state::{Command, ConsumerGroup, CreateGroup, CreateTopic, Topic};
 use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
@@ -75,7 +75,7 @@ static CREATED: Sparingly = Sparingly::new();
 async fn propose_group(broker: &Broker, group: &str) -> Result<(), ServerError> {
     let config = ConsumerGroup::new(group);
     let retry = Topic::new(names::retry_topic(group), config.retry_queues);
-    for command in [Command::CreateGroup(config), Command::CreateTopic(retry)] {
+    for command in [Command::from(CreateGroup(config)), CreateTopic(retry).into()] {
         match broker.group.execute(command).await {
             Ok(_) => {}
             Err(ProposeError::NotLeader { .. }) => return Err(ServerError::NoLeader),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use folio_protocol::names;
-use folio_raft::command::{PERM_INHERIT, PERM_READ, PERM_WRITE, Topic};
+use folio_state::{PERM_INHERIT, PERM_READ, PERM_WRITE, Topic};
 
 use crate::broker::Identity;
 

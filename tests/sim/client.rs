@@ -9,10 +9,12 @@ use bytes::BytesMut;
 use folio_engine::disk::sim::SeededChoice;
 use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
-use folio_raft::command::{Command, OffsetCommit, Topic};
 use folio_raft::group::Group;
 use folio_raft::proposal::{self, Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::{Role, Status};
+use folio_state::{
+    Command, CommitOffsets, CreateTopic, DeleteGroup, DeleteTopic, OffsetCommit, PutTopic, Topic,
+};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
@@ -234,19 +236,19 @@ impl Clients {
         let Some(group) = node.group() else { return };
         let topic = TOPICS[self.random.below(3) as usize];
         let command = match self.random.below(5) {
-            0 => Command::CreateTopic(Topic::new(topic, QUEUES)),
-            1 => Command::DeleteTopic { name: topic.into() },
+            0 => Command::from(CreateTopic(Topic::new(topic, QUEUES))),
+            1 => Command::from(DeleteTopic { name: topic.into() }),
             2 => {
                 let (read_queues, write_queues) = (self.queues(), self.queues());
-                Command::PutTopic(Topic { read_queues, write_queues, ..Topic::new(topic, QUEUES) })
+                Command::from(PutTopic(Topic { read_queues, write_queues, ..Topic::new(topic, QUEUES) }))
             }
-            3 => Command::DeleteGroup { name: "g".into(), clean_offsets: self.random.below(2) == 0 },
-            _ => Command::CommitOffsets(vec![OffsetCommit {
+            3 => Command::from(DeleteGroup { name: "g".into(), clean_offsets: self.random.below(2) == 0 }),
+            _ => Command::from(CommitOffsets(vec![OffsetCommit {
                 group: "g".into(),
                 topic: topic.into(),
                 queue: self.random.below(3) as u32,
                 offset: self.random.below(1000),
-            }]),
+            }])),
         };
         node.spawn(async move { drop(group.execute(command).await) });
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use folio_engine::disk::sim::SeededChoice;
-use folio_raft::command::{Outcome, QueueRef};
 use folio_raft::status::{Role, Status};
+use folio_state::{Outcome, QueueRef};
 use parking_lot::Mutex;
 
 use crate::check::{Checked, violation};

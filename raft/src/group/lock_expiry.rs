@@ -8,10 +8,10 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use folio_state::ExpireLocks;
 use tokio::time::sleep;
 
 use super::{Group, Inner};
-use crate::command::Command;
 use crate::proposal::ProposeError;
 use crate::status::Role;
 
@@ -56,7 +56,7 @@ impl Group {
             return Ok(false);
         }
         let now_ms = self.lease_stamp_ms(term);
-        self.execute_in(Some(term), Command::ExpireLocks { now_ms, locks }).await?;
+        self.execute_in(Some(term), ExpireLocks { now_ms, locks }.into()).await?;
         Ok(true)
     }
 }

@@ -41,6 +41,7 @@ use folio_engine::log::CommitLog;
 use folio_engine::planted;
 use folio_engine::queues::{Arrival, ConsumeQueues};
 use folio_engine::record::{Draft, RecordKind};
+use folio_state::{Command, LockQueues, Outcome, QueueRef, STATE_BYTES_MAX, State};
 use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::base::BoxFuture;
@@ -49,14 +50,11 @@ use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::codec;
-use crate::command::{Command, Outcome, QueueRef};
 use crate::config::Flush;
 use crate::host::Host;
-use crate::metadata::Metadata;
-use crate::metadata::size::METADATA_BYTES_MAX;
 use crate::proposal::{Known, Knows, Proposal, ProposeError, Question};
 use crate::proposer::{Proposer, overdue, rejected};
+use crate::queue_ends::QueueEnds;
 use crate::shared::Shared;
 use crate::state_machine::save_checkpoint;
 use crate::status::{Role, Status};
@@ -184,8 +182,8 @@ impl Group {
     }
 
     /// Puts a command into the log and waits until it was applied here.
-    pub async fn execute(&self, command: Command) -> Result<Outcome, ProposeError> {
-        self.execute_in(None, command).await
+    pub async fn execute(&self, command: impl Into<Command>) -> Result<Outcome, ProposeError> {
+        self.execute_in(None, command.into()).await
     }
 
     /// The same, in this term or not at all.
@@ -198,7 +196,7 @@ impl Group {
         if !matches!(command, Command::CommitOffsets(_)) {
             self.check_growth(&command)?;
         }
-        let draft = Draft::with_payload(RecordKind::Command, &codec::encode(&command));
+        let draft = Draft::with_payload(RecordKind::Command, &command.encode());
         let limit = self.0.shared.log.record_bytes_max();
         if draft.len() > limit {
             return Err(ProposeError::TooLarge { bytes: draft.len(), limit });
@@ -267,7 +265,7 @@ impl Group {
             return Err(ProposeError::NotLeader { leader: None });
         }
         let now_ms = self.lease_stamp_ms(term);
-        self.execute_in(Some(term), Command::LockQueues { group, client, queues, now_ms, ttl_ms }).await
+        self.execute_in(Some(term), LockQueues { group, client, queues, now_ms, ttl_ms }.into()).await
     }
 
     /// A stamp of the lease clock for a command of this term.
@@ -284,22 +282,22 @@ impl Group {
         self.0.shared.lease_clock.now_ms()
     }
 
-    /// Refuses a command that no node would propose: too long a name (`bounds.I1`), or metadata that would become too large
-    /// (`metadata.I1`).
+    /// Refuses a command that no node would propose: too long a name (`bounds.I1`), or a state that would become too large
+    /// (`state.I1`).
     pub fn check(&self, command: &Command) -> Result<(), ProposeError> {
         command.check_bounds()?;
         self.check_growth(command)
     }
 
-    /// `metadata.I1`
+    /// `state.I1`
     fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
         let bytes = self.0.shared.metadata_bytes.load(Ordering::Relaxed);
-        let limit = METADATA_BYTES_MAX as i64;
+        let limit = STATE_BYTES_MAX as i64;
         // No command is as large as half of it.
         if bytes < limit / 2 {
             return Ok(());
         }
-        let growth = self.0.shared.metadata.read().growth(command, &self.0.shared.queues);
+        let growth = self.0.shared.metadata.read().growth(command, &QueueEnds(&self.0.shared.queues));
         if growth > 0 && bytes.saturating_add(growth) > limit {
             return Err(ProposeError::MetadataFull);
         }
@@ -307,7 +305,7 @@ impl Group {
     }
 
     /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.
-    pub fn metadata(&self) -> RwLockReadGuard<'_, Metadata> {
+    pub fn metadata(&self) -> RwLockReadGuard<'_, State> {
         self.0.shared.metadata.read()
     }
 

@@ -17,12 +17,14 @@ use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
 
 use super::{founding, rewind};
+use crate::codec::CodecError;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
+use crate::queue_ends;
 use crate::snapshots::remake::{Scan, remake};
 use crate::snapshots::{self, Boundary};
-use crate::state_machine::State;
+use crate::state_machine::SavedState;
 
 /// Bytes of recent records kept in memory for replication and apply.
 const CACHE_BYTES: usize = 24 << 20;
@@ -33,7 +35,7 @@ pub(crate) struct Recovered {
     pub(crate) queues: ConsumeQueues,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) base: StampBase,
-    pub(crate) state: State,
+    pub(crate) saved: SavedState,
     pub(crate) dedup: Option<Dedup>,
 }
 
@@ -53,7 +55,7 @@ pub(crate) struct NoState(PathBuf);
 /// missing.
 pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let mut recovered = open_and_cut(config, host)?;
-    let from = recovered.state.dedup_from.filter(|_| recovered.base.id.is_some());
+    let from = recovered.saved.dedup_from.filter(|_| recovered.base.id.is_some());
     recovered.dedup = config.dedup.as_ref().map(|config| Dedup::new(config, from));
     Ok(recovered)
 }
@@ -110,8 +112,9 @@ fn refuse_if_alone(config: &GroupConfig, host: &Host, loss: &OpenError) -> anyho
 
 /// The voters as the newest readable checkpoint has them; before there is one, those of the configuration.
 fn last_known_voters(config: &GroupConfig, checkpoints: &Checkpoints) -> anyhow::Result<BTreeSet<u64>> {
-    let states = candidates(checkpoints)?.into_iter().filter_map(|found| State::decode(&found.state).ok());
-    let newest = states.map(|state| state.membership.membership().clone()).next();
+    let states =
+        candidates(checkpoints)?.into_iter().filter_map(|found| SavedState::decode(&found.state).ok());
+    let newest = states.map(|saved| saved.membership.membership().clone()).next();
     let known: BTreeSet<u64> = newest.iter().flat_map(|membership| membership.voter_ids()).collect();
     Ok(if known.is_empty() { config.nodes.keys().copied().collect() } else { known })
 }
@@ -122,8 +125,12 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
     let (mut refused, limit) = (None, rewind::limit(&**disk, dir)?);
     for checkpoint in undisputed_first(candidates(&checkpoints)?, limit) {
-        let state = match State::decode(&checkpoint.state) {
-            Ok(state) => state,
+        let saved = match SavedState::decode(&checkpoint.state) {
+            Ok(saved) => saved,
+            // An older one would lead to the same newer records, or to fewer of them.
+            Err(error @ CodecError::Newer { .. }) => {
+                return Err(error).with_context(|| format!("the checkpoint in {}", dir.display()));
+            }
             Err(error) => {
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint not readable, trying an older one");
                 continue;
@@ -143,14 +150,14 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             }
             Err(error) => return Err(error.into()),
         };
-        match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &state)) {
+        match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &saved)) {
             Ok(queues) => {
                 if (refused.is_some() || limit.is_some()) && !is_latest(&checkpoints, &checkpoint) {
                     // The next start would take the log for one that has lost what this one gives up.
                     checkpoints.remove_latest()?;
                 }
                 rewind::obeyed(&**disk, dir)?;
-                return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
+                return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, saved, dedup: None });
             }
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
@@ -224,7 +231,7 @@ fn open_queues(
     checkpoints: &Checkpoints,
     disk: &Arc<dyn Disk>,
     config: &GroupConfig,
-    (at, state): (&Checkpoint, &State),
+    (at, saved): (&Checkpoint, &SavedState),
 ) -> anyhow::Result<ConsumeQueues> {
     let mut min = match min_counters(log, checkpoints)? {
         Some(min) => min,
@@ -236,7 +243,7 @@ fn open_queues(
         }
     };
     // min_offsets.I1: what is deleted stays so, whatever the log still holds.
-    state.metadata.min_offsets().raise_in(&mut min);
+    queue_ends::raise_firsts(&mut min, saved.state.min_offsets());
     let queues = ConsumeQueues::open(disk.clone(), &config.data_dir, &at.base.counters, &min)?;
     queues.hold_at_most(held_max(config.segment_bytes));
     Ok(queues)
@@ -330,8 +337,8 @@ fn rebuild(
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
         queues.hold_at_most(held_max(config.segment_bytes));
-        let state = State::decode(&checkpoint.state)?;
-        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, state, dedup: None });
+        let saved = SavedState::decode(&checkpoint.state)?;
+        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, saved, dedup: None });
     }
     anyhow::bail!("the log in {} does not start where any snapshot is", config.data_dir.display())
 }

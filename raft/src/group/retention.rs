@@ -22,7 +22,7 @@ use crate::config::Retention;
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
-use crate::state_machine::{SnapshotMetaOf, State, Wanted};
+use crate::state_machine::{SavedState, SnapshotMetaOf, Wanted};
 use crate::types::{Raft, log_id};
 
 /// How long openraft may take to build a snapshot, and to purge the log.
@@ -199,7 +199,7 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
         Some((id, checkpoint))
     });
     let Some((id, checkpoint)) = whole.next() else { return Ok(None) };
-    let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+    let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
     let (position, counters) = (checkpoint.base.position, checkpoint.base.counters);
     Ok(Some(Droppable { position, id, meta, counters }))

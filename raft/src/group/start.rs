@@ -140,10 +140,10 @@ impl Group {
         let shared = Arc::new(Shared {
             log: recovered.log,
             queues: recovered.queues,
-            lease_clock: LeaseClock::new(recovered.state.metadata.lease_clock_ms()),
-            locks_as_of: recovered.state.locks_as_of.unwrap_or(0).into(),
-            metadata_bytes: AtomicI64::new(recovered.state.metadata.encoded_bytes() as i64),
-            metadata: RwLock::new(recovered.state.metadata),
+            lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
+            locks_as_of: recovered.saved.locks_as_of.unwrap_or(0).into(),
+            metadata_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
+            metadata: RwLock::new(recovered.saved.state),
             checkpoints: recovered.checkpoints,
             durable: watch::Sender::new(durable),
             hooks,
@@ -154,7 +154,7 @@ impl Group {
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
             applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
-            terms: Mutex::new(recovered.state.terms.unwrap_or_else(|| Terms::after(recovered.base.id))),
+            terms: Mutex::new(recovered.saved.terms.unwrap_or_else(|| Terms::after(recovered.base.id))),
             dedup: recovered.dedup,
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
@@ -169,7 +169,7 @@ impl Group {
         });
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
-            StateMachine::new(host.clone(), shared.clone(), recovered.state.membership, &recovered.base);
+            StateMachine::new(host.clone(), shared.clone(), recovered.saved.membership, &recovered.base);
         let upto = recovered.base.id.map_or(0, |id| id.index);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
         let introduction = Introduction::new(Identity::of(&config), founding.group_id.clone());

@@ -10,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 
 use crate::codec;
-use crate::state_machine::State;
+use crate::state_machine::SavedState;
 use crate::transport::parts::{Assembly, PART_BYTES, PartHead};
 use crate::transport::requests::Requests;
 use crate::transport::wire::{Kind, SnapshotPartBody, invalid};
@@ -52,7 +52,7 @@ pub(crate) async fn fetch(requests: &Requests, position: u64) -> io::Result<Byte
 /// A fetched file as the checkpoint that it holds, without what is of the peer alone. Takes long for a large one.
 pub(crate) fn checkpoint_of(file: &Bytes) -> Result<Checkpoint, String> {
     let mut checkpoint = Checkpoint::decode(file)?;
-    let state = State::decode(&checkpoint.state).map_err(|error| error.to_string())?;
+    let state = SavedState::decode(&checkpoint.state).map_err(|error| error.to_string())?;
     checkpoint.state = state.encode_for_any().map_err(|error| error.to_string())?;
     Ok(checkpoint)
 }

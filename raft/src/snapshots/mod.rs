@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 
 use crate::host::Host;
 use crate::shared::Shared;
-use crate::state_machine::State;
+use crate::state_machine::SavedState;
 use crate::types::StoredMembership;
 
 /// The snapshots found damaged or missing, and not repaired yet.
@@ -181,7 +181,7 @@ impl Stored {
                 // Retention has moved the log's start meanwhile.
                 return Err(io::Error::other(format!("the snapshot of {position} does not end with {id}")));
             }
-            let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+            let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
             Ok(Outgoing { id, membership: state.membership, file })
         });
         read.await?

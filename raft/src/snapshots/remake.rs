@@ -26,14 +26,13 @@ use folio_engine::counters::QueueCounters;
 use folio_engine::log::{CommitLog, StampBase};
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::peek;
+use folio_state::sections::min_offsets::MinOffsets;
+use folio_state::{Command, PutTopic, State, Topic};
 
 use super::Boundary;
 use crate::codec;
-use crate::command::{Command, Topic};
-use crate::metadata::Metadata;
-use crate::min_offsets::MinOffsets;
 use crate::shared::Shared;
-use crate::state_machine::State;
+use crate::state_machine::SavedState;
 use crate::types::{Membership, StoredMembership, log_id};
 
 /// Log bytes read together.
@@ -43,17 +42,17 @@ const SCAN_BYTES: usize = 4 << 20;
 pub(crate) fn remake(log: &CommitLog, boundary: &Boundary, later: &Checkpoint) -> anyhow::Result<Checkpoint> {
     let (first, prev_crc) = boundary.first.context("no record is behind it yet")?;
     let last = later.base.id.filter(|id| id.index >= first).context("the later state is not behind it")?;
-    let mut state = State::decode(&later.state)?;
-    state.locks_as_of = Some(state.locks_as_of.unwrap_or(0).max(last.index));
+    let mut saved = SavedState::decode(&later.state)?;
+    saved.locks_as_of = Some(saved.locks_as_of.unwrap_or(0).max(last.index));
     let mut scan = Scan::new(later.base.counters.clone());
     scan.read(log, first, last.index)?;
-    scan.go_back(&mut state.metadata);
+    scan.go_back(&mut saved.state);
     if let Some(membership) = scan.membership {
-        state.membership = StoredMembership::new(Some(log_id(boundary.id)), before(&membership)?);
+        saved.membership = StoredMembership::new(Some(log_id(boundary.id)), before(&membership)?);
     }
     let base =
         StampBase { id: Some(boundary.id), position: boundary.position, prev_crc, counters: scan.counters };
-    Ok(Checkpoint { base, state: state.encode_for_any()? })
+    Ok(Checkpoint { base, state: saved.encode_for_any()? })
 }
 
 /// The nearest later snapshot that is whole. Blocks on the disk.
@@ -125,7 +124,7 @@ impl Scan {
     }
 
     fn take_command(&mut self, command: Command) {
-        let Command::PutTopic(topic) = command else { return };
+        let Command::PutTopic(PutTopic(topic)) = command else { return };
         if let Entry::Vacant(first) = self.first_puts.entry(topic.name.clone()) {
             let ends = self.ends.get(&topic.name).cloned().unwrap_or_default();
             first.insert(FirstPut { topic, ends });
@@ -153,11 +152,11 @@ impl Scan {
     }
 
     /// Makes the later metadata those of before the records that were read.
-    fn go_back(&self, metadata: &mut Metadata) {
+    fn go_back(&self, metadata: &mut State) {
         let topics: Vec<Topic> =
             self.first_puts.values().map(|put| self.before(put, metadata.min_offsets())).collect();
-        metadata.forget_deletions_after(&self.counters);
-        topics.into_iter().for_each(|topic| drop(metadata.apply(Command::PutTopic(topic))));
+        metadata.forget_deletions_after(|topic, queue| self.counters.get(topic, queue));
+        topics.into_iter().for_each(|topic| drop(metadata.apply(PutTopic(topic))));
     }
 
     /// A topic before the first record that replaces it: no narrower than it was, as far as that took messages away.
@@ -178,11 +177,13 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
+    use folio_state::{
+        CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
+        LockQueues, NextOffsets, OffsetCommit, PutGroup, QueueRef, UnlockQueues,
+    };
     use proptest::prelude::*;
 
     use super::*;
-    use crate::command::{ConsumerGroup, OffsetCommit, QueueRef};
-    use crate::min_offsets::NextOffsets;
 
     /// A record: a command, or a message.
     #[derive(Debug, Clone)]
@@ -209,14 +210,14 @@ mod tests {
             counters
         }
 
-        fn apply(&mut self, metadata: &mut Metadata, step: &Step) {
+        fn apply(&mut self, metadata: &mut State, step: &Step) {
             match step {
                 Step::Command(command) => drop(metadata.apply_with(command.clone(), self)),
                 Step::Message(..) => self.apply_again(metadata, step),
             }
         }
 
-        fn apply_again(&mut self, metadata: &mut Metadata, step: &Step) {
+        fn apply_again(&mut self, metadata: &mut State, step: &Step) {
             match step {
                 Step::Command(command) => drop(metadata.apply_but_for_locks(command.clone(), self)),
                 Step::Message(topic, queue) => *self.0.entry((topic.clone(), *queue)).or_default() += 1,
@@ -232,27 +233,27 @@ mod tests {
         let commit = (name(), name(), 0..2u32, 0..9u64)
             .prop_map(|(group, topic, queue, offset)| OffsetCommit { group, topic, queue, offset });
         prop_oneof![
-            (name(), 1..6u32).prop_map(|(name, queues)| Command::PutTopic(Topic::new(name, queues))),
-            (name(), 1..6u32).prop_map(|(name, queues)| Command::CreateTopic(Topic::new(name, queues))),
-            name().prop_map(|name| Command::DeleteTopic { name }),
-            name().prop_map(|name| Command::PutGroup(ConsumerGroup::new(name))),
+            (name(), 1..6u32).prop_map(|(name, queues)| Command::from(PutTopic(Topic::new(name, queues)))),
+            (name(), 1..6u32).prop_map(|(name, queues)| Command::from(CreateTopic(Topic::new(name, queues)))),
+            name().prop_map(|name| Command::from(DeleteTopic { name })),
+            name().prop_map(|name| Command::from(PutGroup(ConsumerGroup::new(name)))),
             (name(), 1..4u32).prop_map(|(name, retry_queues)| {
-                Command::CreateGroup(ConsumerGroup { retry_queues, ..ConsumerGroup::new(name) })
+                Command::from(CreateGroup(ConsumerGroup { retry_queues, ..ConsumerGroup::new(name) }))
             }),
             (name(), any::<bool>())
-                .prop_map(|(name, clean_offsets)| Command::DeleteGroup { name, clean_offsets }),
-            prop::collection::vec(commit, 0..4).prop_map(Command::CommitOffsets),
+                .prop_map(|(name, clean_offsets)| Command::from(DeleteGroup { name, clean_offsets })),
+            prop::collection::vec(commit, 0..4).prop_map(|it| CommitOffsets(it).into()),
             (name(), name(), 0..2u32, 1..99u64).prop_map(|(group, client, queue, now_ms)| {
                 let queues = vec![QueueRef { topic: "a".into(), queue }];
-                Command::LockQueues { group, client, queues, now_ms, ttl_ms: 20 }
+                Command::from(LockQueues { group, client, queues, now_ms, ttl_ms: 20 })
             }),
             (name(), name(), 0..2u32).prop_map(|(group, client, queue)| {
                 let queues = vec![QueueRef { topic: "a".into(), queue }];
-                Command::UnlockQueues { group, client, queues }
+                Command::from(UnlockQueues { group, client, queues })
             }),
             (name(), 0..2u32, 1..99u64).prop_map(|(group, queue, now_ms)| {
                 let queues = BTreeSet::from([QueueRef { topic: "a".into(), queue }]);
-                Command::ExpireLocks { now_ms, locks: [(group, queues)].into() }
+                Command::from(ExpireLocks { now_ms, locks: [(group, queues)].into() })
             }),
         ]
     }
@@ -266,8 +267,8 @@ mod tests {
     }
 
     /// What the records between lead to, from the state that they led to.
-    fn led_again(before: &[Step], between: &[Step]) -> (Metadata, Metadata) {
-        let (mut metadata, mut ends) = (Metadata::default(), Ends::default());
+    fn led_again(before: &[Step], between: &[Step]) -> (State, State) {
+        let (mut metadata, mut ends) = (State::default(), Ends::default());
         before.iter().for_each(|step| ends.apply(&mut metadata, step));
         let boundary = ends.clone();
         let mut offsets = Vec::new();
@@ -294,8 +295,8 @@ mod tests {
     /// Its minimum was left out of the state that was made again, and the record that takes the queue away found none.
     #[test]
     fn snapshots_i3_a_queue_that_a_topic_lost_is_lost_again() {
-        let put = |queues| Step::Command(Command::PutTopic(Topic::new("a", queues)));
-        let create = Step::Command(Command::CreateTopic(Topic::new("a", 8)));
+        let put = |queues| Step::Command(Command::from(PutTopic(Topic::new("a", queues))));
+        let create = Step::Command(Command::from(CreateTopic(Topic::new("a", 8))));
         let message = || Step::Message("a".into(), 7);
         for (before, between) in [
             (vec![put(8), message()], vec![message(), put(4)]),
@@ -313,10 +314,10 @@ mod tests {
         let queues = || vec![QueueRef { topic: "a".into(), queue: 0 }];
         let take = |client: &str, now_ms| {
             let (group, client, queues) = ("g".into(), client.into(), queues());
-            Step::Command(Command::LockQueues { group, client, queues, now_ms, ttl_ms: 60_000 })
+            Step::Command(Command::from(LockQueues { group, client, queues, now_ms, ttl_ms: 60_000 }))
         };
         let (group, client) = ("g".into(), "b".into());
-        let give_back = Step::Command(Command::UnlockQueues { group, client, queues: queues() });
+        let give_back = Step::Command(Command::from(UnlockQueues { group, client, queues: queues() }));
         let (again, later) = led_again(&[take("b", 1)], &[take("a", 2), give_back]);
         assert_eq!(again, later);
     }

@@ -5,15 +5,13 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::log::StampBase;
 use folio_engine::queues::Trimmed;
+use folio_state::State;
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
 
-use super::{SnapshotMetaOf, SnapshotOf, State};
-use crate::codec::CodecError;
-use crate::metadata::Metadata;
+use super::{SavedState, SnapshotMetaOf, SnapshotOf};
 use crate::shared::Shared;
 use crate::snapshots;
 use crate::types::{TypeConfig, log_id};
@@ -21,7 +19,7 @@ use crate::types::{TypeConfig, log_id};
 /// The state at one moment, not encoded yet.
 pub(crate) struct Captured {
     pub(super) base: StampBase,
-    pub(super) state: State,
+    pub(super) saved: SavedState,
     /// As counted then.
     pub(super) metadata_bytes: i64,
     /// Files that this state needs no more, and earlier ones do.
@@ -30,7 +28,7 @@ pub(crate) struct Captured {
 
 impl Captured {
     pub(crate) fn encode(self) -> io::Result<Checkpoint> {
-        let state = self.state.encode().map_err(io::Error::other)?;
+        let state = self.saved.encode().map_err(io::Error::other)?;
         Ok(Checkpoint { base: self.base, state })
     }
 
@@ -38,17 +36,9 @@ impl Captured {
     #[cfg(test)]
     pub(crate) fn into_snapshot(self) -> SnapshotOf {
         let last_log_id = self.base.id.map(log_id);
-        let meta = SnapshotMetaOf { last_log_id, last_membership: self.state.membership.clone() };
-        let received = Received::of(self.base, self.state);
+        let meta = SnapshotMetaOf { last_log_id, last_membership: self.saved.membership.clone() };
+        let received = Received::of(self.base, self.saved);
         Snapshot { meta, snapshot: SnapshotContent::Received(Box::new(received)) }
-    }
-}
-
-impl State {
-    /// The bytes for a snapshot of any node: without what is of one node alone.
-    pub(crate) fn encode_for_any(&self) -> Result<Bytes, CodecError> {
-        let (membership, metadata) = (self.membership.clone(), self.metadata.clone());
-        State { membership, metadata, dedup_from: None, terms: None, locks_as_of: self.locks_as_of }.encode()
     }
 }
 
@@ -56,7 +46,7 @@ impl State {
 pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     let trimmed = std::mem::take(&mut captured.trimmed);
     // What is counted command by command is at times too much: see `Metadata::growth`.
-    let exact = captured.state.metadata.encoded_bytes() as i64;
+    let exact = captured.saved.state.encoded_bytes() as i64;
     shared.metadata_bytes.fetch_add(exact - captured.metadata_bytes, Ordering::Relaxed);
     let save = || {
         let checkpoint = captured.encode()?;
@@ -90,7 +80,7 @@ pub(crate) enum SnapshotContent {
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
     pub(crate) base: StampBase,
-    pub(crate) metadata: Metadata,
+    pub(crate) state: State,
     pub(crate) locks_as_of: Option<u64>,
 }
 
@@ -98,13 +88,13 @@ impl Received {
     /// One that is saved here already. Blocks on the disk.
     pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
         let (checkpoint, _) = snapshots::load(shared, position)?;
-        let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
-        Ok(Received::of(checkpoint.base, state))
+        let saved = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
+        Ok(Received::of(checkpoint.base, saved))
     }
 
-    pub(crate) fn of(base: StampBase, state: State) -> Received {
-        let State { metadata, locks_as_of, .. } = state;
-        Received { base, metadata, locks_as_of }
+    pub(crate) fn of(base: StampBase, saved: SavedState) -> Received {
+        let SavedState { state, locks_as_of, .. } = saved;
+        Received { base, state, locks_as_of }
     }
 }
 

@@ -5,26 +5,25 @@ use std::sync::atomic::Ordering;
 
 use folio_engine::planted;
 use folio_engine::record::EntryId;
+use folio_state::{Command, Outcome};
 
-use crate::command::{Command, Outcome};
+use crate::queue_ends::QueueEnds;
 use crate::shared::Shared;
 
 /// Applies the command of an entry to what readers of this node see. The consume queues are as of the record before it.
 pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
     let (deletes_in, is_stamped) = (command.deletes_in(), command.is_stamped());
+    let queues = QueueEnds(&shared.queues);
     let (outcome, stamp_ms) = {
         let mut metadata = shared.metadata.write();
         let has_its_locks = id.index <= shared.locks_as_of.load(Ordering::Relaxed);
-        let growth = if has_its_locks && command.is_of_locks() {
-            0
-        } else {
-            metadata.growth(&command, &shared.queues)
-        };
+        let growth =
+            if has_its_locks && command.is_of_locks() { 0 } else { metadata.growth(&command, &queues) };
         shared.metadata_bytes.fetch_add(growth, Ordering::Relaxed);
         let outcome = if has_its_locks {
-            metadata.apply_but_for_locks(command, &shared.queues)
+            metadata.apply_but_for_locks(command, &queues)
         } else {
-            metadata.apply_with(command, &shared.queues)
+            metadata.apply_with(command, &queues)
         };
         (outcome, metadata.lease_clock_ms())
     };

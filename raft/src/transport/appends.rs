@@ -196,8 +196,8 @@ mod tests {
     use folio_engine::{CommitLog, LogConfig, StampBase};
 
     use super::*;
-    use crate::command::{Command, QueueRef, Topic};
     use crate::types::Membership;
+    use folio_state::{Command, CreateTopic, LockQueues, QueueRef, Topic};
 
     /// A record as a leader's log has it.
     fn record(kind: RecordKind, id: EntryId, payload: &[u8]) -> Bytes {
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData);
             assert!(error.to_string().contains("entry 1.0"), "{error}");
         }
-        let topic = |name: String| codec::encode(&Command::CreateTopic(Topic::new(name, 1)));
+        let topic = |name: String| Command::from(CreateTopic(Topic::new(name, 1))).encode();
         assert!(parsed(RecordKind::Command, &topic("t".repeat(1 << 20))).is_err(), "bounds.I1");
         assert_eq!(parsed(RecordKind::Command, &topic("t".into())).unwrap(), 1);
         let has_it =
@@ -284,8 +284,8 @@ mod tests {
         for count in [1, 8, 1_000] {
             let (group, client) = ("consumers".into(), "10.0.0.1@1234".into());
             let lock =
-                Command::LockQueues { group, client, queues: queues(count), now_ms: 1, ttl_ms: 60_000 };
-            let payload = codec::encode(&lock);
+                Command::from(LockQueues { group, client, queues: queues(count), now_ms: 1, ttl_ms: 60_000 });
+            let payload = lock.encode();
             let (begun, rounds) = (std::time::Instant::now(), 1_000);
             (0..rounds).for_each(|_| SkipEntry::default().admit(FIRST, &payload).unwrap());
             let each = begun.elapsed() / rounds;

@@ -10,7 +10,7 @@ use folio_engine::record::EntryId;
 use super::wire::invalid;
 use crate::codec;
 use crate::shared::Shared;
-use crate::state_machine::{Received, State};
+use crate::state_machine::{Received, SavedState};
 
 /// Whether this node has the entry that a snapshot ends with, and all before it, in its log: then the log is what it
 /// goes on with. A new leader does not know that yet when it sends what stands before its own log's beginning. The
@@ -43,8 +43,8 @@ pub(super) fn take(
     if needs_nothing_of(shared, &checkpoint.base, vote)? {
         return Ok(None);
     }
-    let state = State::decode(&checkpoint.state).map_err(io::Error::other)?;
+    let saved = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     shared.log.prepare_purge().map_err(io::Error::other)?;
     shared.checkpoints.save_snapshot(&checkpoint).map_err(io::Error::other)?;
-    Ok(Some(Received::of(checkpoint.base, state)))
+    Ok(Some(Received::of(checkpoint.base, saved)))
 }

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
-use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::secret::ClusterSecret;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_state::Command;
 use openraft::base::BoxFuture;
 use tempfile::TempDir;
 
@@ -176,7 +176,8 @@ impl Cluster {
 
     /// Has whoever leads execute a command that may be executed twice. A leader whose disk is slower than the others' for
     /// seconds hands over, whatever the timing.
-    pub(crate) async fn execute(&self, command: Command) {
+    pub(crate) async fn execute(&self, command: impl Into<Command>) {
+        let command = command.into();
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.leader().await.execute(command.clone()).await {
             assert!(Instant::now() < deadline, "not executed: {error}");

@@ -9,9 +9,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use folio_raft::command::{Command, ConsumerGroup, OffsetCommit, QueueRef, Topic};
 use folio_raft::config::Retention;
 use folio_raft::group::Group;
+use folio_state::{
+    Command, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
+    OffsetCommit, PutGroup, PutTopic, QueueRef, Topic, UnlockQueues,
+};
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, no_retention, steady};
 use crate::files::copy;
@@ -36,12 +39,12 @@ fn topic(queues: u32) -> Topic {
 
 /// All kinds of commands, before and after the checkpoint of a restart.
 async fn tell(cluster: &mut Cluster) {
-    cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
+    cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     cluster.send_all(0..DELETED).await;
-    cluster.execute(Command::DeleteTopic { name: "orders".into() }).await;
-    cluster.execute(Command::CreateTopic(topic(4))).await;
-    cluster.execute(Command::CreateGroup(ConsumerGroup::new("before"))).await;
-    cluster.execute(Command::CommitOffsets(vec![commit("before", 0, 12), commit("before", 1, 3)])).await;
+    cluster.execute(DeleteTopic { name: "orders".into() }).await;
+    cluster.execute(CreateTopic(topic(4))).await;
+    cluster.execute(CreateGroup(ConsumerGroup::new("before"))).await;
+    cluster.execute(CommitOffsets(vec![commit("before", 0, 12), commit("before", 1, 3)])).await;
     lock(cluster, "before", 0).await;
     cluster.send_all(DELETED..BEFORE_RESTART).await;
     let (begun, leader) = (Instant::now(), cluster.leader().await);
@@ -53,20 +56,23 @@ async fn tell(cluster: &mut Cluster) {
     cluster.stop(1).await;
     cluster.retention = no_retention();
     cluster.boot(1, false).await;
-    cluster.execute(Command::PutTopic(topic(5))).await;
-    cluster.execute(Command::CreateTopic(Topic::new("gone", 1))).await;
-    cluster.execute(Command::DeleteTopic { name: "gone".into() }).await;
+    cluster.execute(PutTopic(topic(5))).await;
+    cluster.execute(CreateTopic(Topic::new("gone", 1))).await;
+    cluster.execute(DeleteTopic { name: "gone".into() }).await;
     let group = ConsumerGroup { retry_max: 7, ..ConsumerGroup::new("after") };
-    cluster.execute(Command::PutGroup(group)).await;
-    cluster.execute(Command::CreateGroup(ConsumerGroup::new("gone"))).await;
-    cluster.execute(Command::CommitOffsets(vec![commit("after", 2, 33), commit("gone", 2, 1)])).await;
-    cluster.execute(Command::DeleteGroup { name: "gone".into(), clean_offsets: true }).await;
+    cluster.execute(PutGroup(group)).await;
+    cluster.execute(CreateGroup(ConsumerGroup::new("gone"))).await;
+    cluster.execute(CommitOffsets(vec![commit("after", 2, 33), commit("gone", 2, 1)])).await;
+    cluster.execute(DeleteGroup { name: "gone".into(), clean_offsets: true }).await;
     lock(cluster, "after", 1).await;
     lock(cluster, "after", 2).await;
-    let unlock =
-        Command::UnlockQueues { group: "after".into(), client: "client".into(), queues: vec![queue(2)] };
+    let unlock = Command::from(UnlockQueues {
+        group: "after".into(),
+        client: "client".into(),
+        queues: vec![queue(2)],
+    });
     cluster.execute(unlock).await;
-    cluster.execute(Command::ExpireLocks { now_ms: 1, locks: [("after".into(), [queue(1)].into())].into() }).await;
+    cluster.execute(ExpireLocks { now_ms: 1, locks: [("after".into(), [queue(1)].into())].into() }).await;
     cluster.send_all(BEFORE_RESTART..SENT).await;
 }
 
@@ -86,7 +92,10 @@ fn expect_story(group: &Group) {
         assert_eq!(metadata.group("after").map(|group| group.retry_max), Some(7));
         assert_eq!(metadata.groups().count(), 2);
         let offset = |group, queue| metadata.offset(group, "orders", queue);
-        assert_eq!([offset("before", 0), offset("before", 1), offset("after", 2)], [Some(12), Some(10), Some(33)]);
+        assert_eq!(
+            [offset("before", 0), offset("before", 1), offset("after", 2)],
+            [Some(12), Some(10), Some(33)]
+        );
         assert_eq!(metadata.offsets_of("gone").count(), 0);
         let mins = metadata.min_offsets().of("orders").collect::<Vec<_>>();
         assert_eq!(mins, [0, 1, 2, 3].map(|queue| (queue, DELETED / 4)));

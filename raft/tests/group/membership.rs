@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Command, Topic};
 use folio_raft::config::{Flush, GroupConfig, Timing};
 use folio_raft::group::{AdminError, Group};
 use folio_raft::status::{Role, Status};
+use folio_state::{CreateTopic, Topic};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, send, steady};
@@ -293,7 +293,7 @@ async fn a_leader_that_could_found_a_group_alone_takes_nobody_in() {
     assert!(leader.promote(2).await.is_err() && leader.replace_member(1, 2, address()).await.is_err());
     cluster.stop(1).await;
     boot(&mut cluster, 1, &[1], false).await;
-    cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
+    cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     add(&mut cluster, 2, &[1]).await;
     cluster.send_all(0..10).await;
     holds_all(&cluster, 10).await;

@@ -1,4 +1,4 @@
-//! Metadata that would grow beyond their limit.
+//! A replicated state that would grow beyond its limit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use folio_engine::disk::RealDisk;
 use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, RETRY_TOPIC_BYTES_MAX};
-use folio_raft::command::{Command, OffsetCommit, QueueRef};
 use folio_raft::config::{GroupConfig, Retention};
 use folio_raft::group::Group;
-use folio_raft::metadata::size::METADATA_BYTES_MAX;
 use folio_raft::proposal::ProposeError;
+use folio_state::{Command, CommitOffsets, DeleteGroup, LockQueues, OffsetCommit, QueueRef, STATE_BYTES_MAX};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
@@ -32,12 +31,12 @@ fn large(number: u64) -> Command {
     let topic = "t".repeat(RETRY_TOPIC_BYTES_MAX);
     let queues = (0..LOCKS).map(|queue| QueueRef { topic: topic.clone(), queue }).collect();
     let client = "c".repeat(CLIENT_ID_BYTES_MAX);
-    Command::LockQueues { group: name(number), client, queues, now_ms: 1, ttl_ms: TTL_MS }
+    Command::from(LockQueues { group: name(number), client, queues, now_ms: 1, ttl_ms: TTL_MS })
 }
 
 fn commit(group: &str) -> Command {
     let commit = OffsetCommit { group: group.into(), topic: "topic-0000".into(), queue: 0, offset: 7 };
-    Command::CommitOffsets(vec![commit])
+    Command::from(CommitOffsets(vec![commit]))
 }
 
 /// Found by reading: past the largest checkpoint no snapshot could be saved, and retention stopped for ever.
@@ -63,11 +62,11 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
     };
     assert_eq!(refused, ProposeError::MetadataFull, "metadata.I1");
     let bytes = group.metadata().encoded_bytes();
-    assert!(bytes <= METADATA_BYTES_MAX && bytes + 2 * GROUP_BYTES > METADATA_BYTES_MAX, "{bytes}");
+    assert!(bytes <= STATE_BYTES_MAX && bytes + 2 * GROUP_BYTES > STATE_BYTES_MAX, "{bytes}");
     // What does not grow goes on, and so does what was there.
     group.execute(large(0)).await.unwrap();
     assert_eq!(group.check(&commit("known")), Ok(()));
-    group.execute(Command::DeleteGroup { name: name(0), clean_offsets: true }).await.unwrap();
+    group.execute(DeleteGroup { name: name(0), clean_offsets: true }).await.unwrap();
     group.execute(large(0)).await.unwrap();
     // So does retention, with snapshots that are as large as they get.
     let (deadline, end) = (Instant::now() + PATIENCE, group.log().state().next_position);

@@ -13,12 +13,12 @@ use folio_engine::disk::sim::{Fault, LoseAll, SimDisk};
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
-use folio_raft::command::{Command, QueueRef};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_state::{LockQueues, QueueRef};
 
 /// Nothing a test waits for takes longer, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,7 +130,7 @@ async fn a_burst_larger_than_a_segment_stopped_the_leader() {
     let limit = leader.log().record_bytes_max();
     let queues = vec![QueueRef { topic: "huge".into(), queue: 0 }; limit / QUEUE_BYTES_MIN];
     let (group, client) = ("g".into(), "c".into());
-    let refused = leader.execute(Command::LockQueues { group, client, queues, now_ms: 1, ttl_ms: 1 }).await;
+    let refused = leader.execute(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 1 }).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");
     let refused = send(&leader, limit).await;
     assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "{refused:?}");

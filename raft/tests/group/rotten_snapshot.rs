@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::disk::{Disk, RealDisk};
 use folio_protocol::limits::GROUP_BYTES_MAX;
-use folio_raft::command::{Command, OffsetCommit, Topic};
 use folio_raft::config::{GroupConfig, Retention};
 use folio_raft::group::Group;
 use folio_raft::status::Role;
+use folio_state::{Command, CommitOffsets, CreateTopic, OffsetCommit, Topic};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
@@ -186,7 +186,7 @@ async fn a_node_alone_makes_its_snapshots_again_and_builds_its_queues_from_them(
     let retention =
         Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(100) };
     let mut cluster = Cluster::start(1..=1, retention, steady()).await;
-    cluster.execute(Command::CreateTopic(Topic::new("orders", QUEUES))).await;
+    cluster.execute(CreateTopic(Topic::new("orders", QUEUES))).await;
     cluster.send_all(0..900).await;
     until_dropped(&cluster).await;
     let (dir, expected) = (cluster.dirs[&1].path().to_owned(), firsts(&cluster.groups[&1]));
@@ -275,7 +275,7 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
             queue: 0,
             offset: u64::from(number),
         };
-        Command::CommitOffsets((0..COMMITS).map(|number| commit(command * COMMITS + number)).collect())
+        Command::from(CommitOffsets((0..COMMITS).map(|number| commit(command * COMMITS + number)).collect()))
     };
     for command in 0..COMMANDS {
         cluster.execute(commits(command)).await;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Command, QueueRef, Topic};
 use folio_raft::config::{Retention, Timing};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_state::{CreateTopic, QueueRef, Topic};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
@@ -24,7 +24,7 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
     for (number, receipt) in receipts.iter().enumerate() {
         assert_eq!(receipt.queue_offsets[..], [number as u64 / 4]);
     }
-    cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
+    cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     cluster.assert_identical().await;
 
     let old = cluster.leader().await.node_id();

@@ -4,7 +4,7 @@
 //! permission bit its senders or consumers; a group may be told to drop what fails, or to stop. Clients that create what
 //! they use ask for what is there already, or for more of it.
 
-use folio_raft::command::{ConsumerGroup, Topic};
+use folio_state::{ConsumerGroup, Topic};
 
 use crate::error::ServerError;
 

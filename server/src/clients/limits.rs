@@ -9,7 +9,7 @@
 use folio_protocol::body::{ConsumerData, HeartbeatData};
 use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, EXPRESSION_BYTES_MAX, GROUP_BYTES_MAX};
 use folio_protocol::names;
-use folio_raft::bounds::at_most;
+use folio_state::bounds::at_most;
 
 use crate::error::ServerError;
 

@@ -8,9 +8,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use folio_raft::command::{Command, Outcome};
-use folio_raft::metadata::Metadata;
 use folio_raft::proposal::ProposeError;
+use folio_state::{Command, CreateGroup, CreateTopic, DeleteGroup, Outcome, PutGroup, PutTopic, State};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::admin;
@@ -103,32 +102,32 @@ async fn change(broker: &Broker, command: &Command, is_operator: bool) -> Result
 /// The name of what a command replaces.
 fn replaced(command: &Command) -> Option<&str> {
     match command {
-        Command::PutTopic(topic) => Some(&topic.name),
-        Command::PutGroup(group) => Some(&group.name),
+        Command::PutTopic(PutTopic(topic)) => Some(&topic.name),
+        Command::PutGroup(PutGroup(group)) => Some(&group.name),
         _ => None,
     }
 }
 
-/// The command as who is no operator may give it.
-fn within_rights(metadata: &Metadata, command: Command) -> Result<Command, ServerError> {
+/// The command as a client that is no operator may give it.
+fn within_rights(metadata: &State, command: Command) -> Result<Command, ServerError> {
     match command {
-        Command::PutTopic(topic) => match metadata.topic(&topic.name) {
-            None => Ok(Command::CreateTopic(topic)),
-            before => admin::check_topic_change(before, &topic).map(|()| Command::PutTopic(topic)),
+        Command::PutTopic(PutTopic(topic)) => match metadata.topic(&topic.name) {
+            None => Ok(CreateTopic(topic).into()),
+            before => admin::check_topic_change(before, &topic).map(|()| PutTopic(topic).into()),
         },
-        Command::PutGroup(group) => match metadata.group(&group.name) {
-            None => Ok(Command::CreateGroup(group)),
-            before => admin::check_group_change(before, &group).map(|()| Command::PutGroup(group)),
+        Command::PutGroup(PutGroup(group)) => match metadata.group(&group.name) {
+            None => Ok(CreateGroup(group).into()),
+            before => admin::check_group_change(before, &group).map(|()| PutGroup(group).into()),
         },
         other => Ok(other),
     }
 }
 
-fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
+fn deletes_messages(metadata: &State, command: &Command) -> bool {
     match command {
-        Command::DeleteTopic { .. } => true,
-        Command::DeleteGroup { clean_offsets, .. } => *clean_offsets,
-        Command::PutTopic(topic) => {
+        Command::DeleteTopic(_) => true,
+        Command::DeleteGroup(DeleteGroup { clean_offsets, .. }) => *clean_offsets,
+        Command::PutTopic(PutTopic(topic)) => {
             metadata.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
         }
         _ => false,
@@ -137,18 +136,18 @@ fn deletes_messages(metadata: &Metadata, command: &Command) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use folio_raft::command::{ConsumerGroup, Topic};
+    use folio_state::{ConsumerGroup, Topic};
 
     use super::*;
 
     #[test]
     fn admin_i3_what_is_not_there_is_created_and_never_replaced() {
-        let mut metadata = Metadata::default();
-        let topic = |queues| Command::PutTopic(Topic::new("t", queues));
-        let group = || Command::PutGroup(ConsumerGroup::new("g"));
-        let may = |metadata: &Metadata, command| within_rights(metadata, command).ok();
-        assert_eq!(may(&metadata, topic(1)), Some(Command::CreateTopic(Topic::new("t", 1))));
-        assert_eq!(may(&metadata, group()), Some(Command::CreateGroup(ConsumerGroup::new("g"))));
+        let mut metadata = State::default();
+        let topic = |queues| Command::from(PutTopic(Topic::new("t", queues)));
+        let group = || Command::from(PutGroup(ConsumerGroup::new("g")));
+        let may = |metadata: &State, command| within_rights(metadata, command).ok();
+        assert_eq!(may(&metadata, topic(1)), Some(Command::from(CreateTopic(Topic::new("t", 1)))));
+        assert_eq!(may(&metadata, group()), Some(Command::from(CreateGroup(ConsumerGroup::new("g")))));
         metadata.apply(topic(8));
         metadata.apply(group());
         assert_eq!(may(&metadata, topic(1)), None);

@@ -11,7 +11,7 @@ use folio_protocol::body::{
 };
 use folio_protocol::code::ResponseCode;
 use folio_protocol::header::{GetGroupConfigHeader, GetTopicConfigHeader, Header};
-use folio_raft::command::{ConsumerGroup, Topic};
+use folio_state::{ConsumerGroup, Topic};
 use serde::Serialize;
 
 use crate::broker::{Broker, now_ms};

@@ -9,7 +9,7 @@ use folio_protocol::body::{self, SubscriptionGroupConfig, SubscriptionGroupList}
 use folio_protocol::header::{DeleteGroupHeader, Header};
 use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
-use folio_raft::command::{Command, ConsumerGroup};
+use folio_state::{ConsumerGroup, DeleteGroup, PutGroup};
 
 use super::changes::execute;
 use crate::admin;
@@ -24,7 +24,7 @@ const RETRY_QUEUES_MAX: u32 = 1_024;
 pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
     let config = decode(&request.frame.body);
     match config.and_then(|config: SubscriptionGroupConfig| changed_group(broker, &config, &request)) {
-        Ok(group) => execute(broker, vec![Command::PutGroup(group)], request),
+        Ok(group) => execute(broker, vec![PutGroup(group).into()], request),
         Err(error) => request.reply.fail(error),
     }
 }
@@ -33,7 +33,7 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
 pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
     let commands = decode(&request.frame.body).and_then(|list: SubscriptionGroupList| {
         let groups = list.group_config_list.iter().map(|config| changed_group(broker, config, &request));
-        groups.map(|group| group.map(Command::PutGroup)).collect()
+        groups.map(|group| group.map(|group| PutGroup(group).into())).collect()
     });
     match commands {
         Ok(commands) => execute(broker, commands, request),
@@ -46,7 +46,7 @@ pub(crate) fn delete(broker: &Arc<Broker>, request: Request) {
     match DeleteGroupHeader::from_ext(&request.frame.ext) {
         Ok(header) => {
             let (name, clean_offsets) = (header.group_name.to_string(), header.clean_offset);
-            execute(broker, vec![Command::DeleteGroup { name, clean_offsets }], request);
+            execute(broker, vec![DeleteGroup { name, clean_offsets }.into()], request);
         }
         Err(error) => request.reply.fail(error),
     }

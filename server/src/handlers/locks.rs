@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use folio_protocol::body::{self, LockBatchRequest, LockBatchResponse, MessageQueue};
 use folio_protocol::limits::LOCK_QUEUES_MAX;
-use folio_raft::bounds::{ENTRIES_MAX, at_most};
-use folio_raft::command::{Command, Outcome, QueueRef};
+use folio_state::bounds::{ENTRIES_MAX, at_most};
+use folio_state::{Outcome, QueueRef, UnlockQueues};
 
 use super::changes::execute;
 use crate::broker::Broker;
@@ -58,7 +58,7 @@ pub(crate) fn unlock(broker: &Arc<Broker>, request: Request) {
         Ok(wish) => {
             let queues = queue_refs(&wish.mq_set);
             let (group, client) = (wish.consumer_group, wish.client_id);
-            execute(broker, vec![Command::UnlockQueues { group, client, queues }], request);
+            execute(broker, vec![UnlockQueues { group, client, queues }.into()], request);
         }
         Err(error) => request.reply.fail(error),
     }

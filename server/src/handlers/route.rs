@@ -9,7 +9,7 @@ use std::sync::Arc;
 use folio_protocol::body::{self, BodyError, BrokerData, ClusterInfo, QueueData, TopicRouteData};
 use folio_protocol::header::{GetRouteHeader, Header};
 use folio_protocol::names;
-use folio_raft::command::Topic;
+use folio_state::Topic;
 
 use crate::broker::Broker;
 use crate::error::ServerError;

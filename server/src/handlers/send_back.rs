@@ -19,8 +19,8 @@ use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
 use folio_protocol::properties::{self, Properties};
-use folio_raft::command::{ConsumerGroup, Topic};
 use folio_raft::proposal::{Proposal, ProposeError, Repeat};
+use folio_state::{ConsumerGroup, Topic};
 
 use super::send::VERSION_WITH_MAX_RECONSUME;
 use super::view::Found;

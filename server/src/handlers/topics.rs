@@ -13,10 +13,9 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
 use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
-use folio_raft::bounds::QUEUES_MAX;
-use folio_raft::command::{Command, Outcome, Topic};
-use folio_raft::metadata::Metadata;
 use folio_raft::proposal::ProposeError;
+use folio_state::bounds::QUEUES_MAX;
+use folio_state::{Command, CreateTopic, DeleteTopic, Outcome, PutTopic, State, Topic};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -52,7 +51,7 @@ static CREATED: Sparingly = Sparingly::new();
 
 async fn create(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
     let name = topic.name.clone();
-    let outcome = broker.group.execute(Command::CreateTopic(topic)).await?;
+    let outcome = broker.group.execute(CreateTopic(topic)).await?;
     if outcome == Outcome::Done
         && let Some(left_out) = CREATED.admit()
     {
@@ -69,7 +68,7 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
             changed_topic(&broker.group.metadata(), &header.topic_config(), changes, request.is_operator)
         });
     match topic {
-        Ok(topic) => execute(broker, vec![Command::PutTopic(topic)], request),
+        Ok(topic) => execute(broker, vec![PutTopic(topic).into()], request),
         Err(error) => request.reply.fail(error),
     }
 }
@@ -88,14 +87,14 @@ fn changed_topics(broker: &Broker, request: &Request) -> Result<Vec<Command>, Se
     let metadata = broker.group.metadata();
     let topics = list.topic_config_list.iter().map(|config| {
         let changes = attributes::as_changes(&config.attributes);
-        changed_topic(&metadata, config, &changes, request.is_operator).map(Command::PutTopic)
+        changed_topic(&metadata, config, &changes, request.is_operator).map(|topic| PutTopic(topic).into())
     });
     topics.collect()
 }
 
 /// The topic as it shall be: the config, with attribute changes applied to what it had.
 fn changed_topic(
-    metadata: &Metadata,
+    metadata: &State,
     config: &TopicConfig,
     changes: &str,
     is_operator: bool,
@@ -152,7 +151,7 @@ pub(crate) fn delete(broker: &Arc<Broker>, request: Request) {
             Ok(header.topic.to_string())
         });
     match name {
-        Ok(name) => execute(broker, vec![Command::DeleteTopic { name }], request),
+        Ok(name) => execute(broker, vec![DeleteTopic { name }.into()], request),
         Err(error) => request.reply.fail(error),
     }
 }
@@ -186,23 +185,22 @@ mod tests {
     }
 
     fn refused(config: &TopicConfig, changes: &str) -> ResponseCode {
-        changed_topic(&Metadata::default(), config, changes, true).expect_err("refused").code()
+        changed_topic(&State::default(), config, changes, true).expect_err("refused").code()
     }
 
     #[test]
     fn a_config_becomes_a_topic() {
         let config = TopicConfig { read_queue_nums: 3, write_queue_nums: 2, perm: 4, ..config("orders") };
-        let topic =
-            changed_topic(&Metadata::default(), &config, "+message.type=FIFO", true).expect("a topic");
+        let topic = changed_topic(&State::default(), &config, "+message.type=FIFO", true).expect("a topic");
         assert_eq!((topic.read_queues, topic.write_queues, topic.perm), (3, 2, 4));
         assert_eq!(topic.attributes.get("message.type").map(String::as_str), Some("FIFO"));
     }
 
     #[test]
     fn attributes_that_are_not_changed_stay() {
-        let mut metadata = Metadata::default();
+        let mut metadata = State::default();
         let first = changed_topic(&metadata, &config("orders"), "+message.type=FIFO", true).expect("a topic");
-        metadata.apply(Command::PutTopic(first));
+        metadata.apply(PutTopic(first));
         let second = changed_topic(&metadata, &config("orders"), "", false).expect("a topic");
         assert_eq!(second.attributes.len(), 1);
     }

@@ -13,8 +13,8 @@ use folio_protocol::header::{
     UpdateConsumerOffsetHeader, ViewMessageHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
-use folio_raft::command::{Command, Topic};
 use folio_raft::config::Timing;
+use folio_state::{CreateTopic, PutTopic, Topic};
 
 use crate::node::{Client, Node, execute, expect, header, message, pull_header, send_header};
 
@@ -76,7 +76,7 @@ async fn a_new_leader_denies_nothing_that_was_acknowledged_before_it_led() {
     }
     for round in 0..60 {
         let (before, to, topic) = (round % 3, (round + 1) % 3, format!("orders-{round}"));
-        execute(&nodes, Command::PutTopic(Topic::new(&topic, 8))).await;
+        execute(&nodes, PutTopic(Topic::new(&topic, 8))).await;
         let position = store(&mut clients[before], &topic).await;
         if !lead(&nodes, to).await {
             continue;
@@ -156,7 +156,7 @@ async fn an_offset_asked_for_at_a_node_is_the_one_committed_there_before_though_
     const QUEUES: i32 = 64;
     let nodes = Node::cluster_with(3, Timing::default()).await;
     let mut client = nodes[1].client_of_group().await;
-    execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES as u32))).await;
+    execute(&nodes, CreateTopic(Topic::new("orders", QUEUES as u32))).await;
     for queue in 0..QUEUES {
         expect(&client.call(commit(queue, 1)).await, ResponseCode::Success);
     }

@@ -12,8 +12,8 @@ use folio_protocol::header::{
     UpdateConsumerOffsetHeader, ViewMessageHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
-use folio_raft::command::{Command, ConsumerGroup, Topic};
 use folio_raft::config::Timing;
+use folio_state::{ConsumerGroup, CreateTopic, PutGroup, Topic};
 
 use crate::node::{Node, execute, expect, header, message, messages, pull_header, send_header};
 
@@ -62,8 +62,8 @@ async fn a_follower_that_is_behind_denies_neither_topic_nor_group() {
     let mut clients = [nodes[1].client_of_group().await, nodes[2].client_of_group().await];
     for number in 0..20 {
         let (topic, group) = (format!("orders-{number}"), format!("g-{number}"));
-        execute(&nodes, Command::PutGroup(ConsumerGroup::new(&group))).await;
-        execute(&nodes, Command::CreateTopic(Topic::new(&topic, 4))).await;
+        execute(&nodes, PutGroup(ConsumerGroup::new(&group))).await;
+        execute(&nodes, CreateTopic(Topic::new(&topic, 4))).await;
         for client in &mut clients {
             let route = GetRouteHeader { topic: topic.as_str().into(), accept_standard_json_only: None };
             expect(&client.ask(RequestCode::GetRouteInfoByTopic, &route).await, ResponseCode::Success);
@@ -141,7 +141,7 @@ async fn a_commit_that_waited_for_a_leader_never_replaces_a_later_one() {
     const QUEUES: u32 = 64;
     let nodes = Node::cluster_with(3, Timing::default()).await;
     let mut client = nodes[1].client_of_group().await;
-    execute(&nodes, Command::CreateTopic(Topic::new("orders", QUEUES))).await;
+    execute(&nodes, CreateTopic(Topic::new("orders", QUEUES))).await;
     let commit = |queue: u32, commit_offset| {
         let header = UpdateConsumerOffsetHeader {
             consumer_group: "g".into(),

@@ -18,7 +18,6 @@ use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{Header, PullMessageHeader, SendMessageHeader};
 use folio_protocol::message::{MessageView, Messages};
-use folio_raft::command::Command;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
@@ -30,6 +29,7 @@ use folio_server::gossip;
 use folio_server::net::{Listener, NetConfig};
 use folio_server::peer::NodeHooks;
 use folio_server::settings::Settings;
+use folio_state::Command;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -286,7 +286,8 @@ impl Client {
 }
 
 /// Has whoever leads execute a command that may be executed twice: on a busy machine the leader changes.
-pub(crate) async fn execute(nodes: &[Node], command: Command) {
+pub(crate) async fn execute(nodes: &[Node], command: impl Into<Command>) {
+    let command = command.into();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         for node in nodes {

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
 use folio_protocol::message::Messages;
-use folio_raft::command::{Command, Topic};
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
+use folio_state::{Command, CreateTopic, DeleteTopic, PutTopic, Topic};
 
 use super::oracle::Place;
 use super::{Checked, violation};
@@ -52,14 +52,14 @@ impl Deleted {
     fn command(&mut self, index: u64, command: Command) {
         let wide = |topic: &Topic| topic.read_queues.max(topic.write_queues);
         match command {
-            Command::CreateTopic(topic) => {
+            Command::CreateTopic(CreateTopic(topic)) => {
                 self.queues.entry(topic.name.clone()).or_insert(wide(&topic));
             }
-            Command::PutTopic(topic) => {
+            Command::PutTopic(PutTopic(topic)) => {
                 let (had, has) = (self.queues.insert(topic.name.clone(), wide(&topic)), wide(&topic));
                 self.delete(index, &topic.name, has..had.unwrap_or(0));
             }
-            Command::DeleteTopic { name } => {
+            Command::DeleteTopic(DeleteTopic { name }) => {
                 self.queues.remove(&name);
                 self.delete(index, &name, 0..u32::MAX);
             }

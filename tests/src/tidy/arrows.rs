@@ -6,15 +6,16 @@ use super::SourceFile;
 ///
 /// * engine has no sockets, no runtime and no consensus: it can be simulated in one thread.
 /// * jepsen shares no code with what it checks: a checker that does agrees with its subject's bugs.
-/// * openraft and bincode are touched by `raft` only.
+/// * openraft is touched by `raft` only, bincode by `state` only.
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("protocol", &[], &["tokio", "openraft", "bincode", "memmap2", "rustix"]),
     ("engine", &["protocol"], &["tokio", "openraft", "bincode"]),
-    ("raft", &["protocol", "engine"], &[]),
-    ("server", &["protocol", "engine", "raft"], &["openraft", "bincode"]),
+    ("state", &["protocol"], &["tokio", "openraft", "rustix", "getrandom", "parking_lot", "tracing"]),
+    ("raft", &["protocol", "engine", "state"], &["bincode"]),
+    ("server", &["protocol", "engine", "state", "raft"], &["openraft", "bincode"]),
     ("jepsen", &["protocol"], &["openraft", "bincode"]),
     ("jepsen/clock", &[], &["tokio", "openraft", "bincode"]),
-    ("tests", &["protocol", "jepsen", "engine", "raft"], &["openraft", "bincode"]),
+    ("tests", &["protocol", "jepsen", "engine", "state", "raft"], &["openraft", "bincode"]),
     ("benches", &["protocol", "engine"], &["openraft", "bincode"]),
 ];
 

@@ -4,21 +4,21 @@
 use std::time::{Duration, Instant};
 
 use folio_engine::queues::QueuesError;
-use folio_raft::command::{Command, Topic};
 use folio_raft::config::Retention;
 use folio_raft::group::Group;
 use folio_raft::status::Role;
+use folio_state::{Command, CreateTopic, DeleteTopic, PutTopic, Topic};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
 use crate::files::copy;
 
 fn delete() -> Command {
-    Command::DeleteTopic { name: "orders".into() }
+    Command::from(DeleteTopic { name: "orders".into() })
 }
 
 fn create() -> Command {
-    Command::CreateTopic(Topic::new("orders", 4))
+    Command::from(CreateTopic(Topic::new("orders", 4)))
 }
 
 /// Waits until a node has applied what the leader has in its log, which may have been elected a moment ago and have applied
@@ -84,7 +84,7 @@ async fn min_offsets_i1_a_deleted_topic_stays_so_through_a_kill_a_restart_and_a_
 async fn min_offsets_i1_queues_shrunk_away_begin_at_their_end_when_they_come_back() {
     let mut cluster = Cluster::start([1], no_retention(), steady()).await;
     let put = |read_queues, write_queues| {
-        Command::PutTopic(Topic { read_queues, write_queues, ..Topic::new("orders", 4) })
+        Command::from(PutTopic(Topic { read_queues, write_queues, ..Topic::new("orders", 4) }))
     };
     cluster.execute(put(4, 4)).await;
     cluster.send_all(0..40).await;

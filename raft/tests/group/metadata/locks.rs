@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use folio_engine::disk::RealDisk;
-use folio_raft::command::{Outcome, QueueRef};
 use folio_raft::group::Group;
 use folio_raft::host::{Host, System};
+use folio_state::{Outcome, QueueRef};
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};

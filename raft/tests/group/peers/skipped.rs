@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use folio_engine::disk::RealDisk;
 use folio_engine::record::{Draft, EntryId, RecordKind};
 use folio_engine::{CommitLog, LogConfig, StampBase};
-use folio_raft::command::{Command, Topic};
 use folio_raft::config::Timing;
 use folio_raft::status::Role;
+use folio_state::{CreateTopic, Topic};
 
 use super::three;
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES};
@@ -37,7 +37,7 @@ fn stopped(cluster: &Cluster, id: u64) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_command_that_no_node_can_apply_is_skipped_by_all_once_an_operator_says_so() {
     let mut cluster = three(None).await;
-    cluster.execute(Command::CreateTopic(Topic::new("orders", 4))).await;
+    cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     cluster.assert_identical().await;
     // The leader last: nobody else is elected then, and all logs end alike.
     let leader = cluster.leader().await.node_id();
@@ -70,7 +70,7 @@ async fn a_command_that_no_node_can_apply_is_skipped_by_all_once_an_operator_say
         cluster.boot(id, false).await;
     }
     cluster.send_all(20..40).await;
-    cluster.execute(Command::CreateTopic(Topic::new("more", 4))).await;
+    cluster.execute(CreateTopic(Topic::new("more", 4))).await;
     cluster.assert_identical().await;
     for group in cluster.groups.values() {
         let metadata = group.metadata();

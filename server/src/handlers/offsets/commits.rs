@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_raft::command::{Command, OffsetCommit};
 use folio_raft::proposal::ProposeError;
+use folio_state::{CommitOffsets, OffsetCommit};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -87,7 +87,7 @@ impl Waiting {
 /// Commits one offset with the next command.
 pub(crate) fn commit(broker: &Arc<Broker>, commit: OffsetCommit, order: Option<Order>, reply: Reply) {
     let commits = &broker.state.commits;
-    if let Err(error) = broker.group.check(&Command::CommitOffsets(vec![commit.clone()])) {
+    if let Err(error) = broker.group.check(&CommitOffsets(vec![commit.clone()]).into()) {
         return reply.refuse(error);
     }
     let urgent = !reply.is_oneway();
@@ -152,7 +152,7 @@ async fn execute(broker: &Broker, offsets: &Offsets) -> Result<(), ProposeError>
     let mut commits = offsets.iter().map(commit).peekable();
     while commits.peek().is_some() {
         let some: Vec<OffsetCommit> = commits.by_ref().take(COMMAND_MAX).collect();
-        broker.group.execute(Command::CommitOffsets(some)).await?;
+        broker.group.execute(CommitOffsets(some)).await?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use folio_protocol::header::{
     QueryConsumerOffsetHeader, SearchOffsetHeader, TimestampResponseHeader, UpdateConsumerOffsetHeader,
 };
 use folio_protocol::message::MessageView;
-use folio_raft::command::OffsetCommit;
+use folio_state::OffsetCommit;
 use tokio::time::Instant;
 
 pub(crate) use self::commits::Commits;

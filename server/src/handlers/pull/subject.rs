@@ -6,8 +6,7 @@ use folio_protocol::body::SubscriptionData;
 use folio_protocol::flags::{PermissionBits, pull_sys_flag};
 use folio_protocol::header::PullMessageHeader;
 use folio_protocol::subscription::TagFilter;
-use folio_raft::command::Topic;
-use folio_raft::metadata::Metadata;
+use folio_state::{State, Topic};
 
 use crate::broker::Identity;
 use crate::error::ServerError;
@@ -25,7 +24,7 @@ pub(crate) struct Subject {
 
 /// What the checks look at besides the request.
 pub(crate) struct Rules<'a> {
-    pub(crate) metadata: &'a Metadata,
+    pub(crate) metadata: &'a State,
     pub(crate) identity: &'a Identity,
     /// Whether this broker gives messages at all (`brokerPermission`).
     pub(crate) broker_readable: bool,
@@ -111,7 +110,7 @@ fn filter_of(kind: Option<&str>, expression: &str) -> Result<Arc<TagFilter>, Ser
 mod tests {
     use folio_protocol::code::ResponseCode;
     use folio_protocol::java::tags_code;
-    use folio_raft::command::{Command, ConsumerGroup};
+    use folio_state::{ConsumerGroup, PutGroup, PutTopic};
 
     use super::*;
 
@@ -134,19 +133,19 @@ mod tests {
         crate::handlers::testing::identity()
     }
 
-    fn metadata() -> Metadata {
-        let mut metadata = Metadata::default();
+    fn metadata() -> State {
+        let mut metadata = State::default();
         let mut write_only = Topic::new("write-only", 4);
         write_only.perm = 2;
-        metadata.apply(Command::PutTopic(Topic::new("orders", 4)));
-        metadata.apply(Command::PutTopic(write_only));
-        metadata.apply(Command::PutGroup(ConsumerGroup::new("g")));
+        metadata.apply(PutTopic(Topic::new("orders", 4)));
+        metadata.apply(PutTopic(write_only));
+        metadata.apply(PutGroup(ConsumerGroup::new("g")));
         let mut off = ConsumerGroup::new("off");
         off.consume_enable = false;
-        metadata.apply(Command::PutGroup(off));
+        metadata.apply(PutGroup(off));
         let mut no_broadcast = ConsumerGroup::new("no-broadcast");
         no_broadcast.consume_broadcast_enable = false;
-        metadata.apply(Command::PutGroup(no_broadcast));
+        metadata.apply(PutGroup(no_broadcast));
         metadata
     }
 

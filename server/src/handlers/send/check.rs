@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::names;
-use folio_raft::command::Topic;
-use folio_raft::metadata::Metadata;
+use folio_state::{State, Topic};
 
 use crate::broker::Identity;
 use crate::error::ServerError;
@@ -40,7 +39,7 @@ pub(crate) struct Destination<'a> {
 
 /// What the checks look at besides the destination.
 pub(crate) struct Rules<'a> {
-    pub(crate) metadata: &'a Metadata,
+    pub(crate) metadata: &'a State,
     /// Names the built-in topics depend on.
     pub(crate) identity: &'a Identity,
     /// Whether this broker takes messages at all (`brokerPermission`).

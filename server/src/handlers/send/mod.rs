@@ -23,8 +23,8 @@ use folio_protocol::code::RequestCode;
 use folio_protocol::header::{SendAnswer, SendRequest};
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
-use folio_raft::command::Topic;
 use folio_raft::proposal::{Proposal, Receipt, Repeat};
+use folio_state::Topic;
 use smallvec::SmallVec;
 
 pub(crate) use self::stored::Stamp;

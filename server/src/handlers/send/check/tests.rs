@@ -1,18 +1,18 @@
 use std::sync::LazyLock;
 
 use folio_protocol::code::ResponseCode;
-use folio_raft::command::{Command, ConsumerGroup, QueueRef};
+use folio_state::{ConsumerGroup, CreateTopic, LockQueues, PutGroup, PutTopic, QueueRef, Topic};
 
 use super::*;
 
-fn metadata() -> Metadata {
-    let mut metadata = Metadata::default();
+fn metadata() -> State {
+    let mut metadata = State::default();
     let mut read_only = Topic::new("read-only", 4);
     read_only.perm = 4;
     for topic in [read_only, Topic::new("orders", 4), Topic::new("%RETRY%g", 1)] {
-        metadata.apply(Command::PutTopic(topic));
+        metadata.apply(PutTopic(topic));
     }
-    metadata.apply(Command::PutGroup(ConsumerGroup::new("g")));
+    metadata.apply(PutGroup(ConsumerGroup::new("g")));
     metadata
 }
 
@@ -34,7 +34,7 @@ fn identity() -> &'static Identity {
     &IDENTITY
 }
 
-fn rules(metadata: &Metadata) -> Rules<'_> {
+fn rules(metadata: &State) -> Rules<'_> {
     Rules {
         metadata,
         identity: identity(),
@@ -114,7 +114,7 @@ fn an_unknown_topic_is_refused_without_auto_creation_or_template() {
 #[test]
 fn a_retry_topic_is_created_even_without_auto_creation() {
     let mut metadata = metadata();
-    metadata.apply(Command::PutGroup(ConsumerGroup::new("h")));
+    metadata.apply(PutGroup(ConsumerGroup::new("h")));
     let off = Rules { auto_create: false, ..rules(&metadata) };
     let Ok(Route::Create(topic)) = route(&off, &to("%RETRY%h")) else { panic!("not created") };
     assert_eq!((topic.name.as_str(), topic.write_queues), ("%RETRY%h", 1));
@@ -123,7 +123,7 @@ fn a_retry_topic_is_created_even_without_auto_creation() {
 #[test]
 fn a_retry_of_an_unknown_group_is_refused() {
     let mut metadata = metadata();
-    metadata.apply(Command::PutTopic(Topic::new("%RETRY%x", 1)));
+    metadata.apply(PutTopic(Topic::new("%RETRY%x", 1)));
     assert_eq!(refused(route(&rules(&metadata), &to("%RETRY%x"))), ResponseCode::SubscriptionGroupNotExist);
 }
 
@@ -134,7 +134,7 @@ fn a_retry_over_its_limit_becomes_a_dead_letter() {
     assert_eq!(route(&rules(&metadata), &Destination { reconsume_times: 16, ..dead }), Ok(queue(0)));
     let Ok(Route::Create(topic)) = route(&rules(&metadata), &dead) else { panic!("not created") };
     assert_eq!(topic.name, "%DLQ%g");
-    metadata.apply(Command::CreateTopic(topic));
+    metadata.apply(CreateTopic(topic));
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
     assert_eq!(route(&rules(&metadata), &dead), Ok(diverted.clone()));
     let by_client = Destination { reconsume_times: 4, max_reconsume_times: Some(3), ..to("%RETRY%g") };
@@ -144,10 +144,10 @@ fn a_retry_over_its_limit_becomes_a_dead_letter() {
 #[test]
 fn a_retry_of_a_group_that_holds_locks_becomes_a_dead_letter_at_once() {
     let mut metadata = metadata();
-    metadata.apply(Command::PutTopic(Topic::new("%DLQ%g", 1)));
+    metadata.apply(PutTopic(Topic::new("%DLQ%g", 1)));
     let queues = vec![QueueRef { topic: "orders".into(), queue: 0 }];
     let (group, client) = ("g".to_owned(), "c".to_owned());
-    metadata.apply(Command::LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
+    metadata.apply(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
     assert_eq!(route(&rules(&metadata), &to("%RETRY%g")), Ok(diverted));
     let later = Rules { lease_now_ms: 60_001, ..rules(&metadata) };

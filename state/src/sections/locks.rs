@@ -1,13 +1,13 @@
 //! Orderly locks: which client of a consumer group may consume a queue, and until when.
 //!
-//! Time is the lease clock's ([`crate::lease_clock`]): each request carries its leader's reading, and the latest reading is
-//! part of the state. No wall clock is in it, so a new leader's cannot free a lock that is alive, nor keep one for ever.
+//! Time is the lease clock's (crate `raft`): each request carries its leader's reading, and the latest reading is part of
+//! the state. No wall clock is in it, so a new leader's cannot free a lock that is alive, nor keep one for ever.
 //!
 //! Invariant `locks.I1`: a queue is given to another client only after its holder gave it back, or after the lock's time to
 //! live has really passed since the holder's last request for it, whoever leads meanwhile.
 //!
-//! A lock that is over and nobody renews, as its client is dead, stays until a command names it
-//! ([`crate::group::lock_expiry`] proposes those). Whether it is over then says the command's reading, so all replicas
+//! A lock that is over and nobody renews, as its client is dead, stays until [`ExpireLocks`] names it; the leader proposes
+//! that now and then. Whether it is over then says the command's reading, so all replicas
 //! forget the same. To forget it changes no answer: it was free for everybody.
 //!
 //! Invariant `locks.I2`: what is forgotten was over at the command's reading of the lease clock. While the leader can
@@ -17,16 +17,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::QueueRef;
+use super::size::{COUNT_BYTES, new_map, signed};
+use crate::bounds::{ENTRIES_MAX, OutOfBounds, at_most, check_client_id, check_group_name, check_topic_name};
+use crate::codec::encoded_bytes;
+use crate::command::{Operation, Outcome};
 use crate::cow_map::CowMap;
+use crate::section::{NextOffsets, Section};
+use crate::state::State;
 
+/// One queue of one topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QueueRef {
+    /// The topic's name.
+    pub topic: String,
+    /// The queue's number.
+    pub queue: u32,
+}
+
+/// Bytes of a lock's time.
+const EXPIRY_BYTES: u64 = 8;
 /// Bytes of an entry of a command besides its names: lengths and a number.
 const ENTRY_BYTES: usize = 32;
 
 /// A lock on one queue, held by one client of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lock {
-    pub(crate) client: String,
+pub struct Lock {
+    client: String,
     expires_ms: u64,
 }
 
@@ -34,23 +50,18 @@ pub(crate) struct Lock {
 pub(crate) type ByGroup = CowMap<String, OfGroup>;
 
 /// Queue -> lock.
-pub(crate) type OfGroup = BTreeMap<QueueRef, Lock>;
+pub type OfGroup = BTreeMap<QueueRef, Lock>;
 
 /// All locks, and the latest reading of the lease clock.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Locks {
+pub struct Locks {
     groups: ByGroup,
     /// 0 before the first request: until then the locks are those that an earlier build gave by wall clocks.
     clock_ms: u64,
 }
 
-/// A client's request for queues.
-pub(crate) struct Wish {
-    pub(crate) group: String,
-    pub(crate) client: String,
-    pub(crate) queues: Vec<QueueRef>,
-    pub(crate) now_ms: u64,
-    pub(crate) ttl_ms: u64,
+impl Section for Locks {
+    const TAG: u16 = 4;
 }
 
 impl Locks {
@@ -65,14 +76,14 @@ impl Locks {
     }
 
     /// Takes or renews locks; the queues that the client holds now, of those it asked for.
-    pub(crate) fn take(&mut self, wish: Wish) -> Vec<QueueRef> {
+    pub(crate) fn take(&mut self, wish: LockQueues) -> Vec<QueueRef> {
         let now_ms = wish.now_ms.max(self.clock_ms).max(1);
         if self.clock_ms == 0 {
             // Wall clocks say nothing here: what an earlier build gave is held for one more time to live.
             self.expire_all(now_ms.saturating_add(wish.ttl_ms));
         }
         self.clock_ms = now_ms;
-        self.take_at(Wish { now_ms, ..wish })
+        self.take_at(LockQueues { now_ms, ..wish })
     }
 
     fn expire_all(&mut self, expires_ms: u64) {
@@ -89,12 +100,12 @@ impl Locks {
     }
 
     /// The same as an earlier build did it, by its leader's wall clock.
-    pub(crate) fn take_by_wall_clock(&mut self, wish: Wish) -> Vec<QueueRef> {
+    pub(crate) fn take_by_wall_clock(&mut self, wish: LockQueues) -> Vec<QueueRef> {
         self.take_at(wish)
     }
 
-    fn take_at(&mut self, wish: Wish) -> Vec<QueueRef> {
-        let Wish { group, client, queues, now_ms, ttl_ms } = wish;
+    fn take_at(&mut self, wish: LockQueues) -> Vec<QueueRef> {
+        let LockQueues { group, client, queues, now_ms, ttl_ms } = wish;
         let locks = self.groups.get_or_default(group);
         let mut held = Vec::with_capacity(queues.len());
         for queue in queues {
@@ -150,7 +161,7 @@ impl Locks {
 
     /// Locks whose time is over at this reading, and groups without locks: some of them, with names of at most so many bytes
     /// together, or one longer one.
-    pub(crate) fn over(&self, now_ms: u64, bytes_max: usize) -> BTreeMap<String, BTreeSet<QueueRef>> {
+    pub fn over(&self, now_ms: u64, bytes_max: usize) -> BTreeMap<String, BTreeSet<QueueRef>> {
         let (mut over, mut bytes) = (BTreeMap::<String, BTreeSet<QueueRef>>::new(), 0);
         if !self.has_clock() {
             return over;
@@ -175,11 +186,129 @@ impl Locks {
         self.groups.remove(group);
     }
 
+    fn bytes_of_expired(&self, group: &str, queues: &BTreeSet<QueueRef>, now_ms: u64) -> u64 {
+        let Some(locks) = self.of(group).filter(|_| self.has_clock()) else { return 0 };
+        let held = queues.iter().filter_map(|queue| locks.get_key_value(queue));
+        let expired: Vec<_> = held.filter(|(_, lock)| self.is_over(lock, now_ms)).collect();
+        let of_group = if expired.len() == locks.len() { encoded_bytes(group) + COUNT_BYTES } else { 0 };
+        expired.iter().map(encoded_bytes).sum::<u64>() + of_group
+    }
+
+    /// As if all of them were granted.
+    pub(crate) fn growth_of_locks(&self, wish: &LockQueues) -> i64 {
+        let locks = self.of(&wish.group);
+        let lock_bytes = signed(encoded_bytes(&wish.client) + EXPIRY_BYTES);
+        let new_group = if locks.is_none() { new_map(&wish.group) } else { 0 };
+        let each = wish.queues.iter().map(|queue| match locks.and_then(|locks| locks.get(queue)) {
+            Some(lock) => (lock_bytes - signed(encoded_bytes(lock))).max(0),
+            None => lock_bytes + signed(encoded_bytes(queue)),
+        });
+        signed(new_group) + each.sum::<i64>()
+    }
+
     /// Whether any client of the group holds a lock that is alive at this reading of the lease clock. Those of an earlier
     /// build do not count before their holders renew them: when they end is not known.
     pub(crate) fn are_live(&self, group: &str, now_ms: u64) -> bool {
         let live = |locks: &BTreeMap<QueueRef, Lock>| locks.values().any(|lock| lock.expires_ms > now_ms);
         self.clock_ms > 0 && self.groups.get(group).is_some_and(live)
+    }
+}
+
+/// Takes or renews the locks of queues for one client of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockQueues {
+    /// The consumer group.
+    pub group: String,
+    /// The client that asks.
+    pub client: String,
+    /// The queues it asks for.
+    pub queues: Vec<QueueRef>,
+    /// The leader's reading of the lease clock.
+    pub now_ms: u64,
+    /// How long a lock lives without a renewal, milliseconds.
+    pub ttl_ms: u64,
+}
+
+impl Operation for LockQueues {
+    const KIND: u16 = 48;
+    const IS_OF_LOCKS: bool = true;
+    const IS_STAMPED: bool = true;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        check_group_name(&self.group)?;
+        check_client_id(&self.client)?;
+        at_most("queues in one command", self.queues.len(), ENTRIES_MAX)?;
+        self.queues.iter().try_for_each(|queue| check_topic_name(&queue.topic))
+    }
+
+    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+        state.locks.growth_of_locks(self)
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        Outcome::Locked(state.locks.take(self))
+    }
+}
+
+/// Gives locks back; those of other clients are left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnlockQueues {
+    /// The consumer group.
+    pub group: String,
+    /// The client that gives them back.
+    pub client: String,
+    /// The queues it gives back.
+    pub queues: Vec<QueueRef>,
+}
+
+impl Operation for UnlockQueues {
+    const KIND: u16 = 49;
+    const IS_OF_LOCKS: bool = true;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+
+    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+        let Some(locks) = state.locks.of(&self.group) else { return 0 };
+        let held = self.queues.iter().filter_map(|queue| locks.get_key_value(queue));
+        let of_client = held.filter(|(_, lock)| lock.client == self.client);
+        -of_client.map(|held| signed(encoded_bytes(&held))).sum::<i64>()
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        state.locks.give_back(&self.group, &self.client, &self.queues);
+        Outcome::Done
+    }
+}
+
+/// Forgets those of these locks whose time is over, and these groups if no lock of theirs is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpireLocks {
+    /// The leader's reading of the lease clock.
+    pub now_ms: u64,
+    /// Consumer groups, and queues that they locked.
+    pub locks: BTreeMap<String, BTreeSet<QueueRef>>,
+}
+
+impl Operation for ExpireLocks {
+    const KIND: u16 = 50;
+    const IS_OF_LOCKS: bool = true;
+    const IS_STAMPED: bool = true;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+
+    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+        let expired = self.locks.iter();
+        let bytes = expired.map(|(group, queues)| state.locks.bytes_of_expired(group, queues, self.now_ms));
+        -signed(bytes.sum())
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        state.locks.expire(self.now_ms, &self.locks);
+        Outcome::Done
     }
 }
 
@@ -191,9 +320,9 @@ mod tests {
         QueueRef { topic: "orders".into(), queue: number }
     }
 
-    fn wish(client: &str, now_ms: u64) -> Wish {
+    fn wish(client: &str, now_ms: u64) -> LockQueues {
         let queues = vec![queue(0), queue(1)];
-        Wish { group: "g".into(), client: client.into(), queues, now_ms, ttl_ms: 60_000 }
+        LockQueues { group: "g".into(), client: client.into(), queues, now_ms, ttl_ms: 60_000 }
     }
 
     #[test]
@@ -224,9 +353,9 @@ mod tests {
     fn locks_i2_locks_that_were_over_stayed_for_ever() {
         let mut locks = Locks::default();
         assert_eq!(locks.take(wish("dead", 1)), [queue(0), queue(1)]);
-        locks.take(Wish { group: "empty".into(), ..wish("gone", 1) });
+        locks.take(LockQueues { group: "empty".into(), ..wish("gone", 1) });
         locks.give_back("empty", "gone", &[queue(0), queue(1)]);
-        locks.take(Wish { group: "alive".into(), ..wish("alive", 50_000) });
+        locks.take(LockQueues { group: "alive".into(), ..wish("alive", 50_000) });
         let names = |over: &BTreeMap<String, BTreeSet<QueueRef>>| -> Vec<(String, usize)> {
             over.iter().map(|(group, queues)| (group.clone(), queues.len())).collect()
         };
@@ -236,7 +365,7 @@ mod tests {
         assert_eq!(names(&locks.over(60_001, 1)), [("empty".to_owned(), 0)], "some at a time");
         // Renewed before the command is applied: it is the command's reading that counts.
         let mut renewed = locks.clone();
-        renewed.take(Wish { queues: vec![queue(1)], ..wish("dead", 60_001) });
+        renewed.take(LockQueues { queues: vec![queue(1)], ..wish("dead", 60_001) });
         renewed.expire(60_001, &over);
         assert_eq!(
             renewed.of("g").map(|locks| locks.keys().cloned().collect::<Vec<_>>()),

@@ -1,0 +1,229 @@
+//! Commands: what a node may ask of the replicated state.
+//!
+//! A command is the payload of one log record of kind `Command`, and is applied on every replica in the same order:
+//!
+//! | part | size | meaning |
+//! |---|---|---|
+//! | magic | 2 | `FQ` |
+//! | version | 2, little-endian | 2: as below; 1 is [`crate::format1`] |
+//! | kind | 2, little-endian | which command: its number in [`crate::registry`] |
+//! | version | 2, little-endian | of the body's encoding |
+//! | length | 4, little-endian | bytes of the body |
+//! | body | length | the command's fields |
+//!
+//! A node that meets a kind or a version that it does not know stops there, with an error that names it: to leave a command
+//! out would make its state another one than its peers'.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bounds::OutOfBounds;
+use crate::codec::{self, CodecError, envelope};
+use crate::format1;
+use crate::section::NextOffsets;
+use crate::state::State;
+
+pub use crate::registry::Command;
+
+/// The version in the envelope.
+const FORMAT: u8 = 2;
+/// Bytes between the envelope and the body.
+const HEADER_BYTES: usize = 8;
+
+/// What applying a [`Command`] answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// The queues that the client holds now, of those it asked for.
+    Locked(Vec<crate::QueueRef>),
+    /// The named thing does not exist; nothing was changed.
+    NotFound,
+    /// A thing of that name exists already; nothing was changed.
+    Exists,
+}
+
+/// One kind of command. Defined beside the section that it changes.
+///
+/// The encoding is bincode's. A version is for ever, as with [`crate::section::Section`].
+pub trait Operation: Serialize + DeserializeOwned {
+    /// The command's number in the log. Never given to another command.
+    const KIND: u16;
+    /// The version that this build writes.
+    const VERSION: u16 = 1;
+    /// Whether it changes nothing but orderly locks. Only such a command depends on the state that it meets beyond what it
+    /// says itself; see `State::apply_but_for_locks`.
+    const IS_OF_LOCKS: bool = false;
+    /// Whether it carries a reading of the lease clock.
+    const IS_STAMPED: bool = false;
+
+    /// Refuses a longer name or id, or more entries, than any client needs (`bounds.I1`).
+    fn check_bounds(&self) -> Result<(), OutOfBounds>;
+
+    /// By how many bytes the encoded state grows if the command is applied now; below zero if it shrinks.
+    fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64;
+
+    /// Changes the state. `queues` is as of the record before the command.
+    fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome;
+
+    /// The topic whose messages it may delete.
+    fn deletes_in(&self) -> Option<String> {
+        None
+    }
+
+    /// The command as `version` wrote it.
+    fn decode(version: u16, bytes: &[u8]) -> Result<Self, CodecError> {
+        if version != Self::VERSION {
+            return Err(CodecError::Newer { what: "command", number: Self::KIND, version });
+        }
+        codec::decode_body(bytes)
+    }
+}
+
+/// A command as a record's payload.
+pub(crate) fn encode<O: Operation>(operation: &O) -> Vec<u8> {
+    let mut out = envelope(FORMAT).to_vec();
+    out.extend(O::KIND.to_le_bytes());
+    out.extend(O::VERSION.to_le_bytes());
+    out.extend([0; 4]);
+    let body_at = out.len();
+    // Writing to a vector cannot fail, and no command is as large as a checkpoint.
+    let written = codec::encode_body(operation, &mut out);
+    written.unwrap_or_else(|error| panic!("codec.I1: command {} does not encode: {error}", O::KIND));
+    let length =
+        u32::try_from(out.len() - body_at).unwrap_or_else(|_| panic!("codec.I1: a command of 4 GiB"));
+    out[body_at - 4..body_at].copy_from_slice(&length.to_le_bytes());
+    out
+}
+
+/// A command's number, the version of its body, and its body.
+struct Encoded<'a> {
+    kind: u16,
+    version: u16,
+    body: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    fn parse(payload: &'a [u8]) -> Result<Encoded<'a>, CodecError> {
+        let rest = payload.strip_prefix(&envelope(FORMAT)).ok_or(CodecError::Envelope)?;
+        let broken = || CodecError::Body("the command does not end where its record does".into());
+        let (header, body) = rest.split_first_chunk::<HEADER_BYTES>().ok_or_else(broken)?;
+        let [k0, k1, v0, v1, length @ ..] = *header;
+        if body.len() != u32::from_le_bytes(length) as usize {
+            return Err(broken());
+        }
+        Ok(Encoded { kind: u16::from_le_bytes([k0, k1]), version: u16::from_le_bytes([v0, v1]), body })
+    }
+}
+
+impl Command {
+    /// The command in a record's payload.
+    pub fn decode(payload: &[u8]) -> Result<Command, CodecError> {
+        match Encoded::parse(payload) {
+            Ok(Encoded { kind, version, body }) => Command::decode_kind(kind, version, body),
+            Err(CodecError::Envelope) => format1::decode_command(payload),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::*;
+
+    #[test]
+    fn golden_bytes_of_commands() {
+        let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+        let record = |kind: u16, body: &[u8]| {
+            [b"FQ\x02\0", &kind.to_le_bytes()[..], &[1, 0], &(body.len() as u32).to_le_bytes()[..], body]
+                .concat()
+        };
+        let topic = [
+            text("t"),
+            8_u32.to_le_bytes().to_vec(),
+            8_u32.to_le_bytes().to_vec(),
+            6_u32.to_le_bytes().to_vec(),
+            vec![0],
+            0_u32.to_le_bytes().to_vec(),
+            text("SINGLE_TAG"),
+            0_u64.to_le_bytes().to_vec(),
+        ]
+        .concat();
+        let group = [
+            text("g"),
+            vec![1, 1, 1, 0],
+            1_u32.to_le_bytes().to_vec(),
+            16_u32.to_le_bytes().to_vec(),
+            15_u32.to_le_bytes().to_vec(),
+            0_u32.to_le_bytes().to_vec(),
+            vec![1],
+            0_u64.to_le_bytes().to_vec(),
+        ]
+        .concat();
+        let queue = [text("t"), 3_u32.to_le_bytes().to_vec()].concat();
+        let one = || 1_u64.to_le_bytes().to_vec();
+        let commit = [one(), text("g"), queue.clone(), 5_u64.to_le_bytes().to_vec()].concat();
+        let unlock = [text("g"), text("c"), one(), queue.clone()].concat();
+        let lock = [&unlock[..], &7_u64.to_le_bytes(), &9_u64.to_le_bytes()].concat();
+        let expired = [7_u64.to_le_bytes().to_vec(), one(), text("g"), one(), queue].concat();
+        let queues = || vec![QueueRef { topic: "t".into(), queue: 3 }];
+        let name = || "t".to_owned();
+        let (group_name, client) = (|| "g".to_owned(), || "c".to_owned());
+        let offset = OffsetCommit { group: group_name(), topic: name(), queue: 3, offset: 5 };
+        let locks = [(group_name(), queues().into_iter().collect())].into();
+        let golden: Vec<(Vec<u8>, Command)> = vec![
+            (record(1, &topic), CreateTopic(Topic::new("t", 8)).into()),
+            (record(2, &topic), PutTopic(Topic::new("t", 8)).into()),
+            (record(3, &text("t")), DeleteTopic { name: name() }.into()),
+            (record(16, &group), CreateGroup(ConsumerGroup::new("g")).into()),
+            (record(17, &group), PutGroup(ConsumerGroup::new("g")).into()),
+            (
+                record(18, &[text("g"), vec![1]].concat()),
+                DeleteGroup { name: group_name(), clean_offsets: true }.into(),
+            ),
+            (record(32, &commit), CommitOffsets(vec![offset]).into()),
+            (
+                record(48, &lock),
+                LockQueues { group: group_name(), client: client(), queues: queues(), now_ms: 7, ttl_ms: 9 }
+                    .into(),
+            ),
+            (
+                record(49, &unlock),
+                UnlockQueues { group: group_name(), client: client(), queues: queues() }.into(),
+            ),
+            (record(50, &expired), ExpireLocks { now_ms: 7, locks }.into()),
+        ];
+        for (bytes, command) in &golden {
+            assert_eq!(&command.encode(), bytes, "{command:?}");
+            assert_eq!(Command::decode(bytes).as_ref(), Ok(command));
+            for cut in 0..bytes.len() {
+                assert!(Command::decode(&bytes[..cut]).is_err(), "{command:?} cut at {cut}");
+            }
+        }
+        let written: Vec<u16> = golden.iter().map(|(_, command)| command.kind()).collect();
+        let earlier = |kind: &u16| *kind >= format1::KINDS_FROM;
+        let all: Vec<u16> = Command::KINDS.iter().copied().filter(|kind| !earlier(kind)).collect();
+        assert_eq!(written, all, "golden bytes for every command");
+    }
+
+    #[test]
+    fn a_command_of_a_newer_build_is_named() {
+        let unknown = b"FQ\x02\0\xff\x7f\x01\0\0\0\0\0";
+        assert_eq!(
+            Command::decode(unknown).unwrap_err(),
+            CodecError::Newer { what: "command", number: 0x7fff, version: 1 }
+        );
+        let mut newer = Command::from(DeleteTopic { name: "t".into() }).encode();
+        newer[6] = 2;
+        let text = Command::decode(&newer).unwrap_err().to_string();
+        assert!(text.starts_with("command 3 in version 2 is not known to this build"), "{text}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64), format in 1..3u8) {
+            let _ = Command::decode(&[&envelope(format)[..], &bytes].concat());
+        }
+    }
+}

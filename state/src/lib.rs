@@ -1,0 +1,38 @@
+//! The replicated state machine: what every replica makes of the same log, besides the messages.
+//!
+//! The crate is pure. It does no I/O, reads no clock and draws no random number, and knows neither openraft nor tokio. A
+//! [`Command`] carries every input that it needs: where a rule depends on the time, the time is a field, put there by the
+//! leader. So the state is a function of the log.
+//!
+//! The state is a list of [sections](section::Section): topics, consumer groups, offsets, and so on, one file each below
+//! [`sections`]. A section's file defines its data, its commands, and what each command does. [`registry`] lists
+//! sections and commands with their numbers. A new kind of state is one new file and its lines in the registry.
+//!
+//! Everything that is stored or sent is versioned and self-delimiting:
+//!
+//! - [`command`]: how a command is written into a log record;
+//! - [`framing`]: how sections are written into a checkpoint or snapshot;
+//! - [`format1`]: both as builds before this crate wrote them. Such logs and checkpoints are still read.
+//!
+//! An encoding is never changed. It gets a new version, and the golden bytes of the old one stay in the tests.
+
+#![forbid(unsafe_code)]
+
+pub mod bounds;
+pub mod codec;
+pub mod command;
+mod cow_map;
+pub mod format1;
+pub mod framing;
+mod registry;
+pub mod section;
+pub mod sections;
+mod state;
+
+pub use command::{Command, Operation, Outcome};
+pub use section::{NextOffsets, NoMessages};
+pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
+pub use sections::locks::{ExpireLocks, LockQueues, QueueRef, UnlockQueues};
+pub use sections::offsets::{CommitOffsets, OffsetCommit};
+pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
+pub use state::{STATE_BYTES_MAX, State};

@@ -1,0 +1,142 @@
+//! The list of sections and commands, with their numbers. A new kind of state is registered here and nowhere else.
+//!
+//! A number is for ever: it is in logs and checkpoints. What is retired leaves its number behind, unused.
+
+use crate::bounds::OutOfBounds;
+use crate::codec::CodecError;
+use crate::command::{self, Operation, Outcome};
+use crate::format1::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
+use crate::framing;
+use crate::section::{NextOffsets, Section};
+use crate::sections::groups::{ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
+use crate::sections::locks::{ExpireLocks, LockQueues, Locks, UnlockQueues};
+use crate::sections::min_offsets::MinOffsets;
+use crate::sections::offsets::{CommitOffsets, Offsets};
+use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
+
+macro_rules! registry {
+    (
+        sections { $($section:ident: $Section:ident = $tag:literal,)* }
+        commands { $($Command:ident = $kind:literal,)* }
+    ) => {
+        /// The replicated state as of the last applied record. A copy costs little.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct State {
+            $(pub(crate) $section: $Section,)*
+        }
+
+        $(const _: () = assert!($Section::TAG == $tag);)*
+        $(const _: () = assert!(<$Command as Operation>::KIND == $kind);)*
+
+        impl State {
+            /// Writes all sections, by tag ascending.
+            pub fn encode(&self, writer: &mut framing::Writer) -> Result<(), CodecError> {
+                $(writer.section($tag, $Section::VERSION, |out| self.$section.encode(out))?;)*
+                Ok(())
+            }
+
+            /// Takes a section that was read, if it is one of the state's.
+            pub fn decode_section(&mut self, framed: &framing::Framed<'_>) -> Result<(), CodecError> {
+                match framed.tag {
+                    $($tag => self.$section = $Section::decode(framed.version, framed.body)?,)*
+                    _ => return Err(framed.unknown()),
+                }
+                Ok(())
+            }
+
+            /// Bytes that [`State::encode`] writes. Looks at all of the state.
+            pub fn encoded_bytes(&self) -> u64 {
+                0 $(+ framing::HEADER_BYTES as u64 + self.$section.encoded_bytes())*
+            }
+        }
+
+        /// A change of the replicated state.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each is documented where it is defined")]
+        pub enum Command {
+            $($Command($Command),)*
+        }
+
+        $(impl From<$Command> for Command {
+            fn from(command: $Command) -> Command {
+                Command::$Command(command)
+            }
+        })*
+
+        impl Command {
+            /// The numbers of all commands that this build knows.
+            pub const KINDS: &'static [u16] = &[$($kind,)*];
+
+            /// The command's number.
+            pub fn kind(&self) -> u16 {
+                match self { $(Command::$Command(_) => $kind,)* }
+            }
+
+            /// The command as a record's payload.
+            pub fn encode(&self) -> Vec<u8> {
+                match self { $(Command::$Command(command) => command::encode(command),)* }
+            }
+
+            pub(crate) fn decode_kind(kind: u16, version: u16, body: &[u8]) -> Result<Command, CodecError> {
+                match kind {
+                    $($kind => <$Command as Operation>::decode(version, body).map(Command::$Command),)*
+                    _ => Err(CodecError::Newer { what: "command", number: kind, version }),
+                }
+            }
+
+            /// Refuses a longer name or id, or more entries, than any client needs (`bounds.I1`).
+            pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
+                match self { $(Command::$Command(command) => command.check_bounds(),)* }
+            }
+
+            /// The topic whose messages it may delete.
+            pub fn deletes_in(&self) -> Option<String> {
+                match self { $(Command::$Command(command) => command.deletes_in(),)* }
+            }
+
+            /// Whether it changes nothing but orderly locks.
+            pub fn is_of_locks(&self) -> bool {
+                match self { $(Command::$Command(_) => $Command::IS_OF_LOCKS,)* }
+            }
+
+            /// Whether it carries a reading of the lease clock.
+            pub fn is_stamped(&self) -> bool {
+                match self { $(Command::$Command(_) => $Command::IS_STAMPED,)* }
+            }
+
+            pub(crate) fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
+                match self { $(Command::$Command(command) => command.growth(state, queues),)* }
+            }
+
+            pub(crate) fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
+                match self { $(Command::$Command(command) => command.apply(state, queues),)* }
+            }
+        }
+    };
+}
+
+registry! {
+    sections {
+        topics: Topics = 1,
+        groups: ConsumerGroups = 2,
+        offsets: Offsets = 3,
+        locks: Locks = 4,
+        min_offsets: MinOffsets = 5,
+    }
+    commands {
+        CreateTopic = 1,
+        PutTopic = 2,
+        DeleteTopic = 3,
+        CreateGroup = 16,
+        PutGroup = 17,
+        DeleteGroup = 18,
+        CommitOffsets = 32,
+        LockQueues = 48,
+        UnlockQueues = 49,
+        ExpireLocks = 50,
+        PutTopicV1 = 0x7001,
+        DeleteTopicV1 = 0x7002,
+        DeleteGroupV1 = 0x7003,
+        LockQueuesV1 = 0x7004,
+    }
+}

@@ -1,0 +1,51 @@
+//! What a section of the state is, and what it may ask of the messages.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, CodecError};
+
+/// One kind of replicated state. A copy costs little: a checkpoint begins with one (see `cow_map`).
+///
+/// The encoding is bincode's, unless a section writes its own. A version is for ever: a change of the fields raises
+/// [`Section::VERSION`], and [`Section::decode`] goes on reading the versions before.
+pub trait Section: Serialize + DeserializeOwned {
+    /// The section's number in checkpoints and snapshots. Never given to another section.
+    const TAG: u16;
+    /// The version that this build writes.
+    const VERSION: u16 = 1;
+
+    /// Appends the section in [`Section::VERSION`].
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        codec::encode_body(self, out)
+    }
+
+    /// Bytes that [`Section::encode`] appends.
+    fn encoded_bytes(&self) -> u64 {
+        codec::encoded_bytes(self)
+    }
+
+    /// The section as `version` wrote it.
+    fn decode(version: u16, bytes: &[u8]) -> Result<Self, CodecError> {
+        if version != Self::VERSION {
+            return Err(CodecError::Newer { what: "section", number: Self::TAG, version });
+        }
+        codec::decode_body(bytes)
+    }
+}
+
+/// The next offsets of a topic's queues, as of the record before the one that is applied.
+pub trait NextOffsets {
+    /// Every queue of the topic that ever had a message, with its next offset.
+    fn next_offsets(&self, topic: &str) -> Vec<(u32, u64)>;
+}
+
+/// A log without messages.
+#[derive(Debug)]
+pub struct NoMessages;
+
+impl NextOffsets for NoMessages {
+    fn next_offsets(&self, _topic: &str) -> Vec<(u32, u64)> {
+        Vec::new()
+    }
+}

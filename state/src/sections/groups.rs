@@ -1,0 +1,186 @@
+//! Consumer groups: how each of them consumes.
+
+use std::collections::BTreeMap;
+
+use folio_protocol::names;
+use serde::{Deserialize, Serialize};
+
+use super::size::{entry, replaced};
+use super::topics::DeleteTopic;
+use super::{insert_new, removed};
+use crate::bounds::{OutOfBounds, QUEUES_MAX, at_most, check_attributes, check_group_name};
+use crate::command::{Operation, Outcome};
+use crate::cow_map::CowMap;
+use crate::section::{NextOffsets, Section};
+use crate::state::State;
+
+/// A consumer group as every replica knows it; the names follow RocketMQ's subscription group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerGroup {
+    /// The group's name.
+    pub name: String,
+    /// Whether the group may consume at all.
+    pub consume_enable: bool,
+    /// Whether a new group starts at the oldest message.
+    pub consume_from_min_enable: bool,
+    /// Whether broadcasting consumption is allowed.
+    pub consume_broadcast_enable: bool,
+    /// Whether the group consumes in order.
+    pub consume_message_orderly: bool,
+    /// Queues of the group's retry topic.
+    pub retry_queues: u32,
+    /// Retries of a message before it goes to the dead-letter topic.
+    pub retry_max: u32,
+    /// Minutes that a client may hold one message.
+    pub consume_timeout_minutes: u32,
+    /// RocketMQ's group system flag, stored and echoed.
+    pub sys_flag: u32,
+    /// Whether members are told of membership changes.
+    pub notify_consumer_ids_changed: bool,
+    /// Attributes, stored and echoed.
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl ConsumerGroup {
+    /// A group with RocketMQ's defaults: one retry queue, sixteen retries, fifteen minutes a message.
+    pub fn new(name: impl Into<String>) -> ConsumerGroup {
+        ConsumerGroup {
+            name: name.into(),
+            consume_enable: true,
+            consume_from_min_enable: true,
+            consume_broadcast_enable: true,
+            consume_message_orderly: false,
+            retry_queues: 1,
+            retry_max: 16,
+            consume_timeout_minutes: 15,
+            sys_flag: 0,
+            notify_consumer_ids_changed: true,
+            attributes: BTreeMap::new(),
+        }
+    }
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        check_group_name(&self.name)?;
+        at_most("queues of a retry topic", self.retry_queues as usize, QUEUES_MAX as usize)?;
+        check_attributes(&self.attributes)
+    }
+}
+
+/// Consumer groups by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsumerGroups(CowMap<String, ConsumerGroup>);
+
+impl Section for ConsumerGroups {
+    const TAG: u16 = 2;
+}
+
+impl ConsumerGroups {
+    pub(crate) fn get(&self, name: &str) -> Option<&ConsumerGroup> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ConsumerGroup> {
+        self.0.values()
+    }
+
+    fn growth_of_put(&self, group: &ConsumerGroup) -> i64 {
+        replaced(&group.name, group, self.get(&group.name))
+    }
+}
+
+/// Creates a consumer group unless one of that name exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateGroup(pub ConsumerGroup);
+
+impl Operation for CreateGroup {
+    const KIND: u16 = 16;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        self.0.check_bounds()
+    }
+
+    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+        match state.groups.get(&self.0.name) {
+            Some(_) => 0,
+            None => state.groups.growth_of_put(&self.0),
+        }
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        insert_new(&mut state.groups.0, self.0.name.clone(), self.0)
+    }
+}
+
+/// Creates or replaces a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutGroup(pub ConsumerGroup);
+
+impl Operation for PutGroup {
+    const KIND: u16 = 17;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        self.0.check_bounds()
+    }
+
+    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+        state.groups.growth_of_put(&self.0)
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        state.groups.0.insert(self.0.name.clone(), self.0);
+        Outcome::Done
+    }
+}
+
+/// Deletes a consumer group with its locks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteGroup {
+    /// The group's name.
+    pub name: String,
+    /// Whether its offsets, its retry topic and the messages that wait there for another attempt go too.
+    pub clean_offsets: bool,
+}
+
+impl DeleteGroup {
+    fn retries(&self) -> DeleteTopic {
+        DeleteTopic { name: names::retry_topic(&self.name) }
+    }
+}
+
+impl Operation for DeleteGroup {
+    const KIND: u16 = 18;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+
+    fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
+        let retries = if self.clean_offsets { self.retries().growth(state, queues) } else { 0 };
+        retries + growth_of_deletion(state, &self.name, self.clean_offsets)
+    }
+
+    fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
+        if self.clean_offsets {
+            self.retries().apply(state, queues);
+        }
+        delete(state, &self.name, self.clean_offsets)
+    }
+
+    fn deletes_in(&self) -> Option<String> {
+        self.clean_offsets.then(|| self.retries().name)
+    }
+}
+
+/// Deletes a group with its locks and, if asked for, its offsets.
+pub(crate) fn delete(state: &mut State, name: &str, clean_offsets: bool) -> Outcome {
+    if clean_offsets {
+        state.offsets.forget(name);
+    }
+    state.locks.forget(name);
+    removed(state.groups.0.remove(name))
+}
+
+pub(crate) fn growth_of_deletion(state: &State, name: &str, clean_offsets: bool) -> i64 {
+    let offsets = if clean_offsets { state.offsets.growth_of_removal(name) } else { 0 };
+    offsets - entry(name, state.locks.of(name)) - entry(name, state.groups.get(name))
+}

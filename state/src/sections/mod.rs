@@ -1,0 +1,24 @@
+//! The kinds of replicated state, one file each: its data, its commands, and what they do.
+
+pub mod groups;
+pub mod locks;
+pub mod min_offsets;
+pub mod offsets;
+pub mod topics;
+
+mod size;
+
+use crate::command::Outcome;
+use crate::cow_map::CowMap;
+
+fn removed<T>(found: Option<T>) -> Outcome {
+    if found.is_some() { Outcome::Done } else { Outcome::NotFound }
+}
+
+fn insert_new<T: Clone>(map: &mut CowMap<String, T>, name: String, value: T) -> Outcome {
+    if map.contains_key(&name) {
+        return Outcome::Exists;
+    }
+    map.insert(name, value);
+    Outcome::Done
+}

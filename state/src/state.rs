@@ -1,0 +1,105 @@
+//! The state as a whole: what callers read, and how a command changes it.
+
+use crate::command::{Command, Outcome};
+use crate::section::{NextOffsets, NoMessages};
+use crate::sections::groups::ConsumerGroup;
+use crate::sections::locks::Locks;
+use crate::sections::min_offsets::MinOffsets;
+use crate::sections::topics::Topic;
+
+pub use crate::registry::State;
+
+/// Bytes that the encoded state may grow to: a million offsets of names of 50 bytes. The largest checkpoint is 32 times as
+/// large.
+///
+/// `state.I1`: no command that makes the state larger is proposed while it is at this limit. Commands that are under way
+/// together may pass it together, by no more than they hold. What changes or removes something is always taken.
+pub const STATE_BYTES_MAX: u64 = 128 << 20;
+
+impl State {
+    /// The topic of that name.
+    pub fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.get(name)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter()
+    }
+
+    /// The consumer group of that name.
+    pub fn group(&self, name: &str) -> Option<&ConsumerGroup> {
+        self.groups.get(name)
+    }
+
+    /// All consumer groups, by name.
+    pub fn groups(&self) -> impl Iterator<Item = &ConsumerGroup> {
+        self.groups.iter()
+    }
+
+    /// The next offset that `group` wants of a queue, if it ever committed one; not below what is deleted.
+    pub fn offset(&self, group: &str, topic: &str, queue: u32) -> Option<u64> {
+        let offset = self.offsets.get(group, topic, queue)?;
+        Some(self.min_offsets.get(topic, queue).max(offset))
+    }
+
+    /// Every committed offset of a group: (topic, queue, offset), in no order.
+    pub fn offsets_of(&self, group: &str) -> impl Iterator<Item = (&str, u32, u64)> {
+        let committed = self.offsets.of(group);
+        committed.map(|(topic, queue, offset)| (topic, queue, self.min_offsets.get(topic, queue).max(offset)))
+    }
+
+    /// Where queues begin because what was before is deleted.
+    pub fn min_offsets(&self) -> &MinOffsets {
+        &self.min_offsets
+    }
+
+    /// Takes back the deletions after the queues stood at `next`: (topic, queue) to next offset.
+    pub fn forget_deletions_after(&mut self, next: impl Fn(&str, u32) -> u64) {
+        self.min_offsets.forget_after(next);
+    }
+
+    /// The latest reading of the lease clock that a request for locks carried.
+    pub fn lease_clock_ms(&self) -> u64 {
+        self.locks.clock_ms()
+    }
+
+    /// Orderly locks; a copy costs little.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// Whether any client of the group holds a lock that is alive at this reading of the lease clock: the group consumes in
+    /// order.
+    pub fn has_live_locks(&self, group: &str, now_ms: u64) -> bool {
+        self.locks.are_live(group, now_ms)
+    }
+
+    /// By how many bytes the encoded state grows if the command is applied now; below zero if it shrinks. `queues` is as of
+    /// the record before it. Twice the same new thing in one command counts twice, and a lock as if it were granted.
+    pub fn growth(&self, command: &Command, queues: &dyn NextOffsets) -> i64 {
+        command.growth(self, queues)
+    }
+
+    /// Applies one committed command where no topic has messages.
+    pub fn apply(&mut self, command: impl Into<Command>) -> Outcome {
+        self.apply_with(command, &NoMessages)
+    }
+
+    /// Applies one committed command; `queues` is as of the record before it.
+    pub fn apply_with(&mut self, command: impl Into<Command>, queues: &dyn NextOffsets) -> Outcome {
+        command.into().apply(self, queues)
+    }
+
+    /// The same for a command whose effect on the locks is included already (`snapshots.I3`). Its outcome is not used: the
+    /// command was answered when it was first applied.
+    pub fn apply_but_for_locks(&mut self, command: Command, queues: &dyn NextOffsets) -> Outcome {
+        if command.is_of_locks() {
+            return Outcome::Done;
+        }
+        let locks = self.locks.clone();
+        let outcome = command.apply(self, queues);
+        self.locks = locks;
+        outcome
+    }
+}

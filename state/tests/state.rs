@@ -1,0 +1,170 @@
+//! The state as a whole: what a command is said to add is what it adds, and what is written is read.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use folio_state::framing::{self, Writer};
+use folio_state::*;
+use proptest::prelude::*;
+
+/// Two queues of each topic had messages.
+struct Ends;
+
+impl NextOffsets for Ends {
+    fn next_offsets(&self, _topic: &str) -> Vec<(u32, u64)> {
+        vec![(0, 5), (2, 9)]
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "bb", "ccc"]).prop_map(str::to_owned)
+}
+
+fn queues() -> impl Strategy<Value = Vec<QueueRef>> {
+    let queue = (name(), 0..3u32).prop_map(|(topic, queue)| QueueRef { topic, queue });
+    prop::collection::btree_set(queue, 0..4).prop_map(|queues| queues.into_iter().collect())
+}
+
+/// Offsets one at a time: twice the same new one in a command counts twice.
+fn command() -> impl Strategy<Value = Command> {
+    let commit = (name(), name(), 0..3u32, any::<u64>())
+        .prop_map(|(group, topic, queue, offset)| OffsetCommit { group, topic, queue, offset });
+    prop_oneof![
+        (name(), name()).prop_map(|(name, filter_type)| {
+            let queues = filter_type.len() as u32;
+            PutTopic(Topic { filter_type, ..Topic::new(name, queues) }).into()
+        }),
+        name().prop_map(|name| CreateTopic(Topic::new(name, 1)).into()),
+        name().prop_map(|name| DeleteTopic { name }.into()),
+        (name(), name()).prop_map(|(name, value)| {
+            let attributes = [("key".to_owned(), value)].into();
+            PutGroup(ConsumerGroup { attributes, ..ConsumerGroup::new(name) }).into()
+        }),
+        name().prop_map(|name| CreateGroup(ConsumerGroup::new(name)).into()),
+        (name(), any::<bool>()).prop_map(|(name, clean_offsets)| DeleteGroup { name, clean_offsets }.into()),
+        commit.prop_map(|commit| CommitOffsets(vec![commit]).into()),
+        // Of one client: what another one holds may be refused.
+        (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
+            LockQueues { group, client: "c".into(), queues, now_ms, ttl_ms: 9 }.into()
+        }),
+        (name(), queues())
+            .prop_map(|(group, queues)| UnlockQueues { group, client: "c".into(), queues }.into()),
+        (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
+            ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }.into()
+        }),
+    ]
+}
+
+fn encoded(state: &State) -> Vec<u8> {
+    let mut writer = Writer::default();
+    state.encode(&mut writer).unwrap();
+    writer.finish()
+}
+
+fn decoded(bytes: &[u8]) -> State {
+    let mut state = State::default();
+    for section in framing::sections(bytes).unwrap() {
+        state.decode_section(&section).unwrap();
+    }
+    state
+}
+
+proptest! {
+    #[test]
+    fn the_growth_that_is_told_is_the_growth_that_comes(commands in prop::collection::vec(command(), 0..40)) {
+        let mut state = State::default();
+        let mut bytes = state.encoded_bytes() as i64;
+        for command in commands {
+            bytes += state.growth(&command, &Ends);
+            state.apply_with(command.clone(), &Ends);
+            prop_assert_eq!(state.encoded_bytes() as i64, bytes, "{:?}", command);
+        }
+        let written = encoded(&state);
+        prop_assert_eq!((written.len() - framing::EMPTY_BYTES) as u64, state.encoded_bytes());
+        prop_assert_eq!(decoded(&written), state);
+    }
+
+    #[test]
+    fn a_command_that_is_written_is_read(command in command()) {
+        prop_assert_eq!(Command::decode(&command.encode()), Ok(command));
+    }
+}
+
+/// One of each: its bytes stay readable.
+#[test]
+fn golden_bytes_of_a_state() {
+    let mut state = State::default();
+    let queue = || QueueRef { topic: "t".into(), queue: 3 };
+    state.apply(PutTopic(Topic::new("t", 8)));
+    state.apply(PutGroup(ConsumerGroup::new("g")));
+    state.apply(CommitOffsets(vec![OffsetCommit {
+        group: "g".into(),
+        topic: "t".into(),
+        queue: 3,
+        offset: 5,
+    }]));
+    let (group, client) = ("g".into(), "c".into());
+    state.apply(LockQueues { group, client, queues: vec![queue()], now_ms: 7, ttl_ms: 9 });
+    state.apply_with(DeleteTopic { name: "u".into() }, &Ends);
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let one = 1_u64.to_le_bytes();
+    let queue = 3_u32.to_le_bytes();
+    let topic = [
+        &one[..],
+        &text("t"),
+        &text("t"),
+        &[8, 0, 0, 0, 8, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0],
+        &text("SINGLE_TAG"),
+        &[0; 8],
+    ];
+    let group = [
+        &one[..],
+        &text("g"),
+        &text("g"),
+        &[1, 1, 1, 0, 1, 0, 0, 0, 16, 0, 0, 0, 15, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[0; 8],
+    ];
+    let offset = [&one[..], &text("g"), &one, &text("t"), &one, &queue, &[5, 0, 0, 0, 0, 0, 0, 0]];
+    let lock = [
+        &one[..],
+        &text("g"),
+        &one,
+        &text("t"),
+        &queue,
+        &text("c"),
+        &[16, 0, 0, 0, 0, 0, 0, 0],
+        &[7, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let minimums = [
+        &one[..],
+        &text("u"),
+        &[2, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0],
+        &[2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    let mut golden = b"FQ\x04\0".to_vec();
+    let bodies = [topic.concat(), group.concat(), offset.concat(), lock.concat(), minimums.concat()];
+    for (tag, body) in (1_u16..).zip(bodies) {
+        golden.extend(tag.to_le_bytes());
+        golden.extend([1, 0]);
+        golden.extend((body.len() as u64).to_le_bytes());
+        golden.extend(body);
+    }
+    assert_eq!(encoded(&state), golden);
+    assert_eq!(decoded(&golden), state);
+}
+
+#[test]
+fn a_section_of_a_newer_build_is_named() {
+    let mut writer = Writer::default();
+    writer.section(0x7000, 1, |_| Ok(())).unwrap();
+    let bytes = writer.finish();
+    let unknown = State::default().decode_section(&framing::sections(&bytes).unwrap()[0]).unwrap_err();
+    assert!(
+        unknown.to_string().starts_with("section 28672 in version 1 is not known to this build"),
+        "{unknown}"
+    );
+    let mut newer = encoded(&State::default());
+    newer[6] = 9;
+    let newer = State::default().decode_section(&framing::sections(&newer).unwrap()[0]).unwrap_err();
+    assert!(newer.to_string().starts_with("section 1 in version 9 is not known"), "{newer}");
+}

@@ -136,6 +136,12 @@ pub(crate) enum What {
     },
     /// Born as one node, grown to three: the first node's disk is emptied while the others are down
     SplitBrain,
+    /// A rolling upgrade to a build of a later feature level, and what becomes of a node that goes back
+    Upgrade {
+        /// The later build: `cargo build -p folio-server --features next-level --target-dir target/next-level` makes one
+        #[arg(long)]
+        later: PathBuf,
+    },
     /// Stalls of whole processes on an idle cluster: how often its leader changes
     IdleStalls {
         /// For how long
@@ -197,6 +203,7 @@ impl What {
     /// The scenario, if it is one.
     pub(crate) fn scenario(&self) -> Option<Scenario> {
         Some(match *self {
+            What::Upgrade { ref later } => Scenario::Upgrade { later: later.clone() },
             What::List | What::Run { .. } | What::Planted { .. } | What::Hostile { .. } => return None,
             What::KillLeader { kills, seconds_between } => Scenario::KillLeader { kills, seconds_between },
             What::PauseLeader { pauses, seconds } => Scenario::PauseLeader { pauses, seconds },

@@ -162,6 +162,11 @@ impl Node {
         text
     }
 
+    /// From its next start on it runs this build.
+    pub fn install(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
+    }
+
     /// Its place among the cluster's addresses, from 1.
     #[must_use]
     pub fn place(&self) -> u64 {

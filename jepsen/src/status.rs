@@ -30,6 +30,12 @@ pub struct Status {
     pub applied_position: u64,
     /// Byte position up to which its log is on disk.
     pub durable_position: u64,
+    /// The feature level that the group uses, as it has applied it.
+    #[serde(default)]
+    pub feature_level: u16,
+    /// The highest feature level that its build supports.
+    #[serde(default)]
+    pub feature_level_max: u16,
     /// The ids that vote.
     #[serde(default)]
     pub voters: Vec<u64>,

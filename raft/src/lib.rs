@@ -10,6 +10,7 @@
 pub mod codec;
 pub mod config;
 mod dedup;
+mod feature_level;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod group;

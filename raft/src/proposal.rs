@@ -148,6 +148,17 @@ pub enum ProposeError {
          groups that nobody uses"
     )]
     MetadataFull,
+    /// Refused before it was proposed: not all members know such a command yet. A retry after the upgrade is safe.
+    #[error(
+        "this needs feature level {needs}, and the group uses {level}: it is raised by itself once every member runs a build \
+         that supports it"
+    )]
+    Level {
+        /// The level that the command needs.
+        needs: u16,
+        /// The group's level.
+        level: u16,
+    },
     /// Refused before it was proposed: a part of the command is larger than any client needs.
     #[error(transparent)]
     OutOfBounds(Box<OutOfBounds>),

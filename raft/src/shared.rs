@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
+use crate::feature_level::GroupLevel;
 use crate::group::Hooks;
 use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
@@ -59,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) metadata: RwLock<State>,
+    /// The feature level of that state.
+    pub(crate) level: GroupLevel,
     pub(crate) lease_clock: LeaseClock,
     /// The locks in the metadata are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
     pub(crate) locks_as_of: AtomicU64,

@@ -308,6 +308,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let (Received { base, state, locks_as_of }, state_bytes) = installing.await??;
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
         self.shared.lease_clock.note(state.lease_clock_ms(), term);
+        self.shared.level.set(state.level());
         *self.shared.metadata.write() = state;
         self.shared.locks_as_of.store(locks_as_of.unwrap_or(0), Ordering::Relaxed);
         self.shared.metadata_bytes.store(state_bytes, Ordering::Relaxed);

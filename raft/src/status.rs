@@ -81,6 +81,10 @@ pub struct Status {
     pub start_position: u64,
     /// Repeated sends that this node answered with the first one's place since it started.
     pub repeats: u64,
+    /// The feature level that the group uses, as this node has applied it.
+    pub feature_level: u16,
+    /// The highest feature level that this node's build supports.
+    pub feature_level_max: u16,
     /// The group's id, once this node knows it.
     pub group_id: Option<String>,
     /// What this node waits for before it takes its part, and what an operator can do; `None` once it does.

@@ -155,6 +155,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         log: opened.log,
         queues: opened.queues,
         metadata: RwLock::default(),
+        level: Default::default(),
         lease_clock: LeaseClock::new(0),
         locks_as_of: Default::default(),
         metadata_bytes: Default::default(),

@@ -136,7 +136,9 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
         ProposeError::Busy => ResponseCode::SystemBusy,
         ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
         ProposeError::OutOfBounds(_) => ResponseCode::InvalidParameter,
-        ProposeError::Unknown(_) | ProposeError::MetadataFull => ResponseCode::SystemError,
+        ProposeError::Unknown(_) | ProposeError::MetadataFull | ProposeError::Level { .. } => {
+            ResponseCode::SystemError
+        }
         ProposeError::NotLeader { .. } | ProposeError::DiskFull | ProposeError::Stopped(_) => {
             ResponseCode::ServiceNotAvailable
         }

@@ -47,6 +47,27 @@ pub enum CodecError {
         /// The version of its encoding.
         version: u16,
     },
+    /// A group that uses more than this build supports.
+    #[error(
+        "feature level {level} is in use, and this build supports levels up to {supported}: install the build that the group's \
+         other nodes run"
+    )]
+    Level {
+        /// The group's level.
+        level: u16,
+        /// The highest level of this build.
+        supported: u16,
+    },
+}
+
+impl CodecError {
+    /// Whether a newer build has written it: then it is whole, and of no use to this build.
+    pub fn is_newer(&self) -> bool {
+        match self {
+            CodecError::Newer { .. } | CodecError::Level { .. } => true,
+            CodecError::Envelope | CodecError::Body(_) => false,
+        }
+    }
 }
 
 fn options() -> impl Options {
@@ -62,7 +83,12 @@ fn body_error(error: bincode::Error) -> CodecError {
 
 /// Encodes a value in its envelope. For values that cannot be over the limit of [`decode`].
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut out = envelope(1).to_vec();
+    encode_as(1, value)
+}
+
+/// The same in the envelope of another version.
+pub fn encode_as<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let mut out = envelope(version).to_vec();
     // Writing to a vector cannot fail; a value over the limit is a bug of the caller, not of the input.
     encode_body(value, &mut out)
         .unwrap_or_else(|error| panic!("codec.I1: a value of ours does not encode: {error}"));

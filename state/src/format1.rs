@@ -186,7 +186,6 @@ pub struct StateV2 {
 }
 
 impl From<StateV2> for State {
-    #[allow(clippy::needless_update, reason = "sections that came later begin empty")]
     fn from(earlier: StateV2) -> State {
         let StateV2 { topics, groups, offsets, locks, min_offsets } = earlier;
         State { topics, groups, offsets, locks, min_offsets, ..State::default() }

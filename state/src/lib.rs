@@ -31,6 +31,7 @@ mod state;
 
 pub use command::{Command, Operation, Outcome};
 pub use section::{NextOffsets, NoMessages};
+pub use sections::features::{FEATURE_LEVEL, RaiseLevel};
 pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
 pub use sections::locks::{ExpireLocks, LockQueues, QueueRef, UnlockQueues};
 pub use sections::offsets::{CommitOffsets, OffsetCommit};

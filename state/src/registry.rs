@@ -8,37 +8,42 @@ use crate::command::{self, Operation, Outcome};
 use crate::format1::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
 use crate::framing;
 use crate::section::{NextOffsets, Section};
+use crate::sections::features::{Features, RaiseLevel};
 use crate::sections::groups::{ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
 use crate::sections::locks::{ExpireLocks, LockQueues, Locks, UnlockQueues};
 use crate::sections::min_offsets::MinOffsets;
+#[cfg(feature = "next-level")]
+use crate::sections::next_level::{Count, Counted};
 use crate::sections::offsets::{CommitOffsets, Offsets};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
 
 macro_rules! registry {
     (
-        sections { $($section:ident: $Section:ident = $tag:literal,)* }
-        commands { $($Command:ident = $kind:literal,)* }
+        sections { $($(#[$on:meta])* $section:ident: $Section:ident = $tag:literal,)* }
+        commands { $($(#[$with:meta])* $Command:ident = $kind:literal,)* }
     ) => {
         /// The replicated state as of the last applied record. A copy costs little.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct State {
-            $(pub(crate) $section: $Section,)*
+            $($(#[$on])* pub(crate) $section: $Section,)*
         }
 
-        $(const _: () = assert!($Section::TAG == $tag);)*
-        $(const _: () = assert!(<$Command as Operation>::KIND == $kind);)*
+        $($(#[$on])* const _: () = assert!($Section::TAG == $tag);)*
+        $($(#[$with])* const _: () = assert!(<$Command as Operation>::KIND == $kind);)*
 
         impl State {
             /// Writes all sections, by tag ascending.
             pub fn encode(&self, writer: &mut framing::Writer) -> Result<(), CodecError> {
-                $(writer.section($tag, $Section::VERSION, |out| self.$section.encode(out))?;)*
+                $($(#[$on])* if self.level() >= $Section::SINCE {
+                    writer.section($tag, $Section::VERSION, |out| self.$section.encode(out))?;
+                })*
                 Ok(())
             }
 
             /// Takes a section that was read, if it is one of the state's.
             pub fn decode_section(&mut self, framed: &framing::Framed<'_>) -> Result<(), CodecError> {
                 match framed.tag {
-                    $($tag => self.$section = $Section::decode(framed.version, framed.body)?,)*
+                    $($(#[$on])* $tag => self.$section = $Section::decode(framed.version, framed.body)?,)*
                     _ => return Err(framed.unknown()),
                 }
                 Ok(())
@@ -46,7 +51,11 @@ macro_rules! registry {
 
             /// Bytes that [`State::encode`] writes. Looks at all of the state.
             pub fn encoded_bytes(&self) -> u64 {
-                0 $(+ framing::HEADER_BYTES as u64 + self.$section.encoded_bytes())*
+                let mut bytes = 0;
+                $($(#[$on])* if self.level() >= $Section::SINCE {
+                    bytes += framing::HEADER_BYTES as u64 + self.$section.encoded_bytes();
+                })*
+                bytes
             }
         }
 
@@ -54,10 +63,10 @@ macro_rules! registry {
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each is documented where it is defined")]
         pub enum Command {
-            $($Command($Command),)*
+            $($(#[$with])* $Command($Command),)*
         }
 
-        $(impl From<$Command> for Command {
+        $($(#[$with])* impl From<$Command> for Command {
             fn from(command: $Command) -> Command {
                 Command::$Command(command)
             }
@@ -65,51 +74,56 @@ macro_rules! registry {
 
         impl Command {
             /// The numbers of all commands that this build knows.
-            pub const KINDS: &'static [u16] = &[$($kind,)*];
+            pub const KINDS: &'static [u16] = &[$($(#[$with])* $kind,)*];
 
             /// The command's number.
             pub fn kind(&self) -> u16 {
-                match self { $(Command::$Command(_) => $kind,)* }
+                match self { $($(#[$with])* Command::$Command(_) => $kind,)* }
+            }
+
+            /// The group's feature level from which on it may be proposed (`features.I1`).
+            pub fn since(&self) -> u16 {
+                match self { $($(#[$with])* Command::$Command(_) => $Command::SINCE,)* }
             }
 
             /// The command as a record's payload.
             pub fn encode(&self) -> Vec<u8> {
-                match self { $(Command::$Command(command) => command::encode(command),)* }
+                match self { $($(#[$with])* Command::$Command(command) => command::encode(command),)* }
             }
 
             pub(crate) fn decode_kind(kind: u16, version: u16, body: &[u8]) -> Result<Command, CodecError> {
                 match kind {
-                    $($kind => <$Command as Operation>::decode(version, body).map(Command::$Command),)*
+                    $($(#[$with])* $kind => <$Command as Operation>::decode(version, body).map(Command::$Command),)*
                     _ => Err(CodecError::Newer { what: "command", number: kind, version }),
                 }
             }
 
             /// Refuses a longer name or id, or more entries, than any client needs (`bounds.I1`).
             pub fn check_bounds(&self) -> Result<(), OutOfBounds> {
-                match self { $(Command::$Command(command) => command.check_bounds(),)* }
+                match self { $($(#[$with])* Command::$Command(command) => command.check_bounds(),)* }
             }
 
             /// The topic whose messages it may delete.
             pub fn deletes_in(&self) -> Option<String> {
-                match self { $(Command::$Command(command) => command.deletes_in(),)* }
+                match self { $($(#[$with])* Command::$Command(command) => command.deletes_in(),)* }
             }
 
             /// Whether it changes nothing but orderly locks.
             pub fn is_of_locks(&self) -> bool {
-                match self { $(Command::$Command(_) => $Command::IS_OF_LOCKS,)* }
+                match self { $($(#[$with])* Command::$Command(_) => $Command::IS_OF_LOCKS,)* }
             }
 
             /// Whether it carries a reading of the lease clock.
             pub fn is_stamped(&self) -> bool {
-                match self { $(Command::$Command(_) => $Command::IS_STAMPED,)* }
+                match self { $($(#[$with])* Command::$Command(_) => $Command::IS_STAMPED,)* }
             }
 
             pub(crate) fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
-                match self { $(Command::$Command(command) => command.growth(state, queues),)* }
+                match self { $($(#[$with])* Command::$Command(command) => command.growth(state, queues),)* }
             }
 
             pub(crate) fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
-                match self { $(Command::$Command(command) => command.apply(state, queues),)* }
+                match self { $($(#[$with])* Command::$Command(command) => command.apply(state, queues),)* }
             }
         }
     };
@@ -122,6 +136,9 @@ registry! {
         offsets: Offsets = 3,
         locks: Locks = 4,
         min_offsets: MinOffsets = 5,
+        features: Features = 6,
+        #[cfg(feature = "next-level")]
+        counted: Counted = 0x7f00,
     }
     commands {
         CreateTopic = 1,
@@ -134,6 +151,9 @@ registry! {
         LockQueues = 48,
         UnlockQueues = 49,
         ExpireLocks = 50,
+        RaiseLevel = 64,
+        #[cfg(feature = "next-level")]
+        Count = 0x6f00,
         PutTopicV1 = 0x7001,
         DeleteTopicV1 = 0x7002,
         DeleteGroupV1 = 0x7003,

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, CodecError};
+use crate::sections::features::FIRST_LEVEL;
 
 /// One kind of replicated state. A copy costs little: a checkpoint begins with one (see `cow_map`).
 ///
@@ -14,6 +15,8 @@ pub trait Section: Serialize + DeserializeOwned {
     const TAG: u16;
     /// The version that this build writes.
     const VERSION: u16 = 1;
+    /// The group's feature level from which on it is written (`features.I1`). Below it the section is as it began.
+    const SINCE: u16 = FIRST_LEVEL;
 
     /// Appends the section in [`Section::VERSION`].
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {

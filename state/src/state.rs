@@ -17,6 +17,11 @@ pub use crate::registry::State;
 pub const STATE_BYTES_MAX: u64 = 128 << 20;
 
 impl State {
+    /// The group's feature level.
+    pub fn level(&self) -> u16 {
+        self.features.level()
+    }
+
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Option<&Topic> {
         self.topics.get(name)

@@ -142,7 +142,9 @@ fn golden_bytes_of_a_state() {
         &[2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
     ];
     let mut golden = b"FQ\x04\0".to_vec();
-    let bodies = [topic.concat(), group.concat(), offset.concat(), lock.concat(), minimums.concat()];
+    let features = vec![1, 0];
+    let bodies =
+        [topic.concat(), group.concat(), offset.concat(), lock.concat(), minimums.concat(), features];
     for (tag, body) in (1_u16..).zip(bodies) {
         golden.extend(tag.to_le_bytes());
         golden.extend([1, 0]);

@@ -123,6 +123,10 @@ pub(super) fn credentials(proof: &Proof, told: &Credentials) -> Bytes {
         }
     }
     put_text(&mut out, "127.0.0.1:1");
+    // The feature levels that it supports and uses, and nothing more.
+    out.put_u16_le(1);
+    out.put_u16_le(1);
+    put_text(&mut out, "");
     frame(CREDENTIALS, 0, &out)
 }
 
@@ -269,6 +273,8 @@ mod tests {
             &[1, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
             &[11, 0, 0, 0, 0, 0, 0, 0],
             b"127.0.0.1:1",
+            &[1, 0, 1, 0],
+            &[0; 8],
         ];
         assert_eq!(body, expected.concat());
     }

@@ -13,6 +13,7 @@ mod rot;
 mod split_brain;
 mod stale_address;
 mod stop_leader;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,6 +94,11 @@ pub enum Scenario {
     },
     /// The first node of a group that grew loses its disk while the others are down.
     SplitBrain,
+    /// Every node gets a build of a later feature level, one after the other.
+    Upgrade {
+        /// The later build.
+        later: PathBuf,
+    },
     /// An idle cluster is stalled again and again: how often its leader changes.
     IdleStalls {
         /// For how long.
@@ -119,6 +125,7 @@ impl Scenario {
             Self::StaleAddress => "stale-address",
             Self::Grow { .. } => "grow",
             Self::SplitBrain => "split-brain",
+            Self::Upgrade { .. } => "upgrade",
             Self::IdleStalls { .. } => "idle-stalls",
         }
     }
@@ -230,6 +237,7 @@ impl Run {
             Scenario::StaleAddress => stale_address::run(self).await,
             Scenario::Grow { rounds } => grow::run(self, *rounds).await,
             Scenario::SplitBrain => split_brain::run(self).await,
+            Scenario::Upgrade { later } => upgrade::run(self, later).await,
             Scenario::IdleStalls { seconds, stalling } => idle_stalls::run(self, *seconds, *stalling).await,
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use folio_engine::planted;
+use folio_state::FEATURE_LEVEL;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,7 @@ pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>)
         leads: metrics.as_ref().is_some_and(|metrics| metrics.state == ServerState::Leader),
         group_id: founding.group_id.get(),
         members: metrics.as_ref().and_then(Members::of),
+        supports: FEATURE_LEVEL,
     }
 }
 

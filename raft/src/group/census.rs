@@ -209,6 +209,7 @@ pub(super) mod tests {
             leads: false,
             group_id: None,
             members: None,
+            supports: 1,
         }
     }
 

@@ -57,6 +57,8 @@ pub(crate) struct LogSummary {
     pub(crate) group_id: Option<GroupId>,
     /// The members as its log has them, once it has any.
     pub(crate) members: Option<Members>,
+    /// The highest feature level that its build supports.
+    pub(crate) supports: u16,
 }
 
 impl LogSummary {

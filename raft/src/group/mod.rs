@@ -26,6 +26,7 @@ mod scrub;
 pub(crate) mod standing;
 mod start;
 pub(crate) mod tasks;
+mod upgrade;
 mod vigil;
 mod watch;
 
@@ -190,6 +191,10 @@ impl Group {
     async fn execute_in(&self, term: Option<u64>, command: Command) -> Result<Outcome, ProposeError> {
         if !self.0.shared.has_room(1) {
             return Err(ProposeError::DiskFull);
+        }
+        let level = self.0.shared.level.get();
+        if command.since() > level {
+            return Err(ProposeError::Level { needs: command.since(), level });
         }
         command.check_bounds()?;
         // The offsets of many clients go together: each one was checked when it came.

@@ -17,7 +17,6 @@ use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::ConsumeQueues;
 
 use super::{founding, rewind};
-use crate::codec::CodecError;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
@@ -128,7 +127,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
         let saved = match SavedState::decode(&checkpoint.state) {
             Ok(saved) => saved,
             // An older one would lead to the same newer records, or to fewer of them.
-            Err(error @ CodecError::Newer { .. }) => {
+            Err(error) if error.is_newer() => {
                 return Err(error).with_context(|| format!("the checkpoint in {}", dir.display()));
             }
             Err(error) => {

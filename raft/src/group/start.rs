@@ -22,10 +22,11 @@ use super::tasks::spawn;
 use super::vigil::Vigil;
 use super::{
     Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
-    watch as status,
+    upgrade, watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
+use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
@@ -143,6 +144,7 @@ impl Group {
             lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
             locks_as_of: recovered.saved.locks_as_of.unwrap_or(0).into(),
             metadata_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
+            level: GroupLevel::new(recovered.saved.state.level()),
             metadata: RwLock::new(recovered.saved.state),
             checkpoints: recovered.checkpoints,
             durable: watch::Sender::new(durable),
@@ -172,7 +174,7 @@ impl Group {
             StateMachine::new(host.clone(), shared.clone(), recovered.saved.membership, &recovered.base);
         let upto = recovered.base.id.map_or(0, |id| id.index);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
-        let introduction = Introduction::new(Identity::of(&config), founding.group_id.clone());
+        let introduction = Introduction::new(Identity::of(&config, &shared.level), founding.group_id.clone());
         let connections = Connections::new(introduction, config.dial.clone(), stored);
         let started = Arc::new(OnceLock::new());
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
@@ -262,6 +264,7 @@ impl Group {
             spawn(of, "the watch on the disk's room", room::run(inner())),
             spawn(of, "the failure detector", failure_detector::run(inner())),
             spawn(of, "the expiry of locks", lock_expiry::run(inner())),
+            spawn(of, "the rise of the feature level", upgrade::run(inner())),
         ];
         group.0.tasks.lock().extend(watchers);
         Ok(group)

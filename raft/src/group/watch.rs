@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use folio_state::FEATURE_LEVEL;
 use openraft::async_runtime::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
 use openraft::{RaftMetrics, ServerState};
@@ -49,6 +50,8 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         repaired_snapshots: shared.snapshots.repaired(),
         start_position: log.start_position,
         repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
+        feature_level: shared.level.get(),
+        feature_level_max: FEATURE_LEVEL,
         group_id: shared.notices.group_id(),
         waiting: shared.notices.waiting(),
         no_election: if leads { Vec::new() } else { shared.standing.reasons() },

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::fetch;
 use crate::config::GroupConfig;
+use crate::feature_level::GroupLevel;
 use crate::group::group_id::GroupIdFile;
 use crate::group::recover::{self, NoState, Recovered};
 use crate::host::Host;
@@ -55,7 +56,7 @@ async fn introduce(config: &GroupConfig, host: &Host) -> anyhow::Result<Introduc
     let introduced = host.blocking(move || {
         let names = (config.cluster.as_str(), config.group.as_str());
         let group_id = GroupIdFile::open(disk, &config.data_dir, names, false)?;
-        anyhow::Ok(Introduction::new(Identity::of(&config), Arc::new(group_id)))
+        anyhow::Ok(Introduction::new(Identity::of(&config, &GroupLevel::default()), Arc::new(group_id)))
     });
     introduced.await?
 }

@@ -25,6 +25,7 @@ pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
         } else {
             metadata.apply_with(command, &queues)
         };
+        shared.level.set(metadata.level());
         (outcome, metadata.lease_clock_ms())
     };
     if is_stamped {

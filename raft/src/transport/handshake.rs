@@ -34,6 +34,7 @@ use super::requests::Introduction;
 use super::wire::{Challenge, Credentials, Frame, Hello, Kind, Purpose, invalid};
 use crate::codec;
 use crate::config::GroupConfig;
+use crate::feature_level::GroupLevel;
 use crate::secret::{ClusterSecret, Proof, random};
 
 /// A number of one connection.
@@ -64,10 +65,12 @@ pub(crate) struct Identity {
     /// Where it listens for peers; empty when it does not know.
     pub(crate) address: String,
     pub(crate) secret: Option<ClusterSecret>,
+    /// The feature level that the group uses.
+    pub(crate) level: GroupLevel,
 }
 
 impl Identity {
-    pub(crate) fn of(config: &GroupConfig) -> Identity {
+    pub(crate) fn of(config: &GroupConfig, level: &GroupLevel) -> Identity {
         let own = config.nodes.get(&config.node_id);
         Identity {
             node_id: config.node_id,
@@ -76,6 +79,7 @@ impl Identity {
             segment_bytes: config.segment_bytes,
             address: own.map(|node| node.raft.clone()).unwrap_or_default(),
             secret: config.secret.clone(),
+            level: level.clone(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use folio_state::FEATURE_LEVEL;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -165,9 +166,42 @@ impl Peers {
                 own.segment_bytes, said.segment_bytes
             ));
         }
+        check_levels(own.level.get(), (said.supports, said.uses))?;
         if said.address.len() > ADDRESS_BYTES_MAX {
             return Err(format!("an address of {} bytes", said.address.len()));
         }
         Ok(())
+    }
+}
+
+/// `features.I2`: each side's build supports what the other one's group uses.
+fn check_levels(uses: u16, (peer_supports, peer_uses): (u16, u16)) -> Result<(), String> {
+    if peer_supports < uses {
+        return Err(format!(
+            "the group uses feature level {uses}, the peer's build supports levels up to {peer_supports}: install the build of \
+             the other nodes there"
+        ));
+    }
+    if peer_uses > FEATURE_LEVEL {
+        return Err(format!(
+            "the peer's group uses feature level {peer_uses}, the build here supports levels up to {FEATURE_LEVEL}: install the \
+             build of the other nodes here"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_i2_a_peer_whose_build_is_too_old_or_too_new_is_told_what_to_install() {
+        assert_eq!(check_levels(1, (1, 1)), Ok(()));
+        assert_eq!(check_levels(1, (9, 1)), Ok(()), "a rolling upgrade");
+        let old = check_levels(2, (1, 1)).unwrap_err();
+        assert!(old.contains("supports levels up to 1: install the build of the other nodes there"), "{old}");
+        let new = check_levels(1, (FEATURE_LEVEL + 1, FEATURE_LEVEL + 1)).unwrap_err();
+        assert!(new.contains("install the build of the other nodes here"), "{new}");
     }
 }

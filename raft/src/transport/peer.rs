@@ -85,6 +85,7 @@ pub(crate) struct Parts {
 impl Peers {
     pub(crate) fn new(config: &GroupConfig, parts: Parts) -> Peers {
         let Parts { raft, host, shared, founding, ended } = parts;
+        let identity = Identity::of(config, &shared.level);
         let (admission, last_fence, refusals, denials) = Default::default();
         Peers {
             raft,
@@ -92,7 +93,7 @@ impl Peers {
             shared,
             founding,
             data_dir: config.data_dir.clone(),
-            identity: Identity::of(config),
+            identity,
             born: config.nodes.keys().copied().collect(),
             ended,
             admission,

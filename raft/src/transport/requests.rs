@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_state::FEATURE_LEVEL;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -79,13 +80,16 @@ impl Introduction {
 
     /// What is told to a listener that has proved itself.
     pub(crate) fn credentials(&self) -> Credentials {
-        let Identity { cluster, group, segment_bytes, address, .. } = &*self.identity;
+        let Identity { cluster, group, segment_bytes, address, level, .. } = &*self.identity;
         Credentials {
             cluster: cluster.clone(),
             group: group.clone(),
             segment_bytes: *segment_bytes,
             group_id: self.group_id.get(),
             address: address.clone(),
+            supports: FEATURE_LEVEL,
+            uses: level.get(),
+            more: Vec::new(),
         }
     }
 }

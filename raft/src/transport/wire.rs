@@ -121,6 +121,12 @@ pub(crate) struct Credentials {
     pub(crate) group_id: Option<GroupId>,
     /// Where the node listens for peers; empty when it does not know.
     pub(crate) address: String,
+    /// The feature levels that the caller's build supports, up to this one, and the one that its group uses
+    /// (`features.I2`).
+    pub(crate) supports: u16,
+    pub(crate) uses: u16,
+    /// What later builds say besides. A build that does not know it leaves it alone.
+    pub(crate) more: Vec<u8>,
 }
 
 /// The head of an append; the records follow it.

@@ -80,6 +80,12 @@ pub struct NodeStatus {
     /// Repeated sends that it answered with the first one's place since it started.
     #[serde(default)]
     pub repeats: u64,
+    /// The feature level that the group uses, as the node has applied it.
+    #[serde(default)]
+    pub feature_level: u16,
+    /// The highest feature level that the node's build supports.
+    #[serde(default)]
+    pub feature_level_max: u16,
     /// The group's id, once the node knows it.
     #[serde(default)]
     pub group_id: Option<String>,
@@ -190,6 +196,8 @@ fn status(broker: &Broker) -> NodeStatus {
         repaired_snapshots: status.repaired_snapshots,
         start_position: status.start_position,
         repeats: status.repeats,
+        feature_level: status.feature_level,
+        feature_level_max: status.feature_level_max,
         group_id: status.group_id.clone(),
         waiting: status.waiting.clone(),
         no_election: status.no_election.iter().map(|why| (*why).to_owned()).collect(),

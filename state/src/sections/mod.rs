@@ -1,8 +1,11 @@
 //! The kinds of replicated state, one file each: its data, its commands, and what they do.
 
+pub mod features;
 pub mod groups;
 pub mod locks;
 pub mod min_offsets;
+#[cfg(feature = "next-level")]
+pub mod next_level;
 pub mod offsets;
 pub mod topics;
 

@@ -20,6 +20,7 @@ fn identity(node_id: u64, secret: Option<ClusterSecret>) -> Identity {
         segment_bytes: 12_345,
         address: "the-host:1".into(),
         secret,
+        level: Default::default(),
     }
 }
 
@@ -142,6 +143,9 @@ async fn peer_i7_a_caller_without_the_secret_was_told_cluster_group_and_segment_
             segment_bytes: 12_345,
             group_id: None,
             address: String::new(),
+            supports: 1,
+            uses: 1,
+            more: Vec::new(),
         };
         (Kind::Credentials, Bytes::from([proof, &codec::encode(&said)].concat()))
     };

@@ -109,7 +109,8 @@ impl Says {
             }
             None => said.byte(0),
         };
-        let said = said.text("").0;
+        // Feature levels, and nothing more.
+        let said = said.text("").bytes(&[1, 0, 1, 0]).text("").0;
         let proof = self
             .secret
             .as_ref()

@@ -1,0 +1,74 @@
+//! What a build of the next feature level adds, for the test of rolling upgrades: a section, and a command that tells a number.
+//!
+//! Only with the feature `next-level`, which no build has by default.
+
+use serde::{Deserialize, Serialize};
+
+use super::features::FIRST_LEVEL;
+use crate::bounds::OutOfBounds;
+use crate::command::{Operation, Outcome};
+use crate::section::{NextOffsets, Section};
+use crate::state::State;
+
+/// The last number that [`Count`] told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted(u64);
+
+impl Section for Counted {
+    const TAG: u16 = 0x7f00;
+    const SINCE: u16 = FIRST_LEVEL + 1;
+}
+
+/// Tells a number. What it says is what the state becomes, as with every command (`snapshots.I3`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count(pub u64);
+
+impl Operation for Count {
+    const KIND: u16 = 0x6f00;
+    const SINCE: u16 = FIRST_LEVEL + 1;
+
+    fn check_bounds(&self) -> Result<(), OutOfBounds> {
+        Ok(())
+    }
+
+    fn growth(&self, _: &State, _: &dyn NextOffsets) -> i64 {
+        0
+    }
+
+    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
+        state.counted.0 = self.0;
+        Outcome::Done
+    }
+}
+
+impl State {
+    /// The last number that [`Count`] told.
+    pub fn counted(&self) -> u64 {
+        self.counted.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::{Writer, sections};
+    use crate::{Command, RaiseLevel};
+
+    #[test]
+    fn features_i1_a_section_of_the_next_level_is_written_from_that_level_on() {
+        let mut state = State::default();
+        let tags = |state: &State| -> Vec<u16> {
+            let mut writer = Writer::default();
+            state.encode(&mut writer).unwrap();
+            let bytes = writer.finish();
+            assert_eq!((bytes.len() - crate::framing::EMPTY_BYTES) as u64, state.encoded_bytes());
+            sections(&bytes).unwrap().iter().map(|section| section.tag).collect()
+        };
+        assert!(!tags(&state).contains(&Counted::TAG));
+        assert_eq!(Command::from(Count(1)).since(), FIRST_LEVEL + 1);
+        state.apply(RaiseLevel { level: FIRST_LEVEL + 1 });
+        state.apply(Count(1));
+        assert!(tags(&state).contains(&Counted::TAG));
+        assert_eq!(state.counted(), 1);
+    }
+}

@@ -113,16 +113,17 @@ async fn turned_away(
     }
     let node = run.cluster.node_mut(id)?;
     node.install(older);
+    node.excuse();
     node.start()?;
     let started = Instant::now();
     while node.ended().is_none() {
         if started.elapsed() > NOTICE_TIMEOUT {
             finding.add(|| format!("node {id} of the older build still runs after {NOTICE_TIMEOUT:?}"));
+            node.kill()?;
             break;
         }
         sleep(Duration::from_millis(20)).await;
     }
-    node.kill()?;
     let log = node.log_path();
     let said = std::fs::read_to_string(&log).with_context(|| format!("read {}", log.display()))?;
     if !said.contains(TURNED_AWAY) {
@@ -132,7 +133,7 @@ async fn turned_away(
     run.acknowledged_since(at_us).await?;
     let node = run.cluster.node_mut(id)?;
     node.install(later);
-    node.start()?;
+    node.revive()?;
     run.cluster.caught_up().await
 }
 

@@ -19,7 +19,6 @@
 //! `turns.I1`: nor if it is a commit and a later one has come for its queue.
 
 mod answer;
-mod codes;
 mod node;
 mod origin;
 
@@ -38,8 +37,6 @@ use tokio::time::Instant;
 
 pub(crate) use self::answer::{Answer, not_leader};
 use self::answer::{Asked, decode_answer, decode_frame, encode_answer};
-use self::codes::changes_nothing;
-pub(crate) use self::codes::{asks_for_state, may_need_leader, needs_leader};
 pub(crate) use self::node::to_node;
 use self::origin::Origin;
 pub(crate) use self::origin::{put_client, take_client};
@@ -49,6 +46,7 @@ use crate::error::ServerError;
 use crate::peer;
 use crate::reply::Reply;
 use crate::request::Request;
+use crate::request_table;
 use crate::sends;
 use crate::turns::{Order, Turn, Turns};
 
@@ -165,7 +163,7 @@ async fn bring(retry: Retry, reply: Reply) {
     let broker = retry.broker.clone();
     let mut status = broker.group.watch();
     let encode = || encode_request(retry.turn.as_ref().map(Turn::order), &retry.origin, &retry.frame);
-    let repeatable = retry.frame.request_code().is_some_and(changes_nothing);
+    let repeatable = request_table::entry(retry.frame.code).is_some_and(|entry| entry.is_repeatable);
     let mut stops = None;
     broker.forwards.turns.let_pass(&retry.frame, retry.deadline).await;
     if retry.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= sends::CLOSE_DELAY) {

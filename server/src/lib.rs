@@ -30,6 +30,7 @@ pub mod polls;
 mod private;
 pub mod reply;
 pub mod request;
+mod request_table;
 pub mod sends;
 pub mod settings;
 pub mod sparingly;

@@ -1,4 +1,4 @@
-//! Administrative requests: which they are ([`class_of`]), and from where they are accepted.
+//! Administrative requests: from where they are accepted. Which they are says [`crate::request_table`].
 //!
 //! FolioMQ has no access control yet. Until it does, whoever reaches a port may do what RocketMQ's clients do by
 //! themselves; what changes or reveals the cluster is an operator's. An operator is known by the connection:
@@ -20,12 +20,10 @@
 //! - `admin.I3` Who is no operator creates topics and groups, and takes nothing away from those that exist.
 
 mod change;
-mod class;
 mod networks;
 mod refusals;
 
 pub(crate) use self::change::{check_group_change, check_topic_change};
-pub(crate) use self::class::{Class, class_of};
 pub use self::networks::Network;
 pub(crate) use self::refusals::Refusals;
 
@@ -36,6 +34,7 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
+use crate::request_table::{self, Class, name_of};
 
 /// Whether a connection from there is an operator's, whatever port it comes to. Who connects to an address of his own machine
 /// comes from that address; a packet from outside that says so is dropped by the kernel.
@@ -46,20 +45,21 @@ pub(crate) fn is_operator(networks: &[Network], remote: SocketAddr, local: Optio
 
 /// Whether a request is to be refused (`admin.I1`).
 pub(crate) fn is_refused(request: &Request) -> bool {
-    !request.is_operator && class_of(request.frame.code) == Some(Class::Admin)
+    let class = request_table::entry(request.frame.code).map(|entry| entry.class);
+    !request.is_operator && class == Some(Class::Admin)
 }
 
 /// Refuses an administrative request of somebody who is no operator.
 pub(crate) fn refuse(broker: &Broker, request: Request) {
     let (code, remote) = (request.frame.code, request.remote);
     if let Some(untold) = broker.state.refusals.note(code, Instant::now()) {
-        let name = class::name_of(code);
+        let name = name_of(code);
         tracing::warn!(
             %remote, untold,
             "administrative request {name} refused: see listen.admin and listen.admin_from"
         );
     }
-    request.reply.fail(refusal(&class::name_of(code), remote));
+    request.reply.fail(refusal(&name_of(code), remote));
 }
 
 /// What who is no operator is told.

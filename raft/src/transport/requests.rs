@@ -302,7 +302,15 @@ mod tests {
 
     fn identity(node_id: u64) -> Identity {
         let (cluster, group) = ("c".to_owned(), "g".to_owned());
-        Identity { node_id, cluster, group, segment_bytes: 1, address: String::new(), secret: None }
+        Identity {
+            node_id,
+            cluster,
+            group,
+            segment_bytes: 1,
+            address: String::new(),
+            secret: None,
+            level: Default::default(),
+        }
     }
 
     fn requests() -> (Arc<Slow>, Requests) {

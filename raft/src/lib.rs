@@ -19,7 +19,7 @@ pub mod group;
 pub mod host;
 mod lease_clock;
 mod locks;
-mod log_pace;
+pub mod log_rate_limiter;
 mod log_store;
 pub mod metadata;
 pub mod min_offsets;

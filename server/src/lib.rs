@@ -32,7 +32,6 @@ pub mod reply;
 pub mod request;
 pub mod sends;
 pub mod settings;
-pub mod sparingly;
 mod stalls;
 pub mod system;
 mod turns;

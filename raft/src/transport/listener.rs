@@ -19,7 +19,7 @@ use super::wire::{Kind, Purpose};
 use crate::group::group_id::other_group;
 use crate::group::tasks;
 use crate::host::{Listener, Socket};
-use crate::log_pace::LogPace;
+use crate::log_rate_limiter::LogRateLimiter;
 
 /// A peer's `host:port`: the longest name that DNS knows, and a port.
 const ADDRESS_BYTES_MAX: usize = 253 + 6;
@@ -30,7 +30,7 @@ impl Peers {
     /// Accepts peers until the listener's task is aborted, and ends their connections then: a peer would go on asking a group
     /// that has stopped.
     pub(crate) async fn listen(self: Arc<Self>, mut listener: Box<dyn Listener>) {
-        let (mut connections, failures) = (JoinSet::new(), LogPace::default());
+        let (mut connections, failures) = (JoinSet::new(), LogRateLimiter::default());
         loop {
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
@@ -47,7 +47,7 @@ impl Peers {
                     });
                 }
                 Err(error) => {
-                    if failures.is_due() {
+                    if failures.admit().is_some() {
                         tracing::warn!(%error, "cannot accept a peer's connection");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,7 +127,7 @@ impl Peers {
     }
 
     fn note_refusal(&self, from: &str, why: &str) {
-        if self.refusals.is_due() {
+        if self.refusals.admit().is_some() {
             tracing::warn!(%from, why, "a caller was turned away from the Raft port");
         }
     }

@@ -15,6 +15,7 @@ use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
 use folio_raft::bounds::QUEUES_MAX;
 use folio_raft::command::{Command, Outcome, Topic};
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use folio_raft::metadata::Metadata;
 use folio_raft::proposal::ProposeError;
 use parking_lot::Mutex;
@@ -25,7 +26,6 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
-use crate::sparingly::Sparingly;
 use crate::system;
 
 /// Topics being created, so that of many senders that miss one only the first proposes it.
@@ -48,7 +48,7 @@ pub(crate) async fn create_once(broker: &Broker, topic: Topic) -> Result<(), Pro
     outcome
 }
 
-static CREATED: Sparingly = Sparingly::new();
+static CREATED: LogRateLimiter = LogRateLimiter::new();
 
 async fn create(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
     let name = topic.name.clone();

@@ -25,7 +25,7 @@ mod networks;
 
 pub(crate) use self::change::{check_group_change, check_topic_change};
 pub(crate) use self::class::{Class, class_of};
-pub use self::networks::Network;
+pub use self::networks::{Network, NetworkError};
 
 use std::net::SocketAddr;
 

@@ -48,12 +48,17 @@ enum TopicCommand {
     },
 }
 
-fn permissions(text: &str) -> Result<u32, String> {
+/// A text that is no permission.
+#[derive(Debug, thiserror::Error)]
+#[error("expected rw, r or w")]
+struct NoPermission;
+
+fn permissions(text: &str) -> Result<u32, NoPermission> {
     match text {
         "rw" | "wr" | "6" => Ok(6),
         "r" | "4" => Ok(4),
         "w" | "2" => Ok(2),
-        _ => Err("expected rw, r or w".to_owned()),
+        _ => Err(NoPermission),
     }
 }
 

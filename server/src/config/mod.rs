@@ -19,7 +19,7 @@ use folio_raft::types::NodeAddress;
 use crate::net::NetConfig;
 
 pub use file::EXAMPLE;
-pub use size::ByteSize;
+pub use size::{ByteSize, SizeError};
 
 /// RocketMQ's NameServer port.
 pub const NAMESRV_PORT: u16 = 9876;

@@ -32,6 +32,19 @@ class Nodes:
         pages.fill(self.folder.parent)
         for node in self.ids:
             (self.folder / f"{node}.toml").write_text(self.config(node))
+        try:
+            self.start()
+        except BaseException:
+            # `__exit__` is not called then. The files stay: the error names their folder.
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self):
         if self.link_ms:
             links = [f"{self.port(a, 10 + b)}:{self.port(b, 4)}" for a in self.ids for b in self.ids if a != b]
             command = [sys.executable, HERE / "relay.py", self.link_ms, *links]
@@ -39,11 +52,9 @@ class Nodes:
         for node in self.ids:
             self.launch(node)
         self.wait()
-        return self
 
-    def __exit__(self, *_):
+    def stop(self):
         stop([*self.processes.values(), *([self.relay] if self.relay else [])])
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def port(self, node, of):
         """0: NameServer, 4: Raft, 5: broker; 10 and more: this node's own way to node `of` - 10."""

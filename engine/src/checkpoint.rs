@@ -30,8 +30,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::counters::QueueCounters;
+use crate::counters::{CountersError, QueueCounters};
 use crate::disk::{Disk, OpenMode, is_full, write_atomically};
+pub use crate::envelope::EnvelopeError;
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 use crate::log::StampBase;
 use crate::record::EntryId;
@@ -60,7 +61,7 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        reason: CheckpointDamage,
     },
     /// Refused: more than [`CHECKPOINT_BYTES_MAX`].
     #[error("the checkpoint {path} would take {bytes} bytes, {CHECKPOINT_BYTES_MAX} are allowed")]
@@ -81,6 +82,37 @@ pub enum CheckpointError {
         /// What the disk said.
         source: io::Error,
     },
+}
+
+/// Why the bytes of a file are not the checkpoint that was expected.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CheckpointDamage {
+    /// The file is not whole.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// Its body has so many bytes.
+    #[error("its body has {0} bytes, less than {BODY_BYTES_MIN}")]
+    BodyTooShort(usize),
+    /// The byte that says whether there is a last record is neither 0 nor 1.
+    #[error("it neither has nor lacks a last record")]
+    LastRecord,
+    /// Its counters reach past its end.
+    #[error("its counters have {stated} bytes, {there} are there")]
+    CountersCut {
+        /// As the file says.
+        stated: usize,
+        /// Bytes of the rest of the file.
+        there: usize,
+    },
+    /// Its counters are not readable.
+    #[error(transparent)]
+    Counters(#[from] CountersError),
+    /// The file of a snapshot has the state at this other position.
+    #[error("it holds the state at position {0}")]
+    OtherPosition(u64),
+    /// It has so many bytes, more than [`CHECKPOINT_BYTES_MAX`].
+    #[error("it has {0} bytes, no checkpoint has")]
+    TooLong(u64),
 }
 
 impl CheckpointError {
@@ -110,15 +142,15 @@ impl Checkpoint {
     }
 
     /// Reads the bytes of a checkpoint's file, or says what is wrong with them. The state is not copied.
-    pub fn decode(file: &Bytes) -> Result<Checkpoint, String> {
+    pub fn decode(file: &Bytes) -> Result<Checkpoint, CheckpointDamage> {
         ENVELOPE.open(file)?;
         decode_body(&file.slice(ENVELOPE_BYTES..))
     }
 }
 
-fn decode_body(body: &Bytes) -> Result<Checkpoint, String> {
+fn decode_body(body: &Bytes) -> Result<Checkpoint, CheckpointDamage> {
     let Some((fixed, rest)) = body.split_first_chunk::<BODY_BYTES_MIN>() else {
-        return Err(format!("its body has {} bytes, less than {BODY_BYTES_MIN}", body.len()));
+        return Err(CheckpointDamage::BodyTooShort(body.len()));
     };
     let word = |at: usize| {
         let mut bytes = [0; 8];
@@ -128,14 +160,14 @@ fn decode_body(body: &Bytes) -> Result<Checkpoint, String> {
     let id = match word(0) {
         0 => None,
         1 => Some(EntryId { term: word(8), index: word(16) }),
-        _ => return Err("it neither has nor lacks a last record".into()),
+        _ => return Err(CheckpointDamage::LastRecord),
     };
     // The two 4-byte fields, read as one word.
     let (prev_crc, length) = (word(32) as u32, (word(32) >> 32) as usize);
     let Some(counters) = rest.get(..length) else {
-        return Err(format!("its counters have {length} bytes, {} are there", rest.len()));
+        return Err(CheckpointDamage::CountersCut { stated: length, there: rest.len() });
     };
-    let counters = QueueCounters::decode(counters).map_err(|error| error.to_string())?;
+    let counters = QueueCounters::decode(counters)?;
     let base = StampBase { id, position: word(24), prev_crc, counters };
     Ok(Checkpoint { base, state: body.slice(BODY_BYTES_MIN + length..) })
 }
@@ -202,10 +234,10 @@ impl Checkpoints {
     pub fn load_snapshot_file(&self, position: u64) -> Result<Option<(Checkpoint, Bytes)>, CheckpointError> {
         let path = self.snapshot_path(position);
         let Some(file) = self.read(&path)? else { return Ok(None) };
-        let damaged = |reason: String| CheckpointError::Damaged { path: path.clone(), reason };
+        let damaged = |reason| CheckpointError::Damaged { path: path.clone(), reason };
         let checkpoint = Checkpoint::decode(&file).map_err(damaged)?;
         if checkpoint.base.position != position {
-            return Err(damaged(format!("it holds the state at position {}", checkpoint.base.position)));
+            return Err(damaged(CheckpointDamage::OtherPosition(checkpoint.base.position)));
         }
         Ok(Some((checkpoint, file)))
     }
@@ -267,7 +299,7 @@ impl Checkpoints {
     }
 
     fn load(&self, path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
-        let damaged = |reason: String| CheckpointError::Damaged { path: path.into(), reason };
+        let damaged = |reason| CheckpointError::Damaged { path: path.into(), reason };
         self.read(path)?.map(|file| Checkpoint::decode(&file).map_err(damaged)).transpose()
     }
 
@@ -279,7 +311,7 @@ impl Checkpoints {
         };
         let length = file.len().map_err(failed(path, "read"))?;
         if length > CHECKPOINT_BYTES_MAX {
-            let reason = format!("it has {length} bytes, no checkpoint has");
+            let reason = CheckpointDamage::TooLong(length);
             return Err(CheckpointError::Damaged { path: path.into(), reason });
         }
         let mut bytes = vec![0; length as usize];

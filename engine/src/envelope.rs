@@ -10,6 +10,8 @@
 //! | 20 | 4 | crc32c of bytes 0 to 19 |
 //! | 24 | n | the body |
 
+use thiserror::Error;
+
 /// Bytes before the body.
 pub(crate) const ENVELOPE_BYTES: usize = 24;
 
@@ -23,6 +25,28 @@ pub(crate) struct Envelope {
     pub(crate) what: &'static str,
 }
 
+/// Why a file is not whole, or not of the kind that was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EnvelopeError {
+    /// It has so many bytes.
+    #[error("it has {0} bytes, less than its envelope")]
+    TooShort(usize),
+    /// It is another kind of file; the kind that was expected.
+    #[error("it does not start with the magic number of {0}")]
+    Magic(&'static str),
+    /// Another program wrote it.
+    #[error("it has version {found}, this program reads version {expected}")]
+    Version {
+        /// The version of the file.
+        found: u8,
+        /// The version that is read.
+        expected: u8,
+    },
+    /// Its body was cut short or changed.
+    #[error("its length or checksum does not match its content")]
+    Checksum,
+}
+
 impl Envelope {
     /// Fills in the first [`ENVELOPE_BYTES`] of a file, whose body follows them already.
     pub(crate) fn seal(&self, file: &mut [u8]) {
@@ -31,18 +55,18 @@ impl Envelope {
     }
 
     /// The body of a file, or what is wrong with it.
-    pub(crate) fn open<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], String> {
+    pub(crate) fn open<'a>(&self, file: &'a [u8]) -> Result<&'a [u8], EnvelopeError> {
         let Some((stated, body)) = file.split_first_chunk::<ENVELOPE_BYTES>() else {
-            return Err(format!("it has {} bytes, less than its envelope", file.len()));
+            return Err(EnvelopeError::TooShort(file.len()));
         };
         if stated[..4] != self.magic {
-            return Err(format!("it does not start with the magic number of {}", self.what));
+            return Err(EnvelopeError::Magic(self.what));
         }
         if stated[4] != self.version {
-            return Err(format!("it has version {}, this program reads version {}", stated[4], self.version));
+            return Err(EnvelopeError::Version { found: stated[4], expected: self.version });
         }
         if *stated != self.around(body) {
-            return Err("its length or checksum does not match its content".into());
+            return Err(EnvelopeError::Checksum);
         }
         Ok(body)
     }

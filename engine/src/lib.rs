@@ -19,7 +19,7 @@ mod stamp;
 #[cfg(test)]
 mod sample;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
+pub use checkpoint::{Checkpoint, CheckpointDamage, CheckpointError, Checkpoints};
 pub use counters::QueueCounters;
 pub use log::{CommitLog, Completion, LogConfig, LogState, StampBase};
 pub use queues::{Arrival, ConsumeQueues, QueuesError, Unit};

@@ -16,7 +16,7 @@ pub mod fuzz;
 pub mod group;
 pub mod host;
 mod lease_clock;
-mod log_pace;
+pub mod log_rate_limiter;
 mod log_store;
 pub mod proposal;
 mod proposer;

@@ -41,6 +41,43 @@ pub(crate) enum BadCommand {
     OutOfBounds(#[from] OutOfBounds),
 }
 
+/// Why an entry is not taken, and how to go on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "entry {id}: {bad}.{} To go on without this one entry, write {id} into the file {} on every node of the group and restart it: \
+     all replicas have to skip the same", on_applied(.id, .bad, .file), .file.display()
+)]
+pub(crate) struct BadEntry {
+    id: EntryId,
+    bad: BadCommand,
+    /// Where an operator names entries.
+    file: PathBuf,
+}
+
+/// What an operator does about an entry that other nodes have applied.
+fn on_applied(id: &EntryId, bad: &BadCommand, file: &Path) -> String {
+    let file = file.display();
+    match bad {
+        BadCommand::Undecodable(_) => String::new(),
+        BadCommand::OutOfBounds(_) => {
+            format!(
+                " If other nodes have applied it, write `apply {id}` into the file {file} here and restart this node."
+            )
+        }
+    }
+}
+
+/// Why the file is not taken.
+#[derive(Debug, thiserror::Error)]
+enum BadFile {
+    #[error("more than {FILE_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("not UTF-8")]
+    NotText,
+    #[error("line {number}: {line:?} is no entry; one is written as 3.1207, its term and its index")]
+    Line { number: usize, line: String },
+}
+
 /// What is to be done with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
@@ -102,41 +139,29 @@ impl SkipEntry {
             tracing::error!(entry = %id, reason = %bad, "as skip-entry says: this entry is skipped");
             return Ok(None);
         }
-        Err(io::Error::other(self.remedy(id, &bad)))
+        Err(io::Error::other(self.bad_entry(id, bad)))
     }
 
     /// Whether a command may enter the log (`appends.I1`).
-    pub(crate) fn admit(&self, id: EntryId, payload: &[u8]) -> Result<(), String> {
+    pub(crate) fn admit(&self, id: EntryId, payload: &[u8]) -> Result<(), BadEntry> {
         if self.entries.contains_key(&id) {
             return Ok(());
         }
         let checked = Command::decode(payload).map_err(BadCommand::from);
         let checked = checked.and_then(|command| command.check_bounds().map_err(BadCommand::from));
-        checked.map_err(|bad| self.remedy(id, &bad))
+        checked.map_err(|bad| self.bad_entry(id, bad))
     }
 
-    fn remedy(&self, id: EntryId, bad: &BadCommand) -> String {
-        let file = self.file.display();
-        let applied = match bad {
-            BadCommand::Undecodable(_) => String::new(),
-            BadCommand::OutOfBounds(_) => {
-                format!(
-                    " If other nodes have applied it, write `apply {id}` into the file {file} here and restart this node."
-                )
-            }
-        };
-        format!(
-            "entry {id}: {bad}.{applied} To go on without this one entry, write {id} into the file {file} on every node of the \
-             group and restart it: all replicas have to skip the same"
-        )
+    fn bad_entry(&self, id: EntryId, bad: BadCommand) -> BadEntry {
+        BadEntry { id, bad, file: self.file.clone() }
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<BTreeMap<EntryId, Act>, String> {
+fn parse(bytes: &[u8]) -> Result<BTreeMap<EntryId, Act>, BadFile> {
     if bytes.len() > FILE_BYTES_MAX {
-        return Err(format!("more than {FILE_BYTES_MAX} bytes"));
+        return Err(BadFile::TooLong);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
+    let text = std::str::from_utf8(bytes).map_err(|_| BadFile::NotText)?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
     let written = (1..).zip(lines).filter(|(_, line)| !line.is_empty());
     let entries = written.map(|(number, line)| {
@@ -147,9 +172,7 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<EntryId, Act>, String> {
         let id = id
             .split_once('.')
             .and_then(|(term, index)| Some(EntryId { term: term.parse().ok()?, index: index.parse().ok()? }));
-        id.map(|id| (id, act)).ok_or_else(|| {
-            format!("line {number}: {line:?} is no entry; one is written as 3.1207, its term and its index")
-        })
+        id.map(|id| (id, act)).ok_or_else(|| BadFile::Line { number, line: line.to_owned() })
     });
     entries.collect()
 }
@@ -195,7 +218,7 @@ mod tests {
         assert!(unnamed.command(ID, &large).unwrap().is_some(), "an earlier build has applied it");
         let applied = read("apply 3.12").unwrap();
         assert!(applied.command(ID, &large).unwrap().is_some() && applied.command(ID, b"garbage").is_err());
-        assert_eq!(applied.admit(ID, &large), Ok(()));
+        applied.admit(ID, &large).unwrap();
         let error = unnamed.command(ID, b"garbage").unwrap_err().to_string();
         assert!(error.contains("write 3.12 into the file /") && error.contains("/skip-entry"), "{error}");
     }
@@ -205,10 +228,10 @@ mod tests {
         let large = Command::from(PutTopic(Topic::new("t".repeat(999), 8))).encode();
         let (named, unnamed) = (read("3.12").unwrap(), read("").unwrap());
         for bad in [&b"garbage"[..], &large] {
-            let error = unnamed.admit(ID, bad).unwrap_err();
+            let error = unnamed.admit(ID, bad).unwrap_err().to_string();
             assert!(error.contains("3.12"), "{error}");
-            assert_eq!(named.admit(ID, bad), Ok(()), "a replica that gets the log later");
+            named.admit(ID, bad).expect("a replica that gets the log later");
         }
-        assert_eq!(unnamed.admit(ID, &Command::from(DeleteTopic { name: "t".into() }).encode()), Ok(()));
+        unnamed.admit(ID, &Command::from(DeleteTopic { name: "t".into() }).encode()).unwrap();
     }
 }

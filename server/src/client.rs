@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_BYTES: usize = 16 * 1024;
 
 /// A connection to one node.
-pub struct Client {
+pub(crate) struct Client {
     address: String,
     socket: TcpStream,
     buffer: BytesMut,
@@ -25,7 +25,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to `host:port`.
-    pub async fn connect(address: &str) -> Result<Self> {
+    pub(crate) async fn connect(address: &str) -> Result<Self> {
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
         let socket = connecting
             .with_context(|| format!("{address} does not answer: is a FolioMQ node running there?"))?
@@ -34,7 +34,7 @@ impl Client {
     }
 
     /// Sends a request and waits for its response, whatever its code.
-    pub async fn call(&mut self, mut request: Frame, patience: Duration) -> Result<Frame> {
+    pub(crate) async fn call(&mut self, mut request: Frame, patience: Duration) -> Result<Frame> {
         request.opaque = self.next_opaque;
         self.next_opaque += 1;
         let mut out = BytesMut::new();
@@ -50,13 +50,13 @@ impl Client {
     }
 
     /// Sends a request; an error response becomes an error with its remark.
-    pub async fn ask(&mut self, request: Frame, patience: Duration) -> Result<Frame> {
+    pub(crate) async fn ask(&mut self, request: Frame, patience: Duration) -> Result<Frame> {
         let response = self.call(request, patience).await?;
         self.accept(response)
     }
 
     /// The same for a response that came before.
-    pub fn accept(&self, response: Frame) -> Result<Frame> {
+    pub(crate) fn accept(&self, response: Frame) -> Result<Frame> {
         if response.code == ResponseCode::Success.code() {
             return Ok(response);
         }
@@ -84,6 +84,6 @@ impl Client {
 }
 
 /// Whether a response says that the request is not accepted from here.
-pub fn is_forbidden(code: i32) -> bool {
+pub(crate) fn is_forbidden(code: i32) -> bool {
     code == ResponseCode::NoPermission.code()
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -21,7 +22,6 @@ use crate::broker::Broker;
 use crate::clients::{Outgoing, Progress};
 use crate::handlers::clients::tell;
 use crate::peer;
-use crate::sparingly::Sparingly;
 
 /// Changes within this time go out together: a starting consumer group is many heartbeats.
 const GATHER: Duration = Duration::from_millis(50);
@@ -47,7 +47,7 @@ struct Peer {
 pub struct Gossip {
     peers: watch::Sender<BTreeMap<u64, Peer>>,
     urgent: Notify,
-    late: Sparingly,
+    late: LogRateLimiter,
 }
 
 impl Gossip {

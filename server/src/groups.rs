@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use folio_protocol::names;
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use folio_raft::proposal::ProposeError;
 use folio_state::{Command, ConsumerGroup, CreateGroup, CreateTopic, Topic};
 use tokio::time::{Instant, sleep};
@@ -15,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
-use crate::sparingly::Sparingly;
 use crate::{dispatch, peer};
 
 /// How long a heartbeat waits for its group to exist; the next heartbeat tries again.
@@ -70,7 +70,7 @@ impl Broker {
     }
 }
 
-static CREATED: Sparingly = Sparingly::new();
+static CREATED: LogRateLimiter = LogRateLimiter::new();
 
 async fn propose_group(broker: &Broker, group: &str) -> Result<(), ServerError> {
     let config = ConsumerGroup::new(group);

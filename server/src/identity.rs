@@ -29,7 +29,7 @@ struct Owner {
 
 /// Why a data directory is refused. Refused: the operator can mend it.
 #[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
+pub(crate) enum IdentityError {
     /// Another process has it.
     #[error("the data directory {} is in use by another process (its file LOCK is held)", .0.display())]
     InUse(PathBuf),
@@ -72,7 +72,7 @@ pub enum IdentityError {
 }
 
 /// Takes the data directory for this node; it is the node's while the lock is held.
-pub fn claim(disk: &Arc<dyn Disk>, config: &NodeConfig) -> Result<DiskLock, IdentityError> {
+pub(crate) fn claim(disk: &Arc<dyn Disk>, config: &NodeConfig) -> Result<DiskLock, IdentityError> {
     let dir = &config.data_dir;
     let fail = |source| IdentityError::Io { dir: dir.clone(), source };
     create_dir(&**disk, dir).map_err(fail)?;

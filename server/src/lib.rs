@@ -1,39 +1,38 @@
 //! The broker and NameServer of FolioMQ, and its command line.
 //!
 //! The life of a request: `net` reads a frame, [`dispatch`](crate::broker::Broker) finds its handler (or
-//! `forward` takes it to the leader), the handler asks the group, and [`reply::Reply`] answers.
+//! `forward` takes it to the leader), the handler asks the group, and `reply::Reply` answers.
 
 pub mod admin;
 mod applied;
-pub mod bench;
+mod bench;
 pub mod broker;
 pub mod cli;
-pub mod client;
+mod client;
 pub mod clients;
-pub mod cluster;
-pub mod config;
+mod cluster;
+mod config;
 mod dispatch;
-pub mod error;
-pub mod forward;
+mod error;
+mod forward;
 pub mod gossip;
 mod group_thread;
 mod groups;
 pub mod handlers;
-pub mod identity;
-pub mod logging;
+mod identity;
+mod logging;
 pub mod net;
-pub mod node;
+mod node;
 pub mod old_reads;
 mod panics;
 pub mod peer;
-pub mod polls;
+mod polls;
 mod private;
-pub mod reply;
-pub mod request;
+mod reply;
+mod request;
 mod request_table;
-pub mod sends;
+mod sends;
 pub mod settings;
-pub mod sparingly;
 mod stalls;
-pub mod system;
+mod system;
 mod turns;

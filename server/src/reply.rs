@@ -19,7 +19,7 @@ use crate::net::{Channel, Unanswered};
 const REMARK_BYTES_MAX: usize = 4 * 1024;
 
 /// Where one answer goes.
-pub struct Reply {
+pub(crate) struct Reply {
     to: Option<To>,
     opaque: i32,
     serialization: Serialization,
@@ -38,7 +38,7 @@ enum To {
 
 impl Reply {
     /// To a client of this node.
-    pub fn to_client(channel: Channel, request: &Frame) -> Self {
+    pub(crate) fn to_client(channel: Channel, request: &Frame) -> Self {
         Self::new(To::Client(channel.expect_answer(request)), request)
     }
 
@@ -86,29 +86,29 @@ impl Reply {
     }
 
     /// Whether nobody waits for the answer.
-    pub fn is_oneway(&self) -> bool {
+    pub(crate) fn is_oneway(&self) -> bool {
         self.oneway
     }
 
     /// SUCCESS with a typed header.
-    pub fn ok(self, header: &impl Fields, body: impl Into<Bytes>) {
+    pub(crate) fn ok(self, header: &impl Fields, body: impl Into<Bytes>) {
         self.answer(ResponseCode::Success, None, header, body);
     }
 
     /// SUCCESS with neither header nor body.
-    pub fn done(self) {
+    pub(crate) fn done(self) {
         let frame = self.frame(ResponseCode::Success);
         self.send(frame);
     }
 
     /// SUCCESS with a body and no header.
-    pub fn body(self, body: impl Into<Bytes>) {
+    pub(crate) fn body(self, body: impl Into<Bytes>) {
         let frame = self.frame(ResponseCode::Success).with_body(body);
         self.send(frame);
     }
 
     /// Any code with a typed header: PULL's "not found" carries offsets as its "found" does.
-    pub fn answer(
+    pub(crate) fn answer(
         self,
         code: ResponseCode,
         remark: Option<String>,
@@ -121,7 +121,7 @@ impl Reply {
     }
 
     /// Any code with a typed header and a body of many slices, which are written uncopied.
-    pub fn parts(mut self, code: ResponseCode, header: &impl Fields, parts: Vec<Bytes>) {
+    pub(crate) fn parts(mut self, code: ResponseCode, header: &impl Fields, parts: Vec<Bytes>) {
         let head = self.frame(code);
         match self.to.take() {
             _ if self.oneway => self.silence(),
@@ -144,20 +144,20 @@ impl Reply {
     }
 
     /// An error code and a text for the person who reads the client's log.
-    pub fn error(self, code: ResponseCode, remark: impl Into<String>) {
+    pub(crate) fn error(self, code: ResponseCode, remark: impl Into<String>) {
         let frame = self.frame(code).with_remark(shortened(remark.into()));
         self.send(frame);
     }
 
     /// An error of this server, with the code `error.rs` chose for it.
-    pub fn fail(self, error: impl Into<ServerError>) {
+    pub(crate) fn fail(self, error: impl Into<ServerError>) {
         let error = error.into();
         self.error(error.code(), error.to_string());
     }
 
     /// What the group answered instead of storing something. "Not leader" means nothing was proposed:
     /// the request goes to the leader, or back to the node that forwarded it here.
-    pub fn refuse(mut self, error: ProposeError) {
+    pub(crate) fn refuse(mut self, error: ProposeError) {
         if let ProposeError::NotLeader { .. } = error {
             if let Some(retry) = self.retry.take() {
                 return forward::again(retry, self);
@@ -179,12 +179,12 @@ impl Reply {
     }
 
     /// A response frame to be finished by the caller and handed to [`Reply::send`].
-    pub fn frame(&self, code: ResponseCode) -> Frame {
+    pub(crate) fn frame(&self, code: ResponseCode) -> Frame {
         Frame::response(self.opaque, self.serialization, code)
     }
 
     /// Sends a frame made by [`Reply::frame`].
-    pub fn send(self, mut frame: Frame) {
+    pub(crate) fn send(self, mut frame: Frame) {
         let fields = std::mem::take(&mut frame.ext);
         self.send_with(frame, &fields);
     }

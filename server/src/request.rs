@@ -11,7 +11,7 @@ use crate::reply::Reply;
 use crate::turns::Order;
 
 /// A request and everything its handler needs to know of where it came from.
-pub struct Request {
+pub(crate) struct Request {
     /// The request. Shared with the reply of a request that may have to be forwarded.
     pub frame: Arc<Frame>,
     /// The client's address, also when another node forwarded the request: the born host of messages.
@@ -28,12 +28,12 @@ pub struct Request {
 
 impl Request {
     /// The client's connection; `None` for a request that another node forwarded.
-    pub fn channel(&self) -> Option<&Channel> {
+    pub(crate) fn channel(&self) -> Option<&Channel> {
         self.reply.channel()
     }
 
     /// Whether another node forwarded it: then it must not be forwarded again.
-    pub fn is_forwarded(&self) -> bool {
+    pub(crate) fn is_forwarded(&self) -> bool {
         self.channel().is_none()
     }
 }

@@ -15,9 +15,7 @@ use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::broker::Broker;
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
-use crate::handlers::{
-    clients, configs, groups, locks, offsets, pull, route, send, send_back, topics, view,
-};
+use crate::handlers::{clients, configs, groups, locks, offsets, pull, route, send, send_back, topics, view};
 use crate::request::Request;
 
 /// Who may send a request.

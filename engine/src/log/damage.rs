@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use super::error::ReadError;
+use super::error::{NoMend, ReadError, Refusal};
 use super::queue::Change;
 use super::reader::{Reader, Source};
 use super::segment::base_of;
@@ -180,7 +180,7 @@ impl CommitLog {
     /// `damage.I2` holds.
     pub fn mend(&self, record: Record, done: Completion) {
         let fits = self.inner.shared.fits(&record);
-        self.change(fits.map(|()| Some(Change::Mend(record))), done);
+        self.change(fits.map(|()| Some(Change::Mend(record))).map_err(Refusal::from), done);
     }
 
     /// The record at a damaged place as memory still has it, if that is whole: as the copy that stands in for it, or in the
@@ -204,27 +204,27 @@ impl CommitLog {
 
 impl Shared {
     /// `damage.I2`
-    fn fits(&self, record: &Record) -> Result<(), String> {
+    fn fits(&self, record: &Record) -> Result<(), NoMend> {
         let header = &record.header;
         let position = header.position;
         let known = self.damages.known.lock().get(&position).map(|known| known.damage.index);
         if known != Some(header.index) {
-            return Err(format!("no damage is known of entry {} at position {position}", header.id()));
+            return Err(NoMend::NoDamage { id: header.id(), position });
         }
         if position + u64::from(header.length)
             > base_of(position, self.config.segment_bytes) + self.config.segment_bytes
         {
-            return Err(format!("the record at position {position} would cross its segment"));
+            return Err(NoMend::CrossesSegment(position));
         }
         let before = header.index.checked_sub(1).and_then(|index| self.header(index));
         if before.is_some_and(|before| {
             before.crc != header.prev_crc || before.end() > position || before.term > header.term
         }) {
-            return Err(format!("the record at position {position} does not continue the one before"));
+            return Err(NoMend::AfterOther(position));
         }
         let after = self.header_after(header);
         if after.is_some_and(|after| after.prev_crc != header.crc) {
-            return Err(format!("the record at position {position} is not continued by the one after"));
+            return Err(NoMend::BeforeOther(position));
         }
         Ok(())
     }

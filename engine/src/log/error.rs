@@ -147,14 +147,85 @@ pub enum WriteError {
     #[error("the log is poisoned: {0}")]
     Poisoned(String),
     /// Refused: the request cannot be met, nothing was changed.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// Transient: the disk has no room for it, nothing was changed.
     #[error("the disk is full")]
     Full,
     /// The log was closed before this was done.
     #[error("the log is closed")]
     Closed,
+}
+
+/// Why a request to change what is stored was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A vote is empty or too long.
+    #[error("a vote of {bytes} bytes, 1 to {max} are possible")]
+    VoteSize {
+        /// Bytes of the vote.
+        bytes: usize,
+        /// Bytes that a vote may have.
+        max: usize,
+    },
+    /// The end of the log cannot go there.
+    #[error("truncate after {keep:?}: {reason}")]
+    Truncate {
+        /// The last entry that was to stay.
+        keep: Option<u64>,
+        /// Why not.
+        reason: NoCut,
+    },
+    /// The front of the log cannot go there.
+    #[error("purge up to {upto}: {reason}")]
+    Purge {
+        /// The last entry that was to go.
+        upto: EntryId,
+        /// Why not.
+        reason: NoCut,
+    },
+    /// The record does not belong where it was to be written.
+    #[error(transparent)]
+    Mend(#[from] NoMend),
+    /// The file system refused, in its own words.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// Why the log cannot begin or end at an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoCut {
+    /// Committed entries would go.
+    #[error("entries below are committed")]
+    Committed,
+    /// Another term's entry, or none, is at that index.
+    #[error("the log has entry {0:?} there")]
+    OtherEntry(Option<EntryId>),
+    /// The place of the entry could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Why a record is not written over a damaged one (`damage.I2`).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoMend {
+    /// Nothing is damaged there.
+    #[error("no damage is known of entry {id} at position {position}")]
+    NoDamage {
+        /// The record's entry.
+        id: EntryId,
+        /// The record's position.
+        position: u64,
+    },
+    /// It is too long for the rest of its segment; its position.
+    #[error("the record at position {0} would cross its segment")]
+    CrossesSegment(u64),
+    /// It does not follow the record before; its position.
+    #[error("the record at position {0} does not continue the one before")]
+    AfterOther(u64),
+    /// The record after it follows another one; its position.
+    #[error("the record at position {0} is not continued by the one after")]
+    BeforeOther(u64),
 }
 
 /// Why nothing could be read.

@@ -68,7 +68,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use damage::{Damage, Watcher};
-pub use error::{AppendError, OpenError, ReadError, WriteError};
+pub use error::{AppendError, NoCut, NoMend, OpenError, ReadError, Refusal, WriteError};
 pub use gather::{Span, Ungathered};
 pub use scrub::Scrubbed;
 pub use workers::{Running, Stepped, Threads, Worker, Workers};
@@ -257,9 +257,8 @@ impl CommitLog {
     pub fn save_vote(&self, vote: &[u8], done: Completion) {
         let vote = Bytes::copy_from_slice(vote);
         if vote.is_empty() || vote.len() > slots::VALUE_BYTES_MAX {
-            let reason =
-                format!("a vote of {} bytes, 1 to {} are possible", vote.len(), slots::VALUE_BYTES_MAX);
-            return self.inner.shared.push(Job::Fail(done, WriteError::Refused(reason)));
+            let refusal = Refusal::VoteSize { bytes: vote.len(), max: slots::VALUE_BYTES_MAX };
+            return self.inner.shared.push(Job::Fail(done, refusal.into()));
         }
         self.inner.shared.push(Job::Change(Change::Vote(vote), done));
     }
@@ -274,7 +273,7 @@ impl CommitLog {
     pub fn truncate_after(&self, keep: Option<u64>, done: Completion) {
         let mut tail = self.inner.tail.lock();
         let cut = tail.truncate_after(&self.inner.shared, keep);
-        self.change(cut.map_err(|reason| format!("truncate after {keep:?}: {reason}")), done);
+        self.change(cut.map_err(|reason| Refusal::Truncate { keep, reason }), done);
     }
 
     /// Has space for what a purge or a reset writes (`mark.I2`): from then on none of them is refused for a full disk. Only the
@@ -290,7 +289,7 @@ impl CommitLog {
                 Ok(())
             }
             Ok(false) => Err(WriteError::Full),
-            Err(error) => Err(WriteError::Refused(error.to_string())),
+            Err(error) => Err(Refusal::Io(error.to_string()).into()),
         }
     }
 
@@ -307,7 +306,7 @@ impl CommitLog {
         }
         let mut tail = self.inner.tail.lock();
         let cut = tail.purge(&self.inner.shared, upto);
-        self.change(cut.map(Some).map_err(|reason| format!("purge up to {upto}: {reason}")), done);
+        self.change(cut.map(Some).map_err(|reason| Refusal::Purge { upto, reason }), done);
     }
 
     /// Empties the log; the next record is the one after `start`. For a snapshot that replaces the log.
@@ -420,7 +419,7 @@ impl CommitLog {
     }
 
     /// Queues a change, still under the lock under which it was decided.
-    fn change(&self, change: Result<Option<Change>, String>, done: Completion) {
+    fn change(&self, change: Result<Option<Change>, Refusal>, done: Completion) {
         if matches!(change, Ok(Some(Change::Truncate { .. } | Change::Purge { .. } | Change::Reset { .. }))) {
             let state = self.state();
             self.inner.shared.damages.keep_within(state.start_position, state.next_position);
@@ -428,7 +427,7 @@ impl CommitLog {
         self.inner.shared.push(match change {
             Ok(Some(change)) => Job::Change(change, done),
             Ok(None) => Job::Done(done),
-            Err(reason) => Job::Fail(done, WriteError::Refused(reason)),
+            Err(refusal) => Job::Fail(done, refusal.into()),
         });
     }
 }

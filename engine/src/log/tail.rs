@@ -1,7 +1,7 @@
 //! The end of the log as its one appender sees it: admission, stamping, sealing, and the in-memory part of what takes
 //! records away. The part on disk, done later by the writer, is in [`super::truncate`].
 
-use super::error::{AppendError, ReadError};
+use super::error::{AppendError, NoCut, ReadError};
 use super::mark::Start;
 use super::queue::{Append, Change, Job};
 use super::view::View;
@@ -95,7 +95,7 @@ impl Tail {
         &mut self,
         shared: &Shared,
         keep: Option<u64>,
-    ) -> Result<Option<Change>, String> {
+    ) -> Result<Option<Change>, NoCut> {
         if keep >= self.last.map(|last| last.index) {
             return Ok(None);
         }
@@ -104,11 +104,11 @@ impl Tail {
             (view.start.id.map(|id| id.index), view.first_index())
         };
         if keep < start || !self.stamper.can_undo_to(keep) {
-            return Err("entries below are committed".into());
+            return Err(NoCut::Committed);
         }
         // In a log that starts anywhere, going back to before its first entry is going back to nothing.
         let keep = keep.filter(|&keep| start.is_some() || keep >= first);
-        let place = place_after(shared, keep).map_err(|error| error.to_string())?;
+        let place = place_after(shared, keep)?;
         self.stamper.undo_to(keep);
         (self.end, self.prev_crc, self.last) = (place.position, place.prev_crc, place.id);
         shared.stretches.forget();
@@ -118,7 +118,7 @@ impl Tail {
     }
 
     /// What was purged before is purged once more: that changes nothing, and waits for no more than the first time (`log.I11`).
-    pub(super) fn purge(&mut self, shared: &Shared, upto: EntryId) -> Result<Change, String> {
+    pub(super) fn purge(&mut self, shared: &Shared, upto: EntryId) -> Result<Change, NoCut> {
         let (start, first) = {
             let view = shared.view.lock();
             (view.start, view.first_index())
@@ -136,10 +136,10 @@ impl Tail {
             let epoch = view_epoch(shared);
             let place = find_place(shared, Some(upto.index));
             let place = place.or_else(|error| segment_after(shared, upto).ok_or(error));
-            place.map_err(|error| shared.noted(epoch, error).to_string())?
+            place.map_err(|error| shared.noted(epoch, error))?
         };
         if point.id != Some(upto) {
-            return Err(format!("the log has entry {:?} there", point.id));
+            return Err(NoCut::OtherEntry(point.id));
         }
         self.stamper.forget(upto.index);
         if beyond {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ahead::Ahead;
-use super::error::WriteError;
+use super::error::{Refusal, WriteError};
 use super::mark::Mark;
 use super::prepare::Preparer;
 use super::queue::{Append, Change, Group};
@@ -304,7 +304,7 @@ impl Writer {
         // What else is not synced is the log's own, of which no failure may pass unseen. After it nothing but the repair is.
         self.guarded(Writer::sync_data)?;
         // damage.I3: what the repair cannot store was not stored before. The copy stands in for it.
-        self.overwrite(&*file, &run).map_err(|error| WriteError::Refused(error.to_string()))?;
+        self.overwrite(&*file, &run).map_err(|error| Refusal::Io(error.to_string()))?;
         run.iter().for_each(|mended| self.shared.damages.forget(mended.position()));
         Ok(())
     }

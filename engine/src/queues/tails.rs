@@ -26,12 +26,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use super::error::QueuesError;
 use super::queue::Queue;
 use super::recover;
 use super::unit::UNIT_BYTES;
 use crate::disk::{Disk, OpenMode, is_full, write_atomically};
-use crate::envelope::{ENVELOPE_BYTES, Envelope};
+use crate::envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError};
 
 /// Queues that each sync writes to their files; with no more of them there are no tails.
 pub(super) const QUEUES_WRITTEN: usize = 256;
@@ -103,6 +105,17 @@ impl Tails {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found(HashMap<(String, u32), (u64, Vec<u8>)>);
 
+/// Why the file holds nothing.
+#[derive(Debug, Error)]
+enum Unreadable {
+    #[error("it cannot be read: {0}")]
+    Io(io::Error),
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    #[error("an entry reaches past its end")]
+    Entry,
+}
+
 impl Found {
     /// Reads the file. One that is missing or cannot be read holds nothing: if a queue needs it, all of them are rebuilt, as
     /// with a damaged checkpoint.
@@ -114,17 +127,17 @@ impl Found {
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::default(),
             // Derived data stops no start.
-            Err(error) => format!("it cannot be read: {error}"),
+            Err(error) => Unreadable::Io(error),
         };
-        tracing::warn!(file = %path.display(), reason, "tails of consume queues are damaged");
+        tracing::warn!(file = %path.display(), %reason, "tails of consume queues are damaged");
         Found::default()
     }
 
-    fn decode(file: &[u8]) -> Result<Found, String> {
+    fn decode(file: &[u8]) -> Result<Found, Unreadable> {
         let mut rest = ENVELOPE.open(file)?;
         let mut found = HashMap::new();
         while !rest.is_empty() {
-            let (key, tail, behind) = entry(rest).ok_or("an entry reaches past its end")?;
+            let (key, tail, behind) = entry(rest).ok_or(Unreadable::Entry)?;
             found.insert(key, tail);
             rest = behind;
         }

@@ -27,6 +27,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_millis(50);
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes of a half frame that are written at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Connects, from a given source where there is one; counted.
 ///
@@ -68,6 +70,27 @@ pub(crate) async fn push(site: &Site, to: &mut (impl AsyncWriteExt + Unpin), byt
     written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     site.tally().frame(bytes.len());
     Ok(())
+}
+
+/// Connects, writes a frame that begins with `head` and has `rest` bytes after it, all but the last byte, and waits for the
+/// end of the attack with the connection open.
+pub(crate) async fn half_frame(site: &Site, address: &str, number: u32, head: &[u8], rest: usize) {
+    let Ok(mut stream) = dial(site, address, Some(source(number))).await else { return };
+    if push(site, &mut stream, head).await.is_err() {
+        return;
+    }
+    let zeros = [0; CHUNK_BYTES];
+    let mut left = rest - 1;
+    while left > 0 {
+        let part = left.min(CHUNK_BYTES);
+        if push(site, &mut stream, &zeros[..part]).await.is_err() {
+            site.tally().close();
+            return;
+        }
+        left -= part;
+    }
+    site.tally().note("half frames written");
+    site.to_the_end().await;
 }
 
 /// One connection with so many unanswered requests at most.

@@ -3,6 +3,8 @@
 use super::header;
 use crate::Name;
 use crate::body::TopicConfig;
+use crate::flags::PermissionBits;
+use crate::names;
 
 header! {
     /// 17.
@@ -31,6 +33,22 @@ header! {
 }
 
 impl CreateTopicHeader {
+    /// The same number of queues for consumers and producers, and the usual value in every other field.
+    pub fn new(topic: impl Into<Name>, queues: u32, perm: PermissionBits) -> CreateTopicHeader {
+        CreateTopicHeader {
+            topic: topic.into(),
+            default_topic: Some(names::AUTO_CREATE_TOPIC.into()),
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            perm: perm.0,
+            topic_filter_type: Some("SINGLE_TAG".to_owned()),
+            topic_sys_flag: 0,
+            order: false,
+            attributes: None,
+            force: None,
+        }
+    }
+
     /// The config this header asks for, without its attributes, which are changes to the old ones.
     pub fn topic_config(&self) -> TopicConfig {
         TopicConfig {

@@ -151,7 +151,7 @@ async fn learn_group(asker: &Asker, mut says: Says) {
         let census = census::take(asker).await;
         match catch_up::learn_group(asker, &census) {
             Ok(()) => asker.shared.notices.waits_for(None),
-            Err(why) => says.waiting(asker, why),
+            Err(why) => says.waiting(asker, why.to_string()),
         }
         tokio::time::sleep(ASK_INTERVAL).await;
     }

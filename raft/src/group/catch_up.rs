@@ -38,6 +38,8 @@
 //! - `catch_up.I3`: in synchronous mode a ballot needs a whole node in every quorum that this node was ever part of, in the old
 //!   set and the new one while members are being changed.
 
+use std::io;
+
 use folio_engine::record::EntryId;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -92,7 +94,7 @@ pub(super) async fn run(asker: &Asker) {
                         says.waiting(asker, waits);
                     }
                 }
-                Err(why) => says.waiting(asker, why),
+                Err(why) => says.waiting(asker, why.to_string()),
             }
         }
         // A snapshot's beginning counts as durable before it is on disk: what was begun by now is waited for.
@@ -126,22 +128,36 @@ impl Says {
     }
 }
 
+/// Why this node does not know its group's id yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoGroup {
+    /// The disk did not take it.
+    #[error("cannot store the group's id: {0}")]
+    Store(io::Error),
+    /// No member told it; who was silent.
+    #[error(
+        "this node waits for a member of its group to answer. {0} Start a member, or correct `nodes` in this node's \
+         configuration"
+    )]
+    NoAnswer(String),
+    /// The members tell different ids.
+    #[error(
+        "the nodes that answer belong to different groups of the same name: stop those that were founded by mistake, or remove \
+         them from `nodes` in this node's configuration"
+    )]
+    Different,
+}
+
 /// Takes the group's id from the members that answered, if this node does not have it yet (`group_id.I2`).
-pub(super) fn learn_group(asker: &Asker, census: &Census) -> Result<(), String> {
+pub(super) fn learn_group(asker: &Asker, census: &Census) -> Result<(), NoGroup> {
     if asker.founding.group_id.get().is_some() {
         return Ok(());
     }
     let ids: Vec<_> = census.group_ids().into_iter().collect();
     match ids[..] {
-        [id] => asker.founding.group_id.adopt(id).map_err(|error| format!("cannot store the group's id: {error}")),
-        [] => Err(format!(
-            "this node waits for a member of its group to answer. {} Start a member, or correct `nodes` in this node's \
-             configuration",
-            silence(census)
-        )),
-        _ => Err("the nodes that answer belong to different groups of the same name: stop those that were founded by \
-                  mistake, or remove them from `nodes` in this node's configuration"
-            .to_owned()),
+        [id] => asker.founding.group_id.adopt(id).map_err(NoGroup::Store),
+        [] => Err(NoGroup::NoAnswer(silence(census))),
+        _ => Err(NoGroup::Different),
     }
 }
 

@@ -15,6 +15,7 @@
 //!   starting, has not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl Census {
         voters.filter(|id| *id != own && !self.answers.contains_key(id)).collect()
     }
 
-    pub(super) fn hear(&mut self, id: u64, answer: Result<LogSummary, String>) {
+    pub(super) fn hear(&mut self, id: u64, answer: io::Result<LogSummary>) {
         let is_starting = |summary: &LogSummary| summary.last_index.is_some() && summary.members.is_none();
         match answer {
             // Its log may name newer members than any other's.
@@ -121,7 +122,7 @@ impl Census {
             }
             Err(why) => {
                 if !self.answers.contains_key(&id) {
-                    self.silent.insert(id, why);
+                    self.silent.insert(id, why.to_string());
                 }
             }
         }
@@ -165,13 +166,12 @@ pub(super) fn own_members(raft: &Raft) -> Option<Members> {
     Members::of(&raft.metrics().borrow_watched())
 }
 
-async fn ask(asker: &Asker, id: u64, address: &str) -> Result<LogSummary, String> {
+async fn ask(asker: &Asker, id: u64, address: &str) -> io::Result<LogSummary> {
     let requests = asker.connections.requests(id, address, "census");
-    let asked = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await;
-    let body = asked.map_err(|error| error.to_string())?;
-    let summary = codec::decode::<LogSummary>(&body).map_err(|error| error.to_string())?;
+    let body = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await?;
+    let summary = codec::decode::<LogSummary>(&body).map_err(io::Error::other)?;
     let said = (summary.term, summary.last_term, summary.last_index);
-    asker.shared.check_log(said.0, said.1, said.2).map_err(|error| error.to_string())?;
+    asker.shared.check_log(said.0, said.1, said.2)?;
     Ok(summary)
 }
 
@@ -248,7 +248,7 @@ pub(super) mod tests {
     #[test]
     fn census_i1_the_newest_members_heard_decide_who_is_missing() {
         let mut census = Census { members: Some(members(1, &[&[1, 2, 3]])), ..Census::default() };
-        census.hear(3, Err("gone".into()));
+        census.hear(3, Err(io::Error::other("gone")));
         assert_eq!(census.missing(1), [2, 3]);
         census.hear(2, Ok(LogSummary { members: Some(members(9, &[&[1, 2, 4]])), ..at(1, 9) }));
         assert_eq!(census.missing(1), [4], "3 was removed");

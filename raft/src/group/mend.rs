@@ -7,6 +7,7 @@
 //! A copy that cannot be stored stands in for the record in memory (`damage.I3`), and is stored later.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,7 +65,7 @@ pub(crate) async fn run(
                 }
                 Err(reason) => {
                     let is_readable = !shared.log.is_unreadable(position);
-                    tracing::warn!(position, index, is_readable, reason, "damaged record not mended yet");
+                    tracing::warn!(position, index, is_readable, %reason, "damaged record not mended yet");
                     let retry = retries.get(&position);
                     retries.insert(position, Retry::after(retry.filter(|_| is_readable)));
                 }
@@ -120,6 +121,19 @@ pub(crate) fn peers(raft: &OnceLock<Raft>, config: &GroupConfig) -> Vec<(u64, St
     members
 }
 
+/// Why a record is still damaged.
+#[derive(Debug, thiserror::Error)]
+enum NotMended {
+    #[error("it is not known to be committed here yet")]
+    NotCommitted,
+    /// The copy in memory could not be stored.
+    #[error(transparent)]
+    Store(#[from] io::Error),
+    /// No peer's copy could be had and stored; the reason of each.
+    #[error("{}", .0.join("; "))]
+    NoCopy(Vec<String>),
+}
+
 /// Returns whose copy it was.
 async fn mend(
     peers: &[(u64, String)],
@@ -127,21 +141,21 @@ async fn mend(
     shared: &Shared,
     connections: &Connections,
     damage: &Damage,
-) -> Result<String, String> {
+) -> Result<String, NotMended> {
     // Where only the disk is damaged, the page cache still has it; or the disk did not take it before.
     if let Some(record) = shared.log.cached_copy(damage) {
         store(shared, record).await?;
         return Ok("memory".into());
     }
     if damage.index > committed {
-        return Err("it is not known to be committed here yet".into());
+        return Err(NotMended::NotCommitted);
     }
     let body = codec::encode(&RecordBody { index: damage.index, position: damage.position });
     let mut reasons = Vec::new();
     for (id, address) in peers {
         let requests = connections.requests(*id, address, "mend");
         let answer = requests.request(Kind::Record, vec![Bytes::from(body.clone())], ANSWER_TIMEOUT).await;
-        match answer.map_err(|error| error.to_string()).and_then(parse) {
+        match answer.and_then(|frame| Record::parse(frame).map_err(io::Error::other)) {
             Ok(record) if record.position() == damage.position => match store(shared, record).await {
                 Ok(()) => return Ok(format!("node {id}")),
                 Err(reason) => reasons.push(format!("node {id}: {reason}")),
@@ -150,13 +164,9 @@ async fn mend(
             Err(reason) => reasons.push(format!("node {id}: {reason}")),
         }
     }
-    Err(reasons.join("; "))
+    Err(NotMended::NoCopy(reasons))
 }
 
-fn parse(frame: Bytes) -> Result<Record, String> {
-    Record::parse(frame).map_err(|error| error.to_string())
-}
-
-async fn store(shared: &Shared, record: Record) -> Result<(), String> {
-    shared.durably(|done| shared.log.mend(record, done)).await.map_err(|error| error.to_string())
+async fn store(shared: &Shared, record: Record) -> io::Result<()> {
+    shared.durably(|done| shared.log.mend(record, done)).await
 }

@@ -5,18 +5,20 @@
 //! once a leader says what is committed.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use folio_engine::checkpoint::{Checkpoint, Checkpoints};
+use folio_engine::checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 use folio_engine::counters::QueueCounters;
 use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
-use folio_engine::queues::ConsumeQueues;
+use folio_engine::queues::{ConsumeQueues, QueuesError};
 
 use super::{founding, rewind};
+use crate::codec::CodecError;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::host::Host;
@@ -38,79 +40,100 @@ pub(crate) struct Recovered {
     pub(crate) dedup: Option<Dedup>,
 }
 
-/// Nothing here tells the state at any record of the log.
+/// Why the files were not opened.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no checkpoint and no snapshot in {} is whole and fits the log, whose first records were dropped: the state cannot be built \
-     again from it; put a snapshot of another node of the group into its place, or move the data directory away and start \
-     with an empty one: the node gets its log from the others", .0.display()
-)]
-pub(crate) struct NoState(PathBuf);
+pub(crate) enum RecoverError {
+    /// Nothing here tells the state at any record of the log; the last checkpoint that did not fit, if one was readable.
+    #[error(
+        "no checkpoint and no snapshot in {} is whole and fits the log, whose first records were dropped: the state cannot be \
+         built again from it; put a snapshot of another node of the group into its place, or move the data directory away and \
+         start with an empty one: the node gets its log from the others", .dir.display()
+    )]
+    NoState { dir: PathBuf, source: Option<OpenError> },
+    /// What a checkpoint has applied was durable first (`group.I1`): a log that ends before it has lost acknowledged records.
+    /// With asynchronous flushing a power cut does that, and is noted elsewhere; a snapshot that was received lies ahead of the
+    /// log until that is reset.
+    #[error(transparent)]
+    EndsEarly(OpenError),
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// Acknowledged records are damaged or gone, and no other voter has them.
+    #[error(
+        "{loss}. This node is the group's only voter, so no other has what is missing: nothing was changed. Put a whole copy of \
+         the file in its place; or, to go on without this record and all behind it, create the file {} and start again: \
+         what is cut off is kept beside the log", .accept.display()
+    )]
+    OnlyVoter { loss: OpenError, accept: PathBuf },
+    /// The data directory.
+    #[error("the log in {} does not start where any snapshot is", .0.display())]
+    NoStart(PathBuf),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A newer build has written it: an older one, too, would meet what this build does not know.
+    #[error("the checkpoint in {}: {error}", .dir.display())]
+    NewerState { dir: PathBuf, error: CodecError },
+    #[error(transparent)]
+    State(#[from] CodecError),
+    #[error(transparent)]
+    Queues(#[from] QueuesError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
 
 /// Opens everything below `config.data_dir`. Blocks on the disk.
 ///
 /// Where records are damaged that this node has acknowledged, or what it has acknowledged is not known any more, it is
 /// noted that it must not vote before it has caught up; then the log is cut there, and replication brings back what is
 /// missing.
-pub(crate) fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
+pub(crate) fn open(config: &GroupConfig, host: &Host) -> Result<Recovered, RecoverError> {
     let mut recovered = open_and_cut(config, host)?;
     let from = recovered.saved.dedup_from.filter(|_| recovered.base.id.is_some());
     recovered.dedup = config.dedup.as_ref().map(|config| Dedup::new(config, from));
     Ok(recovered)
 }
 
-fn open_and_cut(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
-    let refused = match open_on_rot(config, host, OnRot::Refuse) {
-        Ok(recovered) => return Ok(recovered),
-        Err(error) => error,
-    };
-    if let Some(EndsEarly(loss)) = refused.downcast_ref::<EndsEarly>() {
-        refuse_if_alone(config, host, loss)?;
-        tracing::error!(error = %loss, "acknowledged records are gone: no vote until they are back from the other nodes");
-        founding::note_loss(&*host.disk, &config.data_dir)?;
-        return open_on_rot(config, host, OnRot::Cut);
-    }
-    match refused.downcast_ref::<OpenError>() {
-        Some(rot @ OpenError::Rot { .. }) => {
-            refuse_if_alone(config, host, rot)?;
+fn open_and_cut(config: &GroupConfig, host: &Host) -> Result<Recovered, RecoverError> {
+    match open_on_rot(config, host, OnRot::Refuse) {
+        Err(RecoverError::EndsEarly(loss)) => {
+            let loss = refuse_if_alone(config, host, loss)?;
+            tracing::error!(error = %loss, "acknowledged records are gone: no vote until they are back from the other nodes");
+        }
+        Err(RecoverError::Log(rot @ OpenError::Rot { .. })) => {
+            let rot = refuse_if_alone(config, host, rot)?;
             tracing::error!(error = %rot, "acknowledged records are damaged: no vote until they are back from the other nodes");
-            founding::note_loss(&*host.disk, &config.data_dir)?;
-            open_on_rot(config, host, OnRot::Cut)
         }
-        Some(mark @ OpenError::StateFile { file, .. }) if file.ends_with("durable") => {
+        Err(RecoverError::Log(mark)) if is_mark(&mark) => {
             tracing::error!(error = %mark, "how far this node has acknowledged is lost: no vote until it has caught up");
-            founding::note_loss(&*host.disk, &config.data_dir)?;
-            open_on_rot(config, host, OnRot::Cut)
         }
-        _ => Err(refused),
+        opened => return opened,
     }
+    founding::note_loss(&*host.disk, &config.data_dir)?;
+    open_on_rot(config, host, OnRot::Cut)
 }
 
-/// What a checkpoint has applied was durable first (`group.I1`): a log that ends before it has lost acknowledged records. With
-/// asynchronous flushing a power cut does that, and is noted elsewhere; a snapshot that was received lies ahead of the log
-/// until that is reset.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-struct EndsEarly(OpenError);
+/// Whether it is the file that says how far this node has acknowledged.
+fn is_mark(error: &OpenError) -> bool {
+    matches!(error, OpenError::StateFile { file, .. } if file.ends_with("durable"))
+}
 
 /// A group of one voter has nobody to bring back what is damaged, nor what lies whole behind it: the files are left as they
-/// are, unless an operator has laid down that the loss is accepted.
-fn refuse_if_alone(config: &GroupConfig, host: &Host, loss: &OpenError) -> anyhow::Result<()> {
+/// are, unless an operator has laid down that the loss is accepted. Gives the loss back otherwise.
+fn refuse_if_alone(config: &GroupConfig, host: &Host, loss: OpenError) -> Result<OpenError, RecoverError> {
     let dir = &config.data_dir;
     let voters = last_known_voters(config, &Checkpoints::open(host.disk.clone(), dir)?)?;
     if voters.iter().any(|id| *id != config.node_id) || founding::is_loss_accepted(&*host.disk, dir)? {
-        return Ok(());
+        return Ok(loss);
     }
-    anyhow::bail!(
-        "{loss}. This node is the group's only voter, so no other has what is missing: nothing was changed. Put a whole copy of \
-         the file in its place; or, to go on without this record and all behind it, create the file {accept} and start again: \
-         what is cut off is kept beside the log",
-        accept = founding::loss_acceptance(dir).display()
-    )
+    Err(RecoverError::OnlyVoter { loss, accept: founding::loss_acceptance(dir) })
 }
 
 /// The voters as the newest readable checkpoint has them; before there is one, those of the configuration.
-fn last_known_voters(config: &GroupConfig, checkpoints: &Checkpoints) -> anyhow::Result<BTreeSet<u64>> {
+fn last_known_voters(
+    config: &GroupConfig,
+    checkpoints: &Checkpoints,
+) -> Result<BTreeSet<u64>, CheckpointError> {
     let states =
         candidates(checkpoints)?.into_iter().filter_map(|found| SavedState::decode(&found.state).ok());
     let newest = states.map(|saved| saved.membership.membership().clone()).next();
@@ -118,7 +141,7 @@ fn last_known_voters(config: &GroupConfig, checkpoints: &Checkpoints) -> anyhow:
     Ok(if known.is_empty() { config.nodes.keys().copied().collect() } else { known })
 }
 
-fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Result<Recovered> {
+fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recovered, RecoverError> {
     let (dir, disk) = (&config.data_dir, &host.disk);
     create_dir(&**disk, dir)?;
     let checkpoints = Checkpoints::open(disk.clone(), dir)?;
@@ -126,9 +149,8 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
     for checkpoint in undisputed_first(candidates(&checkpoints)?, limit) {
         let saved = match SavedState::decode(&checkpoint.state) {
             Ok(saved) => saved,
-            // An older one would lead to the same newer records, or to fewer of them.
             Err(error) if error.is_newer() => {
-                return Err(error).with_context(|| format!("the checkpoint in {}", dir.display()));
+                return Err(RecoverError::NewerState { dir: dir.clone(), error });
             }
             Err(error) => {
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint not readable, trying an older one");
@@ -141,7 +163,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
                 let is_early = matches!(error, OpenError::BaseBeyondTail { .. });
                 let may_be = config.flush == Flush::Async || on_rot == OnRot::Cut;
                 if is_early && !may_be && is_latest(&checkpoints, &checkpoint) {
-                    return Err(EndsEarly(error).into());
+                    return Err(RecoverError::EndsEarly(error));
                 }
                 tracing::warn!(position = checkpoint.base.position, %error, "checkpoint does not fit the log, trying an older one");
                 refused = Some(error);
@@ -167,11 +189,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> anyhow::Resu
             }
         }
     }
-    let no_state = NoState(dir.clone());
-    Err(match refused {
-        Some(error) => anyhow::Error::from(error).context(no_state),
-        None => no_state.into(),
-    })
+    Err(RecoverError::NoState { dir: dir.clone(), source: refused })
 }
 
 /// Whether it is the checkpoint, and no snapshot.
@@ -181,7 +199,7 @@ fn is_latest(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> bool {
 }
 
 /// Checkpoints to try, best first; the last is the beginning of the log.
-fn candidates(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {
+fn candidates(checkpoints: &Checkpoints) -> Result<Vec<Checkpoint>, CheckpointError> {
     let mut found = Vec::new();
     match checkpoints.load_latest() {
         Ok(latest) => found.extend(latest),
@@ -199,7 +217,7 @@ fn undisputed_first(mut found: Vec<Checkpoint>, limit: Option<u64>) -> Vec<Check
     found
 }
 
-fn snapshots_newest_first(checkpoints: &Checkpoints) -> anyhow::Result<Vec<Checkpoint>> {
+fn snapshots_newest_first(checkpoints: &Checkpoints) -> Result<Vec<Checkpoint>, CheckpointError> {
     let mut found = Vec::new();
     for position in checkpoints.snapshots()?.into_iter().rev() {
         match checkpoints.load_snapshot(position) {
@@ -255,7 +273,10 @@ fn held_max(segment_bytes: u64) -> usize {
 }
 
 /// Queue counters as of the first retained record; `None` when the snapshot of that is not readable.
-fn min_counters(log: &CommitLog, checkpoints: &Checkpoints) -> anyhow::Result<Option<QueueCounters>> {
+fn min_counters(
+    log: &CommitLog,
+    checkpoints: &Checkpoints,
+) -> Result<Option<QueueCounters>, CheckpointError> {
     let state = log.state();
     if state.purged.is_none() {
         return Ok(Some(QueueCounters::default()));
@@ -311,7 +332,7 @@ fn rebuild(
     host: &Host,
     checkpoints: Checkpoints,
     on_rot: OnRot,
-) -> anyhow::Result<Recovered> {
+) -> Result<Recovered, RecoverError> {
     let mut oldest: Vec<Checkpoint> = checkpoints.load_latest().ok().flatten().into_iter().collect();
     oldest.extend(snapshots_newest_first(&checkpoints)?);
     oldest.push(beginning());
@@ -339,5 +360,5 @@ fn rebuild(
         let saved = SavedState::decode(&checkpoint.state)?;
         return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, saved, dedup: None });
     }
-    anyhow::bail!("the log in {} does not start where any snapshot is", config.data_dir.display())
+    Err(RecoverError::NoStart(config.data_dir.clone()))
 }

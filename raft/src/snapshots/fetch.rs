@@ -7,9 +7,9 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use folio_engine::checkpoint::{Checkpoint, Checkpoints};
+use folio_engine::checkpoint::{Checkpoint, CheckpointDamage, Checkpoints};
 
-use crate::codec;
+use crate::codec::{self, CodecError};
 use crate::state_machine::SavedState;
 use crate::transport::parts::{Assembly, PART_BYTES, PartHead};
 use crate::transport::requests::Requests;
@@ -49,10 +49,21 @@ pub(crate) async fn fetch(requests: &Requests, position: u64) -> io::Result<Byte
     }
 }
 
+/// Why a fetched file is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadCopy {
+    /// It is no checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointDamage),
+    /// The state in it is not readable.
+    #[error(transparent)]
+    State(#[from] CodecError),
+}
+
 /// A fetched file as the checkpoint that it holds, without what is of the peer alone. Takes long for a large one.
-pub(crate) fn checkpoint_of(file: &Bytes) -> Result<Checkpoint, String> {
+pub(crate) fn checkpoint_of(file: &Bytes) -> Result<Checkpoint, BadCopy> {
     let mut checkpoint = Checkpoint::decode(file)?;
-    let state = SavedState::decode(&checkpoint.state).map_err(|error| error.to_string())?;
-    checkpoint.state = state.encode_for_any().map_err(|error| error.to_string())?;
+    let state = SavedState::decode(&checkpoint.state)?;
+    checkpoint.state = state.encode_for_any()?;
     Ok(checkpoint)
 }

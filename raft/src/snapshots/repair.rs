@@ -25,6 +25,17 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Attempts after which the log says again what a repair waits for.
 const WARN_EVERY: u32 = 20;
 
+/// Why a snapshot could not be repaired.
+#[derive(Debug, thiserror::Error)]
+enum NotRepaired {
+    /// This node's own files could not be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// No peer had a copy, and it could not be made again; the reason of each.
+    #[error("{}", .0.join("; "))]
+    NoSource(Vec<String>),
+}
+
 /// What the repairs need.
 pub(crate) struct Repair {
     /// Set once openraft runs.
@@ -56,7 +67,7 @@ impl Repair {
                     Err(reason) if attempt.is_multiple_of(WARN_EVERY) => {
                         tracing::warn!(
                             position,
-                            reason,
+                            %reason,
                             "snapshot not repaired yet: no new replica starts from it"
                         );
                     }
@@ -71,7 +82,7 @@ impl Repair {
     }
 
     /// Returns how.
-    async fn repair(&self, position: u64) -> Result<String, String> {
+    async fn repair(&self, position: u64) -> Result<String, NotRepaired> {
         let shared = self.shared.clone();
         let looked = self.blocking(move || {
             // Dropped, or saved, since it was found.
@@ -91,19 +102,19 @@ impl Repair {
         match self.remake(boundary).await {
             Ok(()) => Ok(self.count("made again from a later state and the log".into())),
             Err(reason) => {
-                reasons.push(reason);
-                Err(reasons.join("; "))
+                reasons.push(reason.to_string());
+                Err(NotRepaired::NoSource(reasons))
             }
         }
     }
 
     /// From the nearest later snapshot; without one from the state of now.
-    async fn remake(&self, boundary: Boundary) -> Result<(), String> {
+    async fn remake(&self, boundary: Boundary) -> io::Result<()> {
         let now = match self.raft.get() {
             Some(raft) => {
                 let captured =
                     raft.with_state_machine(|machine| Box::pin(std::future::ready(machine.capture())));
-                Some(captured.await.map_err(|fatal| fatal.to_string())?)
+                Some(captured.await.map_err(io::Error::other)?)
             }
             None => None,
         };
@@ -124,10 +135,9 @@ impl Repair {
         how
     }
 
-    async fn fetch(&self, boundary: Boundary, id: u64, address: &str) -> Result<(), String> {
+    async fn fetch(&self, boundary: Boundary, id: u64, address: &str) -> io::Result<()> {
         let requests = self.connections.requests(id, address, "snapshot-repair");
-        let file: Bytes =
-            fetch::fetch(&requests, boundary.position).await.map_err(|error| error.to_string())?;
+        let file: Bytes = fetch::fetch(&requests, boundary.position).await?;
         let shared = self.shared.clone();
         self.blocking(move || {
             let copy = fetch::checkpoint_of(&file).map_err(io::Error::other)?;
@@ -139,8 +149,8 @@ impl Repair {
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, String> {
-        self.host.blocking(work).await.and_then(|done| done).map_err(|error| error.to_string())
+    ) -> io::Result<T> {
+        self.host.blocking(work).await?
     }
 }
 

@@ -15,7 +15,7 @@ use super::fetch;
 use crate::config::GroupConfig;
 use crate::feature_level::GroupLevel;
 use crate::group::group_id::GroupIdFile;
-use crate::group::recover::{self, NoState, Recovered};
+use crate::group::recover::{self, RecoverError, Recovered};
 use crate::host::Host;
 use crate::transport::handshake::Identity;
 use crate::transport::requests::{Introduction, Requests};
@@ -29,8 +29,8 @@ const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// Opens a node's files.
 pub(crate) async fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
     let refused = match try_open(config, host).await {
-        Err(error) if error.is::<NoState>() && config.nodes.len() > 1 => error,
-        opened => return opened,
+        Err(error @ RecoverError::NoState { .. }) if config.nodes.len() > 1 => error,
+        opened => return Ok(opened?),
     };
     tracing::warn!("no checkpoint and no snapshot of this node is whole: a peer is asked for one");
     let introduction = introduce(config, host).await?;
@@ -40,14 +40,15 @@ pub(crate) async fn open(config: &GroupConfig, host: &Host) -> anyhow::Result<Re
         for position in segments(config, host).await?.into_iter().rev() {
             if fetch_from_any(config, host, &introduction, position).await? {
                 match try_open(config, host).await {
-                    Err(error) if error.is::<NoState>() => {}
-                    opened => return opened,
+                    Err(RecoverError::NoState { .. }) => {}
+                    opened => return Ok(opened?),
                 }
             }
         }
         tokio::time::sleep(ASK_INTERVAL).await;
     }
-    Err(refused.context("no peer has a snapshot of a segment's start that is in this node's log"))
+    Err(anyhow::Error::from(refused)
+        .context("no peer has a snapshot of a segment's start that is in this node's log"))
 }
 
 /// The log is there, so the group has an id.
@@ -61,7 +62,7 @@ async fn introduce(config: &GroupConfig, host: &Host) -> anyhow::Result<Introduc
     introduced.await?
 }
 
-async fn try_open(config: &GroupConfig, host: &Host) -> anyhow::Result<Recovered> {
+async fn try_open(config: &GroupConfig, host: &Host) -> Result<Recovered, RecoverError> {
     let (config, on) = (config.clone(), host.clone());
     host.blocking(move || recover::open(&config, &on)).await?
 }
@@ -90,7 +91,7 @@ async fn fetch_from_any(
         let Ok(file) = fetch::fetch(&requests, position).await else { continue };
         let (dir, disk) = (config.data_dir.clone(), host.disk.clone());
         let saved = host.blocking(move || {
-            let checkpoint = fetch::checkpoint_of(&file).map_err(anyhow::Error::msg)?;
+            let checkpoint = fetch::checkpoint_of(&file)?;
             anyhow::ensure!(checkpoint.base.position == position, "a snapshot of another position");
             anyhow::Ok(Checkpoints::open(disk, &dir)?.save_snapshot(&checkpoint)?)
         });

@@ -45,7 +45,7 @@ impl Captured {
 /// The queues are durable before the checkpoint that counts on them is. Blocks on the disk.
 pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     let trimmed = std::mem::take(&mut captured.trimmed);
-    // What is counted command by command is at times too much: see `Metadata::growth`.
+    // What is counted command by command is at times too much: see `State::growth`.
     let exact = captured.saved.state.encoded_bytes() as i64;
     shared.metadata_bytes.fetch_add(exact - captured.metadata_bytes, Ordering::Relaxed);
     let save = || {

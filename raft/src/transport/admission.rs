@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::log_pace::LogPace;
+use crate::log_rate_limiter::LogRateLimiter;
 
 /// Connections in their handshake. Nine nodes on one machine, all started at once, have half of it.
 const STRANGERS_MAX: usize = 64;
@@ -52,7 +52,7 @@ struct Table {
 #[derive(Default)]
 pub(crate) struct Admission {
     table: Mutex<Table>,
-    pace: LogPace,
+    log_limiter: LogRateLimiter,
 }
 
 /// A place; it is free again when this is dropped.
@@ -79,7 +79,7 @@ impl Admission {
             None => Arc::default(),
         };
         if let Some(ended) = table.make_way(&holder)
-            && self.pace.is_due()
+            && self.log_limiter.admit().is_some()
         {
             tracing::warn!(holder = ?ended, "too many peer connections: the oldest one of this holder is closed");
         }

@@ -152,7 +152,7 @@ pub(crate) fn parse_records(
             }
             // Once it is committed, every node would stop at it, at every start.
             RecordKind::Command => match skip_entry.admit(record.id(), &record.payload()) {
-                Err(why) if !is_here(record.id()) => return Err(invalid(why)),
+                Err(why) if !is_here(record.id()) => return Err(invalid(why.to_string())),
                 _ => {}
             },
             RecordKind::Blank | RecordKind::Messages => {}

@@ -14,7 +14,7 @@ use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use super::peer::Peers;
 use super::wire::{AppendHead, TransferAnswer, TransferBody, VoteAnswer, VoteBody};
 use crate::codec::{self, WireLogId};
-use crate::group::failure_detector::Gone;
+use crate::group::failure_detector::{Gone, NotSilent};
 use crate::group::founding::NoVote;
 use crate::types::{TypeConfig, entry_id, log_id};
 
@@ -83,8 +83,8 @@ impl Peers {
     }
 
     /// The answer to who asks whether to stand for election, while this node's own leader is not silent.
-    fn would_not_grant(&self, reason: &str) -> io::Result<Bytes> {
-        tracing::debug!(reason, "another node asked whether to stand for election");
+    fn would_not_grant(&self, reason: &NotSilent) -> io::Result<Bytes> {
+        tracing::debug!(%reason, "another node asked whether to stand for election");
         let metrics = self.raft()?.metrics().borrow_watched().clone();
         let last = self.shared.log.state().last.map(log_id);
         let answer =

@@ -33,7 +33,7 @@ use crate::group::founding::Founding;
 use crate::group::group_id::GroupId;
 use crate::group::tasks;
 use crate::host::Host;
-use crate::log_pace::LogPace;
+use crate::log_rate_limiter::LogRateLimiter;
 use crate::shared::{Shared, UnansweredCall};
 use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
 use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
@@ -68,8 +68,8 @@ pub(crate) struct Peers {
     pub(super) arriving: Arc<Semaphore>,
     pub(super) last_fence: LastFence,
     /// Lines about callers that were turned away, and about requests that were.
-    pub(super) refusals: LogPace,
-    denials: LogPace,
+    pub(super) refusals: LogRateLimiter,
+    denials: LogRateLimiter,
 }
 
 /// What the rest of a group hands to its listener.
@@ -278,7 +278,7 @@ impl Peers {
     /// What a peer may not send (`peer.I4` to `peer.I6`, `appends.I1`) is in this node's log, at most once a second.
     fn note_denial(&self, peer: Peer, kind: Kind, error: &io::Error) {
         let is_denial = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied);
-        if is_denial && self.denials.is_due() {
+        if is_denial && self.denials.admit().is_some() {
             tracing::warn!(node = peer.id, ?kind, %error, "a peer's request was refused");
         }
     }

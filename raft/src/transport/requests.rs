@@ -25,7 +25,7 @@ use super::watchdog;
 use super::wire::{Credentials, Frame, Hello, Kind, Purpose, invalid};
 use crate::group::group_id::{GroupId, GroupIdFile};
 use crate::host::Net;
-use crate::log_pace::LogPace;
+use crate::log_rate_limiter::LogRateLimiter;
 
 /// Requests that may wait to be written to one peer.
 const WAITING_MAX: usize = 1024;
@@ -53,7 +53,7 @@ pub(crate) struct Introduction {
     to: u64,
     purpose: Purpose,
     /// Lines about refusals, of all peers together.
-    refusals: Arc<LogPace>,
+    refusals: Arc<LogRateLimiter>,
 }
 
 impl Introduction {
@@ -139,7 +139,7 @@ pub(crate) async fn connect(
         let introduced = handshake::introduce(&mut reader, &mut writer, introduction).await;
         if let Err(error) = &introduced
             && error.kind() == io::ErrorKind::ConnectionRefused
-            && introduction.refusals.is_due()
+            && introduction.refusals.admit().is_some()
         {
             tracing::warn!(node = introduction.to, address, reason = %error, "peer refused this node, or was refused");
         }

@@ -35,6 +35,17 @@ impl Hooks for Echo {
     fn metadata_changed(&self) {}
 }
 
+/// Hooks of a node that serves nobody.
+pub(crate) struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
+        Box::pin(std::future::ready(request))
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn metadata_changed(&self) {}
+}
+
 /// Nodes by id, each with its folder.
 pub(crate) struct Cluster {
     pub(crate) dirs: BTreeMap<u64, TempDir>,
@@ -236,11 +247,12 @@ pub(crate) fn log_bytes(dir: &std::path::Path, upto: u64) -> BTreeMap<String, Ve
     files
 }
 
-pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeError> {
+/// A message of the topic `orders`, without properties.
+pub(crate) fn message(queue_id: u32, body: impl Into<Bytes>) -> NewMessage {
     let local: SocketAddr = ([127, 0, 0, 1], 1).into();
-    let message = NewMessage {
+    NewMessage {
         topic: "orders".into(),
-        queue_id: (number % 4) as u32,
+        queue_id,
         flag: 0,
         sys_flag: 0,
         born_timestamp: 0,
@@ -249,9 +261,13 @@ pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeE
         store_host: local,
         reconsume_times: 0,
         prepared_transaction_offset: 0,
-        body: format!("message {number} {}", "x".repeat(500)).into(),
+        body: body.into(),
         properties: Bytes::new(),
-    };
+    }
+}
+
+pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeError> {
+    let message = message((number % 4) as u32, format!("message {number} {}", "x".repeat(500)));
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     group

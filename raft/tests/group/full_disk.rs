@@ -2,37 +2,22 @@
 //! goes on by itself once there is room. One node on a simulated disk, which refuses what ext4 does.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode, RESERVE_BYTES};
-use folio_engine::queues::Arrival;
-use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
-use folio_raft::group::{Group, Hooks, StartError};
+use folio_raft::group::{Group, StartError};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tokio::sync::oneshot;
 
-/// Nothing a test waits for takes longer, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::cluster::{NoHooks, PATIENCE, message};
+
 const SEGMENT_BYTES: u64 = 64 << 10;
-
-struct Quiet;
-
-impl Hooks for Quiet {
-    fn call(&self, _: u64, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
-        Box::pin(std::future::ready(request))
-    }
-    fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
-}
 
 /// How a node is started.
 #[derive(Clone, Copy)]
@@ -78,7 +63,7 @@ fn config(setup: Setup, id: u64, nodes: &Nodes) -> GroupConfig {
 
 async fn try_start_of(disk: &SimDisk, setup: Setup, id: u64, nodes: &Nodes) -> Result<Group, StartError> {
     let config = config(setup, id, nodes);
-    tokio::time::timeout(PATIENCE, Group::start(config, Arc::new(disk.clone()), Arc::new(Quiet)))
+    tokio::time::timeout(PATIENCE, Group::start(config, Arc::new(disk.clone()), Arc::new(NoHooks)))
         .await
         .unwrap()
 }
@@ -103,21 +88,7 @@ type Answer = oneshot::Receiver<Result<Receipt, ProposeError>>;
 
 /// Hands in messages of `bytes` each, all for one queue.
 fn propose(group: &Group, count: usize, bytes: usize) -> Result<Answer, ProposeError> {
-    let host: SocketAddr = ([127, 0, 0, 1], 1).into();
-    let message = NewMessage {
-        topic: "orders".into(),
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: vec![b'x'; bytes].into(),
-        properties: Bytes::new(),
-    };
+    let message = message(0, vec![b'x'; bytes]);
     let (answer, answered) = oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     let proposal = Proposal { messages: vec![message; count], repeat: Repeat::Store, reply };

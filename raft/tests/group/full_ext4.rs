@@ -3,24 +3,21 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use folio_engine::disk::RealDisk;
-use folio_engine::queues::Arrival;
-use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
-use folio_raft::group::{Group, Hooks};
+use folio_raft::group::Group;
 use folio_raft::proposal::{Proposal, ProposeError, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+use crate::cluster::{NoHooks, message};
 
 /// Nothing a test waits for takes longer, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -72,16 +69,6 @@ impl Drop for Ext4 {
     }
 }
 
-struct Quiet;
-
-impl Hooks for Quiet {
-    fn call(&self, _: u64, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
-        Box::pin(std::future::ready(request))
-    }
-    fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
-}
-
 async fn start(dir: &Path, retain: Option<u64>) -> Group {
     let config = GroupConfig {
         node_id: 1,
@@ -101,7 +88,7 @@ async fn start(dir: &Path, retain: Option<u64>) -> Group {
         secret: None,
         dedup: None,
     };
-    let started = Group::start(config, Arc::new(RealDisk), Arc::new(Quiet));
+    let started = Group::start(config, Arc::new(RealDisk), Arc::new(NoHooks));
     let group = tokio::time::timeout(PATIENCE, started).await.unwrap().unwrap();
     let mut status = group.watch();
     let leads = status.wait_for(|status| status.role == Role::Leader);
@@ -110,21 +97,7 @@ async fn start(dir: &Path, retain: Option<u64>) -> Group {
 }
 
 async fn send(group: &Group) -> Result<u64, ProposeError> {
-    let host: SocketAddr = ([127, 0, 0, 1], 1).into();
-    let message = NewMessage {
-        topic: "orders".into(),
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: host,
-        store_timestamp: 0,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: vec![b'x'; BODY_BYTES].into(),
-        properties: Bytes::new(),
-    };
+    let message = message(0, vec![b'x'; BODY_BYTES]);
     let (answer, answered) = oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     group

@@ -1,16 +1,13 @@
 //! One node on a simulated disk. Its segments are smaller than a batch of messages may become: no record is larger than its
 //! log takes. It ends when its log is poisoned. And what it finds at a start, and what it does not look at for it.
 
-use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use folio_engine::disk::Disk;
 use folio_engine::disk::sim::{Fault, LoseAll, SimDisk};
-use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
 use folio_protocol::properties::{self, UNIQUE_KEY};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
@@ -20,18 +17,7 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use folio_state::{LockQueues, QueueRef};
 
-/// Nothing a test waits for takes longer, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Quiet;
-
-impl Hooks for Quiet {
-    fn call(&self, _: u64, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes> + Send>> {
-        Box::pin(std::future::ready(request))
-    }
-    fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
-}
+use crate::cluster::{NoHooks, PATIENCE, message};
 
 async fn leader() -> Group {
     leader_on(SimDisk::new()).await
@@ -42,7 +28,7 @@ async fn leader_on(disk: SimDisk) -> Group {
 }
 
 async fn start_on(disk: SimDisk, dedup: Option<DedupConfig>) -> Group {
-    start_with(disk, dedup, Quiet).await
+    start_with(disk, dedup, NoHooks).await
 }
 
 pub(crate) async fn start_with(disk: SimDisk, dedup: Option<DedupConfig>, hooks: impl Hooks) -> Group {
@@ -89,21 +75,7 @@ async fn send_to(
 ) -> Result<Receipt, ProposeError> {
     let mut properties = BytesMut::new();
     key.iter().for_each(|key| properties::append(&mut properties, UNIQUE_KEY, key));
-    let local: SocketAddr = ([127, 0, 0, 1], 1).into();
-    let message = NewMessage {
-        topic: "orders".into(),
-        queue_id: queue,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: local,
-        store_timestamp: 0,
-        store_host: local,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: vec![b'x'; bytes].into(),
-        properties: properties.freeze(),
-    };
+    let message = NewMessage { properties: properties.freeze(), ..message(queue, vec![b'x'; bytes]) };
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     group

@@ -17,6 +17,7 @@ use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Attempt, Known, Knows, PROMPT, Proposal, Question, Repeat};
 use tokio::time::Instant;
 
+use crate::cluster::message;
 use crate::one_node::start_with;
 
 /// Every client heard of all its sends in time, as its node believes that does not know when they came.
@@ -46,18 +47,11 @@ impl Attempted {
         let mut properties = BytesMut::new();
         properties::append(&mut properties, UNIQUE_KEY, "K");
         let message = NewMessage {
-            topic: "orders".into(),
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
             born_timestamp: 1_700_000_000_000 + self.made_ms,
             born_host: client,
-            store_timestamp: 0,
             store_host: client,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: Bytes::from_static(b"one"),
             properties: properties.freeze(),
+            ..message(0, "one")
         };
         let connected = self.arrived - Duration::from_secs(60);
         let attempt = Attempt { number: 0, arrived: self.arrived, connected, doubts: false, here: true };

@@ -1,39 +1,24 @@
 //! What a start does with rot in each small or derived file: it heals, or refuses by the file's name. Never a wrong answer.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use folio_engine::disk::RealDisk;
-use folio_engine::queues::{Arrival, Unit};
-use folio_protocol::message::NewMessage;
+use folio_engine::queues::Unit;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
-use folio_raft::group::{Group, Hooks, StartError};
+use folio_raft::group::{Group, StartError};
 use folio_raft::proposal::{Proposal, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
-use openraft::base::BoxFuture;
 use tempfile::TempDir;
 
+use crate::cluster::{NoHooks, PATIENCE, message};
 use crate::files::copy;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 const QUEUES: u32 = 2;
-/// Nothing a test waits for takes longer, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Silent;
-
-impl Hooks for Silent {
-    fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
-        Box::pin(async move { request })
-    }
-    fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
-}
 
 /// A group of one node.
 async fn start(dir: &Path) -> Result<Group, StartError> {
@@ -59,25 +44,11 @@ async fn start(dir: &Path) -> Result<Group, StartError> {
         secret: None,
         dedup: None,
     };
-    Group::start(config, Arc::new(RealDisk), Arc::new(Silent)).await
+    Group::start(config, Arc::new(RealDisk), Arc::new(NoHooks)).await
 }
 
 async fn send(group: &Group, number: u64) {
-    let local: SocketAddr = ([127, 0, 0, 1], 1).into();
-    let message = NewMessage {
-        topic: "orders".into(),
-        queue_id: (number % u64::from(QUEUES)) as u32,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: local,
-        store_timestamp: 0,
-        store_host: local,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: "x".repeat(1000).into(),
-        properties: Bytes::new(),
-    };
+    let message = message((number % u64::from(QUEUES)) as u32, "x".repeat(1000));
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
     assert!(group.propose(Proposal { messages: vec![message], repeat: Repeat::Store, reply }).is_ok());

@@ -21,15 +21,11 @@
 
 mod change;
 mod networks;
-mod refusals;
 
 pub(crate) use self::change::{check_group_change, check_topic_change};
-pub use self::networks::Network;
-pub(crate) use self::refusals::Refusals;
+pub use self::networks::{Network, NetworkError};
 
 use std::net::SocketAddr;
-
-use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::error::ServerError;
@@ -52,7 +48,8 @@ pub(crate) fn is_refused(request: &Request) -> bool {
 /// Refuses an administrative request of somebody who is no operator.
 pub(crate) fn refuse(broker: &Broker, request: Request) {
     let (code, remote) = (request.frame.code, request.remote);
-    if let Some(untold) = broker.state.refusals.note(code, Instant::now()) {
+    let admitted = broker.state.refusals.lock().entry(code).or_default().admit();
+    if let Some(untold) = admitted {
         let name = name_of(code);
         tracing::warn!(
             %remote, untold,

@@ -49,11 +49,35 @@ impl Network {
     }
 }
 
-impl FromStr for Network {
-    type Err = String;
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// It is not an address, or not one with a number behind it.
+    #[error("{0:?} is no network: write an address and its prefix, as in 10.0.0.0/8")]
+    Syntax(String),
+    /// The prefix is longer than the address.
+    #[error("{text:?} is no network: a prefix has at most {bits} bits here")]
+    Prefix {
+        /// As it was written.
+        text: String,
+        /// Bits of an address.
+        bits: u32,
+    },
+    /// The address has bits behind the prefix.
+    #[error("{text:?} has bits behind its prefix: {network} is that network")]
+    BitsBehind {
+        /// As it was written.
+        text: String,
+        /// The network that the address belongs to.
+        network: Network,
+    },
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let none = || format!("{text:?} is no network: write an address and its prefix, as in 10.0.0.0/8");
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let none = || NetworkError::Syntax(text.to_owned());
         let (address, prefix) = match text.trim().split_once('/') {
             Some((address, prefix)) => (address, Some(prefix.parse::<u32>().map_err(|_| none())?)),
             None => (text.trim(), None),
@@ -62,11 +86,12 @@ impl FromStr for Network {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(bits);
         if prefix > bits {
-            return Err(format!("{text:?} is no network: a prefix has at most {bits} bits here"));
+            return Err(NetworkError::Prefix { text: text.to_owned(), bits });
         }
         let first = Network::begin(address, prefix);
         if first != address {
-            return Err(format!("{text:?} has bits behind its prefix: {first}/{prefix} is that network"));
+            let network = Network { first, prefix };
+            return Err(NetworkError::BitsBehind { text: text.to_owned(), network });
         }
         Ok(Network { first, prefix })
     }
@@ -120,7 +145,7 @@ mod tests {
         ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
-        let error = "10.0.0.1/8".parse::<Network>().expect_err("more bits than the prefix");
+        let error = "10.0.0.1/8".parse::<Network>().expect_err("more bits than the prefix").to_string();
         assert!(error.contains("10.0.0.0/8"), "{error}");
         for text in ["10.0.0.0/8", "0.0.0.0/0", "fd00::/8", "192.0.2.7/32", "::/0"] {
             assert_eq!(network(text).to_string(), text);

@@ -19,7 +19,7 @@
 //! Not here: correctness of what the server did; the harness in `jepsen` checks that.
 
 mod backoff;
-pub mod options;
+pub(crate) mod options;
 mod progress;
 mod pull;
 mod queue_reader;
@@ -32,5 +32,5 @@ mod target;
 mod template;
 mod wire;
 
-pub use options::BenchArgs;
-pub use run::run;
+pub(crate) use options::BenchArgs;
+pub(crate) use run::run;

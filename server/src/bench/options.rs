@@ -21,7 +21,7 @@ const SECONDS_MAX: f64 = 604_800.0;
 
 /// `folio bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(crate) struct BenchArgs {
     /// What to do.
     #[command(subcommand)]
     pub load: Load,
@@ -29,7 +29,7 @@ pub struct BenchArgs {
 
 /// The loads.
 #[derive(Debug, Subcommand)]
-pub enum Load {
+pub(crate) enum Load {
     /// Send messages: as many in flight as --outstanding says, or as many a second as --rate says.
     Send(SendOptions),
     /// Pull messages from all queues as fast as it goes.
@@ -38,7 +38,7 @@ pub enum Load {
 
 /// What both loads need.
 #[derive(Debug, Clone, Args)]
-pub struct Common {
+pub(crate) struct Common {
     /// The NameServers; several with `;` or `,` are tried in turn.
     #[arg(short = 'n', long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
     pub namesrv: String,
@@ -67,7 +67,7 @@ pub enum Headers {
 
 /// `folio bench send`.
 #[derive(Debug, Clone, Args)]
-pub struct SendOptions {
+pub(crate) struct SendOptions {
     /// Where, what and how long.
     #[command(flatten)]
     pub common: Common,
@@ -98,7 +98,7 @@ pub struct SendOptions {
 
 /// `folio bench pull`.
 #[derive(Debug, Clone, Args)]
-pub struct PullOptions {
+pub(crate) struct PullOptions {
     /// Where, what and how long.
     #[command(flatten)]
     pub common: Common,
@@ -121,7 +121,7 @@ pub struct PullOptions {
 
 /// Where pulls begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Begin {
+pub(crate) enum Begin {
     /// The first message there is.
     Min,
     /// The next message to come.
@@ -139,13 +139,13 @@ impl From<Headers> for frame::Serialization {
 
 impl Common {
     /// The NameServers, one by one.
-    pub fn namesrvs(&self) -> Vec<String> {
+    pub(crate) fn namesrvs(&self) -> Vec<String> {
         let parts = self.namesrv.split([';', ',']).map(str::trim);
         parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
     /// How long to measure.
-    pub fn measured(&self) -> Duration {
+    pub(crate) fn measured(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
 
@@ -167,12 +167,12 @@ impl Common {
 
 impl SendOptions {
     /// How long to run before measuring.
-    pub fn warmup(&self) -> Duration {
+    pub(crate) fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.warmup)
     }
 
     /// The names of the topics.
-    pub fn topic_names(&self) -> Vec<String> {
+    pub(crate) fn topic_names(&self) -> Vec<String> {
         let topic = &self.common.topic;
         match self.topics {
             1 => vec![topic.clone()],
@@ -181,12 +181,12 @@ impl SendOptions {
     }
 
     /// How many connections.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.unwrap_or(CONNECTIONS.min(self.outstanding))
     }
 
     /// Refuses what cannot be done.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.common.check()?;
         within("--size", self.size, BODY_BYTES_MAX)?;
         within("--outstanding", self.outstanding, OUTSTANDING_MAX)?;
@@ -219,7 +219,7 @@ impl SendOptions {
 
 impl PullOptions {
     /// Refuses what cannot be done.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.common.check()?;
         names::check_group(&self.group)?;
         within("--batch", self.batch, PULL_MESSAGES_MAX)?;
@@ -227,7 +227,7 @@ impl PullOptions {
     }
 
     /// Whether the end of the queues is waited at.
-    pub fn follows(&self) -> bool {
+    pub(crate) fn follows(&self) -> bool {
         self.follow || self.from == Begin::End
     }
 }

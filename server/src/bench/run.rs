@@ -81,7 +81,7 @@ async fn keep_route(shared: Arc<Shared>, mut directory: Directory) {
 }
 
 /// Runs the load that was asked for and prints what it came to. Fails if nothing was acknowledged.
-pub async fn run(args: BenchArgs) -> Result<()> {
+pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     match args.load {
         Load::Send(options) => send(options).await,
         Load::Pull(options) => pull(options).await,

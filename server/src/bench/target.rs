@@ -98,18 +98,7 @@ impl Directory {
 
     async fn create(&mut self) -> Result<Vec<Target>> {
         let queues = self.queues.unwrap_or(QUEUES);
-        let header = CreateTopicHeader {
-            topic: self.topic.as_str().into(),
-            default_topic: Some(names::AUTO_CREATE_TOPIC.into()),
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: PermissionBits::READ_WRITE.0,
-            topic_filter_type: Some("SINGLE_TAG".to_owned()),
-            topic_sys_flag: 0,
-            order: false,
-            attributes: None,
-            force: None,
-        };
+        let header = CreateTopicHeader::new(self.topic.as_str(), queues, PermissionBits::READ_WRITE);
         for address in self.leaders().await? {
             let frame = Frame::request(RequestCode::UpdateAndCreateTopic, &header, Bytes::new());
             let made = Client::connect(&address).await?.ask(frame, CREATE_PATIENCE).await;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use folio_protocol::body::{self, TopicConfig, TopicConfigTable};
 use folio_protocol::code::RequestCode;
+use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header, NoHeader};
 use folio_protocol::names;
@@ -47,12 +48,17 @@ enum TopicCommand {
     },
 }
 
-fn permissions(text: &str) -> Result<u32, String> {
+/// A text that is no permission.
+#[derive(Debug, thiserror::Error)]
+#[error("expected rw, r or w")]
+struct NoPermission;
+
+fn permissions(text: &str) -> Result<u32, NoPermission> {
     match text {
         "rw" | "wr" | "6" => Ok(6),
         "r" | "4" => Ok(4),
         "w" | "2" => Ok(2),
-        _ => Err("expected rw, r or w".to_owned()),
+        _ => Err(NoPermission),
     }
 }
 
@@ -62,16 +68,8 @@ pub(super) async fn run(args: TopicArgs) -> Result<()> {
         TopicCommand::Create { topic, queues, perm, attributes, target } => {
             names::check_topic(&topic)?;
             let header = CreateTopicHeader {
-                topic: topic.as_str().into(),
-                default_topic: Some(names::AUTO_CREATE_TOPIC.into()),
-                read_queue_nums: queues,
-                write_queue_nums: queues,
-                perm,
-                topic_filter_type: Some("SINGLE_TAG".to_owned()),
-                topic_sys_flag: 0,
-                order: false,
                 attributes,
-                force: None,
+                ..CreateTopicHeader::new(topic.as_str(), queues, PermissionBits(perm))
             };
             ask(&target, RequestCode::UpdateAndCreateTopic, &header).await?;
             println!("topic {topic} has {queues} queues");

@@ -290,14 +290,6 @@ impl ClientTable {
         by_id.into_values().cloned().collect()
     }
 
-    /// A connection of this node to a member of a producer group.
-    pub fn producer_channel(&self, group: &str) -> Option<Channel> {
-        let state = self.state.read();
-        let mut locals = state.local.values();
-        let found = locals.find(|local| local.producers.values().any(|timed| timed.what.group == group))?;
-        Some(found.channel.clone())
-    }
-
     /// `change` gives the groups that it touched.
     fn change(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) -> Vec<Notice> {
         let mut state = self.state.write();

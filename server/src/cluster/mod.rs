@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(25);
 
 /// What `folio cluster` was told.
 #[derive(Debug, Clone)]
-pub struct Launch {
+pub(crate) struct Launch {
     /// How many nodes.
     pub nodes: Option<u64>,
     /// Where everything is.
@@ -51,7 +51,7 @@ pub struct Launch {
 }
 
 /// Runs the cluster until it is told to stop.
-pub async fn run(launch: Launch) -> Result<()> {
+pub(crate) async fn run(launch: Launch) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut told = std::pin::pin!(async move {

@@ -14,7 +14,7 @@ use crate::admin::Network;
 use crate::net::NetConfig;
 
 /// A complete configuration of the first of three nodes, with every default spelled out.
-pub const EXAMPLE: &str = include_str!("example.toml");
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,8 +220,8 @@ pub(super) fn host_of(address: &str) -> Option<&str> {
 
 /// Where operators are: on this machine, and in these networks.
 pub(super) fn operators<T: AsRef<str>>(key: &str, networks: &[T]) -> Result<Vec<Network>, BadValue> {
-    let written =
-        networks.iter().map(|network| network.as_ref().parse::<Network>().map_err(|error| bad(key, error)));
+    let parse = |text: &T| text.as_ref().parse::<Network>().map_err(|error| bad(key, error.to_string()));
+    let written = networks.iter().map(parse);
     Network::LOOPBACK.map(Ok).into_iter().chain(written).collect()
 }
 

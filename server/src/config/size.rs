@@ -9,21 +9,24 @@ const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ByteSize(pub u64);
+pub(crate) struct ByteSize(pub u64);
+
+/// A text that is no size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no size: write a number, or one of KiB, MiB, GiB behind it")]
+pub(crate) struct SizeError(String);
 
 impl FromStr for ByteSize {
-    type Err = String;
+    type Err = SizeError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, SizeError> {
         let trimmed = text.trim();
         let unit =
             UNITS.iter().find_map(|(name, bytes)| trimmed.strip_suffix(name).map(|rest| (rest, *bytes)));
         let (number, unit) = unit.unwrap_or((trimmed, 1));
         let number: Option<u64> = number.trim().parse().ok();
         let bytes = number.and_then(|number| number.checked_mul(unit));
-        bytes
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is no size: write a number, or one of KiB, MiB, GiB behind it"))
+        bytes.map(Self).ok_or_else(|| SizeError(text.to_owned()))
     }
 }
 

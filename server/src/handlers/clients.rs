@@ -13,13 +13,13 @@ use folio_protocol::header::{
     UnregisterClientHeader,
 };
 use folio_protocol::limits::BODY_OBJECTS_MAX;
+use folio_raft::log_rate_limiter::LogRateLimiter;
 
 use crate::broker::Broker;
 use crate::clients::{Duplicate, Notice, limits};
 use crate::error::ServerError;
 use crate::gossip;
 use crate::request::Request;
-use crate::sparingly::Sparingly;
 
 /// Objects in a question for one subscription.
 const CHECK_OBJECTS_MAX: usize = 16;
@@ -52,7 +52,7 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     tokio::spawn(async move {
         for group in missing {
             if let Err(error) = broker.ensure_group(&group).await {
-                static LINES: Sparingly = Sparingly::new();
+                static LINES: LogRateLimiter = LogRateLimiter::new();
                 if let Some(left_out) = LINES.admit() {
                     tracing::warn!(group, remote = %request.remote, left_out, "consumer group not created: {error}");
                 }
@@ -138,7 +138,7 @@ fn tell_later(notices: Vec<Notice>) {
 }
 
 fn warn(duplicate: &Duplicate) {
-    static LINES: Sparingly = Sparingly::new();
+    static LINES: LogRateLimiter = LogRateLimiter::new();
     let Some(left_out) = LINES.admit() else { return };
     let Duplicate { group, client_id, addresses: [one, other] } = duplicate;
     tracing::warn!(

@@ -1,14 +1,16 @@
 //! What the handlers keep between requests: nothing a client was told depends on it surviving.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use folio_protocol::ids::UniqueIds;
+use folio_raft::log_rate_limiter::LogRateLimiter;
+use parking_lot::Mutex;
 
 use super::changes::Turns;
 use super::offsets::Commits;
 use super::send::Stamp;
 use super::topics::Creations;
-use crate::admin::Refusals;
 use crate::broker::{Identity, now_ms};
 use crate::settings::Settings;
 
@@ -22,8 +24,8 @@ pub struct HandlerState {
     pub(crate) turns: Turns,
     /// Consumer offsets on their way into the log.
     pub(crate) commits: Commits,
-    /// Administrative requests that were refused.
-    pub(crate) refusals: Refusals,
+    /// Log lines about administrative requests that were refused, by request code.
+    pub(crate) refusals: Mutex<BTreeMap<i32, LogRateLimiter>>,
     /// Whether the task runs that answers held pulls.
     pub(crate) poll_task_runs: AtomicBool,
     unique_ids: UniqueIds,
@@ -40,7 +42,7 @@ impl HandlerState {
             creations: Creations::default(),
             turns: Turns::default(),
             commits: Commits::default(),
-            refusals: Refusals::default(),
+            refusals: Mutex::default(),
             poll_task_runs: AtomicBool::new(false),
             unique_ids,
             counter: AtomicU32::new(0),

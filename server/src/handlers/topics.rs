@@ -13,6 +13,7 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
 use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_protocol::names;
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use folio_raft::proposal::ProposeError;
 use folio_state::bounds::QUEUES_MAX;
 use folio_state::{Command, CreateTopic, DeleteTopic, Outcome, PutTopic, State, Topic};
@@ -24,7 +25,6 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
-use crate::sparingly::Sparingly;
 use crate::system;
 
 /// Topics being created, so that of many senders that miss one only the first proposes it.
@@ -47,7 +47,7 @@ pub(crate) async fn create_once(broker: &Broker, topic: Topic) -> Result<(), Pro
     outcome
 }
 
-static CREATED: Sparingly = Sparingly::new();
+static CREATED: LogRateLimiter = LogRateLimiter::new();
 
 async fn create(broker: &Broker, topic: Topic) -> Result<(), ProposeError> {
     let name = topic.name.clone();

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use folio_protocol::frame::FrameError;
-
-use crate::sparingly::Sparingly;
+use folio_raft::log_rate_limiter::LogRateLimiter;
 
 /// The one reason a connection was closed for.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +93,7 @@ impl CloseReason {
 
     /// Says it in the log, a reason of each kind once a second at most (net.I1).
     pub(super) fn tell(&self, remote: SocketAddr) {
-        static LINES: [Sparingly; KINDS] = [const { Sparingly::new() }; KINDS];
+        static LINES: [LogRateLimiter; KINDS] = [const { LogRateLimiter::new() }; KINDS];
         if self.is_ordinary() {
             tracing::debug!(%remote, "connection ended: {self}");
         } else if let Some(left_out) = LINES[self.kind()].admit() {

@@ -12,12 +12,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::descriptors::Descriptors;
 use super::{Channel, CloseReason, NetConfig};
-use crate::sparingly::Sparingly;
 
 /// A client that reads has seen what waits for it within this time, on however busy a machine.
 const UNREAD_MIN: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub(super) struct Connections {
     max: usize,
     per_address_max: usize,
     descriptors: Descriptors,
-    refusals: Sparingly,
+    refusals: LogRateLimiter,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Connections {
             max: config.connections_max,
             per_address_max: config.per_address_max(),
             descriptors: Descriptors::new(),
-            refusals: Sparingly::new(),
+            refusals: LogRateLimiter::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,7 +14,6 @@ use super::connections::{Admission, Connections};
 use super::guest::Guest;
 use super::{Channel, CloseReason, NetConfig, Resources, Service, connection};
 use crate::admin;
-use crate::sparingly::Sparingly;
 
 /// Pause after a failed accept: out of descriptors, most likely.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -118,7 +118,7 @@ impl Inner {
     }
 
     async fn accept(self: Arc<Self>, socket: TcpListener, of_operators: bool) {
-        let failures = Sparingly::new();
+        let failures = LogRateLimiter::new();
         let mut stop = self.stop.subscribe();
         loop {
             let accepted = tokio::select! {

@@ -31,7 +31,7 @@ use tokio::time::{Duration, Instant};
 
 pub(crate) use self::ask::{CLOSE_DELAY, knows, serve};
 use self::content::{Print, asked, print};
-pub use self::table::SendTable;
+pub(crate) use self::table::SendTable;
 
 /// Doubts of one connection; beyond that the oldest are forgotten, and their retries stored again.
 const DOUBTS_MAX: usize = 1_024;

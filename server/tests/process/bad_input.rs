@@ -79,7 +79,7 @@ fn garbage_closes_its_own_connection_with_one_line_and_disturbs_no_other() {
 
 /// Each bad frame wrote a line: six megabytes in five seconds.
 #[test]
-fn sparingly_i1_a_flood_of_bad_frames_has_a_line_a_second() {
+fn log_rate_limiter_i1_a_flood_of_bad_frames_has_a_line_a_second() {
     let node = Node::start();
     let started = Instant::now();
     for _ in 0..300 {

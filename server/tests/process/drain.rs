@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{GetMaxOffsetHeader, SendMessageHeader};
+use folio_protocol::header::GetMaxOffsetHeader;
 
 use super::cluster::{Running, send};
-use super::node::{PATIENCE, ask};
+use super::node::{PATIENCE, ask, send_request};
 
 /// Requests one connection has under way.
 const OUTSTANDING: usize = 64;
@@ -33,25 +33,7 @@ struct Seen {
 }
 
 fn message(opaque: i32) -> Frame {
-    let header = SendMessageHeader {
-        producer_group: "p".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: QUEUES,
-        queue_id: opaque % QUEUES,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: None,
-        reconsume_times: None,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
-    let mut frame = Frame::request(RequestCode::SendMessageV2, &header, Bytes::from(vec![b'x'; 200]));
-    frame.opaque = opaque;
-    frame
+    Frame { opaque, ..send_request(opaque % QUEUES, None, vec![b'x'; 200]) }
 }
 
 /// Sends as fast as it is answered, until it is told to stop, is refused, or the connection ends.

@@ -9,14 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::code::ResponseCode;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::SendMessageHeader;
 use folio_server::handlers::node_status::{NODE_STATUS, NodeStatus};
 use tempfile::TempDir;
 
-use super::node::{PATIENCE, ask, folio, free_ports};
+use super::node::{PATIENCE, ask, folio, free_ports, send_request};
 
 const BODY_BYTES: usize = 256 << 10;
 /// How long an attempt waits for its answer, as a client does. What a disk has no room for when it is taken is held until
@@ -151,23 +149,7 @@ impl Nodes {
 
 /// Sends one message; the answer's code and remark.
 fn attempt(address: &str, number: u64) -> (i32, String) {
-    let header = SendMessageHeader {
-        producer_group: "p".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: Some(format!("UNIQ_KEY\u{1}K{number}\u{2}")),
-        reconsume_times: None,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
-    let request = Frame::request(RequestCode::SendMessageV2, &header, Bytes::from(vec![b'x'; BODY_BYTES]));
+    let request = send_request(0, Some(&format!("K{number}")), vec![b'x'; BODY_BYTES]);
     let answer = TcpStream::connect(address).ok().and_then(|mut socket| {
         socket.set_read_timeout(Some(ATTEMPT_PATIENCE)).unwrap();
         ask(&mut socket, &request)

@@ -6,13 +6,12 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
-use folio_protocol::header::SendMessageHeader;
 use serde_json::Value;
 
-use super::node::{Node, PATIENCE, ask, folio};
+use super::node::{Node, PATIENCE, ask, folio, send_request};
 
 /// A `folio` command that may have so many files open.
 fn folio_with_files(limit: u32) -> Command {
@@ -31,23 +30,7 @@ fn many_connections(config: String) -> String {
 }
 
 fn message(number: usize, bytes: usize) -> Frame {
-    let header = SendMessageHeader {
-        producer_group: "p".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: Some(format!("UNIQ_KEY\u{1}K{number}\u{2}")),
-        reconsume_times: None,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
-    Frame::request(RequestCode::SendMessageV2, &header, Bytes::from(vec![b'x'; bytes]))
+    send_request(0, Some(&format!("K{number}")), vec![b'x'; bytes])
 }
 
 fn stored(socket: &mut TcpStream, number: usize, bytes: usize) {

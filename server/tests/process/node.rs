@@ -8,8 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
+use folio_protocol::header::SendMessageHeader;
 use folio_server::handlers::node_status::{NODE_STATUS, NodeStatus};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -158,6 +160,27 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
         assert!(Instant::now() < deadline, "the process does not end");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A request that stores a message in a queue of the topic `orders`, under a unique key where one is given.
+pub(crate) fn send_request(queue_id: i32, key: Option<&str>, body: impl Into<Bytes>) -> Frame {
+    let header = SendMessageHeader {
+        producer_group: "p".into(),
+        topic: "orders".into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: 4,
+        queue_id,
+        sys_flag: 0,
+        born_timestamp: 0,
+        flag: 0,
+        properties: key.map(|key| format!("UNIQ_KEY\u{1}{key}\u{2}")),
+        reconsume_times: None,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+        broker_name: None,
+    };
+    Frame::request(RequestCode::SendMessageV2, &header, body.into())
 }
 
 /// One request and its response; `None` if the connection ends first.

@@ -5,33 +5,17 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use folio_protocol::code::{RequestCode, ResponseCode};
+use bytes::BytesMut;
+use folio_protocol::code::ResponseCode;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{Header, SendMessageHeader, SendMessageResponseHeader};
+use folio_protocol::header::{Header, SendMessageResponseHeader};
 use folio_raft::proposal::PROMPT;
 
 use super::cluster::{Running, send};
-use super::node::{Node, PATIENCE, ask, folio};
+use super::node::{Node, PATIENCE, ask, folio, send_request};
 
 fn message(key: &str, queue_id: i32, body: &'static str) -> Frame {
-    let header = SendMessageHeader {
-        producer_group: "p".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: 4,
-        queue_id,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: Some(format!("UNIQ_KEY\u{1}{key}\u{2}")),
-        reconsume_times: None,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
-    Frame::request(RequestCode::SendMessageV2, &header, Bytes::from_static(body.as_bytes()))
+    send_request(queue_id, Some(key), body)
 }
 
 /// Sends, as often as it is refused: right after a start or a death nobody leads.

@@ -4,6 +4,7 @@ use folio_protocol::body::{
     self, LockBatchRequest, LockBatchResponse, MessageQueue, TopicConfig, TopicConfigList, TopicList,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, NoHeader};
 
@@ -11,16 +12,9 @@ use crate::node::{Client, Node, expect, message, send_header, with_body};
 
 fn create(topic: &str, attributes: Option<&str>) -> CreateTopicHeader {
     CreateTopicHeader {
-        topic: topic.into(),
-        default_topic: Some("TBW102".into()),
-        read_queue_nums: 6,
         write_queue_nums: 5,
-        perm: 6,
-        topic_filter_type: Some("SINGLE_TAG".to_owned()),
-        topic_sys_flag: 0,
-        order: false,
         attributes: attributes.map(str::to_owned),
-        force: None,
+        ..CreateTopicHeader::new(topic, 6, PermissionBits::READ_WRITE)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
     CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, GetEarliestStoreTimeHeader, GetMinOffsetHeader,
@@ -80,18 +81,7 @@ async fn a_topic_created_again_gives_out_nothing_of_before_by_any_request() {
         let view = ViewMessageHeader { offset: id.position as i64, topic: None };
         expect(&client.ask(RequestCode::ViewMessageById, &view).await, ResponseCode::SystemError);
     }
-    let create = CreateTopicHeader {
-        topic: "orders".into(),
-        default_topic: Some("TBW102".into()),
-        read_queue_nums: 4,
-        write_queue_nums: 4,
-        perm: 6,
-        topic_filter_type: Some("SINGLE_TAG".to_owned()),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: None,
-        force: None,
-    };
+    let create = CreateTopicHeader::new("orders", 4, PermissionBits::READ_WRITE);
     expect(&client.ask(RequestCode::UpdateAndCreateTopic, &create).await, ResponseCode::Success);
     // Empty still: everybody begins at the end.
     assert_eq!((earliest(&mut client).await, offset_at(&mut client, 0).await), (-1, 3));
@@ -145,16 +135,8 @@ async fn a_queue_that_was_shrunk_away_begins_at_its_end_when_it_comes_back() {
     let node = Node::start().await;
     let mut client = node.client_of_group().await;
     let resize = |read_queue_nums, write_queue_nums| CreateTopicHeader {
-        topic: "orders".into(),
-        default_topic: Some("TBW102".into()),
-        read_queue_nums,
         write_queue_nums,
-        perm: 6,
-        topic_filter_type: Some("SINGLE_TAG".to_owned()),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: None,
-        force: None,
+        ..CreateTopicHeader::new("orders", read_queue_nums, PermissionBits::READ_WRITE)
     };
     let last = |offset| PullMessageHeader { queue_id: 3, ..pull_header("orders", offset) };
     let send = |body: &str| message(&SendMessageHeader { queue_id: 3, ..send_header("orders", "") }, body);

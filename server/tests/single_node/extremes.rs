@@ -9,7 +9,7 @@ use folio_protocol::body::{
     SubscriptionGroupConfig, TopicConfig, TopicConfigList,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
-use folio_protocol::flags::pull_sys_flag;
+use folio_protocol::flags::{PermissionBits, pull_sys_flag};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
     ConsumerSendBackHeader, CreateTopicHeader, GetEarliestStoreTimeHeader, GetMaxOffsetHeader,
@@ -131,18 +131,7 @@ fn requests() -> Vec<Frame> {
         max_reconsume_times: Some(3),
         broker_name: None,
     };
-    let created = CreateTopicHeader {
-        topic: "other".into(),
-        default_topic: Some("TBW102".into()),
-        read_queue_nums: 1,
-        write_queue_nums: 1,
-        perm: 6,
-        topic_filter_type: Some("SINGLE_TAG".to_owned()),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: None,
-        force: None,
-    };
+    let created = CreateTopicHeader::new("other", 1, PermissionBits::READ_WRITE);
     let config = TopicConfig { topic_name: "other".to_owned(), ..TopicConfig::default() };
     let usual =
         SubscriptionGroupConfig { group_name: "other".to_owned(), ..SubscriptionGroupConfig::default() };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use folio_protocol::body::{self, SubscriptionGroupConfig, TopicConfig, TopicConfigList, TopicConfigTable};
 use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, NoHeader};
 use folio_server::handlers::members::{ADD_NODE, AddNode, REMOVE_NODE, RemoveNode};
@@ -19,18 +20,7 @@ fn delete(topic: &str) -> Frame {
 }
 
 fn create(topic: &str, queues: u32, perm: u32) -> Frame {
-    let header = CreateTopicHeader {
-        topic: topic.into(),
-        default_topic: Some("TBW102".into()),
-        read_queue_nums: queues,
-        write_queue_nums: queues,
-        perm,
-        topic_filter_type: Some("SINGLE_TAG".to_owned()),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: None,
-        force: None,
-    };
+    let header = CreateTopicHeader::new(topic, queues, PermissionBits(perm));
     Frame::request(RequestCode::UpdateAndCreateTopic, &header, bytes::Bytes::new())
 }
 

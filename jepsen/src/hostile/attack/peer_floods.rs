@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::Attack;
 use crate::hostile::forge;
 use crate::hostile::intruder::first_frames;
-use crate::hostile::lane::{dial, push, repeat};
+use crate::hostile::lane::{dial, half_frame, push, repeat};
 use crate::hostile::site::{Site, source};
 use crate::hostile::tally::Floor;
 use crate::nemesis::Doing;
@@ -18,8 +18,6 @@ const MANY: u32 = 900;
 const HALVES: u32 = 24;
 /// Bytes that a peer's frame may have.
 const FRAME_BYTES_MAX: usize = 64 << 20;
-/// Bytes written at once.
-const CHUNK_BYTES: usize = 64 << 10;
 
 pub(super) fn all() -> Vec<Box<dyn Attack>> {
     vec![Box::new(Connections), Box::new(BadFrames), Box::new(HalfFrames), Box::new(Silence)]
@@ -148,29 +146,15 @@ impl Attack for HalfFrames {
 
     fn run<'a>(&'a self, site: &'a Site) -> Doing<'a, ()> {
         Box::pin(async move {
-            repeat(site, HALVES, |site, number, _| async move { half(&site, number).await }).await;
+            repeat(site, HALVES, |site, number, _| async move {
+                let head = head(FRAME_BYTES_MAX as u32, forge::HELLO);
+                // The length counts the nine bytes of the head that follow it.
+                half_frame(&site, raft(&site, number), number, &head, FRAME_BYTES_MAX - 9).await;
+            })
+            .await;
             Ok(())
         })
     }
-}
-
-async fn half(site: &Site, number: u32) {
-    let Ok(mut stream) = dial(site, raft(site, number), Some(source(number))).await else { return };
-    let zeros = [0; CHUNK_BYTES];
-    if push(site, &mut stream, &head(FRAME_BYTES_MAX as u32, forge::HELLO)).await.is_err() {
-        return;
-    }
-    let mut left = FRAME_BYTES_MAX - 9 - 1;
-    while left > 0 {
-        let part = left.min(CHUNK_BYTES);
-        if push(site, &mut stream, &zeros[..part]).await.is_err() {
-            site.tally().close();
-            return;
-        }
-        left -= part;
-    }
-    site.tally().note("half frames written");
-    site.to_the_end().await;
 }
 
 struct Silence;

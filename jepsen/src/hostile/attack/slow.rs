@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::Attack;
 use crate::hostile::ask;
 use crate::hostile::good::QUEUES;
-use crate::hostile::lane::{dial, finish, push, repeat};
+use crate::hostile::lane::{dial, finish, half_frame, push, repeat};
 use crate::hostile::site::{Site, source};
 use crate::hostile::tally::Floor;
 use crate::nemesis::Doing;
@@ -19,8 +19,6 @@ const LORISES: u32 = 300;
 const BYTE_EVERY: Duration = Duration::from_millis(250);
 /// Connections with a half frame of the largest size.
 const HALVES: u32 = 60;
-/// Bytes written at once.
-const CHUNK_BYTES: usize = 64 << 10;
 /// Connections that do not read.
 const DEAF: u32 = 20;
 /// Requests that such a connection sends at most: their answers are some ten times as large as all that waits anywhere.
@@ -97,26 +95,11 @@ impl Attack for HalfFrames {
 
 /// Sends all of a frame of the largest size but its last byte, and waits.
 async fn half(site: &Site, number: u32) {
-    let Ok(mut stream) = dial(site, site.leader(), Some(source(number))).await else { return };
-    let zeros = [0; CHUNK_BYTES];
     let length = (16u32 << 20) - 4;
     let mut head = length.to_be_bytes().to_vec();
     // A header of one byte; the rest is body.
     head.extend(1u32.to_be_bytes());
-    if push(site, &mut stream, &head).await.is_err() {
-        return;
-    }
-    let mut left = length as usize - 4 - 1;
-    while left > 0 {
-        let part = left.min(CHUNK_BYTES);
-        if push(site, &mut stream, &zeros[..part]).await.is_err() {
-            site.tally().close();
-            return;
-        }
-        left -= part;
-    }
-    site.tally().note("half frames written");
-    site.to_the_end().await;
+    half_frame(site, site.leader(), number, &head, length as usize - 4).await;
 }
 
 struct SlowReaders;

@@ -68,6 +68,16 @@ pub(crate) enum Gone {
     HandOver(HandOver),
 }
 
+/// Why this node does not give up its leader when another node asks: too little silence.
+#[derive(Debug, thiserror::Error)]
+#[error("{heard} {} ms ago, less than {} ms", .silence.as_millis(), .needed.as_millis())]
+pub(crate) struct NotSilent {
+    /// Who was heard.
+    heard: &'static str,
+    silence: Duration,
+    needed: Duration,
+}
+
 /// A moment as openraft's metrics have it.
 type Answered = openraft::alias::InstantOf<TypeConfig>;
 /// A leader: its term and its id.
@@ -242,7 +252,7 @@ impl FailureDetector {
     }
 
     /// Whether this node would give up its leader if another one asked: the reason if not.
-    pub(crate) fn would_grant(&self) -> Result<(), String> {
+    pub(crate) fn would_grant(&self) -> Result<(), NotSilent> {
         let mut state = self.state.lock();
         state.look(Instant::now());
         let (silence, needed) = (state.silence.counted(), state.silence.grants_at());
@@ -250,8 +260,9 @@ impl FailureDetector {
         if !has_leader || state.silence.exceeds(needed) {
             return Ok(());
         }
-        let whom = if state.leads { "a majority answered this leader" } else { "this node heard its leader" };
-        Err(format!("{whom} {} ms ago, less than {} ms", silence.as_millis(), needed.as_millis()))
+        let heard =
+            if state.leads { "a majority answered this leader" } else { "this node heard its leader" };
+        Err(NotSilent { heard, silence, needed })
     }
 
     /// Tells that this node stands for election, or asks whether it should, and why.

@@ -147,7 +147,7 @@ pub enum ProposeError {
         "topics, groups, offsets and locks take {STATE_BYTES_MAX} bytes, which is as much as they may: delete topics or \
          groups that nobody uses"
     )]
-    MetadataFull,
+    StateFull,
     /// Refused before it was proposed: not all members know such a command yet. A retry after the upgrade is safe.
     #[error(
         "this needs feature level {needs}, and the group uses {level}: it is raised by itself once every member runs a build \

@@ -59,14 +59,14 @@ impl Durable {
 pub(crate) struct Shared {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
-    pub(crate) metadata: RwLock<State>,
+    pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,
     pub(crate) lease_clock: LeaseClock,
-    /// The locks in the metadata are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
+    /// The locks in the state are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
     pub(crate) locks_as_of: AtomicU64,
-    /// Bytes of the metadata when they are encoded, about (`state.I1`).
-    pub(crate) metadata_bytes: AtomicI64,
+    /// Bytes of the state when they are encoded, about (`state.I1`).
+    pub(crate) state_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) durable: watch::Sender<Durable>,
     pub(crate) hooks: Arc<dyn Hooks>,

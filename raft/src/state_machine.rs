@@ -1,4 +1,4 @@
-//! What a committed record does: consume queues and metadata, on every replica alike.
+//! What a committed record does: consume queues and state, on every replica alike.
 //!
 //! openraft feeds committed entries in order, on one task. A record is applied once it is durable on this
 //! node (`group.I1`); its effects are visible to readers before its proposer is answered.
@@ -51,7 +51,7 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(15);
 /// Arrivals that are announced at once at most.
 const ARRIVALS_MAX: usize = 4096;
 
-/// openraft's state machine: applies to the consume queues and the metadata in [`Shared`].
+/// openraft's state machine: applies to the consume queues and the state in [`Shared`].
 pub(crate) struct StateMachine {
     host: Host,
     shared: Arc<Shared>,
@@ -97,7 +97,7 @@ impl StateMachine {
         };
         if let Some(membership) = entry.get_membership() {
             self.membership = StoredMembership::new(Some(entry.log_id()), membership);
-            self.shared.hooks.metadata_changed();
+            self.shared.hooks.state_changed();
         }
         let id = entry.log_id();
         if self.applied.is_none_or(|applied| applied.leader_id != id.leader_id) {
@@ -218,19 +218,13 @@ impl StateMachine {
             counters: self.shared.queues.counters(),
         };
         let dedup_from = self.shared.dedup.as_ref().and_then(Dedup::oldest);
-        let metadata = self.shared.metadata.read().clone();
-        let metadata_bytes = self.shared.metadata_bytes.load(Ordering::Relaxed);
+        let state = self.shared.state.read().clone();
+        let state_bytes = self.shared.state_bytes.load(Ordering::Relaxed);
         let applied = self.applied.map_or(0, |id| id.index);
         let locks_as_of =
             Some(self.shared.locks_as_of.load(Ordering::Relaxed)).filter(|as_of| *as_of > applied);
-        let saved = SavedState {
-            membership: self.membership.clone(),
-            state: metadata,
-            dedup_from,
-            terms,
-            locks_as_of,
-        };
-        Captured { base, saved, metadata_bytes, trimmed: Vec::new() }
+        let saved = SavedState { membership: self.membership.clone(), state, dedup_from, terms, locks_as_of };
+        Captured { base, saved, state_bytes, trimmed: Vec::new() }
     }
 
     /// Saves the state as of a segment's start. `first` is the segment's first record, not applied yet.
@@ -309,9 +303,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
         self.shared.lease_clock.note(state.lease_clock_ms(), term);
         self.shared.level.set(state.level());
-        *self.shared.metadata.write() = state;
+        *self.shared.state.write() = state;
         self.shared.locks_as_of.store(locks_as_of.unwrap_or(0), Ordering::Relaxed);
-        self.shared.metadata_bytes.store(state_bytes, Ordering::Relaxed);
+        self.shared.state_bytes.store(state_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;
         self.position = base.position;
@@ -320,7 +314,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.shared.dedup.iter().for_each(Dedup::reset);
         *self.shared.terms.lock() = Terms::after(self.applied.as_ref().map(entry_id));
         self.shared.note_applied(self.applied.as_ref().map(entry_id).unwrap_or_default(), self.position);
-        self.shared.hooks.metadata_changed();
+        self.shared.hooks.state_changed();
         tracing::info!(
             position = self.position,
             index = self.applied.map(|id| id.index),

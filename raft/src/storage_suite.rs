@@ -1,4 +1,4 @@
-//! openraft's own storage test suite, on our log, queues and metadata.
+//! openraft's own storage test suite, on our log, queues and state.
 
 use std::io;
 use std::path::Path;
@@ -50,7 +50,7 @@ impl Hooks for NoHooks {
         Box::pin(std::future::ready(request))
     }
     fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 struct Builder;
@@ -154,11 +154,11 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
     let shared = Arc::new(Shared {
         log: opened.log,
         queues: opened.queues,
-        metadata: RwLock::default(),
+        state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),
         locks_as_of: Default::default(),
-        metadata_bytes: Default::default(),
+        state_bytes: Default::default(),
         checkpoints: opened.checkpoints,
         durable: watch::Sender::new(Durable::default()),
         hooks: Arc::new(NoHooks),
@@ -343,7 +343,7 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
         offset,
     };
     let commits = (0..GROUPS).flat_map(|group| (0..4).map(move |offset| commit(group, offset)));
-    store.shared().metadata.write().apply(CommitOffsets(commits.collect()));
+    store.shared().state.write().apply(CommitOffsets(commits.collect()));
     let timed = |work: &mut dyn FnMut()| {
         let began = Instant::now();
         work();
@@ -356,7 +356,7 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
         // The first changes after it copy what they touch.
         let all_over = (0..1_000).map(|at| commit(at * (GROUPS / 1_000), round)).collect();
         let command = CommitOffsets(all_over);
-        changes.push(timed(&mut || drop(store.shared().metadata.write().apply(command.clone()))));
+        changes.push(timed(&mut || drop(store.shared().state.write().apply(command.clone()))));
         drop(captured);
     }
     let encoding = timed(&mut || drop(machine.capture().encode()));

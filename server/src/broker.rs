@@ -146,7 +146,7 @@ impl Broker {
 
     /// A topic by name: created ones, and those RocketMQ has without anybody creating them.
     pub fn topic(&self, name: &str) -> Option<Topic> {
-        let created = self.group.metadata().topic(name).cloned();
+        let created = self.group.state().topic(name).cloned();
         created.or_else(|| system::topic(name, &self.identity))
     }
 }

@@ -136,7 +136,7 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
         ProposeError::Busy => ResponseCode::SystemBusy,
         ProposeError::TooLarge { .. } | ProposeError::Refused(_) => ResponseCode::MessageIllegal,
         ProposeError::OutOfBounds(_) => ResponseCode::InvalidParameter,
-        ProposeError::Unknown(_) | ProposeError::MetadataFull | ProposeError::Level { .. } => {
+        ProposeError::Unknown(_) | ProposeError::StateFull | ProposeError::Level { .. } => {
             ResponseCode::SystemError
         }
         ProposeError::NotLeader { .. } | ProposeError::DiskFull | ProposeError::Stopped(_) => {

@@ -30,8 +30,8 @@ const FAILED: u8 = 2;
 impl Broker {
     /// Whether a consumer group and its retry topic exist on this node.
     pub fn has_group(&self, group: &str) -> bool {
-        let metadata = self.group.metadata();
-        metadata.group(group).is_some() && metadata.topic(&names::retry_topic(group)).is_some()
+        let state = self.group.state();
+        state.group(group).is_some() && state.topic(&names::retry_topic(group)).is_some()
     }
 
     /// Creates a consumer group and its retry topic unless they exist, from whatever node this is.

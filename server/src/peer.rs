@@ -78,7 +78,7 @@ impl Hooks for NodeHooks {
         }
     }
 
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {

@@ -84,7 +84,7 @@ fn is_level(world: &World) -> bool {
         })
 }
 
-/// Every node serves what was committed: the same log bytes, queues and metadata, and every acknowledged message.
+/// Every node serves what was committed: the same log bytes, queues and state, and every acknowledged message.
 fn check_everywhere(world: &World) -> Checked {
     world.checks.oracle.check_kept()?;
     let groups: BTreeMap<u64, Group> =
@@ -94,11 +94,8 @@ fn check_everywhere(world: &World) -> Checked {
         check_log(world, *id, group)?;
         check_sectors(world, *id, group)?;
         check_queues(world, *id, group)?;
-        if *group.metadata() != *first.metadata() {
-            return Err(violation(
-                "equal metadata",
-                format!("node {id} differs from node {}", first.node_id()),
-            ));
+        if *group.state() != *first.state() {
+            return Err(violation("equal state", format!("node {id} differs from node {}", first.node_id())));
         }
         for topic in TOPICS {
             for queue in 0..QUEUES {

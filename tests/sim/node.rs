@@ -99,7 +99,7 @@ impl Hooks for Server {
         }))
     }
     fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 /// A process.

@@ -48,7 +48,7 @@ impl Group {
         if !leads || !self.0.shared.is_settled(term) {
             return Ok(false);
         }
-        let locks = self.0.shared.metadata.read().locks().clone();
+        let locks = self.0.shared.state.read().locks().clone();
         let now_ms = self.lease_now_ms();
         let looked = self.0.host.blocking(move || locks.over(now_ms, COMMAND_BYTES_MAX)).await;
         let locks = looked.map_err(|error| ProposeError::Stopped(error.to_string()))?;

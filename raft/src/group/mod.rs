@@ -85,7 +85,7 @@ pub trait Hooks: Send + Sync + 'static {
     /// Messages became visible to readers of this node. Called on the applying task: must not block.
     fn applied(&self, arrivals: &[Arrival]);
     /// Topics, groups, offsets, locks or members changed. Called on the applying task: must not block.
-    fn metadata_changed(&self);
+    fn state_changed(&self);
 }
 
 /// Why a group did not start on this node.
@@ -296,22 +296,22 @@ impl Group {
 
     /// `state.I1`
     fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
-        let bytes = self.0.shared.metadata_bytes.load(Ordering::Relaxed);
+        let bytes = self.0.shared.state_bytes.load(Ordering::Relaxed);
         let limit = STATE_BYTES_MAX as i64;
         // No command is as large as half of it.
         if bytes < limit / 2 {
             return Ok(());
         }
-        let growth = self.0.shared.metadata.read().growth(command, &QueueEnds(&self.0.shared.queues));
+        let growth = self.0.shared.state.read().growth(command, &QueueEnds(&self.0.shared.queues));
         if growth > 0 && bytes.saturating_add(growth) > limit {
-            return Err(ProposeError::MetadataFull);
+            return Err(ProposeError::StateFull);
         }
         Ok(())
     }
 
     /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.
-    pub fn metadata(&self) -> RwLockReadGuard<'_, State> {
-        self.0.shared.metadata.read()
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.0.shared.state.read()
     }
 
     /// The consume queues as applied on this node.

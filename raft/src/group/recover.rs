@@ -1,4 +1,4 @@
-//! What a node does with its files before it takes part: log, queues and metadata as of one point.
+//! What a node does with its files before it takes part: log, queues and state as of one point.
 //!
 //! The newest checkpoint that fits the log wins; then the snapshots, newest first; then, if the log still has
 //! its first record, nothing at all. Whatever is older than the log's durable end is replayed through `apply`

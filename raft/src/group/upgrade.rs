@@ -71,7 +71,7 @@ impl Group {
     /// Proposes what only the next level has.
     #[cfg(feature = "next-level")]
     async fn count(&self) {
-        let next = folio_state::sections::next_level::Count(self.metadata().counted() + 1);
+        let next = folio_state::sections::next_level::Count(self.state().counted() + 1);
         let number = next.0;
         if self.status().role == Role::Leader && self.execute(next).await.is_ok() {
             tracing::info!(number, "a command of the next feature level is applied");

@@ -135,7 +135,7 @@ impl Repeats {
 
     /// Whether a message was deleted with its topic since it was stored: its sender must not be told that it is there.
     fn is_deleted(&self, topic: &str, receipt: &Receipt) -> bool {
-        let min = self.shared.metadata.read().min_offsets().get(topic, receipt.queue_id);
+        let min = self.shared.state.read().min_offsets().get(topic, receipt.queue_id);
         receipt.queue_offsets.iter().any(|offset| *offset < min)
     }
 

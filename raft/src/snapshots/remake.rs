@@ -151,12 +151,12 @@ impl Scan {
         self.counters.set(topic, queue, offset);
     }
 
-    /// Makes the later metadata those of before the records that were read.
-    fn go_back(&self, metadata: &mut State) {
+    /// Makes the later state the one before the records that were read.
+    fn go_back(&self, state: &mut State) {
         let topics: Vec<Topic> =
-            self.first_puts.values().map(|put| self.before(put, metadata.min_offsets())).collect();
-        metadata.forget_deletions_after(|topic, queue| self.counters.get(topic, queue));
-        topics.into_iter().for_each(|topic| drop(metadata.apply(PutTopic(topic))));
+            self.first_puts.values().map(|put| self.before(put, state.min_offsets())).collect();
+        state.forget_deletions_after(|topic, queue| self.counters.get(topic, queue));
+        topics.into_iter().for_each(|topic| drop(state.apply(PutTopic(topic))));
     }
 
     /// A topic before the first record that replaces it: no narrower than it was, as far as that took messages away.
@@ -210,16 +210,16 @@ mod tests {
             counters
         }
 
-        fn apply(&mut self, metadata: &mut State, step: &Step) {
+        fn apply(&mut self, state: &mut State, step: &Step) {
             match step {
-                Step::Command(command) => drop(metadata.apply_with(command.clone(), self)),
-                Step::Message(..) => self.apply_again(metadata, step),
+                Step::Command(command) => drop(state.apply_with(command.clone(), self)),
+                Step::Message(..) => self.apply_again(state, step),
             }
         }
 
-        fn apply_again(&mut self, metadata: &mut State, step: &Step) {
+        fn apply_again(&mut self, state: &mut State, step: &Step) {
             match step {
-                Step::Command(command) => drop(metadata.apply_but_for_locks(command.clone(), self)),
+                Step::Command(command) => drop(state.apply_but_for_locks(command.clone(), self)),
                 Step::Message(topic, queue) => *self.0.entry((topic.clone(), *queue)).or_default() += 1,
             }
         }
@@ -268,17 +268,17 @@ mod tests {
 
     /// What the records between lead to, from the state that they led to.
     fn led_again(before: &[Step], between: &[Step]) -> (State, State) {
-        let (mut metadata, mut ends) = (State::default(), Ends::default());
-        before.iter().for_each(|step| ends.apply(&mut metadata, step));
+        let (mut state, mut ends) = (State::default(), Ends::default());
+        before.iter().for_each(|step| ends.apply(&mut state, step));
         let boundary = ends.clone();
         let mut offsets = Vec::new();
         for step in between {
             if let Step::Message(topic, queue) = step {
                 offsets.push(ends.0.get(&(topic.clone(), *queue)).copied().unwrap_or(0));
             }
-            ends.apply(&mut metadata, step);
+            ends.apply(&mut state, step);
         }
-        let later = metadata.clone();
+        let later = state.clone();
         let (mut scan, mut offsets) = (Scan::new(ends.counters()), offsets.into_iter());
         for step in between {
             match step {
@@ -286,10 +286,10 @@ mod tests {
                 Step::Message(topic, queue) => scan.take_message(topic, *queue, offsets.next().unwrap()),
             }
         }
-        scan.go_back(&mut metadata);
+        scan.go_back(&mut state);
         let mut ends = boundary;
-        between.iter().for_each(|step| ends.apply_again(&mut metadata, step));
-        (metadata, later)
+        between.iter().for_each(|step| ends.apply_again(&mut state, step));
+        (state, later)
     }
 
     /// Its minimum was left out of the state that was made again, and the record that takes the queue away found none.

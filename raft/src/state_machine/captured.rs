@@ -21,7 +21,7 @@ pub(crate) struct Captured {
     pub(super) base: StampBase,
     pub(super) saved: SavedState,
     /// As counted then.
-    pub(super) metadata_bytes: i64,
+    pub(super) state_bytes: i64,
     /// Files that this state needs no more, and earlier ones do.
     pub(super) trimmed: Vec<Trimmed>,
 }
@@ -47,7 +47,7 @@ pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     let trimmed = std::mem::take(&mut captured.trimmed);
     // What is counted command by command is at times too much: see `State::growth`.
     let exact = captured.saved.state.encoded_bytes() as i64;
-    shared.metadata_bytes.fetch_add(exact - captured.metadata_bytes, Ordering::Relaxed);
+    shared.state_bytes.fetch_add(exact - captured.state_bytes, Ordering::Relaxed);
     let save = || {
         let checkpoint = captured.encode()?;
         shared.queues.sync().map_err(io::Error::other)?;

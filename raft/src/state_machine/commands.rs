@@ -1,4 +1,4 @@
-//! What a committed command does besides changing the metadata: what it deletes leaves the consume queues, and the lease
+//! What a committed command does besides changing the state: what it deletes leaves the consume queues, and the lease
 //! clock hears of its stamp.
 
 use std::sync::atomic::Ordering;
@@ -15,18 +15,17 @@ pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
     let (deletes_in, is_stamped) = (command.deletes_in(), command.is_stamped());
     let queues = QueueEnds(&shared.queues);
     let (outcome, stamp_ms) = {
-        let mut metadata = shared.metadata.write();
+        let mut state = shared.state.write();
         let has_its_locks = id.index <= shared.locks_as_of.load(Ordering::Relaxed);
-        let growth =
-            if has_its_locks && command.is_of_locks() { 0 } else { metadata.growth(&command, &queues) };
-        shared.metadata_bytes.fetch_add(growth, Ordering::Relaxed);
+        let growth = if has_its_locks && command.is_of_locks() { 0 } else { state.growth(&command, &queues) };
+        shared.state_bytes.fetch_add(growth, Ordering::Relaxed);
         let outcome = if has_its_locks {
-            metadata.apply_but_for_locks(command, &queues)
+            state.apply_but_for_locks(command, &queues)
         } else {
-            metadata.apply_with(command, &queues)
+            state.apply_with(command, &queues)
         };
-        shared.level.set(metadata.level());
-        (outcome, metadata.lease_clock_ms())
+        shared.level.set(state.level());
+        (outcome, state.lease_clock_ms())
     };
     if is_stamped {
         shared.lease_clock.note(stamp_ms, id.term);
@@ -34,7 +33,7 @@ pub(super) fn apply(shared: &Shared, command: Command, id: EntryId) -> Outcome {
     if let Some(topic) = deletes_in {
         delete(shared, &topic);
     }
-    shared.hooks.metadata_changed();
+    shared.hooks.state_changed();
     outcome
 }
 
@@ -43,7 +42,7 @@ fn delete(shared: &Shared, topic: &str) {
     if planted::is("deleted-comes-back") {
         return;
     }
-    let first: Vec<(u32, u64)> = shared.metadata.read().min_offsets().of(topic).collect();
+    let first: Vec<(u32, u64)> = shared.state.read().min_offsets().of(topic).collect();
     let trimmed = shared.queues.raise(topic, &first);
     if !trimmed.is_empty() {
         shared.trimmed.lock().push(trimmed);

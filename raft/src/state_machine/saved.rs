@@ -195,6 +195,7 @@ mod tests {
             section(3, &number(0)),
             section(4, &[number(0), number(0)].concat()),
             section(5, &number(0)),
+            section(6, &[1, 0]),
             section(0x8001, &[vec![0], number(0), number(0)].concat()),
             section(0x8002, &number(12)),
             section(0x8003, &window),

@@ -32,7 +32,7 @@ impl Hooks for Echo {
         Box::pin(async move { [&from.to_le_bytes()[..], &request].concat().into() })
     }
     fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 /// Hooks of a node that serves nobody.
@@ -43,7 +43,7 @@ impl Hooks for NoHooks {
         Box::pin(std::future::ready(request))
     }
     fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 /// Nodes by id, each with its folder.

@@ -85,21 +85,21 @@ async fn lock(cluster: &Cluster, group: &str, number: u32) {
 
 fn expect_story(group: &Group) {
     {
-        let metadata = group.metadata();
-        assert_eq!(metadata.topics().map(|topic| &*topic.name).collect::<Vec<_>>(), ["orders"]);
-        assert_eq!(metadata.topic("orders"), Some(&topic(5)));
-        assert_eq!(metadata.group("before"), Some(&ConsumerGroup::new("before")));
-        assert_eq!(metadata.group("after").map(|group| group.retry_max), Some(7));
-        assert_eq!(metadata.groups().count(), 2);
-        let offset = |group, queue| metadata.offset(group, "orders", queue);
+        let state = group.state();
+        assert_eq!(state.topics().map(|topic| &*topic.name).collect::<Vec<_>>(), ["orders"]);
+        assert_eq!(state.topic("orders"), Some(&topic(5)));
+        assert_eq!(state.group("before"), Some(&ConsumerGroup::new("before")));
+        assert_eq!(state.group("after").map(|group| group.retry_max), Some(7));
+        assert_eq!(state.groups().count(), 2);
+        let offset = |group, queue| state.offset(group, "orders", queue);
         assert_eq!(
             [offset("before", 0), offset("before", 1), offset("after", 2)],
             [Some(12), Some(10), Some(33)]
         );
-        assert_eq!(metadata.offsets_of("gone").count(), 0);
-        let mins = metadata.min_offsets().of("orders").collect::<Vec<_>>();
+        assert_eq!(state.offsets_of("gone").count(), 0);
+        let mins = state.min_offsets().of("orders").collect::<Vec<_>>();
         assert_eq!(mins, [0, 1, 2, 3].map(|queue| (queue, DELETED / 4)));
-        let live = |name| metadata.has_live_locks(name, group.lease_now_ms());
+        let live = |name| state.has_live_locks(name, group.lease_now_ms());
         assert!(live("before") && live("after") && !live("gone"));
     }
     for number in 0..4 {

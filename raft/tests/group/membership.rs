@@ -297,7 +297,7 @@ async fn a_leader_that_could_found_a_group_alone_takes_nobody_in() {
     add(&mut cluster, 2, &[1]).await;
     cluster.send_all(0..10).await;
     holds_all(&cluster, 10).await;
-    assert!(cluster.groups[&2].metadata().topic("orders").is_some());
+    assert!(cluster.groups[&2].state().topic("orders").is_some());
 }
 
 /// A directory of another group of the same name, at the place of a member.

@@ -24,7 +24,7 @@ impl Hooks for Bomb {
         assert!(!self.0.load(Ordering::Acquire), "a bug in the applier");
     }
 
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 /// Before: the node went on leading and sent heartbeats, so nobody replaced it, and no send was answered any more.

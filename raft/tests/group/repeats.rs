@@ -31,7 +31,7 @@ impl Hooks for Settled {
         Known::Now(Knows::Settled)
     }
     fn applied(&self, _: &[Arrival]) {}
-    fn metadata_changed(&self) {}
+    fn state_changed(&self) {}
 }
 
 /// A send of one object: made so many milliseconds after the first one, by the connection from this port.

@@ -154,9 +154,8 @@ async fn all_members_are_replaced_while_no_snapshot_is_whole_and_every_retained_
     let stopped = |group: &Group| matches!(group.status().role, Role::Stopped(_));
     assert!(!cluster.groups.values().any(stopped));
     let leader = cluster.leader().await;
-    let same =
-        |cluster: &Cluster| cluster.groups.values().all(|group| *group.metadata() == *leader.metadata());
-    until(&cluster, "of the same metadata", same).await;
+    let same = |cluster: &Cluster| cluster.groups.values().all(|group| *group.state() == *leader.state());
+    until(&cluster, "of the same state", same).await;
 }
 
 /// Without anybody asking for it.
@@ -203,7 +202,7 @@ async fn a_node_alone_makes_its_snapshots_again_and_builds_its_queues_from_them(
     cluster.boot(1, false).await;
     cluster.send_all(900..901).await;
     assert_nothing_is_missing(&cluster, &expected, 900);
-    assert_eq!(cluster.groups[&1].metadata().topic("orders").map(|topic| topic.read_queues), Some(QUEUES));
+    assert_eq!(cluster.groups[&1].state().topic("orders").map(|topic| topic.read_queues), Some(QUEUES));
 }
 
 fn delete_all_derived(dir: &Path) {
@@ -288,8 +287,8 @@ async fn a_snapshot_of_many_parts_brings_an_empty_node_all_offsets() {
         assert!(Instant::now() < deadline, "not caught up: {:?}", cluster.groups[&4].status());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let metadata = cluster.groups[&4].metadata();
+    let state = cluster.groups[&4].state();
     for number in 0..COMMANDS * COMMITS {
-        assert_eq!(metadata.offset(&group, &format!("{number:0>200}"), 0), Some(u64::from(number)));
+        assert_eq!(state.offset(&group, &format!("{number:0>200}"), 0), Some(u64::from(number)));
     }
 }

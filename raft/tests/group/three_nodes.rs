@@ -34,7 +34,7 @@ async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts()
     cluster.assert_identical().await;
     for group in cluster.groups.values() {
         assert_eq!(group.queues().bounds("orders", 3), Some((0, 200)), "node {}", group.node_id());
-        assert!(group.metadata().topic("orders").is_some());
+        assert!(group.state().topic("orders").is_some());
     }
 }
 
@@ -345,7 +345,7 @@ async fn locks_i2_locks_of_dead_clients_stayed_for_ever() {
         leader.lock_queues(format!("group-{client}"), client.to_owned(), queues, ttl_ms).await.unwrap()
     };
     lock("alive", 600_000).await;
-    let bytes = |group: &Group| group.metadata().encoded_bytes();
+    let bytes = |group: &Group| group.state().encoded_bytes();
     let before = bytes(&leader);
     for client in 0..20 {
         lock(&client.to_string(), 100).await;

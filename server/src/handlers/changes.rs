@@ -61,8 +61,8 @@ impl From<ProposeError> for Failure {
 pub(super) fn execute(broker: &Arc<Broker>, commands: Vec<Command>, request: Request) {
     let broker = broker.clone();
     let deletes = {
-        let metadata = broker.group.metadata();
-        commands.iter().any(|command| deletes_messages(&metadata, command))
+        let state = broker.group.state();
+        commands.iter().any(|command| deletes_messages(&state, command))
     };
     tokio::spawn(async move {
         for command in commands {
@@ -88,7 +88,7 @@ async fn change(broker: &Broker, command: &Command, is_operator: bool) -> Result
         let command = if is_operator {
             command.clone()
         } else {
-            within_rights(&broker.group.metadata(), command.clone())?
+            within_rights(&broker.group.state(), command.clone())?
         };
         let creates = matches!(command, Command::CreateTopic(_) | Command::CreateGroup(_));
         let outcome = broker.group.execute(command).await?;
@@ -109,13 +109,13 @@ fn replaced(command: &Command) -> Option<&str> {
 }
 
 /// The command as a client that is no operator may give it.
-fn within_rights(metadata: &State, command: Command) -> Result<Command, ServerError> {
+fn within_rights(state: &State, command: Command) -> Result<Command, ServerError> {
     match command {
-        Command::PutTopic(PutTopic(topic)) => match metadata.topic(&topic.name) {
+        Command::PutTopic(PutTopic(topic)) => match state.topic(&topic.name) {
             None => Ok(CreateTopic(topic).into()),
             before => admin::check_topic_change(before, &topic).map(|()| PutTopic(topic).into()),
         },
-        Command::PutGroup(PutGroup(group)) => match metadata.group(&group.name) {
+        Command::PutGroup(PutGroup(group)) => match state.group(&group.name) {
             None => Ok(CreateGroup(group).into()),
             before => admin::check_group_change(before, &group).map(|()| PutGroup(group).into()),
         },
@@ -123,12 +123,12 @@ fn within_rights(metadata: &State, command: Command) -> Result<Command, ServerEr
     }
 }
 
-fn deletes_messages(metadata: &State, command: &Command) -> bool {
+fn deletes_messages(state: &State, command: &Command) -> bool {
     match command {
         Command::DeleteTopic(_) => true,
         Command::DeleteGroup(DeleteGroup { clean_offsets, .. }) => *clean_offsets,
         Command::PutTopic(PutTopic(topic)) => {
-            metadata.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
+            state.topic(&topic.name).is_some_and(|before| before.queue_count() > topic.queue_count())
         }
         _ => false,
     }
@@ -142,16 +142,16 @@ mod tests {
 
     #[test]
     fn admin_i3_what_is_not_there_is_created_and_never_replaced() {
-        let mut metadata = State::default();
+        let mut state = State::default();
         let topic = |queues| Command::from(PutTopic(Topic::new("t", queues)));
         let group = || Command::from(PutGroup(ConsumerGroup::new("g")));
-        let may = |metadata: &State, command| within_rights(metadata, command).ok();
-        assert_eq!(may(&metadata, topic(1)), Some(Command::from(CreateTopic(Topic::new("t", 1)))));
-        assert_eq!(may(&metadata, group()), Some(Command::from(CreateGroup(ConsumerGroup::new("g")))));
-        metadata.apply(topic(8));
-        metadata.apply(group());
-        assert_eq!(may(&metadata, topic(1)), None);
-        assert_eq!(may(&metadata, topic(9)), Some(topic(9)));
-        assert_eq!(may(&metadata, group()), Some(group()));
+        let may = |state: &State, command| within_rights(state, command).ok();
+        assert_eq!(may(&state, topic(1)), Some(Command::from(CreateTopic(Topic::new("t", 1)))));
+        assert_eq!(may(&state, group()), Some(Command::from(CreateGroup(ConsumerGroup::new("g")))));
+        state.apply(topic(8));
+        state.apply(group());
+        assert_eq!(may(&state, topic(1)), None);
+        assert_eq!(may(&state, topic(9)), Some(topic(9)));
+        assert_eq!(may(&state, group()), Some(group()));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn all_topics(broker: &Arc<Broker>, request: Request) {
     let built_in = built_in.iter().filter_map(|name| system::topic(name, &broker.identity));
     let mut topics: BTreeMap<String, TopicConfig> =
         built_in.map(|topic| (topic.name.clone(), topic_config(&topic))).collect();
-    topics.extend(broker.group.metadata().topics().map(|topic| (topic.name.clone(), topic_config(topic))));
+    topics.extend(broker.group.state().topics().map(|topic| (topic.name.clone(), topic_config(topic))));
     let total = topics.len();
     let table = TopicConfigTable { data_version: version(broker), topic_config_table: topics };
     table_answer(request, "totalTopicNum", total, &table);
@@ -49,7 +49,7 @@ pub(crate) fn one_topic(broker: &Arc<Broker>, request: Request) {
 /// 201.
 pub(crate) fn all_groups(broker: &Arc<Broker>, request: Request) {
     let groups: BTreeMap<String, SubscriptionGroupConfig> =
-        broker.group.metadata().groups().map(|group| (group.name.clone(), group_config(group))).collect();
+        broker.group.state().groups().map(|group| (group.name.clone(), group_config(group))).collect();
     let total = groups.len();
     let table = SubscriptionGroupTable {
         data_version: version(broker),
@@ -66,7 +66,7 @@ pub(crate) fn one_group(broker: &Arc<Broker>, request: Request) {
         Err(error) => return request.reply.fail(error),
     };
     let wanted = name.clone();
-    let find = move |broker: &Broker| broker.group.metadata().group(&wanted).map(group_config);
+    let find = move |broker: &Broker| broker.group.state().group(&wanted).map(group_config);
     absent::find(broker, request, find, move |_, request, config| match config {
         Some(config) => body_answer(request, &config),
         None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),

@@ -64,7 +64,7 @@ fn changed_group(
 ) -> Result<ConsumerGroup, ServerError> {
     let group = group_of(config)?;
     if !request.is_operator {
-        admin::check_group_change(broker.group.metadata().group(&group.name), &group)?;
+        admin::check_group_change(broker.group.state().group(&group.name), &group)?;
     }
     Ok(group)
 }

@@ -46,9 +46,8 @@ pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
 
 /// The queues that exist: a lock on another one would stay in the replicated state.
 fn existing(broker: &Broker, mut queues: Vec<QueueRef>) -> Vec<QueueRef> {
-    let metadata = broker.group.metadata();
-    queues
-        .retain(|queue| metadata.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count()));
+    let state = broker.group.state();
+    queues.retain(|queue| state.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count()));
     queues
 }
 

@@ -60,7 +60,7 @@ impl<E: Into<ServerError>> From<E> for Failure {
 /// The message to store; `None` if the group wants no retries.
 async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<NewMessage>, Failure> {
     let header = ConsumerSendBackHeader::from_ext(&request.frame.ext)?;
-    let group = broker.group.metadata().group(&header.group).cloned();
+    let group = broker.group.state().group(&header.group).cloned();
     let group = group.ok_or_else(|| ServerError::GroupNotExist(header.group.to_string()))?;
     if !broker.settings.permission.is_writable() {
         return Err(ServerError::NoPermission("the broker sending message is forbidden".to_owned()).into());
@@ -98,7 +98,7 @@ fn is_dead(
 
 /// The topic as it is, created now if need be.
 async fn ensure(broker: &Arc<Broker>, wish: Topic) -> Result<Topic, Failure> {
-    let known = broker.group.metadata().topic(&wish.name).cloned();
+    let known = broker.group.state().topic(&wish.name).cloned();
     if let Some(topic) = known {
         return Ok(topic);
     }

@@ -65,7 +65,7 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
     let topic =
         CreateTopicHeader::from_ext(&request.frame.ext).map_err(ServerError::from).and_then(|header| {
             let changes = header.attributes.as_deref().unwrap_or("");
-            changed_topic(&broker.group.metadata(), &header.topic_config(), changes, request.is_operator)
+            changed_topic(&broker.group.state(), &header.topic_config(), changes, request.is_operator)
         });
     match topic {
         Ok(topic) => execute(broker, vec![PutTopic(topic).into()], request),
@@ -84,17 +84,17 @@ pub(crate) fn update_list(broker: &Arc<Broker>, request: Request) {
 fn changed_topics(broker: &Broker, request: &Request) -> Result<Vec<Command>, ServerError> {
     let list: TopicConfigList = body::decode_request(&request.frame.body, BODY_OBJECTS_MAX)
         .map_err(|error| ServerError::Body(error.to_string()))?;
-    let metadata = broker.group.metadata();
+    let state = broker.group.state();
     let topics = list.topic_config_list.iter().map(|config| {
         let changes = attributes::as_changes(&config.attributes);
-        changed_topic(&metadata, config, &changes, request.is_operator).map(|topic| PutTopic(topic).into())
+        changed_topic(&state, config, &changes, request.is_operator).map(|topic| PutTopic(topic).into())
     });
     topics.collect()
 }
 
 /// The topic as it shall be: the config, with attribute changes applied to what it had.
 fn changed_topic(
-    metadata: &State,
+    state: &State,
     config: &TopicConfig,
     changes: &str,
     is_operator: bool,
@@ -114,7 +114,7 @@ fn changed_topic(
             "topic[{name}] with perm {perm}, expected a sum of 4, 2 and 1"
         )));
     }
-    let before = metadata.topic(name);
+    let before = state.topic(name);
     let topic = Topic {
         name: name.to_owned(),
         read_queues: config.read_queue_nums,
@@ -165,7 +165,7 @@ pub(crate) fn delete_route(_broker: &Arc<Broker>, request: Request) {
 /// 206: the names of all topics.
 pub(crate) fn list(broker: &Arc<Broker>, request: Request) {
     let mut topic_list = system::names(&broker.identity);
-    topic_list.extend(broker.group.metadata().topics().map(|topic| topic.name.clone()));
+    topic_list.extend(broker.group.state().topics().map(|topic| topic.name.clone()));
     topic_list.sort_unstable();
     topic_list.dedup();
     match body::encode(&TopicList { broker_addr: None, topic_list }) {
@@ -198,10 +198,10 @@ mod tests {
 
     #[test]
     fn attributes_that_are_not_changed_stay() {
-        let mut metadata = State::default();
-        let first = changed_topic(&metadata, &config("orders"), "+message.type=FIFO", true).expect("a topic");
-        metadata.apply(PutTopic(first));
-        let second = changed_topic(&metadata, &config("orders"), "", false).expect("a topic");
+        let mut state = State::default();
+        let first = changed_topic(&state, &config("orders"), "+message.type=FIFO", true).expect("a topic");
+        state.apply(PutTopic(first));
+        let second = changed_topic(&state, &config("orders"), "", false).expect("a topic");
         assert_eq!(second.attributes.len(), 1);
     }
 

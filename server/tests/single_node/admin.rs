@@ -100,10 +100,10 @@ async fn a_topic_created_again_goes_on_after_its_old_offsets() {
 async fn a_deleted_group_is_gone_with_its_offsets() {
     let node = Node::start().await;
     let mut client = node.client_of_group().await;
-    assert!(node.broker.group.metadata().group("g").is_some());
+    assert!(node.broker.group.state().group("g").is_some());
     let gone = DeleteGroupHeader { group_name: "g".into(), clean_offset: true };
     expect(&client.ask(RequestCode::DeleteSubscriptionGroup, &gone).await, ResponseCode::Success);
-    assert!(node.broker.group.metadata().group("g").is_none());
+    assert!(node.broker.group.state().group("g").is_none());
 }
 
 #[tokio::test]

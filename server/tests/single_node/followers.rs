@@ -175,8 +175,8 @@ async fn a_commit_that_waited_for_a_leader_never_replaces_a_later_one() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     let offsets: Vec<Option<u64>> = {
         let leader = nodes[1..].iter().find(|node| node.broker.leads()).expect("a leader");
-        let metadata = leader.broker.group.metadata();
-        (0..QUEUES).map(|queue| metadata.offset("g", "orders", queue)).collect()
+        let state = leader.broker.group.state();
+        (0..QUEUES).map(|queue| state.offset("g", "orders", queue)).collect()
     };
     assert_eq!(offsets, vec![Some(100); QUEUES as usize], "turns.I1");
     // Back is where a client may go that says so later.

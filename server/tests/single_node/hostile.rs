@@ -45,18 +45,18 @@ async fn refused(client: &mut Client, request: Frame) {
     assert!(answer.remark.as_ref().is_some_and(|remark| remark.contains("limit")), "{:?}", answer.remark);
 }
 
-/// 115 kB were 197 MB of metadata on every node; with 512 KiB and 6,000 queues every node ended, and again at each start.
+/// 115 kB were 197 MB of state on every node; with 512 KiB and 6,000 queues every node ended, and again at each start.
 #[tokio::test]
 async fn a_lock_with_a_giant_client_id_filled_every_nodes_memory() {
     let node = Node::start().await;
     let mut client = node.client_of_group().await;
     client.send("orders", "", "one").await;
-    let before = node.broker.group.metadata().encoded_bytes();
+    let before = node.broker.group.state().encoded_bytes();
     refused(&mut client, lock("c".repeat(64 << 10), 3_000)).await;
     // What is not there is not locked, however much is asked for.
     let answer = client.call(lock("c".to_owned(), 3_000)).await;
     assert!((1..=16).contains(&held(&answer)), "{}", held(&answer));
-    let after = node.broker.group.metadata().encoded_bytes();
+    let after = node.broker.group.state().encoded_bytes();
     assert!(after < before + 4096, "{before} bytes before, {after} after");
     client.send("orders", "", "two").await;
 }
@@ -68,7 +68,7 @@ async fn a_heartbeat_with_thirty_thousand_groups_lost_the_leader() {
     let mut client = node.client().await;
     refused(&mut client, heartbeat(30_000)).await;
     assert!(node.broker.clients.members("group-1").is_empty());
-    assert!(node.broker.group.metadata().group("group-1").is_none());
+    assert!(node.broker.group.state().group("group-1").is_none());
     client.send("orders", "", "one").await;
 }
 
@@ -85,7 +85,7 @@ async fn an_offset_of_a_group_with_a_giant_name_is_refused() {
     };
     let answer = client.ask(RequestCode::UpdateConsumerOffset, &head).await;
     assert_ne!(answer.code, ResponseCode::Success.code());
-    assert!(node.broker.group.metadata().encoded_bytes() < 10_000);
+    assert!(node.broker.group.state().encoded_bytes() < 10_000);
 }
 
 /// Pulls that are held for a tag that never comes; returns once the node has taken all of them.

@@ -49,7 +49,7 @@ async fn a_commit_is_applied_when_it_is_answered_and_may_go_back() {
     assert_eq!(header::<OffsetResponseHeader>(&answer).offset, 0, "a young queue is read from its start");
     for offset in [1, 7, 3] {
         expect(&client.ask(RequestCode::UpdateConsumerOffset, &commit(offset)).await, ResponseCode::Success);
-        assert_eq!(node.broker.group.metadata().offset("g", "orders", 0), Some(offset as u64));
+        assert_eq!(node.broker.group.state().offset("g", "orders", 0), Some(offset as u64));
         assert_eq!(committed(&mut client).await, offset);
     }
 }
@@ -66,7 +66,7 @@ async fn oneway_commits_are_seen_at_once_and_gathered_in_few_records() {
     }
     assert_eq!(committed(&mut client).await, 500);
     let mut tries = 0;
-    while node.broker.group.metadata().offset("g", "orders", 0) != Some(500) {
+    while node.broker.group.state().offset("g", "orders", 0) != Some(500) {
         tries += 1;
         assert!(tries < 3_000);
         tokio::time::sleep(Duration::from_millis(10)).await;

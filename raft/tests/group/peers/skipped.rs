@@ -73,8 +73,8 @@ async fn a_command_that_no_node_can_apply_is_skipped_by_all_once_an_operator_say
     cluster.execute(CreateTopic(Topic::new("more", 4))).await;
     cluster.assert_identical().await;
     for group in cluster.groups.values() {
-        let metadata = group.metadata();
-        assert!(metadata.topic("orders").is_some() && metadata.topic("more").is_some());
+        let state = group.state();
+        assert!(state.topic("orders").is_some() && state.topic("more").is_some());
     }
     // A replica without a log gets the entry, and skips it as the others did.
     cluster.stop(3).await;
@@ -84,5 +84,5 @@ async fn a_command_that_no_node_can_apply_is_skipped_by_all_once_an_operator_say
     cluster.boot(3, false).await;
     cluster.send_all(40..60).await;
     cluster.assert_identical().await;
-    assert!(cluster.groups[&3].metadata().topic("more").is_some());
+    assert!(cluster.groups[&3].state().topic("more").is_some());
 }

@@ -68,7 +68,7 @@ pub(crate) fn query(broker: &Arc<Broker>, request: Request) {
 fn consumer_offset(broker: &Broker, request: &Request) -> Result<u64, ServerError> {
     let header = QueryConsumerOffsetHeader::from_ext(&request.frame.ext)?;
     let queue = queue_number(header.queue_id)?;
-    if let Some(offset) = broker.group.metadata().offset(&header.consumer_group, &header.topic, queue) {
+    if let Some(offset) = broker.group.state().offset(&header.consumer_group, &header.topic, queue) {
         return Ok(offset);
     }
     let begin = if header.set_zero_if_not_found == Some(false) {
@@ -82,7 +82,7 @@ fn consumer_offset(broker: &Broker, request: &Request) -> Result<u64, ServerErro
 /// The first offset of a queue that still has its first message, if that is not long ago. The first after its topic was
 /// deleted counts: who consumes the topic of that name now wants all of it. A queue that was only deleted begins there, too.
 fn begin_if_young(broker: &Broker, topic: &str, queue: u32) -> Result<Option<u64>, ServerError> {
-    let begin = broker.group.metadata().min_offsets().get(topic, queue);
+    let begin = broker.group.state().min_offsets().get(topic, queue);
     let first = match broker.group.queues().units(topic, queue, begin, 1) {
         Err(QueuesError::Trimmed { .. }) => return Ok(None),
         first => first.map_err(|error| ServerError::Unreadable(error.to_string()))?,
@@ -106,7 +106,7 @@ pub(crate) fn update(broker: &Arc<Broker>, request: Request) {
 
 fn checked_commit(broker: &Broker, request: &Request) -> Result<OffsetCommit, ServerError> {
     let header = UpdateConsumerOffsetHeader::from_ext(&request.frame.ext)?;
-    if broker.group.metadata().group(&header.consumer_group).is_none() {
+    if broker.group.state().group(&header.consumer_group).is_none() {
         return Err(ServerError::GroupNotExist(header.consumer_group.to_string()));
     }
     let Some(topic) = broker.topic(&header.topic) else {

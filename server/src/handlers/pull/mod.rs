@@ -114,9 +114,9 @@ pub(crate) fn pull(broker: &Arc<Broker>, request: Request) {
 
 fn prepare(broker: &Broker, request: &Request) -> Result<Pull, ServerError> {
     let mut header = PullMessageHeader::from_ext(&request.frame.ext)?;
-    let metadata = broker.group.metadata();
+    let state = broker.group.state();
     let broker_readable = broker.settings.permission.is_readable();
-    let rules = Rules { metadata: &metadata, identity: &broker.identity, broker_readable };
+    let rules = Rules { state: &state, identity: &broker.identity, broker_readable };
     let subject = subject(&rules, &broker.clients, &header)?;
     let limits = Limits::of(header.max_msg_nums, header.max_msg_bytes);
     // A pull may be held for long: of the texts in its header only the names are needed from here on.
@@ -134,7 +134,7 @@ fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
         return;
     };
     let wanted = header.sys_flag & pull_sys_flag::COMMIT_OFFSET != 0;
-    if !wanted || broker.group.metadata().offset(group, topic, queue) == Some(offset) {
+    if !wanted || broker.group.state().offset(group, topic, queue) == Some(offset) {
         return;
     }
     let commit = UpdateConsumerOffsetHeader {

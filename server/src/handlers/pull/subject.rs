@@ -24,7 +24,7 @@ pub(crate) struct Subject {
 
 /// What the checks look at besides the request.
 pub(crate) struct Rules<'a> {
-    pub(crate) metadata: &'a State,
+    pub(crate) state: &'a State,
     pub(crate) identity: &'a Identity,
     /// Whether this broker gives messages at all (`brokerPermission`).
     pub(crate) broker_readable: bool,
@@ -47,12 +47,12 @@ pub(crate) fn subject(
     if !rules.broker_readable {
         return Err(ServerError::NoPermission("the broker pulling message is forbidden".to_owned()));
     }
-    let group = rules.metadata.group(&header.consumer_group);
+    let group = rules.state.group(&header.consumer_group);
     let group = group.ok_or_else(|| ServerError::GroupNotExist(header.consumer_group.to_string()))?;
     if !group.consume_enable {
         return Err(ServerError::NoPermission(format!("subscription group no permission, {}", group.name)));
     }
-    let (queue, topic_sys_flag) = match rules.metadata.topic(&header.topic) {
+    let (queue, topic_sys_flag) = match rules.state.topic(&header.topic) {
         Some(topic) => queue_of(topic, header)?,
         None => match system::topic(&header.topic, rules.identity) {
             Some(topic) => queue_of(&topic, header)?,
@@ -133,20 +133,20 @@ mod tests {
         crate::handlers::testing::identity()
     }
 
-    fn metadata() -> State {
-        let mut metadata = State::default();
+    fn state() -> State {
+        let mut state = State::default();
         let mut write_only = Topic::new("write-only", 4);
         write_only.perm = 2;
-        metadata.apply(PutTopic(Topic::new("orders", 4)));
-        metadata.apply(PutTopic(write_only));
-        metadata.apply(PutGroup(ConsumerGroup::new("g")));
+        state.apply(PutTopic(Topic::new("orders", 4)));
+        state.apply(PutTopic(write_only));
+        state.apply(PutGroup(ConsumerGroup::new("g")));
         let mut off = ConsumerGroup::new("off");
         off.consume_enable = false;
-        metadata.apply(PutGroup(off));
+        state.apply(PutGroup(off));
         let mut no_broadcast = ConsumerGroup::new("no-broadcast");
         no_broadcast.consume_broadcast_enable = false;
-        metadata.apply(PutGroup(no_broadcast));
-        metadata
+        state.apply(PutGroup(no_broadcast));
+        state
     }
 
     fn header(group: &str, topic: &str) -> PullMessageHeader {
@@ -169,8 +169,8 @@ mod tests {
     }
 
     fn check(known: &Known, header: &PullMessageHeader) -> Result<Subject, ServerError> {
-        let (metadata, identity) = (metadata(), identity());
-        subject(&Rules { metadata: &metadata, identity: &identity, broker_readable: true }, known, header)
+        let (state, identity) = (state(), identity());
+        subject(&Rules { state: &state, identity: &identity, broker_readable: true }, known, header)
     }
 
     fn refused(known: &Known, header: &PullMessageHeader) -> ResponseCode {
@@ -217,8 +217,8 @@ mod tests {
 
     #[test]
     fn a_broker_without_read_permission_gives_nothing() {
-        let (metadata, identity) = (metadata(), identity());
-        let rules = Rules { metadata: &metadata, identity: &identity, broker_readable: false };
+        let (state, identity) = (state(), identity());
+        let rules = Rules { state: &state, identity: &identity, broker_readable: false };
         let outcome = subject(&rules, &Known::default(), &header("g", "orders"));
         assert_eq!(outcome.expect_err("refused").code(), ResponseCode::NoPermission);
     }

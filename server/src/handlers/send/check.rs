@@ -1,4 +1,4 @@
-//! Where a message may go: the checks of a send, in RocketMQ's order, against the replicated metadata.
+//! Where a message may go: the checks of a send, in RocketMQ's order, against the replicated state.
 //!
 //! Pure: no I/O, no clock but the one handed in. What a check refuses carries the code and remark the
 //! client sees; a topic that must be created first is a decision of its own, because creating is a
@@ -39,7 +39,7 @@ pub(crate) struct Destination<'a> {
 
 /// What the checks look at besides the destination.
 pub(crate) struct Rules<'a> {
-    pub(crate) metadata: &'a State,
+    pub(crate) state: &'a State,
     /// Names the built-in topics depend on.
     pub(crate) identity: &'a Identity,
     /// Whether this broker takes messages at all (`brokerPermission`).
@@ -53,7 +53,7 @@ pub(crate) struct Rules<'a> {
 
 impl Rules<'_> {
     fn topic(&self, name: &str) -> Option<Cow<'_, Topic>> {
-        let created = self.metadata.topic(name).map(Cow::Borrowed);
+        let created = self.state.topic(name).map(Cow::Borrowed);
         created.or_else(|| system::topic(name, self.identity).map(Cow::Owned))
     }
 }
@@ -160,9 +160,9 @@ fn pick(topic: &Topic, asked: i32, draw: u32) -> Result<u32, ServerError> {
 /// sends a message only when it has given up on it.
 fn is_dead(rules: &Rules<'_>, to: &Destination<'_>, retried: &str) -> Result<bool, ServerError> {
     let name = group_name(retried);
-    let group = rules.metadata.group(name).ok_or_else(|| ServerError::GroupNotExist(name.to_owned()))?;
+    let group = rules.state.group(name).ok_or_else(|| ServerError::GroupNotExist(name.to_owned()))?;
     let max = to.max_reconsume_times.map_or(i64::from(group.retry_max), i64::from);
-    Ok(i64::from(to.reconsume_times) > max || rules.metadata.has_live_locks(name, rules.lease_now_ms))
+    Ok(i64::from(to.reconsume_times) > max || rules.state.has_live_locks(name, rules.lease_now_ms))
 }
 
 /// POP keeps retries of one topic in `%RETRY%group+topic`.
@@ -172,7 +172,7 @@ fn group_name(retried: &str) -> &str {
 
 fn dead_letter(rules: &Rules<'_>, retried: &str) -> Result<Route, ServerError> {
     let name = names::dlq_topic(group_name(retried));
-    if rules.metadata.topic(&name).is_none() {
+    if rules.state.topic(&name).is_none() {
         return Ok(Route::Create(Topic::new(name, DLQ_QUEUES)));
     }
     Ok(Route::Queue(Place { diverted: Some(name), queue: 0, multi_tags: false }))

@@ -93,9 +93,9 @@ fn route(
         max_reconsume_times: header.max_reconsume_times.filter(|_| says_max),
         producer: request.remote,
     };
-    let metadata = broker.group.metadata();
+    let state = broker.group.state();
     let rules = Rules {
-        metadata: &metadata,
+        state: &state,
         identity: &broker.identity,
         broker_writable: broker.settings.permission.is_writable(),
         auto_create: broker.settings.auto_create_topic,

@@ -5,15 +5,15 @@ use folio_state::{ConsumerGroup, CreateTopic, LockQueues, PutGroup, PutTopic, Qu
 
 use super::*;
 
-fn metadata() -> State {
-    let mut metadata = State::default();
+fn state() -> State {
+    let mut state = State::default();
     let mut read_only = Topic::new("read-only", 4);
     read_only.perm = 4;
     for topic in [read_only, Topic::new("orders", 4), Topic::new("%RETRY%g", 1)] {
-        metadata.apply(PutTopic(topic));
+        state.apply(PutTopic(topic));
     }
-    metadata.apply(PutGroup(ConsumerGroup::new("g")));
-    metadata
+    state.apply(PutGroup(ConsumerGroup::new("g")));
+    state
 }
 
 fn to(topic: &str) -> Destination<'_> {
@@ -34,9 +34,9 @@ fn identity() -> &'static Identity {
     &IDENTITY
 }
 
-fn rules(metadata: &State) -> Rules<'_> {
+fn rules(state: &State) -> Rules<'_> {
     Rules {
-        metadata,
+        state,
         identity: identity(),
         broker_writable: true,
         auto_create: true,
@@ -55,27 +55,27 @@ fn refused(outcome: Result<Route, ServerError>) -> ResponseCode {
 
 #[test]
 fn a_known_topic_takes_the_message_into_the_queue_asked_for() {
-    let metadata = metadata();
-    assert_eq!(route(&rules(&metadata), &Destination { queue: 3, ..to("orders") }), Ok(queue(3)));
+    let state = state();
+    assert_eq!(route(&rules(&state), &Destination { queue: 3, ..to("orders") }), Ok(queue(3)));
 }
 
 #[test]
 fn an_open_queue_is_picked_among_the_write_queues() {
-    let metadata = metadata();
-    assert_eq!(route(&rules(&metadata), &Destination { queue: -1, ..to("orders") }), Ok(queue(2)), "6 mod 4");
+    let state = state();
+    assert_eq!(route(&rules(&state), &Destination { queue: -1, ..to("orders") }), Ok(queue(2)), "6 mod 4");
 }
 
 #[test]
 fn a_queue_the_topic_does_not_have_is_refused() {
-    let metadata = metadata();
-    let outcome = route(&rules(&metadata), &Destination { queue: 4, ..to("orders") });
+    let state = state();
+    let outcome = route(&rules(&state), &Destination { queue: 4, ..to("orders") });
     assert_eq!(refused(outcome), ResponseCode::InvalidParameter);
 }
 
 #[test]
 fn illegal_names_system_topics_and_read_only_topics_are_refused() {
-    let metadata = metadata();
-    let refuse = |topic: &str| refused(route(&rules(&metadata), &to(topic)));
+    let state = state();
+    let refuse = |topic: &str| refused(route(&rules(&state), &to(topic)));
     assert_eq!(refuse("a b"), ResponseCode::InvalidParameter);
     assert_eq!(refuse(""), ResponseCode::InvalidParameter);
     assert_eq!(refuse(&"a".repeat(128)), ResponseCode::InvalidParameter);
@@ -85,78 +85,78 @@ fn illegal_names_system_topics_and_read_only_topics_are_refused() {
 
 #[test]
 fn a_broker_without_write_permission_takes_nothing() {
-    let metadata = metadata();
-    let rules = Rules { broker_writable: false, ..rules(&metadata) };
+    let state = state();
+    let rules = Rules { broker_writable: false, ..rules(&state) };
     assert_eq!(refused(route(&rules, &to("orders"))), ResponseCode::NoPermission);
 }
 
 #[test]
 fn an_unknown_topic_is_created_from_its_template() {
-    let metadata = metadata();
-    let Ok(Route::Create(topic)) = route(&rules(&metadata), &to("new")) else { panic!("not created") };
+    let state = state();
+    let Ok(Route::Create(topic)) = route(&rules(&state), &to("new")) else { panic!("not created") };
     assert_eq!((topic.name.as_str(), topic.read_queues, topic.write_queues, topic.perm), ("new", 4, 4, 6));
     let wish = Destination { default_queues: 100, ..to("new") };
-    let Ok(Route::Create(topic)) = route(&rules(&metadata), &wish) else { panic!("not created") };
+    let Ok(Route::Create(topic)) = route(&rules(&state), &wish) else { panic!("not created") };
     assert_eq!(topic.write_queues, 8, "the template's queues are the most");
 }
 
 #[test]
 fn an_unknown_topic_is_refused_without_auto_creation_or_template() {
-    let metadata = metadata();
-    let off = Rules { auto_create: false, ..rules(&metadata) };
+    let state = state();
+    let off = Rules { auto_create: false, ..rules(&state) };
     assert_eq!(refused(route(&off, &to("new"))), ResponseCode::TopicNotExist);
     let no_heir = Destination { default_topic: "orders", ..to("new") };
-    assert_eq!(refused(route(&rules(&metadata), &no_heir)), ResponseCode::TopicNotExist);
+    assert_eq!(refused(route(&rules(&state), &no_heir)), ResponseCode::TopicNotExist);
     let nothing = Destination { default_topic: "nothing", ..to("new") };
-    assert_eq!(refused(route(&rules(&metadata), &nothing)), ResponseCode::TopicNotExist);
+    assert_eq!(refused(route(&rules(&state), &nothing)), ResponseCode::TopicNotExist);
 }
 
 #[test]
 fn a_retry_topic_is_created_even_without_auto_creation() {
-    let mut metadata = metadata();
-    metadata.apply(PutGroup(ConsumerGroup::new("h")));
-    let off = Rules { auto_create: false, ..rules(&metadata) };
+    let mut state = state();
+    state.apply(PutGroup(ConsumerGroup::new("h")));
+    let off = Rules { auto_create: false, ..rules(&state) };
     let Ok(Route::Create(topic)) = route(&off, &to("%RETRY%h")) else { panic!("not created") };
     assert_eq!((topic.name.as_str(), topic.write_queues), ("%RETRY%h", 1));
 }
 
 #[test]
 fn a_retry_of_an_unknown_group_is_refused() {
-    let mut metadata = metadata();
-    metadata.apply(PutTopic(Topic::new("%RETRY%x", 1)));
-    assert_eq!(refused(route(&rules(&metadata), &to("%RETRY%x"))), ResponseCode::SubscriptionGroupNotExist);
+    let mut state = state();
+    state.apply(PutTopic(Topic::new("%RETRY%x", 1)));
+    assert_eq!(refused(route(&rules(&state), &to("%RETRY%x"))), ResponseCode::SubscriptionGroupNotExist);
 }
 
 #[test]
 fn a_retry_over_its_limit_becomes_a_dead_letter() {
-    let mut metadata = metadata();
+    let mut state = state();
     let dead = Destination { reconsume_times: 17, ..to("%RETRY%g") };
-    assert_eq!(route(&rules(&metadata), &Destination { reconsume_times: 16, ..dead }), Ok(queue(0)));
-    let Ok(Route::Create(topic)) = route(&rules(&metadata), &dead) else { panic!("not created") };
+    assert_eq!(route(&rules(&state), &Destination { reconsume_times: 16, ..dead }), Ok(queue(0)));
+    let Ok(Route::Create(topic)) = route(&rules(&state), &dead) else { panic!("not created") };
     assert_eq!(topic.name, "%DLQ%g");
-    metadata.apply(CreateTopic(topic));
+    state.apply(CreateTopic(topic));
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
-    assert_eq!(route(&rules(&metadata), &dead), Ok(diverted.clone()));
+    assert_eq!(route(&rules(&state), &dead), Ok(diverted.clone()));
     let by_client = Destination { reconsume_times: 4, max_reconsume_times: Some(3), ..to("%RETRY%g") };
-    assert_eq!(route(&rules(&metadata), &by_client), Ok(diverted), "the client's limit counts");
+    assert_eq!(route(&rules(&state), &by_client), Ok(diverted), "the client's limit counts");
 }
 
 #[test]
 fn a_retry_of_a_group_that_holds_locks_becomes_a_dead_letter_at_once() {
-    let mut metadata = metadata();
-    metadata.apply(PutTopic(Topic::new("%DLQ%g", 1)));
+    let mut state = state();
+    state.apply(PutTopic(Topic::new("%DLQ%g", 1)));
     let queues = vec![QueueRef { topic: "orders".into(), queue: 0 }];
     let (group, client) = ("g".to_owned(), "c".to_owned());
-    metadata.apply(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
+    state.apply(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
-    assert_eq!(route(&rules(&metadata), &to("%RETRY%g")), Ok(diverted));
-    let later = Rules { lease_now_ms: 60_001, ..rules(&metadata) };
+    assert_eq!(route(&rules(&state), &to("%RETRY%g")), Ok(diverted));
+    let later = Rules { lease_now_ms: 60_001, ..rules(&state) };
     assert_eq!(route(&later, &to("%RETRY%g")), Ok(queue(0)), "the locks have expired");
 }
 
 #[test]
 fn a_batch_to_a_retry_topic_is_refused() {
-    let metadata = metadata();
-    let outcome = route(&rules(&metadata), &Destination { batch: true, ..to("%RETRY%g") });
+    let state = state();
+    let outcome = route(&rules(&state), &Destination { batch: true, ..to("%RETRY%g") });
     assert_eq!(refused(outcome), ResponseCode::MessageIllegal);
 }

@@ -38,7 +38,7 @@ async fn expect_bounds(cluster: &Cluster, group: &Group, min: u64, next: u64) {
         assert!(matches!(below, Err(QueuesError::Trimmed { .. })), "node {node} queue {queue}: {below:?}");
         let units = group.queues().units("orders", queue, first, 10_000).unwrap();
         assert_eq!(units.len() as u64, end - first, "min_offsets.I2: node {node} queue {queue}");
-        assert_eq!(group.metadata().min_offsets().get("orders", queue), min, "node {node}");
+        assert_eq!(group.state().min_offsets().get("orders", queue), min, "node {node}");
     }
 }
 
@@ -148,6 +148,6 @@ async fn min_offsets_i1_replicas_and_a_new_member_agree_on_what_is_deleted() {
         expect_bounds(&cluster, group, 225, 228).await;
     }
     cluster.assert_identical().await;
-    let first = cluster.groups[&4].metadata().clone();
-    assert!(cluster.groups.values().all(|group| *group.metadata() == first));
+    let first = cluster.groups[&4].state().clone();
+    assert!(cluster.groups.values().all(|group| *group.state() == first));
 }

@@ -60,8 +60,8 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
             Err(refused) => break refused,
         }
     };
-    assert_eq!(refused, ProposeError::MetadataFull, "metadata.I1");
-    let bytes = group.metadata().encoded_bytes();
+    assert_eq!(refused, ProposeError::StateFull, "state.I1");
+    let bytes = group.state().encoded_bytes();
     assert!(bytes <= STATE_BYTES_MAX && bytes + 2 * GROUP_BYTES > STATE_BYTES_MAX, "{bytes}");
     // What does not grow goes on, and so does what was there.
     group.execute(large(0)).await.unwrap();
@@ -85,5 +85,5 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
     cluster.groups.insert(1, Group::start(config, Arc::new(RealDisk), Arc::new(Echo)).await.unwrap());
     let group = cluster.leader().await;
     let refused = group.execute(large(number)).await;
-    assert_eq!(refused, Err(ProposeError::MetadataFull));
+    assert_eq!(refused, Err(ProposeError::StateFull));
 }

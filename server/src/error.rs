@@ -100,7 +100,7 @@ pub enum ServerError {
 }
 
 impl ServerError {
-    /// The response code. Producers try elsewhere on some of them: see `protocol.md` 1.5.
+    /// The response code. Producers try elsewhere on some of them: see the table in the module's header.
     pub fn code(&self) -> ResponseCode {
         match self {
             Self::Header(_) | Self::Body(_) | Self::Name(_) | Self::InvalidParameter(_) => {

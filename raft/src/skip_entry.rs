@@ -9,7 +9,8 @@
 //! Skipping must be the same on all replicas, or their topics, groups and offsets differ from then on. Therefore:
 //!
 //! - `skip_entry.I1`: only an entry whose command does not decode is skipped, or one beyond the bounds. The first kind was
-//!   applied by nobody: whoever is past it has skipped it. The second kind may have been applied, and is then to be applied by
+//!   applied by nobody: whoever is past it has skipped it. One that a newer build knows is no such command: nodes of that build
+//!   have applied it, and it is skipped by none. The second kind may have been applied, and is then to be applied by
 //!   all; otherwise it is to be named on every node.
 //! - `skip_entry.I2`: an entry that was skipped changes nothing: the state after it is the state before it.
 //!
@@ -33,20 +34,26 @@ const FILE_BYTES_MAX: usize = 64 << 10;
 /// Why a command is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadCommand {
-    /// It is no command of this build.
-    #[error("its command does not decode ({0}); if a later version wrote it, this node needs that version")]
-    Undecodable(#[from] CodecError),
+    /// It is no command of this build, nor of any that this build has heard of.
+    #[error("its command does not decode ({0})")]
+    Undecodable(CodecError),
+    /// It is one of a newer build, whose nodes have applied it.
+    #[error("{0}")]
+    Newer(CodecError),
     /// It is one that nobody may propose.
     #[error("its command is beyond the limits ({0})")]
     OutOfBounds(#[from] OutOfBounds),
 }
 
+impl From<CodecError> for BadCommand {
+    fn from(error: CodecError) -> BadCommand {
+        if error.is_newer() { BadCommand::Newer(error) } else { BadCommand::Undecodable(error) }
+    }
+}
+
 /// Why an entry is not taken, and how to go on.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "entry {id}: {bad}.{} To go on without this one entry, write {id} into the file {} on every node of the group and restart it: \
-     all replicas have to skip the same", on_applied(.id, .bad, .file), .file.display()
-)]
+#[error("entry {id}: {bad}{}", remedy(.id, .bad, .file))]
 pub(crate) struct BadEntry {
     id: EntryId,
     bad: BadCommand,
@@ -54,17 +61,22 @@ pub(crate) struct BadEntry {
     file: PathBuf,
 }
 
-/// What an operator does about an entry that other nodes have applied.
-fn on_applied(id: &EntryId, bad: &BadCommand, file: &Path) -> String {
+/// What an operator may do besides what the reason says.
+fn remedy(id: &EntryId, bad: &BadCommand, file: &Path) -> String {
     let file = file.display();
-    match bad {
+    let applied = match bad {
+        BadCommand::Newer(_) => return String::new(),
         BadCommand::Undecodable(_) => String::new(),
         BadCommand::OutOfBounds(_) => {
             format!(
                 " If other nodes have applied it, write `apply {id}` into the file {file} here and restart this node."
             )
         }
-    }
+    };
+    format!(
+        ".{applied} To go on without this one entry, write {id} into the file {file} on every node of the group and restart it: \
+         all replicas have to skip the same"
+    )
 }
 
 /// Why the file is not taken.
@@ -118,7 +130,7 @@ impl SkipEntry {
 
     /// The command to apply: none where the entry is skipped (`skip_entry.I1`). The error stops this node, and says how to go on.
     pub(crate) fn command(&self, id: EntryId, payload: &[u8]) -> io::Result<Option<Command>> {
-        let (named, command) = (self.skips(id), Command::decode(payload));
+        let (named, command) = (self.skips(id), Command::decode(payload).map_err(BadCommand::from));
         let bad = match command {
             Ok(command) => match command.check_bounds() {
                 Ok(()) if named => {
@@ -133,7 +145,9 @@ impl SkipEntry {
                     return Ok(Some(command));
                 }
             },
-            Err(error) => BadCommand::from(error),
+            // skip_entry.I1: nodes of that build have applied it.
+            Err(bad @ BadCommand::Newer(_)) => return Err(io::Error::other(self.bad_entry(id, bad))),
+            Err(bad) => bad,
         };
         if named {
             tracing::error!(entry = %id, reason = %bad, "as skip-entry says: this entry is skipped");
@@ -144,11 +158,12 @@ impl SkipEntry {
 
     /// Whether a command may enter the log (`appends.I1`).
     pub(crate) fn admit(&self, id: EntryId, payload: &[u8]) -> Result<(), BadEntry> {
-        if self.entries.contains_key(&id) {
-            return Ok(());
-        }
-        let checked = Command::decode(payload).map_err(BadCommand::from);
-        let checked = checked.and_then(|command| command.check_bounds().map_err(BadCommand::from));
+        let checked = match Command::decode(payload).map_err(BadCommand::from) {
+            Err(bad @ BadCommand::Newer(_)) => Err(bad),
+            _ if self.entries.contains_key(&id) => Ok(()),
+            Ok(command) => command.check_bounds().map_err(BadCommand::from),
+            Err(bad) => Err(bad),
+        };
         checked.map_err(|bad| self.bad_entry(id, bad))
     }
 
@@ -182,7 +197,7 @@ mod tests {
     use folio_engine::disk::RealDisk;
 
     use super::*;
-    use folio_state::{DeleteTopic, PutTopic, Topic};
+    use folio_state::{DeleteTopic, FEATURE_LEVEL, PutTopic, RaiseLevel, Topic};
 
     const ID: EntryId = EntryId { term: 3, index: 12 };
 
@@ -221,6 +236,23 @@ mod tests {
         applied.admit(ID, &large).unwrap();
         let error = unnamed.command(ID, b"garbage").unwrap_err().to_string();
         assert!(error.contains("write 3.12 into the file /") && error.contains("/skip-entry"), "{error}");
+    }
+
+    /// Nodes of the newer build have applied it: one that skips it is another replica from then on.
+    #[test]
+    fn skip_entry_i1_a_command_of_a_newer_build_was_skipped_where_the_file_named_it() {
+        let mut newer = Command::from(DeleteTopic { name: "t".into() }).encode();
+        newer[6] = 9;
+        let level = Command::from(RaiseLevel { level: FEATURE_LEVEL + 1 }).encode();
+        for file in ["3.12", "apply 3.12", ""] {
+            for newer in [&newer, &level] {
+                let file = read(file).unwrap();
+                let error = file.command(ID, newer).unwrap_err().to_string();
+                assert!(error.contains("entry 3.12") && error.contains("install"), "{error}");
+                assert!(!error.contains("skip-entry"), "{error}");
+                assert!(file.admit(ID, newer).is_err());
+            }
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) fn dispatch(broker: &Arc<Broker>, request: Request) {
     }
     let Some(entry) = request_table::entry(request.frame.code) else { return unsupported(request) };
     match entry.place {
-        Place::Leader if entry.serve.is_some() && !broker.leads() => forward::forward(broker, request),
+        Place::Leader if !broker.leads() => forward::forward(broker, request),
         Place::Leader | Place::LeaderIfAbsent => serve(broker, entry, forward::armed(broker, request)),
         Place::Settled | Place::Anywhere => serve(broker, entry, request),
     }

@@ -17,6 +17,10 @@ use crate::sections::next_level::{Count, Counted};
 use crate::sections::offsets::{CommitOffsets, Offsets};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
 
+/// The version that everything is written in so far. A later one must not be written before the group's feature level says
+/// that all nodes read it (`features.I1`): let the writers ask for the level before this changes.
+const FIRST_VERSION: u16 = 1;
+
 macro_rules! registry {
     (
         sections { $($(#[$on:meta])* $section:ident: $Section:ident = $tag:literal,)* }
@@ -28,8 +32,9 @@ macro_rules! registry {
             $($(#[$on])* pub(crate) $section: $Section,)*
         }
 
-        $($(#[$on])* const _: () = assert!($Section::TAG == $tag);)*
-        $($(#[$with])* const _: () = assert!(<$Command as Operation>::KIND == $kind);)*
+        $($(#[$on])* const _: () = assert!($Section::TAG == $tag && $Section::VERSION == FIRST_VERSION);)*
+        $($(#[$with])* const _: () =
+            assert!(<$Command as Operation>::KIND == $kind && <$Command as Operation>::VERSION == FIRST_VERSION);)*
 
         impl State {
             /// Writes all sections, by tag ascending.
@@ -47,6 +52,14 @@ macro_rules! registry {
                     _ => return Err(framed.unknown()),
                 }
                 Ok(())
+            }
+
+            /// The first section that a state of this level has, and that is not among these tags.
+            pub fn missing(&self, tags: &[u16]) -> Option<u16> {
+                $($(#[$on])* if self.level() >= $Section::SINCE && !tags.contains(&$tag) {
+                    return Some($tag);
+                })*
+                None
             }
 
             /// Bytes that [`State::encode`] writes. Looks at all of the state.

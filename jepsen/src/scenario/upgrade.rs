@@ -18,6 +18,8 @@ use crate::status;
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a level stays that must not rise: three looks of the leader.
 const STAYS: Duration = Duration::from_secs(3);
+/// Changes of leader until a node of the later build leads.
+const HAND_OVERS_MAX: u32 = 8;
 /// What a node of the later build logs once it has used what only that level has.
 const USED: &str = "a command of the next feature level is applied";
 /// What a node of the older build says when it ends.
@@ -39,6 +41,7 @@ pub(super) async fn run(run: &mut Run, later: &Path) -> Result<()> {
             replace(run, &mut finding, *id, later).await?;
         }
         if *id != last {
+            lead_by_later(run, &mut finding, &ids, *id).await?;
             sleep(STAYS).await;
             let (uses, _) = levels(run).await?;
             if uses != level {
@@ -58,6 +61,23 @@ pub(super) async fn run(run: &mut Run, later: &Path) -> Result<()> {
         finding.add(|| "no leader has used what the later build adds".to_owned());
     }
     run.extra.push(finding);
+    Ok(())
+}
+
+/// Has a node of the later build lead, which is the one that could raise the level too early: `ids` up to `upgraded` run it.
+async fn lead_by_later(run: &mut Run, finding: &mut Finding, ids: &[u64], upgraded: u64) -> Result<()> {
+    for _ in 0..HAND_OVERS_MAX {
+        let leader = run.cluster.leader().await?;
+        if leader <= upgraded {
+            return Ok(());
+        }
+        // It hands over to one of the others, and comes back with the build that it had.
+        let build = run.cluster.binary().to_owned();
+        replace(run, finding, leader, &build).await?;
+    }
+    finding.add(|| {
+        format!("none of the nodes {ids:?} up to {upgraded} leads after {HAND_OVERS_MAX} changes of leader")
+    });
     Ok(())
 }
 

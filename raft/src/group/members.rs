@@ -1,13 +1,20 @@
 //! Changing who is in the group: add a learner, make it a voter, remove a member.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::Instant;
 
 use super::{AdminError, Group};
 use crate::status::Role;
 use crate::types::{NodeAddress, TypeConfig};
+
+/// How long a node that is added may take to answer: it may have been started a moment ago.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause before it is asked again.
+const ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
 fn refused(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> AdminError {
     match error.forward_to_leader() {
@@ -21,6 +28,7 @@ impl Group {
     pub async fn add_learner(&self, id: u64, address: NodeAddress) -> Result<(), AdminError> {
         self.check_leader()?;
         self.check_may_grow()?;
+        self.check_level(id, &address).await?;
         self.0.raft.add_learner(id, address, true).await.map(drop).map_err(refused)
     }
 
@@ -28,6 +36,9 @@ impl Group {
     pub async fn promote(&self, id: u64) -> Result<(), AdminError> {
         self.check_leader()?;
         self.check_may_grow()?;
+        if let Some(address) = self.status().members.get(&id) {
+            self.check_level(id, address).await?;
+        }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.0.raft.change_membership(change, true).await.map(drop).map_err(refused)
     }
@@ -79,6 +90,30 @@ impl Group {
              node, and add the other one then",
             self.0.node_id
         )))
+    }
+
+    /// `features.I2`: a voter that cannot take part would count in every majority. openraft would make one of a node that has
+    /// never answered, as long as the log is short.
+    async fn check_level(&self, id: u64, address: &NodeAddress) -> Result<(), AdminError> {
+        let level = self.0.shared.level.get();
+        let (begun, mut supports) = (Instant::now(), None);
+        while supports.is_none() && begun.elapsed() < ANSWER_PATIENCE {
+            supports = self.ask_level(id, &address.raft).await;
+            if supports.is_none() {
+                tokio::time::sleep(ANSWER_PAUSE).await;
+            }
+        }
+        match supports {
+            Some(supports) if supports >= level => Ok(()),
+            Some(supports) => Err(AdminError::Refused(format!(
+                "the group uses feature level {level}, and the build of node {id} supports levels up to {supports}: install the \
+                 build of the other nodes there"
+            ))),
+            None => Err(AdminError::Refused(format!(
+                "node {id} does not answer at {}: start it with `join = true`, and look into its log",
+                address.raft
+            ))),
+        }
     }
 
     fn check_leader(&self) -> Result<(), AdminError> {

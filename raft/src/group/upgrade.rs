@@ -45,11 +45,17 @@ impl Group {
             return Ok(());
         }
         let others = status.members.iter().filter(|(id, _)| **id != status.node_id);
-        let asked = others.map(|(id, address)| self.ask_level(*id, &address.raft));
+        let asked = others.clone().map(|(id, address)| self.ask_level(*id, &address.raft));
         let answers = futures_util::future::join_all(asked).await;
-        let Some(levels) = answers.into_iter().collect::<Option<Vec<u16>>>() else { return Ok(()) };
+        let Some(levels) = answers.iter().copied().collect::<Option<Vec<u16>>>() else {
+            let silent: Vec<u64> =
+                others.zip(answers).filter(|(_, level)| level.is_none()).map(|((id, _), _)| *id).collect();
+            tracing::debug!(?silent, level, "the feature level stays: not all members answer");
+            return Ok(());
+        };
         let supported = levels.into_iter().fold(FEATURE_LEVEL, u16::min);
-        if supported <= level {
+        // One that was added meanwhile has not been asked.
+        if supported <= level || self.status().members != status.members {
             return Ok(());
         }
         self.execute_in(Some(status.term), RaiseLevel { level: supported }.into()).await?;
@@ -62,7 +68,7 @@ impl Group {
     }
 
     /// The highest level that a member's build supports, if it answers.
-    async fn ask_level(&self, id: u64, address: &str) -> Option<u16> {
+    pub(super) async fn ask_level(&self, id: u64, address: &str) -> Option<u16> {
         let requests = self.0.connections.requests(id, address, "upgrade");
         let answer = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await.ok()?;
         Some(codec::decode::<LogSummary>(&answer).ok()?.supports)

@@ -69,7 +69,13 @@ impl SavedState {
         };
         let mut saved = SavedState::default();
         sections.iter().try_for_each(|section| saved.take(section))?;
-        Ok(saved)
+        // A section that is left out would be a loss that nobody sees.
+        let tags: Vec<u16> = sections.iter().map(|section| section.tag).collect();
+        let missing = saved.state.missing(&tags).or((!tags.contains(&MEMBERSHIP)).then_some(MEMBERSHIP));
+        match missing {
+            Some(tag) => Err(CodecError::Body(format!("section {tag} is missing"))),
+            None => Ok(saved),
+        }
     }
 
     fn take(&mut self, section: &Framed<'_>) -> Result<(), CodecError> {
@@ -203,6 +209,25 @@ mod tests {
         ]
         .concat();
         assert_eq!(saved.encode().unwrap(), golden);
+    }
+
+    #[test]
+    fn a_state_without_one_of_its_sections_is_refused() {
+        let whole = SavedState::default().encode().unwrap();
+        let sections = framing::sections(&whole).unwrap();
+        for left_out in 0..sections.len() {
+            let mut writer = Writer::default();
+            for (_, section) in sections.iter().enumerate().filter(|(at, _)| *at != left_out) {
+                writer
+                    .section(section.tag, section.version, |out| {
+                        out.extend(section.body);
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            let error = SavedState::decode(&writer.finish()).err().unwrap();
+            assert_eq!(error, CodecError::Body(format!("section {} is missing", sections[left_out].tag)));
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ const NO_PROOF: Proof = [0; 32];
 
 /// All that a caller is told before it has proved itself.
 pub(crate) const REFUSED: &str = "refused; the log of the node that refuses says why";
+/// It has proved itself.
+const OTHER_BUILD: &str = "refused: another build, whose peers this one does not understand. Stop all nodes and start them with one build";
 const SECRET_MISSING: &str = "refused: the caller has no cluster secret";
 const SECRET_UNASKED: &str = "refused: no cluster secret here";
 /// Bytes of an unknown listener's reason that are repeated.
@@ -255,7 +257,13 @@ pub(crate) async fn meet(
     if !transcript.is_proved(CALLER, said, proof) {
         return Err(unproved());
     }
-    let credentials = codec::decode(said).map_err(|error| NotMet::silently(error.to_string()))?;
+    let credentials = codec::decode(said).map_err(|error| NotMet::Refused {
+        told: Some(OTHER_BUILD),
+        why: format!(
+            "it says that it is node {}, and its credentials are another build's ({error})",
+            hello.from
+        ),
+    })?;
     Ok(Caller { hello, credentials })
 }
 

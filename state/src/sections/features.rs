@@ -56,7 +56,11 @@ impl Features {
 
 /// `features.I2`
 fn check(level: u16) -> Result<(), CodecError> {
-    if level <= FEATURE_LEVEL { Ok(()) } else { Err(CodecError::Level { level, supported: FEATURE_LEVEL }) }
+    match level {
+        0..FIRST_LEVEL => Err(CodecError::Body(format!("feature level {level} is none"))),
+        FIRST_LEVEL..=FEATURE_LEVEL => Ok(()),
+        _ => Err(CodecError::Level { level, supported: FEATURE_LEVEL }),
+    }
 }
 
 /// Raises the group's level. A lower one changes nothing.
@@ -105,6 +109,16 @@ mod tests {
         state.apply(RaiseLevel { level: 7 });
         state.apply(RaiseLevel { level: 3 });
         assert_eq!(state.level(), 7);
+    }
+
+    /// With a level below the first no section would be written any more.
+    #[test]
+    fn features_i2_level_0_was_taken_and_the_next_checkpoint_was_empty() {
+        let section = Features { level: 0 };
+        let mut body = Vec::new();
+        section.encode(&mut body).unwrap();
+        assert!(Features::decode(1, &body).is_err());
+        assert!(Command::decode(&Command::from(RaiseLevel { level: 0 }).encode()).is_err());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use folio_raft::group::Group;
 use folio_raft::secret::ClusterSecret;
+use folio_state::FEATURE_LEVEL;
+use folio_state::sections::features::FIRST_LEVEL;
 
 use self::raw::{ANSWER, CHALLENGE, CREDENTIALS, FAILURE, HELLO, RawPeer, Says};
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
@@ -31,6 +33,7 @@ fn says(group: &Group, from: u64, to: u64, secret: Option<ClusterSecret>) -> Say
         group_id: group.status().group_id,
         secret,
         nonce: [from as u8; 32],
+        levels: [FIRST_LEVEL; 2],
     }
 }
 
@@ -83,6 +86,18 @@ async fn a_caller_without_the_secret_was_told_what_the_fourth_hello_needs() {
     peer.send(CREDENTIALS, &wrong.credentials(&challenge[4..36])).await;
     let (kind, told) = peer.receive().await.unwrap();
     assert_eq!((kind, &told[..]), (FAILURE, &b"refused; the log of the node that refuses says why"[..]));
+
+    // features.I2: builds too old for the group here, and groups of a level that the build here does not support.
+    let too_old = Says { levels: [FIRST_LEVEL - 1, FIRST_LEVEL - 1], ..good.clone() };
+    let too_new = Says { levels: [FEATURE_LEVEL + 1; 2], ..good.clone() };
+    for (wrong, remedy) in
+        [(too_old, "install the build of the other nodes there"), (too_new, "of the other nodes here")]
+    {
+        let (kind, told) = RawPeer::connect(address).await.introduce(&wrong).await.unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(kind == FAILURE && told.contains(remedy), "{told}");
+    }
+    RawPeer::admitted(address, &Says { levels: [FEATURE_LEVEL + 1, FIRST_LEVEL], ..good.clone() }).await;
 
     // Who is known is told what is wrong.
     let lost = Says { segment_bytes: 1, ..good.clone() };

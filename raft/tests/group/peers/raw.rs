@@ -76,6 +76,8 @@ pub(crate) struct Says {
     pub(crate) group_id: Option<String>,
     pub(crate) secret: Option<ClusterSecret>,
     pub(crate) nonce: [u8; 32],
+    /// The feature levels that its build supports, up to this one, and the one that its group uses.
+    pub(crate) levels: [u16; 2],
 }
 
 impl Says {
@@ -109,8 +111,9 @@ impl Says {
             }
             None => said.byte(0),
         };
-        // Feature levels, and nothing more.
-        let said = said.text("").bytes(&[1, 0, 1, 0]).text("").0;
+        let [supports, uses] = self.levels.map(u16::to_le_bytes);
+        // And nothing more.
+        let said = said.text("").bytes(&supports).bytes(&uses).text("").0;
         let proof = self
             .secret
             .as_ref()

@@ -15,7 +15,7 @@ use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
 use tokio::sync::oneshot;
 
-use crate::cluster::{NoHooks, PATIENCE, message};
+use crate::cluster::{NoHooks, PATIENCE, message, steady};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -53,7 +53,8 @@ fn config(setup: Setup, id: u64, nodes: &Nodes) -> GroupConfig {
         single_node: nodes.len() == 1,
         listen: nodes[&id].raft.parse().unwrap_or(([127, 0, 0, 1], 0).into()),
         flush: setup.flush,
-        timing: Timing::default(),
+        // Several nodes: the story chooses its leader.
+        timing: if nodes.len() > 1 { steady() } else { Timing::default() },
         retention: Retention { age: setup.retain_for, bytes: setup.retain, interval: setup.retain_every },
         scrub: Scrub { bytes_per_second: 0, ..Scrub::default() },
         secret: None,

@@ -365,6 +365,7 @@ impl Drop for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nemesis::Needs;
 
     fn create(dir: &Path, binary: &str) -> Node {
         let plan = Plan {

@@ -4,7 +4,7 @@
 //! checkpoint and snapshots are there, and the log behind the checkpoint has one record of each kind. A new format means a
 //! new fixture; the old ones stay:
 //!
-//!     FOLIO_FIXTURE=raft/tests/fixtures/<format> cargo test -p folio-raft --test group writes_a_fixture -- --ignored
+//!     FOLIO_FIXTURE=$PWD/raft/tests/fixtures/<format> cargo test -p folio-raft --test group writes_a_fixture -- --ignored
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

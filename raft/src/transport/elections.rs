@@ -2,6 +2,8 @@
 //!
 //! - `heartbeat.I1`: a heartbeat is answered once openraft's core has seen it. It does not wait for this node's disk: openraft
 //!   gives an answer up after one interval, and by answers alone a leader knows that it still has a majority.
+//! - `heartbeat.I2`: no node answers a heartbeat of a leader whose term its core has left as if it followed that leader: such an
+//!   answer would be a proof of leadership, and reads behind it would be of the past.
 
 use std::future::Future;
 use std::io;
@@ -16,7 +18,24 @@ use super::wire::{AppendHead, TransferAnswer, TransferBody, VoteAnswer, VoteBody
 use crate::codec::{self, WireLogId};
 use crate::group::failure_detector::{Gone, NotSilent};
 use crate::group::founding::NoVote;
-use crate::types::{TypeConfig, entry_id, log_id};
+use crate::types::{TypeConfig, Vote, entry_id, log_id};
+
+/// The answer to a heartbeat of `leader`: the core's, or what follows from the vote that the core has once it has seen the
+/// heartbeat (`heartbeat.I2`).
+async fn first_answer(
+    leader: Vote,
+    appended: impl Future<Output = Appended>,
+    seen: impl Future<Output = io::Result<Vote>>,
+) -> io::Result<Appended> {
+    tokio::select! {
+        biased;
+        appended = appended => Ok(appended),
+        vote = seen => Ok(Ok(match vote? {
+            vote if vote > leader => AppendEntriesResponse::HigherVote(vote),
+            _ => AppendEntriesResponse::Success,
+        })),
+    }
+}
 
 /// What openraft says to an append.
 type Appended = Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>>;
@@ -24,18 +43,21 @@ type Appended = Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>>
 impl Peers {
     /// The answer to an append without records, which `appended` hands to the core when it is first polled (`heartbeat.I1`).
     ///
-    /// The core refuses one at once, and keeps the answer to one it accepts until all earlier records are on disk. It looks at
-    /// what it is asked in order: once it answers a question that was asked later, it has accepted the append.
-    pub(super) async fn heartbeat(&self, appended: impl Future<Output = Appended>) -> io::Result<Appended> {
+    /// The core keeps the answer to one that it accepts until all earlier records are on disk. It looks at what it is asked in
+    /// order: once it answers a question that was asked later, it has seen the append. Its vote then says whether it has
+    /// accepted it. The refusal itself may come later: it waits behind all that the core does for what it was asked together
+    /// with it.
+    pub(super) async fn heartbeat(
+        &self,
+        leader: Vote,
+        appended: impl Future<Output = Appended>,
+    ) -> io::Result<Appended> {
         let raft = self.raft()?;
-        tokio::select! {
-            biased;
-            appended = appended => Ok(appended),
-            seen = raft.with_raft_state(|_| ()) => match seen {
-                Ok(()) => Ok(Ok(AppendEntriesResponse::Success)),
-                Err(fatal) => Err(io::Error::other(fatal)),
-            },
-        }
+        let seen = async {
+            let vote = raft.with_raft_state(|state| *state.vote_ref()).await;
+            vote.map_err(io::Error::other)
+        };
+        first_answer(leader, appended, seen).await
     }
 
     /// A sign of life of the leader, unless this node has voted for a later one since.
@@ -123,5 +145,41 @@ impl Peers {
             },
         };
         Ok(codec::encode(&answer).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    async fn answer(vote: Vote) -> AppendEntriesResponse<TypeConfig> {
+        first_answer(Vote::new_committed(7, 1), pending(), ready(Ok(vote))).await.unwrap().unwrap()
+    }
+
+    /// A replaced leader's heartbeat was answered as if it led, while its refusal waited behind records that the follower's core
+    /// was appending: a proof of leadership, by which a client was told that a queue with 73 messages was empty. Found by
+    /// `folio-jepsen run --nemesis partition-one-way`, by the checker `linearizable`.
+    #[tokio::test]
+    async fn heartbeat_i2_an_old_leader_was_told_that_it_still_led_before_its_refusal_came() {
+        let later = Vote::new_committed(8, 3);
+        for vote in [later, Vote::new(8, 3)] {
+            let answer = answer(vote).await;
+            assert!(matches!(answer, AppendEntriesResponse::HigherVote(told) if told == vote), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn heartbeat_i1_a_leader_is_answered_before_earlier_records_are_on_the_disk() {
+        assert!(matches!(answer(Vote::new_committed(7, 1)).await, AppendEntriesResponse::Success));
+    }
+
+    #[tokio::test]
+    async fn the_cores_own_answer_goes_first() {
+        let own = ready(Ok(AppendEntriesResponse::Conflict));
+        let seen = ready(Ok(Vote::new_committed(7, 1)));
+        let answer = first_answer(Vote::new_committed(7, 1), own, seen).await.unwrap().unwrap();
+        assert!(matches!(answer, AppendEntriesResponse::Conflict), "{answer:?}");
     }
 }

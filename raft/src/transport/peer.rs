@@ -285,10 +285,10 @@ impl Peers {
 
     async fn append(&self, frame: &Frame, peer: Peer) -> io::Result<Bytes> {
         let request = self.parse_append(frame, peer)?;
-        let prev = request.prev_log_id;
+        let (prev, leader) = (request.prev_log_id, request.vote);
         let last = request.entries.last().map(RaftEntry::log_id).or(prev);
         let appended = self.raft()?.append_entries(request);
-        let appended = if last == prev { self.heartbeat(appended).await? } else { appended.await };
+        let appended = if last == prev { self.heartbeat(leader, appended).await? } else { appended.await };
         let answer = match appended.map_err(io::Error::other)? {
             AppendEntriesResponse::Success => AppendAnswer::Matching(last.as_ref().map(Into::into)),
             AppendEntriesResponse::PartialSuccess(last) => {

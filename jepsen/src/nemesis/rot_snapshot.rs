@@ -4,6 +4,8 @@
 //! leader has to notice that its own is damaged; a later one would leave the new node without messages that all
 //! others keep.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
@@ -18,6 +20,20 @@ use crate::growth::Growth;
 const FLOOD_BYTES: u64 = 80 << 20;
 /// Leaders that are stopped until the filled node leads.
 const HAND_OVERS_MAX: u32 = 6;
+/// Two nodes that keep as much drop the same segments, each by itself, within this time.
+const SAME_RETENTION: Duration = Duration::from_secs(3);
+
+/// Where the log of a node starts, once that is at `own` or later, or after [`SAME_RETENTION`].
+async fn started_by(cluster: &Cluster, id: u64, own: u64) -> Result<u64> {
+    let begun = Instant::now();
+    loop {
+        let start = log_start(cluster, id)?;
+        if start >= own || begun.elapsed() > SAME_RETENTION {
+            return Ok(start);
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
 
 /// Damages snapshots, and has a node filled from what is left.
 pub(super) struct RotSnapshot {
@@ -119,8 +135,8 @@ impl Nemesis for RotSnapshot {
             let follower = nodes.iter().find(|id| others.contains(id)).or(others.first()).copied();
             let hurt = Self::hurt(cluster, leader, dice)?;
             let filled = self.fill(cluster, follower.context("a follower")?, dice).await?;
-            // It was filled a moment ago and has dropped nothing by itself yet.
-            let (own, source) = (log_start(cluster, filled)?, log_start(cluster, leader)?);
+            let own = log_start(cluster, filled)?;
+            let source = started_by(cluster, leader, own).await?;
             if own > source {
                 let lacks =
                     format!("node {filled} starts at {own}, node {leader}, which filled it, at {source}");

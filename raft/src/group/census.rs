@@ -31,7 +31,7 @@ use crate::config::GroupConfig;
 use crate::shared::Shared;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::{Raft, TypeConfig};
+use crate::types::{Raft, StoredMembership, TypeConfig};
 
 /// How long a node may take to answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -59,7 +59,11 @@ pub(crate) struct Members {
 impl Members {
     /// Those of this node's log, if it has any.
     pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>) -> Option<Members> {
-        let stored = &metrics.membership_config;
+        Members::of_stored(&metrics.membership_config)
+    }
+
+    /// Those of a membership as a log has it, if it is an entry of that log.
+    pub(super) fn of_stored(stored: &StoredMembership) -> Option<Members> {
         let membership = stored.membership();
         Some(Members {
             id: stored.log_id().as_ref().map(WireLogId::from)?,

@@ -17,6 +17,7 @@ pub(crate) mod mend;
 mod mend_units;
 pub(crate) mod notices;
 mod proofs;
+mod read_index;
 mod reads;
 pub(crate) mod recover;
 mod retention;

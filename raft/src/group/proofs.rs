@@ -1,6 +1,6 @@
 //! Proofs of leadership that many reads share.
 //!
-//! A proof costs openraft's core a message and the peers a heartbeat. Thousands of reads at once need no more than one
+//! A proof costs openraft's core a message and each peer a request. Thousands of reads at once need no more than one
 //! proof each round trip: a read takes part in the first proof that begins after it came. One proof is under way at a time;
 //! reads that come meanwhile wait for the next one, all of them for the same.
 //!

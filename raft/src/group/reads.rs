@@ -3,19 +3,16 @@
 //! What a leader has applied is old in two cases: it was elected a moment ago and has not yet applied what
 //! its predecessor acknowledged, or it was replaced and does not know it yet. [`Group::confirm`] rules out
 //! both, without a write: the ReadIndex of the Raft thesis (§6.4). Reads at the same time share a proof
-//! ([`super::proofs`]).
+//! ([`super::proofs`]); what a proof is, is in [`super::read_index`].
 
 use std::time::Duration;
-
-use openraft::ReadPolicy;
-use openraft::errors::{LinearizableReadError, RaftError};
 
 use super::Group;
 use crate::proposal::ProposeError;
 use crate::status::Role;
 
 /// How long a quorum may take to confirm the leader: several elections.
-const CONFIRM_MAX: Duration = Duration::from_secs(2);
+pub(super) const CONFIRM_MAX: Duration = Duration::from_secs(2);
 /// How often a new leader looks whether it has applied what its predecessors left.
 const SETTLE_POLL: Duration = Duration::from_millis(1);
 
@@ -47,15 +44,6 @@ impl Group {
 
 /// One proof, which covers all that was acknowledged before it begins.
 async fn prove(group: Group) -> Result<(), ProposeError> {
-    let confirmed = group.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-    match tokio::time::timeout(CONFIRM_MAX, confirmed).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-            Err(ProposeError::NotLeader { leader: forward.leader_id })
-        }
-        Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
-            Err(ProposeError::NotLeader { leader: None })
-        }
-        Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
-    }
+    let proof = tokio::time::timeout(CONFIRM_MAX, group.read_index());
+    proof.await.unwrap_or(Err(ProposeError::NotLeader { leader: None }))
 }

@@ -9,6 +9,7 @@ mod earlier_build;
 mod files;
 mod full_disk;
 mod full_ext4;
+mod held_answers;
 mod membership;
 mod older_disk;
 mod one_node;

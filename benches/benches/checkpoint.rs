@@ -1,0 +1,211 @@
+//! What a checkpoint costs the records beside it: one node with the offsets of 100,000 consumer groups in a million queues takes
+//! messages and offset commits, and saves a checkpoint every 15 seconds; beside it one without any offset.
+//!
+//! Prints one line for each turn: how long records waited for their answers, and how many checkpoints were saved meanwhile. On one
+//! node each answer waits for one fdatasync and nothing else, so the longest wait of a turn is that of the disk, or of a
+//! checkpoint that is in the way.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use folio_engine::disk::RealDisk;
+use folio_engine::queues::Arrival;
+use folio_protocol::message::NewMessage;
+use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::group::{Group, Hooks};
+use folio_raft::proposal::{Proposal, Repeat};
+use folio_raft::status::Role;
+use folio_raft::types::NodeAddress;
+use folio_state::{CommitOffsets, OffsetCommit};
+use futures_util::future::{BoxFuture, join_all};
+use hdrhistogram::Histogram;
+use tempfile::tempdir;
+
+/// Consumer groups, each with a topic of its own.
+const GROUPS: u32 = 100_000;
+/// Queues of each topic.
+const QUEUES: u32 = 10;
+/// Offsets in one command while the state is filled.
+const FILL_OFFSETS: u32 = 10_000;
+/// Offsets in one command under load: what the clients of a node commit together.
+const COMMIT_OFFSETS: u32 = 200;
+/// Senders, each with one message under way.
+const SENDERS: u32 = 16;
+const BODY_BYTES: usize = 1024;
+const SEGMENT_BYTES: u64 = 64 << 20;
+/// Long enough for two checkpoints.
+const TURN: Duration = Duration::from_secs(35);
+const TURNS: usize = 3;
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+struct NoHooks;
+
+impl Hooks for NoHooks {
+    fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
+        Box::pin(std::future::ready(request))
+    }
+    fn applied(&self, _: &[Arrival]) {}
+    fn state_changed(&self) {}
+}
+
+fn free_address() -> Fallible<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+async fn start(dir: &Path) -> Fallible<Group> {
+    let listen = free_address()?;
+    let address = NodeAddress { raft: listen.to_string(), broker: String::new(), namesrv: String::new() };
+    let config = GroupConfig {
+        node_id: 1,
+        cluster: "bench".into(),
+        group: "bench".into(),
+        data_dir: dir.to_owned(),
+        segment_bytes: SEGMENT_BYTES,
+        nodes: BTreeMap::from([(1, address)]),
+        dial: BTreeMap::new(),
+        join: false,
+        single_node: true,
+        listen,
+        flush: Flush::Sync,
+        timing: Timing::default(),
+        retention: Retention { age: None, bytes: Some(1 << 30), interval: Duration::from_secs(5) },
+        secret: None,
+        scrub: Scrub { bytes_per_second: 64 << 20, interval: Duration::from_secs(3600) },
+        dedup: None,
+    };
+    let group = Group::start(config, Arc::new(RealDisk), Arc::new(NoHooks)).await?;
+    while group.status().role != Role::Leader || group.is_settling() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(group)
+}
+
+fn commits(first: u32, count: u32, offset: u64) -> CommitOffsets {
+    let commit = |number: u32| OffsetCommit {
+        group: format!("consumer-group-{}", number / QUEUES % GROUPS),
+        topic: format!("topic-{}", number / QUEUES % GROUPS),
+        queue: number % QUEUES,
+        offset,
+    };
+    CommitOffsets((first..first + count).map(commit).collect())
+}
+
+fn message(sender: u32) -> NewMessage {
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    NewMessage {
+        topic: "orders".into(),
+        queue_id: sender,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: local,
+        store_timestamp: 0,
+        store_host: local,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: vec![b'x'; BODY_BYTES].into(),
+        properties: Bytes::new(),
+    }
+}
+
+/// Sends one message after the other; how long each waited, in microseconds.
+async fn send(group: Group, sender: u32, until: Instant) -> Fallible<Histogram<u64>> {
+    let mut waits = Histogram::new(3)?;
+    while Instant::now() < until {
+        let begun = Instant::now();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let reply = Box::new(move |outcome| drop(answer.send(outcome)));
+        let proposal = Proposal { messages: vec![message(sender)], repeat: Repeat::Store, reply };
+        group.propose(proposal).map_err(|(_, error)| error)?;
+        answered.await??;
+        waits.record(begun.elapsed().as_micros() as u64)?;
+    }
+    Ok(waits)
+}
+
+/// Commits offsets all over the state: a chunk that a checkpoint shares is copied at its first change.
+async fn commit(group: Group, until: Instant) -> Fallible<u64> {
+    let mut count = 0;
+    while Instant::now() < until {
+        // A stride that has no common divisor with the number of groups visits all of them.
+        let first = (count as u32).wrapping_mul(7_919 * QUEUES) % (GROUPS * QUEUES);
+        group.execute(commits(first, COMMIT_OFFSETS, count)).await?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// How often the file was replaced.
+async fn watch(file: &Path, until: Instant) -> u32 {
+    let changed = || -> Option<SystemTime> { file.metadata().ok()?.modified().ok() };
+    let (mut last, mut count) = (changed(), 0);
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = changed();
+        count += u32::from(now != last);
+        last = now;
+    }
+    count
+}
+
+async fn turn(name: &str, dir: &Path, group: &Group) -> Fallible<()> {
+    let until = Instant::now() + TURN;
+    let senders = (0..SENDERS).map(|sender| tokio::spawn(send(group.clone(), sender, until)));
+    let senders: Vec<_> = senders.collect();
+    let commits = tokio::spawn(commit(group.clone(), until));
+    let checkpoints = watch(&dir.join("checkpoint"), until).await;
+    let mut waits = Histogram::<u64>::new(3)?;
+    for sender in join_all(senders).await {
+        waits.add(sender??)?;
+    }
+    let begun = Instant::now();
+    black_box(group.state().clone());
+    let copied = begun.elapsed();
+    let ms = |quantile| waits.value_at_quantile(quantile) as f64 / 1000.0;
+    println!(
+        "{name:>10} {:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {checkpoints:>11} {:>8} {:>9.1}",
+        waits.len(),
+        ms(0.5),
+        ms(0.99),
+        ms(0.999),
+        waits.max() as f64 / 1000.0,
+        commits.await??,
+        copied.as_secs_f64() * 1e6,
+    );
+    Ok(())
+}
+
+async fn run() -> Fallible<()> {
+    let dirs = (tempdir()?, tempdir()?);
+    let (empty, full) = (start(dirs.0.path()).await?, start(dirs.1.path()).await?);
+    for first in (0..GROUPS * QUEUES).step_by(FILL_OFFSETS as usize) {
+        full.execute(commits(first, FILL_OFFSETS, 0)).await?;
+    }
+    println!(
+        "a state of {} bytes, and one of {}",
+        full.state().encoded_bytes(),
+        empty.state().encoded_bytes()
+    );
+    println!(
+        "{:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>11} {:>8} {:>9}",
+        "offsets", "messages", "p50 ms", "p99 ms", "p999 ms", "max ms", "checkpoints", "commits", "copy us"
+    );
+    for _ in 0..TURNS {
+        turn("few", dirs.0.path(), &empty).await?;
+        turn("a million", dirs.1.path(), &full).await?;
+    }
+    empty.shutdown().await;
+    full.shutdown().await;
+    Ok(())
+}
+
+fn main() -> Fallible<()> {
+    // Cargo says `--bench`.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run())
+}

@@ -23,7 +23,6 @@ const EXCEPTED: &[(&str, usize)] = &[
     ("engine/src/log", 15),
     ("engine/src/queues", 5),
     ("jepsen/src", 86),
-    ("protocol/src", 7),
     ("raft/src", 39),
     ("server/src", 63),
     ("state/src", 12),

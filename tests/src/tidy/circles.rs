@@ -24,7 +24,6 @@ const EXCEPTED: &[(&str, usize)] = &[
     ("jepsen/src", 86),
     ("raft/src", 39),
     ("server/src", 63),
-    ("state/src", 12),
     ("tests/sim", 14),
 ];
 

@@ -21,7 +21,6 @@ use super::modules::Modules;
 const EXCEPTED: &[(&str, usize)] = &[
     ("benches/src/bin/peers", 5),
     ("engine/src/log", 15),
-    ("jepsen/src", 86),
     ("raft/src", 39),
     ("server/src", 63),
     ("tests/sim", 14),

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::batch::{Batch, Replies, answer};
+use super::batch::{Batch, answer};
 use super::overdue::{LOOK_INTERVAL, Overdue};
 use super::repeat::{Repeats, attempt_of};
+use super::replies::Replies;
 use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
 use crate::dedup::flights::{Flights, Place};

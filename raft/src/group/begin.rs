@@ -14,9 +14,10 @@ use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
 
 use super::catch_up::{self, Says};
-use super::census::{self, Asker, Census, Members};
-use super::founding::{Founding, LogSummary};
+use super::census::{self, Asker, Census};
+use super::founding::Founding;
 use super::group_id::GroupId;
+use super::log_summary::{LogSummary, Members};
 use super::standing::Reason;
 use crate::codec;
 use crate::config::GroupConfig;

@@ -12,6 +12,7 @@ pub(crate) mod founding;
 pub(crate) mod group_id;
 mod health;
 mod lock_expiry;
+pub(crate) mod log_summary;
 mod members;
 pub(crate) mod mend;
 mod mend_units;

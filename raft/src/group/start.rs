@@ -37,10 +37,10 @@ use crate::snapshots::repair::Repair;
 use crate::snapshots::{Stored, starting};
 use crate::state_machine::StateMachine;
 use crate::terms::Terms;
-use crate::transport::handshake::{self, Identity};
+use crate::transport::handshake;
+use crate::transport::introduction::{Identity, Introduction};
 use crate::transport::network::Connections;
 use crate::transport::peer::{Parts, Peers};
-use crate::transport::requests::Introduction;
 use crate::types::Raft;
 
 /// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::failure_detector::Gone;
-use super::founding::LogSummary;
+use super::log_summary::LogSummary;
 use crate::codec;
 use crate::shared::Shared;
 use crate::transport::network::Connections;

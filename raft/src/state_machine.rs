@@ -29,10 +29,9 @@ use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use tokio::time::Instant;
 
 use crate::dedup::Dedup;
-use crate::group::room::RETRY_INTERVAL;
 use crate::group::tasks;
 use crate::host::Host;
-use crate::shared::Shared;
+use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::snapshots;
 use crate::terms::Terms;
 use crate::types::{Applied, Content, LogEntry, LogId, StoredMembership, TypeConfig, entry_id, log_id};
@@ -40,6 +39,9 @@ use crate::types::{Applied, Content, LogEntry, LogId, StoredMembership, TypeConf
 pub(crate) use captured::{Captured, SnapshotBuilder, save_checkpoint};
 pub(crate) use content::{Received, SnapshotContent, SnapshotMetaOf, SnapshotOf, Wanted};
 pub(crate) use saved::SavedState;
+
+/// openraft on this state machine.
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Applied log bytes after which a checkpoint is due.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
@@ -158,7 +160,7 @@ impl StateMachine {
     async fn wait_for_room(&self) -> io::Result<()> {
         let mut stopping = self.shared.stopping.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(RETRY_INTERVAL) => Ok(()),
+            () = tokio::time::sleep(ROOM_RETRY_INTERVAL) => Ok(()),
             _ = stopping.wait_for(|stopping| *stopping) => {
                 Err(io::Error::other("the group stopped while apply waited for room on the disk"))
             }

@@ -22,8 +22,8 @@ use super::standing::Reason;
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::wire::Kind;
-use crate::types::Raft;
 
 /// How often members are asked while the group is not founded.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);

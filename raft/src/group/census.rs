@@ -28,9 +28,9 @@ use super::log_summary::{LogSummary, Members};
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::Raft;
 
 /// How long a node may take to answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);

@@ -24,8 +24,9 @@ use crate::dedup::flights::{Flights, Place};
 use crate::host::Host;
 use crate::proposal::{ProposeError, Repeat};
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::status::{Role, Status};
-use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
+use crate::types::{Body, Callback, CommittedLeaderId, TypeConfig};
 
 /// Records on their way at once. Two keep the disk busy; more only spread the same messages over more
 /// records.

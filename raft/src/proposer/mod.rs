@@ -25,8 +25,8 @@ use crate::group::tasks;
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError};
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::status::Status;
-use crate::types::Raft;
 
 pub(crate) use batch::rejected;
 use inbox::Inbox;

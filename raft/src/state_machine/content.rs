@@ -5,7 +5,8 @@ use folio_state::State;
 use openraft::storage::{Snapshot, SnapshotMeta};
 
 use super::saved::SavedState;
-use crate::types::{CommittedLeaderId, NodeAddress};
+use crate::ids::CommittedLeaderId;
+use crate::node_address::NodeAddress;
 
 pub(crate) type SnapshotOf = Snapshot<CommittedLeaderId, u64, NodeAddress, SnapshotContent>;
 pub(crate) type SnapshotMetaOf = SnapshotMeta<CommittedLeaderId, u64, NodeAddress>;

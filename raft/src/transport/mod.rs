@@ -2,7 +2,7 @@
 //!
 //! A slow replication stream never delays a heartbeat or a vote. Every wait has a timeout of our own.
 //! Not here: what a request means (openraft's handlers) and what servers tell each other
-//! ([`crate::group::Hooks::call`]).
+//! ([`crate::hooks::Hooks::call`]).
 //!
 //! Read in this order: [`wire`] (what frames say), [`frames`] (on a socket), [`introduction`] and [`handshake`] (who is there), [`listener`]
 //! (who is let in), [`peer`] (what peers ask), [`admission`] (how many

@@ -34,8 +34,8 @@ use crate::group::tasks;
 use crate::host::Host;
 use crate::log_rate_limiter::LogRateLimiter;
 use crate::shared::{Shared, UnansweredCall};
-use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
-use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
+use crate::state_machine::{Raft, SnapshotContent, SnapshotMetaOf};
+use crate::types::{LogId, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
 const APPENDS_WAITING: usize = 64;

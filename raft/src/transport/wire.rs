@@ -15,8 +15,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{WireLogId, WireMembership, WireVote};
-use crate::group::HandOver;
 use crate::group::group_id::GroupId;
+use crate::hand_over::HandOver;
 use crate::secret::Proof;
 
 /// A number of one connection.

@@ -4,8 +4,8 @@ use folio_state::State;
 
 use crate::codec::WireLogId;
 use crate::dedup::Start;
+use crate::ids::{StoredMembership, entry_id};
 use crate::terms::Terms;
-use crate::types::{StoredMembership, entry_id};
 
 /// A checkpoint's state, decoded.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use crate::binary;
 use crate::checker::Finding;
 use crate::checker::replicas::{self, LogFiles};
 use crate::client::Client;
-use crate::nemesis::Needs;
+use crate::needs::Needs;
 use crate::network::{Links, Network, Setter};
 use crate::node::{Addresses, Node, Plan};
 use crate::ports;

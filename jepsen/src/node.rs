@@ -11,18 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 mod config;
 
 pub use self::config::Plan;
+use self::config::SECRET_FILE;
 pub use crate::addresses::Addresses;
 use crate::clock::Clock;
 use crate::ext4::Ext4;
 use crate::lossy::Disk;
 use crate::network::Network;
 
-/// The group all nodes belong to.
-const GROUP: &str = "broker-a";
 /// Its data folder, below its own one.
 const DATA: &str = "data";
-/// The file with the cluster's secret, beside a node's configuration. These runs have no intruder: it may be known.
-const SECRET_FILE: &str = "secret";
 const SECRET: &[u8] = b"the nodes of a hunt have it in common\n";
 /// Size of a node's small file system: twelve segments.
 const EXT4_BYTES: u64 = 192 << 20;
@@ -67,7 +64,7 @@ impl Node {
         let binary = binary.to_owned();
         let node =
             Self { id, addresses, dir, binary, child: None, excused: false, network, clock, disk, ext4 };
-        let config = node.config(plan);
+        let config = plan.of_node(id, &node.addresses, &node.data_dir());
         let path = node.config_path();
         std::fs::write(&path, config).with_context(|| format!("write {}", path.display()))?;
         node.write_secret().context("write the cluster's secret")?;
@@ -364,6 +361,7 @@ impl Drop for Node {
 
 #[cfg(test)]
 mod tests {
+    use super::config::GROUP;
     use super::*;
     use crate::nemesis::Needs;
 

@@ -5,23 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::payload::{self, OpKey};
+pub use crate::queue_key::QueueKey;
 use crate::stored::StoredMessage;
 use crate::workload::Shape;
-
-/// A queue of the workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct QueueKey {
-    /// Topic number.
-    pub topic: u32,
-    /// Queue number.
-    pub queue: u32,
-}
-
-impl std::fmt::Display for QueueKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "topic {} queue {}", self.topic, self.queue)
-    }
-}
 
 /// One message a reader was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

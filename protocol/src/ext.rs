@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use smallvec::SmallVec;
 
 use crate::Name;
-use crate::fields::FieldWriter;
+use crate::fields::{FieldWriter, Fields};
 use crate::limits::HEADER_FIELDS_MAX;
 
 /// Fields of the longest header that is common: SEND's fourteen, and what an ACL adds.
@@ -237,6 +237,18 @@ impl PartialEq for ExtFields {
 }
 
 impl Eq for ExtFields {}
+
+impl Fields for ExtFields {
+    fn write(&self, out: &mut impl FieldWriter) {
+        self.iter().for_each(|(key, value)| out.text(key, value));
+    }
+}
+
+impl FieldWriter for ExtFields {
+    fn text(&mut self, key: &str, value: &str) {
+        self.insert(key, value);
+    }
+}
 
 impl<'a> FromIterator<(&'a str, &'a str)> for ExtFields {
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(fields: I) -> Self {

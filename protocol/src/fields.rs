@@ -1,10 +1,8 @@
 //! A header's fields on their way out, without a list of them in between.
 //!
-//! What has fields ([`Fields`]: every typed header, and [`ExtFields`]) hands them one by one to a
-//! [`FieldWriter`]: an encoder, which writes them straight into the frame, or [`ExtFields`], which
+//! What has fields ([`Fields`]: every typed header, and [`ExtFields`](crate::ext::ExtFields)) hands them one by one to a
+//! [`FieldWriter`]: an encoder, which writes them straight into the frame, or `ExtFields`, which
 //! keeps them. Not here: how a serialization writes a field (`frame`), how fields are read (`ext`).
-
-use crate::ext::ExtFields;
 
 /// Takes fields in the order they shall have on the wire. No key is given twice.
 pub trait FieldWriter {
@@ -21,16 +19,4 @@ pub trait FieldWriter {
 pub trait Fields {
     /// Hands all of them to `out`.
     fn write(&self, out: &mut impl FieldWriter);
-}
-
-impl Fields for ExtFields {
-    fn write(&self, out: &mut impl FieldWriter) {
-        self.iter().for_each(|(key, value)| out.text(key, value));
-    }
-}
-
-impl FieldWriter for ExtFields {
-    fn text(&mut self, key: &str, value: &str) {
-        self.insert(key, value);
-    }
 }

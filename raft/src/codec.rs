@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{LogId, Membership, NodeAddress, Vote, entry_id, log_id};
+use crate::ids::{LogId, Membership, Vote, entry_id, log_id};
+use crate::node_address::NodeAddress;
 use folio_engine::checkpoint::CHECKPOINT_BYTES_MAX;
 use folio_engine::record::EntryId;
 

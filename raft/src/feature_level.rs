@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use folio_state::sections::features::FIRST_LEVEL;
+use folio_state::FIRST_LEVEL;
 
 /// The level; a copy is of the same one.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
-use crate::group::founding::LogSummary;
+use crate::group::log_summary::LogSummary;
 use crate::skip_entry::SkipEntry;
 use crate::state_machine::SavedState;
 use crate::transport::appends::{parse_records, split_append};

@@ -14,10 +14,14 @@ mod feature_level;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod group;
+mod hand_over;
+mod hooks;
 pub mod host;
+mod ids;
 mod lease_clock;
 pub mod log_rate_limiter;
 mod log_store;
+mod node_address;
 pub mod proposal;
 mod proposer;
 mod queue_ends;

@@ -19,9 +19,8 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use crate::codec;
-use crate::group::room::RETRY_INTERVAL;
 use crate::host::Host;
-use crate::shared::Shared;
+use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::terms::{self, Terms};
 use crate::types::{Content, LogEntry, LogId, TypeConfig, Vote, body_of, entry_id, log_id};
 
@@ -299,7 +298,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let log = self.shared.log.clone();
             let Err(WriteError::Full) = self.host.blocking(move || log.prepare_purge()).await? else { break };
             tracing::warn!("disk full: old segments are dropped once there is room");
-            tokio::time::sleep(RETRY_INTERVAL).await;
+            tokio::time::sleep(ROOM_RETRY_INTERVAL).await;
         }
         let pending = {
             let mut pending = self.shared.pending_reset.lock();

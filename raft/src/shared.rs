@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::disk::Reserve;
@@ -19,15 +20,18 @@ use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
 use crate::feature_level::GroupLevel;
-use crate::group::Hooks;
 use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
 use crate::group::standing::Standing;
+use crate::hooks::Hooks;
 use crate::lease_clock::LeaseClock;
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;
 use crate::terms::Terms;
+
+/// How often is tried again what the disk had no room for.
+pub(crate) const ROOM_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How far the log is durable on this node, by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 
 mod captured;
 mod commands;
+mod content;
 mod saved;
 
 use std::io;
@@ -24,25 +25,23 @@ use folio_state::Outcome;
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use tokio::time::Instant;
 
 use crate::dedup::Dedup;
-use crate::group::room::RETRY_INTERVAL;
 use crate::group::tasks;
 use crate::host::Host;
-use crate::shared::Shared;
+use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::snapshots;
 use crate::terms::Terms;
-use crate::types::{
-    Applied, Content, LogEntry, LogId, NodeAddress, StoredMembership, TypeConfig, entry_id, log_id,
-};
+use crate::types::{Applied, Content, LogEntry, LogId, StoredMembership, TypeConfig, entry_id, log_id};
 
-pub(crate) use captured::{Captured, Received, SnapshotBuilder, SnapshotContent, Wanted, save_checkpoint};
+pub(crate) use captured::{Captured, SnapshotBuilder, save_checkpoint};
+pub(crate) use content::{Received, SnapshotContent, SnapshotMetaOf, SnapshotOf, Wanted};
 pub(crate) use saved::SavedState;
 
-pub(crate) type SnapshotOf = Snapshot<crate::types::CommittedLeaderId, u64, NodeAddress, SnapshotContent>;
-pub(crate) type SnapshotMetaOf = SnapshotMeta<crate::types::CommittedLeaderId, u64, NodeAddress>;
+/// openraft on this state machine.
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// Applied log bytes after which a checkpoint is due.
 const CHECKPOINT_BYTES: u64 = 256 << 20;
@@ -161,7 +160,7 @@ impl StateMachine {
     async fn wait_for_room(&self) -> io::Result<()> {
         let mut stopping = self.shared.stopping.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(RETRY_INTERVAL) => Ok(()),
+            () = tokio::time::sleep(ROOM_RETRY_INTERVAL) => Ok(()),
             _ = stopping.wait_for(|stopping| *stopping) => {
                 Err(io::Error::other("the group stopped while apply waited for room on the disk"))
             }
@@ -293,7 +292,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let installing = self.host.blocking(move || {
             let received = match snapshot {
                 SnapshotContent::Received(received) => *received,
-                SnapshotContent::Stored(position) => Received::stored(&shared, position)?,
+                SnapshotContent::Stored(position) => captured::stored(&shared, position)?,
             };
             shared.queues.reset(&received.base.counters).map_err(io::Error::other)?;
             let state_bytes = received.state.encoded_bytes() as i64;

@@ -7,33 +7,17 @@
 
 use std::fmt;
 
-use folio_engine::record::{Draft, EntryId, Record, RecordKind};
+use folio_engine::record::{Draft, Record, RecordKind};
 use folio_state::Outcome;
 use openraft::entry::{RaftEntry, RaftPayload};
-use openraft::impls::leader_id_std;
 use openraft::raft::responder::Responder as RaftResponder;
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::codec;
-
-/// Where a node is reached; replicated with the membership.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct NodeAddress {
-    /// Peers connect here, `host:port`.
-    pub raft: String,
-    /// Clients' broker connections, `host:port`.
-    pub broker: String,
-    /// Clients' NameServer connections, `host:port`.
-    pub namesrv: String,
-}
-
-impl fmt::Display for NodeAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.raft)
-    }
-}
+use crate::ids::LeaderId;
+pub(crate) use crate::ids::{CommittedLeaderId, LogId, Membership, StoredMembership, Vote, entry_id, log_id};
+pub use crate::node_address::NodeAddress;
 
 /// openraft with our entry, node and responder types.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +29,8 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type NodeId = u64;
     type Node = NodeAddress;
     type Term = u64;
-    type LeaderId = leader_id_std::LeaderId<u64, u64>;
-    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type LeaderId = LeaderId;
+    type Vote = Vote;
     type Payload = EntryPayload<Body, u64, NodeAddress>;
     type Entry = LogEntry;
     type AsyncRuntime = openraft::impls::TokioRuntime;
@@ -61,23 +45,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 
-pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
-pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type Payload = openraft::alias::PayloadOf<TypeConfig>;
-pub(crate) type Membership = openraft::Membership<u64, NodeAddress>;
-pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
-pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;
-pub(crate) type Raft = openraft::Raft<TypeConfig, crate::state_machine::StateMachine>;
-
-/// An entry id of the log as openraft's log id.
-pub(crate) fn log_id(id: EntryId) -> LogId {
-    LogId::new(CommittedLeaderId::new(id.term), id.index)
-}
-
-/// openraft's log id as an entry id of the log.
-pub(crate) fn entry_id(id: &LogId) -> EntryId {
-    EntryId { term: id.leader_id.term, index: id.index }
-}
 
 /// What a client of the group wants in the log.
 pub struct Body {

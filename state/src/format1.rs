@@ -7,20 +7,25 @@
 //! Four of the commands do what no command does any more: a replica that replays them and one whose checkpoint has their
 //! effects must agree.
 
+pub mod operations;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+#[cfg(test)]
+use serde::Serialize;
 
-use crate::bounds::OutOfBounds;
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Operation, Outcome};
-use crate::section::NextOffsets;
-use crate::sections::groups::{self, ConsumerGroup, ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
-use crate::sections::locks::{ByGroup, ExpireLocks, LockQueues, Locks, QueueRef, UnlockQueues};
+use crate::command::Command;
+use crate::queue_ref::QueueRef;
+use crate::sections::groups::{ConsumerGroup, ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
+use crate::sections::locks::{ByGroup, ExpireLocks, LockQueues, Locks, UnlockQueues};
 use crate::sections::min_offsets::MinOffsets;
 use crate::sections::offsets::{CommitOffsets, OffsetCommit, Offsets};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topic, Topics};
 use crate::state::State;
+
+use operations::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
 
 /// Numbers from here on are of commands that are applied and never proposed.
 pub const KINDS_FROM: u16 = 0x7000;
@@ -69,93 +74,6 @@ pub(crate) fn decode_command(payload: &[u8]) -> Result<Command, CodecError> {
     })
 }
 
-/// Creates or replaces a topic; messages in queues that it loses are not deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PutTopicV1(Topic);
-
-impl Operation for PutTopicV1 {
-    const KIND: u16 = 0x7001;
-
-    fn check_bounds(&self) -> Result<(), OutOfBounds> {
-        PutTopic(self.0.clone()).check_bounds()
-    }
-
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        state.topics.growth_of_put(&self.0)
-    }
-
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.topics.put(self.0);
-        Outcome::Done
-    }
-}
-
-/// Forgets a topic and deletes none of its messages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeleteTopicV1 {
-    name: String,
-}
-
-impl Operation for DeleteTopicV1 {
-    const KIND: u16 = 0x7002;
-
-    fn check_bounds(&self) -> Result<(), OutOfBounds> {
-        Ok(())
-    }
-
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        state.topics.growth_of_removal(&self.name)
-    }
-
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.topics.remove(&self.name)
-    }
-}
-
-/// Forgets a consumer group and deletes none of its retries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeleteGroupV1 {
-    name: String,
-    clean_offsets: bool,
-}
-
-impl Operation for DeleteGroupV1 {
-    const KIND: u16 = 0x7003;
-
-    fn check_bounds(&self) -> Result<(), OutOfBounds> {
-        Ok(())
-    }
-
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        groups::growth_of_deletion(state, &self.name, self.clean_offsets)
-    }
-
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        groups::delete(state, &self.name, self.clean_offsets)
-    }
-}
-
-/// Takes or renews locks by the leader's wall clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockQueuesV1(LockQueues);
-
-impl Operation for LockQueuesV1 {
-    const KIND: u16 = 0x7004;
-    const IS_OF_LOCKS: bool = true;
-
-    fn check_bounds(&self) -> Result<(), OutOfBounds> {
-        self.0.check_bounds()
-    }
-
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        state.locks.growth_of_locks(&self.0)
-    }
-
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        Outcome::Locked(state.locks.take_by_wall_clock(self.0))
-    }
-}
-
 /// The first form of the state.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(Serialize))]
@@ -195,6 +113,7 @@ impl From<StateV2> for State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::section::NextOffsets;
 
     /// What logs hold stays readable: the numbers of the variants, as earlier builds wrote them.
     #[test]

@@ -10,7 +10,7 @@
 //!
 //! Everything that is stored or sent is versioned and self-delimiting:
 //!
-//! - [`command`]: how a command is written into a log record;
+//! - [`operation`]: what one kind of command is, [`command`]: how a command is written into a log record;
 //! - [`framing`]: how sections are written into a checkpoint or snapshot;
 //! - [`format1`]: both as builds before this crate wrote them. Such logs and checkpoints are still read.
 //!
@@ -24,16 +24,20 @@ pub mod command;
 mod cow_map;
 pub mod format1;
 pub mod framing;
+pub mod operation;
+mod queue_ref;
 mod registry;
 pub mod section;
 pub mod sections;
 mod state;
 
-pub use command::{Command, Operation, Outcome};
-pub use section::{NextOffsets, NoMessages};
+pub use command::Command;
+pub use operation::{Apply, Operation, Outcome};
+pub use queue_ref::QueueRef;
+pub use section::{FIRST_LEVEL, NextOffsets, NoMessages};
 pub use sections::features::{FEATURE_LEVEL, RaiseLevel};
 pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
-pub use sections::locks::{ExpireLocks, LockQueues, QueueRef, UnlockQueues};
+pub use sections::locks::{ExpireLocks, LockQueues, UnlockQueues};
 pub use sections::offsets::{CommitOffsets, OffsetCommit};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
 pub use state::{STATE_BYTES_MAX, State};

@@ -4,10 +4,10 @@
 
 use crate::bounds::OutOfBounds;
 use crate::codec::CodecError;
-use crate::command::{self, Operation, Outcome};
-use crate::format1::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
+use crate::format1::operations::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
 use crate::framing;
-use crate::section::{NextOffsets, Section};
+use crate::operation::{self, Apply, Operation, Outcome};
+use crate::section::{Has, NextOffsets, Section};
 use crate::sections::features::{Features, RaiseLevel};
 use crate::sections::groups::{ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
 use crate::sections::locks::{ExpireLocks, LockQueues, Locks, UnlockQueues};
@@ -31,6 +31,16 @@ macro_rules! registry {
         pub struct State {
             $($(#[$on])* pub(crate) $section: $Section,)*
         }
+
+        $($(#[$on])* impl Has<$Section> for State {
+            fn section(&self) -> &$Section {
+                &self.$section
+            }
+
+            fn section_mut(&mut self) -> &mut $Section {
+                &mut self.$section
+            }
+        })*
 
         $($(#[$on])* const _: () = assert!($Section::TAG == $tag && $Section::VERSION == FIRST_VERSION);)*
         $($(#[$with])* const _: () =
@@ -101,7 +111,7 @@ macro_rules! registry {
 
             /// The command as a record's payload.
             pub fn encode(&self) -> Vec<u8> {
-                match self { $($(#[$with])* Command::$Command(command) => command::encode(command),)* }
+                match self { $($(#[$with])* Command::$Command(command) => operation::encode(command),)* }
             }
 
             pub(crate) fn decode_kind(kind: u16, version: u16, body: &[u8]) -> Result<Command, CodecError> {

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, CodecError};
-use crate::sections::features::FIRST_LEVEL;
+
+/// The feature level that a group begins with: see `sections/features.rs`.
+pub const FIRST_LEVEL: u16 = 1;
 
 /// One kind of replicated state. A copy costs little: a checkpoint begins with one (see `cow_map`).
 ///
@@ -35,6 +37,26 @@ pub trait Section: Serialize + DeserializeOwned {
         }
         codec::decode_body(bytes)
     }
+
+    /// This section of a state.
+    fn within<S: Has<Self>>(state: &S) -> &Self {
+        state.section()
+    }
+
+    /// The same, to change it.
+    fn within_mut<S: Has<Self>>(state: &mut S) -> &mut Self {
+        state.section_mut()
+    }
+}
+
+/// A state that has a certain section. A command says with it which sections it reads and changes, and knows of no others;
+/// so a section's file needs nothing of the list of all sections.
+pub trait Has<T> {
+    /// The section.
+    fn section(&self) -> &T;
+
+    /// The same, to change it.
+    fn section_mut(&mut self) -> &mut T;
 }
 
 /// The next offsets of a topic's queues, as of the record before the one that is applied.

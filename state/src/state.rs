@@ -1,6 +1,7 @@
 //! The state as a whole: what callers read, and how a command changes it.
 
-use crate::command::{Command, Outcome};
+use crate::command::Command;
+use crate::operation::Outcome;
 use crate::section::{NextOffsets, NoMessages};
 use crate::sections::groups::ConsumerGroup;
 use crate::sections::locks::Locks;
@@ -78,6 +79,12 @@ impl State {
     /// order.
     pub fn has_live_locks(&self, group: &str, now_ms: u64) -> bool {
         self.locks.are_live(group, now_ms)
+    }
+
+    /// The last number that a `Count` told.
+    #[cfg(feature = "next-level")]
+    pub fn counted(&self) -> u64 {
+        self.counted.0
     }
 
     /// By how many bytes the encoded state grows if the command is applied now; below zero if it shrinks. `queues` is as of

@@ -5,11 +5,15 @@
 //! because a rule that cannot fail guards nothing.
 
 mod arrows;
+mod circles;
+mod imports;
+mod modules;
 mod planted;
 mod source;
 mod tree;
 
 pub use arrows::arrows;
+pub use circles::circles;
 pub use planted::planted;
 pub use source::{bare_matches, confined, headers, machine_paths, sizes};
 pub use tree::{SourceFile, TreeError, read_tree};

@@ -27,6 +27,11 @@ fn crates_depend_only_along_the_arrows() {
 }
 
 #[test]
+fn no_files_of_a_crate_import_each_other_in_a_circle() {
+    silent(&tidy::circles(&checkout()));
+}
+
+#[test]
 fn no_build_has_planted_defects_unasked() {
     silent(&tidy::planted(&checkout()));
 }

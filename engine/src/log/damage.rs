@@ -1,4 +1,5 @@
-//! Damaged records: what is known of them, and how one is repaired with the record that a peer holds.
+//! Damaged records: what is known of them, and the copies that stand in for some. How one is repaired with the record that a
+//! peer holds: [`super::mend`].
 //!
 //! A record is found damaged when it is read for a follower, for a consumer or by the scrub. It is noted here until it is
 //! whole again; the layer that knows peers is told at once, and repairs it.
@@ -19,13 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-use super::error::{NoMend, ReadError, Refusal};
-use super::queue::Change;
-use super::reader::{Reader, Source};
 use super::segment::base_of;
-use super::view::{self, View};
-use super::{CommitLog, Completion, Shared};
-use crate::record::{Record, RecordHeader};
+use crate::record::Record;
 
 /// Damaged records remembered at most; more are found again once these are mended.
 const DAMAGES_MAX: usize = 1024;
@@ -61,6 +57,27 @@ struct Known {
 }
 
 impl Damages {
+    /// All of it, lowest first.
+    pub(super) fn all(&self) -> Vec<Damage> {
+        self.known.lock().values().map(|known| known.damage.clone()).collect()
+    }
+
+    /// Whom to tell of damage that is found from now on.
+    pub(super) fn watch(&self, watcher: Watcher) {
+        *self.watcher.lock() = Some(watcher);
+    }
+
+    /// The entry of the damaged record there, if one is known.
+    pub(super) fn entry_at(&self, position: u64) -> Option<u64> {
+        self.known.lock().get(&position).map(|known| known.damage.index)
+    }
+
+    /// Whether a damaged record is known there, and no copy stands in for it.
+    pub(super) fn is_unreadable(&self, position: u64) -> bool {
+        let known = self.known.lock();
+        known.get(&position).is_some_and(|known| known.stand_in.is_none())
+    }
+
     /// Notes damage; tells whoever watches.
     pub(super) fn note(&self, damage: Damage) {
         let mut known = self.known.lock();
@@ -135,122 +152,5 @@ impl Damages {
             run.push_back(copy.clone());
         }
         run.into()
-    }
-}
-
-impl Shared {
-    /// Passes a read's error on, and notes it if it tells of damage. `epoch` is that of the view before the read: what was
-    /// truncated meanwhile is not damaged.
-    pub(super) fn noted(&self, epoch: u64, error: ReadError) -> ReadError {
-        let (position, index) = match &error {
-            ReadError::Rot { position, index, .. } | ReadError::Misplaced { position, index } => {
-                (*position, *index)
-            }
-            _ => return error,
-        };
-        {
-            let view = self.view.lock();
-            if view.epoch != epoch {
-                return ReadError::Changed;
-            }
-            if !view.holds(index, position, self.config.segment_bytes) {
-                // Somebody asked for bytes where no record is: nothing is damaged by that.
-                return error;
-            }
-        }
-        self.damages.note(Damage { position, index, reason: error.to_string() });
-        error
-    }
-}
-
-impl CommitLog {
-    /// The damaged records known, lowest first.
-    pub fn damages(&self) -> Vec<Damage> {
-        self.inner.shared.damages.known.lock().values().map(|known| known.damage.clone()).collect()
-    }
-
-    /// Calls `watcher` whenever damage is found from now on.
-    pub fn on_damage(&self, watcher: Watcher) {
-        *self.inner.shared.damages.watcher.lock() = Some(watcher);
-    }
-
-    /// Overwrites a damaged record with `record`; it is durable, and readable again, when `done` is called.
-    ///
-    /// The caller knows that `record` is committed, and hence the only one that can ever stand there. Refused unless
-    /// `damage.I2` holds.
-    pub fn mend(&self, record: Record, done: Completion) {
-        let fits = self.inner.shared.fits(&record);
-        self.change(fits.map(|()| Some(Change::Mend(record))).map_err(Refusal::from), done);
-    }
-
-    /// The record at a damaged place as memory still has it, if that is whole: as the copy that stands in for it, or in the
-    /// page cache where the disk alone is damaged.
-    pub fn cached_copy(&self, damage: &Damage) -> Option<Record> {
-        let shared = &self.inner.shared;
-        if let Some(record) = shared.damages.stand_in(damage.position, damage.index) {
-            return Some(record);
-        }
-        let live = shared.view.lock().live_at(damage.position, shared.config.segment_bytes)?;
-        let mut reader = Reader::new(shared, &live.segment, Source::File, u64::MAX);
-        reader.record(damage.position, damage.index, 0).ok()
-    }
-
-    /// Whether nothing can be read at a damaged place: no copy stands in for the record.
-    pub fn is_unreadable(&self, position: u64) -> bool {
-        let known = self.inner.shared.damages.known.lock();
-        known.get(&position).is_some_and(|known| known.stand_in.is_none())
-    }
-}
-
-impl Shared {
-    /// `damage.I2`
-    fn fits(&self, record: &Record) -> Result<(), NoMend> {
-        let header = &record.header;
-        let position = header.position;
-        let known = self.damages.known.lock().get(&position).map(|known| known.damage.index);
-        if known != Some(header.index) {
-            return Err(NoMend::NoDamage { id: header.id(), position });
-        }
-        if position + u64::from(header.length)
-            > base_of(position, self.config.segment_bytes) + self.config.segment_bytes
-        {
-            return Err(NoMend::CrossesSegment(position));
-        }
-        let before = header.index.checked_sub(1).and_then(|index| self.header(index));
-        if before.is_some_and(|before| {
-            before.crc != header.prev_crc || before.end() > position || before.term > header.term
-        }) {
-            return Err(NoMend::AfterOther(position));
-        }
-        let after = self.header_after(header);
-        if after.is_some_and(|after| after.prev_crc != header.crc) {
-            return Err(NoMend::BeforeOther(position));
-        }
-        Ok(())
-    }
-
-    /// The header that follows `header` in the log, if it can be read: right behind it, or at the next segment's start.
-    fn header_after(&self, header: &RecordHeader) -> Option<RecordHeader> {
-        let (index, end) = (header.index + 1, header.end());
-        let (here, next) = {
-            let view = self.view.lock();
-            let next = view.segments.iter().find(|live| live.first.0 == index).cloned();
-            (view.live_at(header.position, self.config.segment_bytes)?, next)
-        };
-        let (segment, at) = match &next {
-            Some(next) => (&next.segment, next.first.1),
-            None => (&here.segment, end),
-        };
-        Reader::new(self, segment, Source::Anywhere, u64::MAX).header(at, index).ok()
-    }
-
-    /// The header of an entry, if it can be read.
-    fn header(&self, index: u64) -> Option<RecordHeader> {
-        let holds =
-            |view: &View| view.first_index() <= index && view.last.is_some_and(|last| index <= last.index);
-        if !holds(&self.view.lock()) {
-            return None;
-        }
-        view::header_of(self, index).ok()
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Shared;
 use super::error::ReadError;
 use super::reader::{Reader, Source};
+use super::shared::Shared;
 use super::stretches::{Found, STRETCH_BYTES, Stretch};
 use super::view::Live;
 use crate::record::Record;

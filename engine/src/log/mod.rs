@@ -34,21 +34,26 @@
 
 mod ahead;
 mod cache;
+mod config;
 mod cut;
 mod damage;
 mod error;
 mod gather;
 mod index;
 mod mark;
+mod mend;
 mod open;
 mod prepare;
 mod queue;
 mod reader;
+mod reads;
 mod recovery;
 mod remove;
 mod scrub;
 mod segment;
+mod shared;
 mod slots;
+mod stamp_base;
 mod stretches;
 mod tail;
 mod truncate;
@@ -59,79 +64,29 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub use config::{LogConfig, OnRot};
 pub use damage::{Damage, Watcher};
 pub use error::{AppendError, NoCut, NoMend, OpenError, ReadError, Refusal, WriteError};
 pub use gather::{Span, Ungathered};
+pub use queue::Completion;
 pub use scrub::Scrubbed;
+pub use stamp_base::StampBase;
 pub use workers::{Running, Stepped, Threads, Worker, Workers};
 
 use crate::counters::QueueCounters;
-use crate::disk::{Buffers, Disk};
-use crate::record::{Draft, EntryId, RECORD_BYTES_MAX, Record};
-use mark::{Start, StartFile};
+use crate::record::{Draft, EntryId, Record};
 use prepare::Preparer;
-use queue::{Change, Job, Queue};
+use queue::{Change, Job};
+use shared::Shared;
 use tail::Tail;
-use view::View;
-
-/// How a log stores.
-#[derive(Debug, Clone, Copy)]
-pub struct LogConfig {
-    /// Length of a segment file; fixed when a group is created, equal on all replicas.
-    pub segment_bytes: u64,
-    /// Recent records kept in memory; more while they are not written yet.
-    pub cache_bytes: usize,
-    /// Whether completions wait for `fdatasync`. `false` is RocketMQ's ASYNC_FLUSH: what was acknowledged in the last
-    /// half second is lost when the machine (not only the process) stops.
-    pub sync: bool,
-}
-
-impl Default for LogConfig {
-    fn default() -> LogConfig {
-        LogConfig { segment_bytes: 1 << 30, cache_bytes: 32 << 20, sync: true }
-    }
-}
-
-/// What opening does about damage below the durable mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnRot {
-    /// Refuses, and changes nothing.
-    #[default]
-    Refuse,
-    /// Ends the log before the first damaged record, also when the durable mark itself is damaged. The caller has noted
-    /// durably that this replica lost what it had acknowledged, and must not vote before it has caught up.
-    Cut,
-}
-
-/// The state of the log after some record, from which stamping can go on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StampBase {
-    /// The record's entry; `None` before the first.
-    pub id: Option<EntryId>,
-    /// The position after the record.
-    pub position: u64,
-    /// The record's header crc.
-    pub prev_crc: u32,
-    /// The next offset of every queue.
-    pub counters: QueueCounters,
-}
-
-impl StampBase {
-    fn start(&self, epoch: u64) -> Start {
-        Start { epoch, id: self.id, position: self.position, prev_crc: self.prev_crc }
-    }
-}
-
-/// Called by the writer, in the order of submission.
-pub type Completion = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// Where the log stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,48 +109,6 @@ pub struct LogState {
     pub poisoned: Option<String>,
 }
 
-/// What the appender, the readers and the workers of one log share.
-struct Shared {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    start: Mutex<StartFile>,
-    /// Whether `start` has its space. The writer holds the lock for as long as its syncs take.
-    start_has_space: AtomicBool,
-    config: LogConfig,
-    view: Mutex<View>,
-    queue: Queue,
-    vote: Mutex<Option<Bytes>>,
-    poison: OnceLock<String>,
-    buffers: Buffers,
-    stretches: stretches::Stretches,
-    /// How long the writer has waited for syncs, microseconds.
-    synced_us: AtomicU64,
-    damages: damage::Damages,
-}
-
-impl Shared {
-    fn poisoned(&self) -> Option<String> {
-        self.poison.get().cloned()
-    }
-
-    fn record_bytes_max(&self) -> u64 {
-        (RECORD_BYTES_MAX as u64).min(self.config.segment_bytes)
-    }
-
-    fn poison(&self, error: &std::io::Error) -> String {
-        let reason = format!("{}: {error}", self.directory.display());
-        tracing::error!(reason, "log.I3: the commit log is poisoned by a failed write or sync");
-        self.poison.get_or_init(|| reason).clone()
-    }
-
-    fn push(&self, job: Job) {
-        match self.queue.push(job) {
-            Ok(()) | Err(Job::Append(_)) => {}
-            Err(Job::Done(done) | Job::Fail(done, _) | Job::Change(_, done)) => done(Err(WriteError::Closed)),
-        }
-    }
-}
-
 struct Inner {
     shared: Arc<Shared>,
     preparer: Arc<Preparer>,
@@ -210,33 +123,6 @@ pub struct CommitLog {
 }
 
 impl CommitLog {
-    /// Opens the log in `dir` and makes its tail whole. `base` is the state as of some record boundary of the retained
-    /// log, from a checkpoint; the default is the start of an empty log. Every record after it is verified.
-    ///
-    /// The caller holds the directory's lock ([`Disk::lock`]).
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        config: LogConfig,
-        base: StampBase,
-    ) -> Result<CommitLog, OpenError> {
-        let workers = Arc::new(Threads::default());
-        open::open(disk, workers, dir, config, base, OnRot::Refuse)
-    }
-
-    /// Like [`CommitLog::open`], with workers that a simulation may step, and a say in what happens when acknowledged
-    /// records are damaged.
-    pub fn open_on(
-        disk: Arc<dyn Disk>,
-        workers: Arc<dyn Workers>,
-        dir: &Path,
-        config: LogConfig,
-        base: StampBase,
-        on_rot: OnRot,
-    ) -> Result<CommitLog, OpenError> {
-        open::open(disk, workers, dir, config, base, on_rot)
-    }
-
     /// Leader: makes `draft` the entry `id`: stamps its messages, seals it and hands it to the writer. Returns at once;
     /// [`CommitLog::submit`] tells when it is durable.
     pub fn append(&self, id: EntryId, draft: Draft) -> Result<Record, AppendError> {
@@ -322,7 +208,7 @@ impl CommitLog {
     /// Entries `start` to before `end`, consecutive, at least one if `start` is there, no more once `max_bytes` are
     /// reached, and none from a damaged one on. Nothing if `start` is beyond the last entry.
     pub fn read(&self, start: u64, end: u64, max_bytes: usize) -> Result<Vec<Record>, ReadError> {
-        view::read(&self.inner.shared, start, end, max_bytes)
+        reads::read(&self.inner.shared, start, end, max_bytes)
     }
 
     /// Whether the entry is in memory: then a read of it waits for no disk.
@@ -346,12 +232,12 @@ impl CommitLog {
     /// For a reader that is about to read the records from entry `index`, which begins at `position`, to the end: the place is
     /// not searched, and the bytes are brought into memory meanwhile.
     pub fn expect_reads(&self, index: u64, position: u64) {
-        view::expect_reads(&self.inner.shared, index, position);
+        reads::expect_reads(&self.inner.shared, index, position);
     }
 
     /// The entry whose record holds the byte at `position`.
     pub fn index_at(&self, position: u64) -> Result<u64, ReadError> {
-        view::index_at(&self.inner.shared, position)
+        reads::index_at(&self.inner.shared, position)
     }
 
     /// Where the log stands.

@@ -5,18 +5,21 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::config::{LogConfig, OnRot};
 use super::error::{IoContext, OpenError};
 use super::mark::{Mark, Start, StartFile};
 use super::prepare::{Preparer, Preparing};
 use super::queue::Queue;
 use super::recovery::{Recovered, Recovery};
 use super::remove::{Remover, Removing};
+use super::shared::Shared;
 use super::slots::Slots;
+use super::stamp_base::StampBase;
 use super::tail::Tail;
 use super::view::View;
-use super::workers::{Guarded, Running, Workers};
+use super::workers::{Guarded, Running, Threads, Workers};
 use super::writer::Writer;
-use super::{CommitLog, Inner, LogConfig, OnRot, Shared, StampBase, segment};
+use super::{CommitLog, Inner, segment};
 use crate::disk::{Buffers, Disk};
 
 /// The smallest segment: some records must fit.
@@ -36,8 +39,37 @@ fn has_segments(disk: &dyn Disk, directory: &Path) -> std::io::Result<bool> {
     Ok(disk.list(directory)?.iter().any(|path| segment::base_of_path(path).is_some()))
 }
 
+impl CommitLog {
+    /// Opens the log in `dir` and makes its tail whole. `base` is the state as of some record boundary of the retained
+    /// log, from a checkpoint; the default is the start of an empty log. Every record after it is verified.
+    ///
+    /// The caller holds the directory's lock ([`Disk::lock`]).
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        config: LogConfig,
+        base: StampBase,
+    ) -> Result<CommitLog, OpenError> {
+        let workers = Arc::new(Threads::default());
+        open(disk, workers, dir, config, base, OnRot::Refuse)
+    }
+
+    /// Like [`CommitLog::open`], with workers that a simulation may step, and a say in what happens when acknowledged
+    /// records are damaged.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        workers: Arc<dyn Workers>,
+        dir: &Path,
+        config: LogConfig,
+        base: StampBase,
+        on_rot: OnRot,
+    ) -> Result<CommitLog, OpenError> {
+        open(disk, workers, dir, config, base, on_rot)
+    }
+}
+
 /// See [`CommitLog::open_on`].
-pub(super) fn open(
+fn open(
     disk: Arc<dyn Disk>,
     workers: Arc<dyn Workers>,
     dir: &Path,

@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::Completion;
 use super::error::WriteError;
 use super::mark::Start;
 use super::segment::Segment;
@@ -19,6 +18,9 @@ use crate::record::{EntryId, Record};
 /// Bytes written and synced together at most: about what one sync takes anyway at a few hundred MB/s, so that a
 /// completion never waits for much more than one sync before its own.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Called by the writer, in the order of submission.
+pub type Completion = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 
 /// A record on its way to disk.
 pub(super) struct Append {

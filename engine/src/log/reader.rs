@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Shared;
 use super::error::ReadError;
 use super::index::STRIDE_BYTES;
 use super::segment::{Segment, Unread};
+use super::shared::Shared;
 use crate::record::{HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Record, RecordError, RecordHeader};
 
 /// Bytes read where headers are hopped over: a page, which holds the next header as well where records are short.

@@ -14,12 +14,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::config::{LogConfig, OnRot};
 use super::error::{IoContext, OpenError};
 use super::mark::{Mark, Start};
 use super::remove::Leaving;
 use super::segment::{Segment, base_of, base_of_path, path_of};
+use super::stamp_base::StampBase;
 use super::view::Live;
-use super::{LogConfig, OnRot, StampBase};
 use crate::disk::{Disk, DiskFile, OpenMode, is_lost, read_again_if_lost};
 use crate::record::{EntryId, HEADER_BYTES, Record, RecordError, RecordHeader, RecordKind};
 use crate::stamp::Stamper;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use super::reader::{Reader, Source};
 use super::segment::Segment;
-use super::{CommitLog, ReadError, Shared};
+use super::shared::Shared;
+use super::{CommitLog, ReadError};
 use crate::disk::{OpenMode, write_atomically};
 use crate::envelope::{ENVELOPE_BYTES, Envelope};
 

@@ -4,8 +4,10 @@
 use super::error::{AppendError, NoCut, ReadError};
 use super::mark::Start;
 use super::queue::{Append, Change, Job};
+use super::shared::Shared;
+use super::stamp_base::StampBase;
 use super::view::View;
-use super::{Shared, StampBase, segment, view};
+use super::{reads, segment};
 use crate::record::{Draft, EntryId, Record, RecordKind};
 use crate::stamp::Stamper;
 
@@ -178,7 +180,7 @@ fn segment_after(shared: &Shared, upto: EntryId) -> Option<Start> {
         let live = view.segments.iter().find(|live| live.first.0 == upto.index + 1)?;
         (view.start, live.first.1)
     };
-    let first = view::header_of(shared, upto.index + 1).ok()?;
+    let first = reads::header_of(shared, upto.index + 1).ok()?;
     Some(Start { id: Some(upto), position, prev_crc: first.prev_crc, ..start })
 }
 
@@ -198,6 +200,6 @@ fn find_place(shared: &Shared, index: Option<u64>) -> Result<Start, ReadError> {
     let Some(index) = index.filter(|&index| Some(index) != start.id.map(|id| id.index)) else {
         return Ok(start);
     };
-    let header = view::header_of(shared, index)?;
+    let header = reads::header_of(shared, index)?;
     Ok(Start { id: Some(header.id()), position: header.end(), prev_crc: header.crc, ..start })
 }

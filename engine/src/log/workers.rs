@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Shared;
+use super::shared::Shared;
 
 /// A part of the log that works on its own.
 pub trait Worker: Send + 'static {

@@ -10,12 +10,24 @@ use std::sync::atomic::Ordering;
 use super::error::QueuesError;
 use super::files::{FileKey, Files, file_path, parse_base};
 use super::queue::{FLUSH_BYTES, Pushed, Queue};
-use super::tails::Tails;
+use super::tails::{TAILS_BYTES_MAX, Tails, entry_bytes};
 use super::unit::{UNIT_BYTES, Unit};
 use crate::disk::{Disk, DiskFile, OpenMode, is_full, is_lost, read_around_lost, write_atomically};
 
 /// Queues that a sync writes, or copies the tails of, at a time: appliers wait for that long.
 pub(super) const QUEUES_PER_TURN: usize = 64;
+
+/// How many of `due`, the oldest first, are to be written to their files: `least`, or as many more as would be too much.
+pub(super) fn count_written(due: &[Arc<Queue>], least: usize) -> usize {
+    let bytes = |queue: &Arc<Queue>| entry_bytes(&queue.topic, queue.unwritten_bytes());
+    let mut room = TAILS_BYTES_MAX;
+    let kept = due.iter().rev().take_while(|queue| {
+        let fits = room.checked_sub(bytes(queue));
+        room = fits.unwrap_or(0);
+        fits.is_some()
+    });
+    least.max(due.len() - kept.count()).min(due.len())
+}
 
 /// See the module.
 pub(super) struct Applier {

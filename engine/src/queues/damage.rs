@@ -5,27 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ConsumeQueues;
 use super::queue::Queue;
+use super::unit::UnitPlace;
 use crate::log::Watcher;
 
 /// Damaged units remembered at most; more are found again once these are mended.
 const DAMAGES_MAX: usize = 1024;
-
-/// A place in a consume queue.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnitPlace {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The queue.
-    pub queue: u32,
-    /// The offset.
-    pub offset: u64,
-}
 
 /// The damage known.
 #[derive(Default)]
@@ -36,6 +24,21 @@ pub(super) struct Damages {
 }
 
 impl Damages {
+    /// The damaged units known.
+    pub(super) fn places(&self) -> Vec<UnitPlace> {
+        self.known.lock().keys().cloned().collect()
+    }
+
+    /// How many of them there are.
+    pub(super) fn count(&self) -> usize {
+        self.known.lock().len()
+    }
+
+    /// Whom to tell of damage that is found from now on.
+    pub(super) fn watch(&self, watcher: Watcher) {
+        *self.watcher.lock() = Some(watcher);
+    }
+
     /// Notes damage; tells whoever watches. `misleading`: the unit itself looks whole.
     pub(super) fn note(&self, queue: &Queue, offset: u64, misleading: bool) {
         let place = queue.place(offset);
@@ -64,7 +67,7 @@ impl Damages {
     }
 
     /// There is no such queue any more.
-    fn forget_place(&self, place: &UnitPlace) {
+    pub(super) fn forget_place(&self, place: &UnitPlace) {
         self.known.lock().remove(place);
     }
 
@@ -73,40 +76,5 @@ impl Damages {
         let range = queue.place(offsets.start)..queue.place(offsets.end);
         let known = self.known.lock();
         known.range(range).filter(|(_, misleading)| **misleading).map(|(place, _)| place.offset).collect()
-    }
-}
-
-impl ConsumeQueues {
-    /// The damaged units known; of a stretch of them perhaps only the first.
-    pub fn damages(&self) -> Vec<UnitPlace> {
-        self.inner.damages.known.lock().keys().cloned().collect()
-    }
-
-    /// How many damaged units are known.
-    pub fn damaged(&self) -> usize {
-        self.inner.damages.known.lock().len()
-    }
-
-    /// Calls `watcher` whenever damage is found from now on.
-    pub fn on_damage(&self, watcher: Watcher) {
-        *self.inner.damages.watcher.lock() = Some(watcher);
-    }
-
-    /// Notes that units led to other messages than theirs.
-    pub fn distrust(&self, topic: &str, queue: u32, offsets: Range<u64>) {
-        let Some(queue) = self.inner.find(topic, queue) else { return };
-        let (min, next) = queue.bounds();
-        for offset in offsets.start.max(min)..offsets.end.min(next) {
-            self.inner.damages.note(&queue, offset, true);
-        }
-    }
-
-    /// The queue of a damaged unit; without one, the damage is forgotten.
-    pub(super) fn damaged_queue(&self, place: &UnitPlace) -> Option<Arc<Queue>> {
-        let queue = self.inner.find(&place.topic, place.queue);
-        if queue.is_none() {
-            self.inner.damages.forget_place(place);
-        }
-        queue
     }
 }

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use folio_protocol::message::{MessageView, peek};
 use thiserror::Error;
 
-use super::damage::UnitPlace;
 use super::error::QueuesError;
 use super::queue::Queue;
-use super::unit::Unit;
+use super::unit::{Unit, UnitPlace};
 use super::{ConsumeQueues, Inner};
-use crate::log::{CommitLog, ReadError};
+use crate::log::{CommitLog, ReadError, Watcher};
 use crate::record::{HEADER_BYTES, Record, RecordKind};
 
 /// Units mended in one pass over the log.
@@ -56,6 +55,41 @@ pub struct Mending {
     /// A later message of the queue, if one is known: the search ends there.
     end: Option<u64>,
     found: Vec<Unit>,
+}
+
+impl ConsumeQueues {
+    /// The damaged units known; of a stretch of them perhaps only the first.
+    pub fn damages(&self) -> Vec<UnitPlace> {
+        self.inner.damages.places()
+    }
+
+    /// How many damaged units are known.
+    pub fn damaged(&self) -> usize {
+        self.inner.damages.count()
+    }
+
+    /// Calls `watcher` whenever damage is found from now on.
+    pub fn on_damage(&self, watcher: Watcher) {
+        self.inner.damages.watch(watcher);
+    }
+
+    /// Notes that units led to other messages than theirs.
+    pub fn distrust(&self, topic: &str, queue: u32, offsets: Range<u64>) {
+        let Some(queue) = self.inner.find(topic, queue) else { return };
+        let (min, next) = queue.bounds();
+        for offset in offsets.start.max(min)..offsets.end.min(next) {
+            self.inner.damages.note(&queue, offset, true);
+        }
+    }
+
+    /// The queue of a damaged unit; without one, the damage is forgotten.
+    fn damaged_queue(&self, place: &UnitPlace) -> Option<Arc<Queue>> {
+        let queue = self.inner.find(&place.topic, place.queue);
+        if queue.is_none() {
+            self.inner.damages.forget_place(place);
+        }
+        queue
+    }
 }
 
 impl ConsumeQueues {

@@ -46,19 +46,18 @@ use parking_lot::{Mutex, RwLock};
 use crate::counters::{QueueCounters, topic_is_storable};
 use crate::disk::{Disk, is_full, open_reserved};
 use crate::record::{HEADER_BYTES, Record, RecordKind};
-use applier::{Applier, QUEUES_PER_TURN};
+use applier::{Applier, QUEUES_PER_TURN, count_written};
 use files::Files;
 use queue::{Found, Pushed, Queue};
 use tails::Tails;
 
-pub use damage::UnitPlace;
 pub use error::QueuesError;
 pub use files::UNITS_PER_FILE;
 pub use mend::{MendError, Mending};
 pub use queue::UNITS_PER_READ_MAX;
 pub use scrub::UnitsScrubbed;
 pub use trim::Trimmed;
-pub use unit::{UNIT_BYTES, Unit};
+pub use unit::{UNIT_BYTES, Unit, UnitPlace};
 
 /// A message that has become visible to consumers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +198,7 @@ impl ConsumeQueues {
     pub fn sync(&self) -> Result<(), QueuesError> {
         let _alone = self.inner.syncing.lock();
         let mut due = self.inner.applier.lock().take_unwritten();
-        let kept = due.split_off(tails::count_written(&due, self.inner.written_per_sync));
+        let kept = due.split_off(count_written(&due, self.inner.written_per_sync));
         let mut tails = Tails::new();
         for queues in kept.chunks(QUEUES_PER_TURN) {
             self.inner.applier.lock().add_tails(queues, &mut tails);

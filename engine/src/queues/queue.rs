@@ -18,11 +18,10 @@ use std::sync::atomic::AtomicBool;
 
 use parking_lot::RwLock;
 
-use super::damage::UnitPlace;
 use super::error::QueuesError;
 use super::files::{Files, base_of, end_of, file_path, place_of};
 use super::tails::Tails;
-use super::unit::{Seed, UNIT_BYTES, Unit};
+use super::unit::{Seed, UNIT_BYTES, Unit, UnitPlace};
 use crate::disk::{DiskFile, OpenMode, is_full, read_around_lost};
 
 /// Unwritten bytes at which a queue is written: about a page, so that many messages cost one call.

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::damage::UnitPlace;
 use super::files::{base_of, end_of};
 use super::queue::Queue;
 use super::unit::UNIT_BYTES;
+use super::unit::UnitPlace;
 use super::{ConsumeQueues, Inner};
 
 /// Units read together.

@@ -24,12 +24,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::error::QueuesError;
-use super::queue::Queue;
 use super::recover;
 use super::unit::UNIT_BYTES;
 use crate::disk::{Disk, OpenMode, is_full, write_atomically};
@@ -38,7 +36,7 @@ use crate::envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError};
 /// Queues that each sync writes to their files; with no more of them there are no tails.
 pub(super) const QUEUES_WRITTEN: usize = 256;
 /// Bytes of tails at which a sync writes more queues: each sync writes them anew, and memory holds them.
-const TAILS_BYTES_MAX: usize = 8 << 20;
+pub(super) const TAILS_BYTES_MAX: usize = 8 << 20;
 /// What no file has: memory is taken for all of it.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
@@ -46,16 +44,9 @@ const ENVELOPE: Envelope = Envelope { magic: *b"FoQT", version: 1, what: "tails 
 /// An entry without its topic and its units.
 const ENTRY_BYTES: usize = 18;
 
-/// How many of `due`, the oldest first, are to be written to their files: `least`, or as many more as would be too much.
-pub(super) fn count_written(due: &[Arc<Queue>], least: usize) -> usize {
-    let bytes = |queue: &Arc<Queue>| ENTRY_BYTES + queue.topic.len() + queue.unwritten_bytes();
-    let mut room = TAILS_BYTES_MAX;
-    let kept = due.iter().rev().take_while(|queue| {
-        let fits = room.checked_sub(bytes(queue));
-        room = fits.unwrap_or(0);
-        fits.is_some()
-    });
-    least.max(due.len() - kept.count()).min(due.len())
+/// Bytes of the file that a queue's units take.
+pub(super) fn entry_bytes(topic: &str, unit_bytes: usize) -> usize {
+    ENTRY_BYTES + topic.len() + unit_bytes
 }
 
 /// Removes the file, or whatever is in its place, durably.

@@ -14,6 +14,8 @@
 //! written to the wrong place or into the wrong file. A unit without the check counts as damaged: units are derived, and
 //! built again from the log.
 
+use std::sync::Arc;
+
 /// Bytes of a unit.
 pub const UNIT_BYTES: usize = 20;
 
@@ -31,6 +33,17 @@ pub struct Unit {
     pub size: u32,
     /// What tag filters compare.
     pub tags_code: i64,
+}
+
+/// A place in a consume queue.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnitPlace {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The queue.
+    pub queue: u32,
+    /// The offset.
+    pub offset: u64,
 }
 
 /// The part of the check that all units of a queue share.

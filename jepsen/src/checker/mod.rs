@@ -5,6 +5,7 @@
 
 mod agreement;
 mod duplicate;
+mod finding;
 mod inconsistent_offsets;
 mod invented;
 mod linearizable;
@@ -20,6 +21,8 @@ mod reread;
 mod resurrected;
 mod retained_missing;
 mod unseen;
+
+pub use finding::Finding;
 
 use crate::history::History;
 use crate::reading::Reading;
@@ -62,50 +65,6 @@ pub struct Rules {
     pub expires: bool,
     /// They did so while disks were full: before every consumer could read them.
     pub outran: bool,
-}
-
-/// Examples a finding carries; the count says how many there are.
-const EXAMPLES_MAX: usize = 10;
-
-/// What one checker found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// The property's name.
-    pub name: &'static str,
-    /// How often it was broken.
-    pub count: u64,
-    /// Whether a count above zero fails the run.
-    pub fatal: bool,
-    /// The first few, in words.
-    pub examples: Vec<String>,
-}
-
-impl Finding {
-    /// A property nothing may break.
-    #[must_use]
-    pub fn fatal(name: &'static str) -> Self {
-        Self { name, fatal: true, ..Self::default() }
-    }
-
-    /// Something counted, not judged.
-    #[must_use]
-    pub fn counted(name: &'static str) -> Self {
-        Self { name, ..Self::default() }
-    }
-
-    /// Adds one breach.
-    pub fn add(&mut self, example: impl FnOnce() -> String) {
-        self.count += 1;
-        if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(example());
-        }
-    }
-
-    /// Whether it fails the run.
-    #[must_use]
-    pub fn fails(&self) -> bool {
-        self.fatal && self.count > 0
-    }
 }
 
 /// Runs every checker on what one workload did and saw. `replicas` are readings of each replica to

@@ -12,8 +12,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
+use super::error::{Result, io};
 use super::loss::{Loss, Losses};
-use super::{Errno, Result, io};
 use crate::nemesis::Dice;
 
 /// Bytes of a page, the unit of the page cache.

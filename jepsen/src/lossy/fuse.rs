@@ -16,10 +16,11 @@ use fuser::{
     ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 use super::content::PAGE;
+use super::error::Result;
 use super::store::{Attributes, ROOT, Store};
-use super::{Errno, Result};
 use crate::nemesis::Dice;
 
 /// How long the kernel may believe attributes: only it changes them while a file has its number.

@@ -19,6 +19,7 @@
 mod abort;
 mod bad_sectors;
 mod content;
+mod error;
 mod faults;
 mod fuse;
 mod loss;
@@ -32,7 +33,6 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
 use parking_lot::Mutex;
-use rustix::io::Errno;
 
 pub use faults::{Class, Failing, Faults, Hits};
 pub use loss::{Loss, Losses};
@@ -42,12 +42,6 @@ use abort::Connection;
 use content::PAGE;
 use fuse::Mounted;
 use store::Store;
-
-type Result<T> = std::result::Result<T, Errno>;
-
-fn io(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
-}
 
 /// A mounted disk; unmounted when dropped, its files are in the mount point's place then.
 pub struct Disk {

@@ -9,12 +9,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::io::Errno;
+
 use super::bad_sectors::BadSectors;
 use super::content::{Content, PAGE};
+use super::error::Result;
 use super::faults::{Class, Trouble};
 use super::loss::{Loss, Losses};
 use super::names::Names;
-use super::{Errno, Result};
 use crate::nemesis::Dice;
 
 /// The root directory's inode.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::*;
 
 struct Fixture {

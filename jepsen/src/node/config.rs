@@ -1,9 +1,15 @@
 //! What a node is created as, and the configuration that says so.
 
-use super::{Addresses, GROUP, Node, SECRET_FILE};
-use crate::nemesis::Needs;
+use std::path::Path;
+
+use crate::addresses::Addresses;
+use crate::needs::Needs;
 use crate::network::Network;
 
+/// The group all nodes belong to.
+pub(super) const GROUP: &str = "broker-a";
+/// The file with the cluster's secret, beside a node's configuration. These runs have no intruder: it may be known.
+pub(super) const SECRET_FILE: &str = "secret";
 /// Nodes that may join in the life of a cluster, one after the other.
 const GUESTS_MAX: u64 = 100;
 
@@ -42,10 +48,11 @@ pub struct Plan<'a> {
     pub network: &'a Network,
 }
 
-impl Node {
-    pub(super) fn config(&self, plan: &Plan<'_>) -> String {
-        let Plan { base_port, place, places, members, join, single_node, expire, needs, network } = *plan;
-        let Addresses { namesrv, broker, raft } = &self.addresses;
+impl Plan<'_> {
+    /// The configuration of node `id`, which listens at these addresses and keeps its data there.
+    pub(super) fn of_node(&self, id: u64, addresses: &Addresses, data_dir: &Path) -> String {
+        let Plan { base_port, place, places, members, join, single_node, expire, needs, network } = *self;
+        let Addresses { namesrv, broker, raft } = addresses;
         let operators =
             network.operator().map(|from| format!("admin_from = [{from:?}]\n")).unwrap_or_default();
         let mut text = format!(
@@ -54,8 +61,8 @@ impl Node {
              [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n{operators}\n\
              # Small segments, so that a run crosses many of them.\n\
              [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",
-            self.id,
-            self.data_dir().display().to_string(),
+            id,
+            data_dir.display().to_string(),
             keep_size(expire, needs),
         );
         for (id, place) in members {
@@ -73,7 +80,7 @@ impl Node {
         if needs.links && network.has_relays() {
             text.push_str("\n[dial]\n");
             // Whoever joins later has the place after the founders', one at a time.
-            for peer in (1..=places + GUESTS_MAX).filter(|peer| *peer != self.id) {
+            for peer in (1..=places + GUESTS_MAX).filter(|peer| *peer != id) {
                 let relay = Addresses::relay(base_port, place, peer.min(places + 1));
                 text.push_str(&format!("{peer} = \"{relay}\"\n"));
             }

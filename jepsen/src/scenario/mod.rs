@@ -10,6 +10,7 @@ mod pause_leader;
 mod replace_node;
 mod retention;
 mod rot;
+mod run;
 mod split_brain;
 mod stale_address;
 mod stop_leader;
@@ -22,16 +23,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::sleep;
 
-use crate::checker::{self, Finding, Rules};
+use run::Run;
+
+use crate::checker::Finding;
 use crate::client::Client;
 use crate::cluster::{Cluster, Options};
 use crate::history::Recorder;
-use crate::nemesis::{Needs, Stalling};
+use crate::needs::Needs;
+use crate::nemesis::Stalling;
 use crate::network::Network;
 use crate::payload::mix;
-use crate::reader::{self, LiveReader};
-use crate::reading::Reading;
-use crate::report::{LeaderChanges, Report};
+use crate::report::Report;
 use crate::workload::{Shape, Target, Writers};
 
 /// How long a topic may take to be creatable after the start: elections, first commit.
@@ -156,16 +158,6 @@ pub struct Setup {
     pub shape: Shape,
 }
 
-/// A cluster with a workload on it, while a scenario breaks it.
-struct Run {
-    cluster: Cluster,
-    recorder: Arc<Recorder>,
-    shape: Shape,
-    random: u64,
-    extra: Vec<Finding>,
-    leader_changes: Option<LeaderChanges>,
-}
-
 /// Runs a scenario from an empty folder to its report.
 ///
 /// # Errors
@@ -187,7 +179,7 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
     let name_servers = run.cluster.name_servers();
     let writers =
         scenario.has_load().then(|| Writers::start(&name_servers, &run.shape, &Target::Route, &run.recorder));
-    let broken = run.break_it(scenario).await;
+    let broken = break_it(&mut run, scenario).await;
     if let Some(writers) = writers {
         writers.stop().await;
     }
@@ -200,7 +192,7 @@ pub async fn run(setup: &Setup, scenario: &Scenario) -> Result<Report> {
         stuck.add(|| format!("{error:#}"));
         run.extra.push(stuck);
     }
-    run.judge(setup, scenario).await
+    run.judge(scenario.name(), setup.seed).await
 }
 
 async fn create_topics(cluster: &mut Cluster, shape: &Shape) -> Result<()> {
@@ -220,104 +212,23 @@ async fn create_topics(cluster: &mut Cluster, shape: &Shape) -> Result<()> {
     cluster.caught_up().await
 }
 
-impl Run {
-    async fn break_it(&mut self, scenario: &Scenario) -> Result<()> {
-        match scenario {
-            Scenario::KillLeader { kills, seconds_between } => {
-                kill_leader::run(self, *kills, *seconds_between).await
-            }
-            Scenario::PauseLeader { pauses, seconds } => pause_leader::run(self, *pauses, *seconds).await,
-            Scenario::StopLeader { stops } => stop_leader::run(self, *stops).await,
-            Scenario::KillAll { rounds, wipe_derived } => kill_all::run(self, *rounds, *wipe_derived).await,
-            Scenario::Chaos { rounds } => chaos::run(self, *rounds).await,
-            Scenario::LoseDisk { rounds } => lose_disk::run(self, *rounds).await,
-            Scenario::Retention => retention::run(self).await,
-            Scenario::Rot { seconds_before } => rot::run(self, *seconds_before).await,
-            Scenario::ReplaceNode => replace_node::run(self).await,
-            Scenario::StaleAddress => stale_address::run(self).await,
-            Scenario::Grow { rounds } => grow::run(self, *rounds).await,
-            Scenario::SplitBrain => split_brain::run(self).await,
-            Scenario::Upgrade { later } => upgrade::run(self, later).await,
-            Scenario::IdleStalls { seconds, stalling } => idle_stalls::run(self, *seconds, *stalling).await,
+async fn break_it(run: &mut Run, scenario: &Scenario) -> Result<()> {
+    match scenario {
+        Scenario::KillLeader { kills, seconds_between } => {
+            kill_leader::run(run, *kills, *seconds_between).await
         }
-    }
-
-    fn live_readers(&self) -> Vec<LiveReader> {
-        let start = |node: &crate::node::Node| {
-            let consumer = format!("reader at node {}", node.id);
-            let brokers = vec![node.addresses.broker.clone()];
-            LiveReader::start(brokers, consumer, self.shape.clone(), Arc::clone(&self.recorder))
-        };
-        self.cluster.running().map(start).collect()
-    }
-
-    /// The next random number, the same for the same seed.
-    fn random(&mut self) -> u64 {
-        self.random = mix(self.random);
-        self.random
-    }
-
-    /// Waits for about `seconds`: half of it to one and a half times.
-    async fn wait_about(&mut self, seconds: f64) {
-        let part = 0.5 + (self.random() % 1000) as f64 / 1000.0;
-        sleep(Duration::from_secs_f64(seconds * part)).await;
-    }
-
-    /// Waits for an acknowledged send that began after this moment.
-    async fn acknowledged_since(&mut self, at_us: u64) -> Result<u64> {
-        loop {
-            if let Some(acked) = self.recorder.acked_after(at_us) {
-                return Ok(acked);
-            }
-            self.cluster.check_alive()?;
-            let waited = Duration::from_micros(self.recorder.now_us().saturating_sub(at_us));
-            anyhow::ensure!(
-                waited < crate::cluster::READY_TIMEOUT,
-                "no write was acknowledged for {waited:?} after a fault; statuses: {:?}",
-                self.cluster.statuses().await
-            );
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn judge(mut self, setup: &Setup, scenario: &Scenario) -> Result<Report> {
-        let history = self.recorder.finish()?;
-        let replicas = match self.read_replicas().await {
-            Ok(replicas) => replicas,
-            Err(error) => {
-                let mut unreadable = Finding::fatal("unreadable");
-                unreadable.add(|| format!("{error:#}"));
-                self.extra.push(unreadable);
-                Vec::new()
-            }
-        };
-        let mut findings = checker::check_all(&history, &replicas, Rules::default());
-        let read_end = replicas.iter().map(Reading::log_end).max().unwrap_or(0);
-        let mut compared = 0;
-        if !replicas.is_empty() {
-            let (finding, end) =
-                self.cluster.compare_logs(read_end).await.context("compare the log files")?;
-            findings.push(finding);
-            compared = end;
-        }
-        findings.push(self.cluster.health());
-        findings.append(&mut self.extra);
-        let mut report = Report::new(scenario.name(), setup.seed, &history, findings);
-        report.replica_bytes = compared;
-        report.leader_changes = self.leader_changes.take();
-        report.replicas_identical &= compared > 0;
-        Ok(report)
-    }
-
-    /// Reads every queue on every running node, once all of them rest.
-    async fn read_replicas(&mut self) -> Result<Vec<Reading>> {
-        self.cluster.settled().await?;
-        let client = Arc::new(Client::new(Vec::new(), "jepsen-checker"));
-        let mut readings = Vec::new();
-        for node in self.cluster.running() {
-            let reader = format!("node {}", node.id);
-            readings.push(reader::read_to_end(&client, &node.addresses.broker, &reader, &self.shape).await?);
-        }
-        Ok(readings)
+        Scenario::PauseLeader { pauses, seconds } => pause_leader::run(run, *pauses, *seconds).await,
+        Scenario::StopLeader { stops } => stop_leader::run(run, *stops).await,
+        Scenario::KillAll { rounds, wipe_derived } => kill_all::run(run, *rounds, *wipe_derived).await,
+        Scenario::Chaos { rounds } => chaos::run(run, *rounds).await,
+        Scenario::LoseDisk { rounds } => lose_disk::run(run, *rounds).await,
+        Scenario::Retention => retention::run(run).await,
+        Scenario::Rot { seconds_before } => rot::run(run, *seconds_before).await,
+        Scenario::ReplaceNode => replace_node::run(run).await,
+        Scenario::StaleAddress => stale_address::run(run).await,
+        Scenario::Grow { rounds } => grow::run(run, *rounds).await,
+        Scenario::SplitBrain => split_brain::run(run).await,
+        Scenario::Upgrade { later } => upgrade::run(run, later).await,
+        Scenario::IdleStalls { seconds, stalling } => idle_stalls::run(run, *seconds, *stalling).await,
     }
 }

@@ -8,6 +8,8 @@ mod deletions;
 mod group;
 mod linearizable;
 mod objects;
+mod shape;
+mod site;
 mod writers;
 
 use std::sync::Arc;
@@ -16,7 +18,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-pub use writers::{Shape, Target, Writers};
+pub use shape::Shape;
+pub use site::Site;
+pub use writers::{Target, Writers};
 
 use crate::checker::Rules;
 use crate::history::Recorder;
@@ -124,19 +128,6 @@ impl Kind {
     pub fn is_kafka_log(self) -> bool {
         !matches!(self, Self::SameObject | Self::DeletedTopic)
     }
-}
-
-/// Where clients find the cluster.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// The NameServer of every node.
-    pub name_servers: Vec<String>,
-    /// The broker of every node.
-    pub brokers: Vec<String>,
-    /// Seed of every random choice.
-    pub seed: u64,
-    /// Whether readers read from the beginning again and again.
-    pub old_reads: bool,
 }
 
 /// A running workload.

@@ -16,202 +16,24 @@
 //! be kept for long (a pull that waits), keeps none of the received bytes (frame.I4).
 
 pub mod binary;
+mod content;
+mod error;
 pub mod json;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
-use crate::code::{LanguageCode, RequestCode, ResponseCode};
-use crate::ext::ExtFields;
+pub use content::{FLAG_ONEWAY, FLAG_RESPONSE, Frame, Serialization, VERSION};
+pub use error::FrameError;
+
 use crate::fields::Fields;
-use crate::header::Header;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
 
-/// The wire version we claim: RocketMQ 5.3.3.
-pub const VERSION: i32 = 479;
-/// Flag bit of a response.
-pub const FLAG_RESPONSE: i32 = 1;
-/// Flag bit of a request nobody waits for.
-pub const FLAG_ONEWAY: i32 = 2;
 /// Bytes before the header: length and header word.
 pub const PREFIX_BYTES: usize = 8;
 
 const LENGTH_BYTES: usize = 4;
 
-/// How a header is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Serialization {
-    /// Type 0: JSON. The only one every client reads.
-    #[default]
-    Json,
-    /// Type 1: RocketMQ's binary header.
-    Rocketmq,
-}
-
-impl Serialization {
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Json => 0,
-            Self::Rocketmq => 1,
-        }
-    }
-}
-
-/// Why bytes are no frame, or a frame no bytes. After a decode error the connection is useless:
-/// nobody knows where the next frame starts.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// The length word is negative or leaves no room for a header word.
-    #[error("a frame of length {0} is too short for its header word")]
-    TooShort(i32),
-    /// Longer than a frame may be.
-    #[error("a frame of {bytes} bytes, the limit is {FRAME_BYTES_MAX}")]
-    TooLarge {
-        /// Bytes with the length word.
-        bytes: usize,
-    },
-    /// The header is longer than the frame.
-    #[error("a header of {header} bytes in a frame of {frame} bytes")]
-    HeaderLength {
-        /// The header's length.
-        header: usize,
-        /// The frame's length word.
-        frame: usize,
-    },
-    /// A header longer than one may be.
-    #[error("a header of {0} bytes, the limit is {FRAME_HEADER_BYTES_MAX}")]
-    HeaderTooLarge(usize),
-    /// A serialization nobody defined.
-    #[error("unknown header serialization {0}, expected 0 (JSON) or 1 (ROCKETMQ)")]
-    Serialization(u8),
-    /// The header is not UTF-8 where it must be.
-    #[error("the header is not UTF-8")]
-    Utf8,
-    /// Malformed JSON header.
-    #[error("malformed JSON header at byte {at}: {what}")]
-    Json {
-        /// Byte in the header.
-        at: usize,
-        /// What was expected there.
-        what: &'static str,
-    },
-    /// Malformed binary header.
-    #[error("malformed binary header: {0}")]
-    Binary(&'static str),
-}
-
-/// One request or response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
-    /// A [`RequestCode`] or a [`ResponseCode`].
-    pub code: i32,
-    /// The sender's language.
-    pub language: LanguageCode,
-    /// The sender's version.
-    pub version: i32,
-    /// Pairs a response with its request; per connection.
-    pub opaque: i32,
-    /// [`FLAG_RESPONSE`], [`FLAG_ONEWAY`].
-    pub flag: i32,
-    /// A text for people, mostly an error.
-    pub remark: Option<String>,
-    /// The typed header's fields.
-    pub ext: ExtFields,
-    /// The body.
-    pub body: Bytes,
-    /// How the header is, or shall be, written.
-    pub serialization: Serialization,
-}
-
-impl Default for Frame {
-    fn default() -> Self {
-        Self {
-            code: 0,
-            language: LanguageCode::Java,
-            version: VERSION,
-            opaque: 0,
-            flag: 0,
-            remark: None,
-            ext: ExtFields::new(),
-            body: Bytes::new(),
-            serialization: Serialization::Json,
-        }
-    }
-}
-
 impl Frame {
-    /// A JSON request with a typed header; the caller sets `opaque`.
-    pub fn request(code: RequestCode, header: &impl Header, body: Bytes) -> Self {
-        let mut frame = Self { code: code.code(), body, ..Self::default() };
-        header.to_ext(&mut frame.ext);
-        frame
-    }
-
-    /// A response to this request, in its serialization.
-    pub fn response_to(&self, code: ResponseCode) -> Self {
-        Self::response(self.opaque, self.serialization, code)
-    }
-
-    /// A response to the request `opaque`.
-    pub fn response(opaque: i32, serialization: Serialization, code: ResponseCode) -> Self {
-        Self { code: code.code(), opaque, flag: FLAG_RESPONSE, serialization, ..Self::default() }
-    }
-
-    /// This frame with a typed header's fields added.
-    #[must_use]
-    pub fn with_header(mut self, header: &impl Fields) -> Self {
-        header.write(&mut self.ext);
-        self
-    }
-
-    /// This frame with a remark.
-    #[must_use]
-    pub fn with_remark(mut self, remark: impl Into<String>) -> Self {
-        self.remark = Some(remark.into());
-        self
-    }
-
-    /// This frame with a body.
-    #[must_use]
-    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    /// This frame as a oneway request.
-    #[must_use]
-    pub fn oneway(mut self) -> Self {
-        self.flag |= FLAG_ONEWAY;
-        self
-    }
-
-    /// This frame without its body, in memory of its own: it may be kept for long (frame.I4).
-    #[must_use]
-    pub fn detached(mut self) -> Self {
-        self.body = Bytes::new();
-        self.ext.detach();
-        self
-    }
-
-    /// Whether this is a response.
-    pub const fn is_response(&self) -> bool {
-        self.flag & FLAG_RESPONSE != 0
-    }
-
-    /// Whether nobody waits for a response to this.
-    pub const fn is_oneway(&self) -> bool {
-        self.flag & FLAG_ONEWAY != 0
-    }
-
-    /// Bytes of memory that its header keeps.
-    pub fn header_bytes(&self) -> usize {
-        self.ext.bytes() + self.remark.as_ref().map_or(0, String::len)
-    }
-
-    /// The request's code, if it is one we know.
-    pub const fn request_code(&self) -> Option<RequestCode> {
-        RequestCode::from_code(self.code)
-    }
-
     /// The bytes of the frame that `src` begins with, once its first eight are there; `None` also if they begin none.
     pub fn length(src: &[u8]) -> Option<usize> {
         Some(Prefix::peek(src).ok()??.frame_bytes)

@@ -1,10 +1,12 @@
 //! Golden frames, tolerances of real clients, and hostile bytes.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::code::{LanguageCode, RequestCode, ResponseCode};
 use crate::ext::HeaderError;
-use crate::header::GetMaxOffsetHeader;
+use crate::header::{GetMaxOffsetHeader, Header};
 
 fn framed(kind: u8, header: &[u8], body: &[u8]) -> BytesMut {
     let mut out = BytesMut::new();

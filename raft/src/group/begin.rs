@@ -14,15 +14,16 @@ use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
 
 use super::catch_up::{self, Says};
-use super::census::{self, Asker, Census, Members};
-use super::founding::{Founding, LogSummary};
+use super::census::{self, Asker, Census};
+use super::founding::Founding;
 use super::group_id::GroupId;
+use super::log_summary::{LogSummary, Members};
 use super::standing::Reason;
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::wire::Kind;
-use crate::types::Raft;
 
 /// How often members are asked while the group is not founded.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);

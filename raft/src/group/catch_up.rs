@@ -43,9 +43,10 @@ use std::io;
 use folio_engine::record::EntryId;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::census::{self, Asker, Census, Members};
+use super::census::{self, Asker, Census};
 use super::fence;
 use super::founding::Ballot;
+use super::log_summary::Members;
 use super::standing::Reason;
 use crate::codec::WireLogId;
 use crate::config::Flush;
@@ -309,7 +310,7 @@ fn finish(asker: &Asker, losses: u64) -> bool {
 mod tests {
     use super::*;
     use crate::group::census::tests::{at, empty, members};
-    use crate::group::founding::LogSummary;
+    use crate::group::log_summary::LogSummary;
 
     fn heard(members: Members, answers: &[(u64, LogSummary)]) -> Census {
         Census { members: Some(members), answers: answers.iter().cloned().collect(), ..Census::default() }

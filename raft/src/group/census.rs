@@ -20,18 +20,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folio_engine::record::EntryId;
-use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
-use serde::{Deserialize, Serialize};
 
-use super::founding::{Founding, LogSummary};
+use super::founding::Founding;
 use super::group_id::GroupId;
-use crate::codec::{self, WireLogId};
+use super::log_summary::{LogSummary, Members};
+use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::{Raft, StoredMembership, TypeConfig};
 
 /// How long a node may take to answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -45,37 +44,6 @@ pub(super) struct Asker {
     pub(super) founding: Arc<Founding>,
     pub(super) connections: Connections,
     pub(super) config: GroupConfig,
-}
-
-/// The members as one log has them: two sets of voters while they are being changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Members {
-    /// The entry that made them the members.
-    pub(crate) id: WireLogId,
-    pub(crate) voters: Vec<BTreeSet<u64>>,
-    pub(crate) addresses: BTreeMap<u64, String>,
-}
-
-impl Members {
-    /// Those of this node's log, if it has any.
-    pub(crate) fn of(metrics: &RaftMetrics<TypeConfig>) -> Option<Members> {
-        Members::of_stored(&metrics.membership_config)
-    }
-
-    /// Those of a membership as a log has it, if it is an entry of that log.
-    pub(super) fn of_stored(stored: &StoredMembership) -> Option<Members> {
-        let membership = stored.membership();
-        Some(Members {
-            id: stored.log_id().as_ref().map(WireLogId::from)?,
-            voters: membership.get_joint_config().clone(),
-            addresses: membership.nodes().map(|(id, node)| (*id, node.raft.clone())).collect(),
-        })
-    }
-
-    /// All that vote, in one set or the other.
-    pub(crate) fn all_voters(&self) -> BTreeSet<u64> {
-        self.voters.iter().flatten().copied().collect()
-    }
 }
 
 /// What was heard.
@@ -197,6 +165,7 @@ pub(super) fn furthest(
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::codec::WireLogId;
 
     pub(crate) fn at(term: u64, index: u64) -> LogSummary {
         LogSummary { last_term: term, last_index: Some(index), term, ..empty() }

@@ -9,7 +9,8 @@ use folio_engine::record::EntryId;
 
 use crate::codec::{self, WireLogId};
 use crate::shared::Shared;
-use crate::types::{Raft, entry_id};
+use crate::state_machine::Raft;
+use crate::types::entry_id;
 
 /// How long a fence may take to be committed. The node that asked asks again.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -30,49 +30,9 @@ use std::sync::Arc;
 use folio_engine::disk::{Disk, OpenMode, is_full, temporary_beside, write_atomically};
 use folio_engine::record::EntryId;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::census::Members;
-use super::group_id::{GroupId, GroupIdFile};
-
-/// What a node says of itself to one that asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LogSummary {
-    /// Term of the last entry; 0 when there is none.
-    pub(crate) last_term: u64,
-    /// Index of the last entry; the founding membership alone is 0.
-    pub(crate) last_index: Option<u64>,
-    /// The number of the member's start: another one each time, and never the one before.
-    pub(crate) start: u64,
-    /// Whether the member itself may lack what it once acknowledged.
-    pub(crate) lost: bool,
-    /// Whether it knows that its group runs, also when its log is empty.
-    pub(crate) joined: bool,
-    /// The term of its vote, 0 before it ever took part.
-    pub(crate) term: u64,
-    /// Whether it leads in that term.
-    pub(crate) leads: bool,
-    /// The group it belongs to, once it knows that.
-    pub(crate) group_id: Option<GroupId>,
-    /// The members as its log has them, once it has any.
-    pub(crate) members: Option<Members>,
-    /// The highest feature level that its build supports.
-    pub(crate) supports: u16,
-}
-
-impl LogSummary {
-    /// The last entry.
-    pub(crate) fn last(&self) -> Option<EntryId> {
-        self.last_index.map(|index| EntryId { term: self.last_term, index })
-    }
-
-    /// Whether entries may have been committed in the group. Index 0 is the founding membership; 1 is the first leader's
-    /// entry, after which entries may be committed.
-    pub(crate) fn group_runs(&self) -> bool {
-        self.last_index >= Some(1) || self.joined
-    }
-}
+use super::group_id::GroupIdFile;
 
 /// For which candidates a node that lost something votes, before it has caught up (`catch_up.I2`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

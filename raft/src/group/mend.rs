@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::network::Connections;
 use crate::transport::wire::{Kind, RecordBody};
-use crate::types::Raft;
 
 /// How long to wait before asking again for a record that no peer could give, and before a copy that the disk did not take
 /// is stored again for the first time; then twice as long each time.

@@ -6,12 +6,14 @@
 mod begin;
 mod catch_up;
 pub(crate) mod census;
+mod detecting;
 pub(crate) mod failure_detector;
 pub(crate) mod fence;
 pub(crate) mod founding;
 pub(crate) mod group_id;
 mod health;
 mod lock_expiry;
+pub(crate) mod log_summary;
 mod members;
 pub(crate) mod mend;
 mod mend_units;
@@ -31,8 +33,9 @@ mod upgrade;
 mod vigil;
 mod watch;
 
+pub use crate::hand_over::HandOver;
+pub use crate::hooks::Hooks;
 pub(crate) use begin::{all_empty, summary};
-pub use failure_detector::HandOver;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,12 +44,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use folio_engine::log::CommitLog;
 use folio_engine::planted;
-use folio_engine::queues::{Arrival, ConsumeQueues};
+use folio_engine::queues::ConsumeQueues;
 use folio_engine::record::{Draft, RecordKind};
 use folio_state::{Command, LockQueues, Outcome, QueueRef, STATE_BYTES_MAX, State};
 use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
-use openraft::base::BoxFuture;
 use openraft::errors::Fatal;
 use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
@@ -54,15 +56,15 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::config::Flush;
 use crate::host::Host;
-use crate::proposal::{Known, Knows, Proposal, ProposeError, Question};
+use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, overdue, rejected};
 use crate::queue_ends::QueueEnds;
 use crate::shared::Shared;
-use crate::state_machine::save_checkpoint;
+use crate::state_machine::{Raft, save_checkpoint};
 use crate::status::{Role, Status};
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::{Applied, Body, Callback, CommittedLeaderId, Raft};
+use crate::types::{Applied, Body, Callback, CommittedLeaderId};
 
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,22 +74,6 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a stopping group looks whether calls of other nodes are answered.
 const CALLS_POLL: Duration = Duration::from_millis(5);
-
-/// What the server provides to its group.
-pub trait Hooks: Send + Sync + 'static {
-    /// Answers a request that another node made with [`Group::call`].
-    fn call(&self, from: u64, request: Bytes) -> BoxFuture<'static, Bytes>;
-    /// What the client of an earlier send knows of its outcome; asked for a repeat. Called on the proposing task: must not
-    /// block. A server that keeps no account of its connections takes each repeat for a retry.
-    fn knows(&self, question: Question) -> Known {
-        drop(question);
-        Known::Now(Knows::Doubtful)
-    }
-    /// Messages became visible to readers of this node. Called on the applying task: must not block.
-    fn applied(&self, arrivals: &[Arrival]);
-    /// Topics, groups, offsets, locks or members changed. Called on the applying task: must not block.
-    fn state_changed(&self);
-}
 
 /// Why a group did not start on this node.
 #[derive(Debug, thiserror::Error)]

@@ -26,7 +26,7 @@ use openraft::metrics::WaitError;
 use openraft::raft::AppendEntriesRequest;
 
 use super::Group;
-use super::census::Members;
+use super::log_summary::Members;
 use super::reads::CONFIRM_MAX;
 use crate::codec;
 use crate::proposal::ProposeError;

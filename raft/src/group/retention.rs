@@ -22,8 +22,8 @@ use crate::config::Retention;
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
-use crate::state_machine::{SavedState, SnapshotMetaOf, Wanted};
-use crate::types::{Raft, log_id};
+use crate::state_machine::{Raft, SavedState, SnapshotMetaOf, Wanted};
+use crate::types::log_id;
 
 /// How long openraft may take to build a snapshot, and to purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::{Group, HandOver, Inner};
 use crate::host::Host;
-use crate::shared::Shared;
+use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::status::{Role, Status};
 use crate::transport::wire::Kind;
 
@@ -26,13 +26,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// After handing over, or failing to, the next attempt waits this long.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How often is tried again what the disk had no room for.
-pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Looks for room while there is none, until its task is aborted.
 pub(crate) async fn keep(host: Host, shared: Arc<Shared>) {
     loop {
-        sleep(RETRY_INTERVAL).await;
+        sleep(ROOM_RETRY_INTERVAL).await;
         if shared.reserve.is_whole() && !shared.queues.disk_full() {
             continue;
         }

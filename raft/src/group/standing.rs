@@ -12,8 +12,6 @@ use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
-use crate::types::Raft;
-
 /// Why a node must not stand for election. More than one may hold at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -36,11 +34,14 @@ impl Reason {
     }
 }
 
+/// Tells openraft whether it may stand for election.
+type Elect = Box<dyn Fn(bool) + Send + Sync>;
+
 /// The reasons that hold now.
 #[derive(Default)]
 pub(crate) struct Standing {
     reasons: Mutex<u32>,
-    raft: OnceLock<Raft>,
+    elect: OnceLock<Elect>,
 }
 
 impl Standing {
@@ -56,16 +57,16 @@ impl Standing {
     }
 
     /// From now on openraft is told.
-    pub(crate) fn attach(&self, raft: Raft) {
+    pub(crate) fn attach(&self, elect: impl Fn(bool) + Send + Sync + 'static) {
         let reasons = self.reasons.lock();
-        let _ = self.raft.set(raft);
+        let _ = self.elect.set(Box::new(elect));
         self.tell(*reasons);
     }
 
     /// `standing.I1`: called with the lock held, so that openraft hears the last word last.
     fn tell(&self, reasons: u32) {
-        if let Some(raft) = self.raft.get() {
-            raft.runtime_config().elect(reasons == 0);
+        if let Some(elect) = self.elect.get() {
+            elect(reasons == 0);
         }
     }
 

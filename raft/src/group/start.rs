@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::census::Asker;
-use super::failure_detector::{self, FailureDetector};
+use super::detecting;
+use super::failure_detector::FailureDetector;
 use super::founding::Founding;
 use super::notices::Notices;
 use super::standing::{Reason, Standing};
@@ -35,13 +36,12 @@ use crate::shared::{Durable, Shared};
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::repair::Repair;
 use crate::snapshots::{Stored, starting};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{Raft, StateMachine};
 use crate::terms::Terms;
-use crate::transport::handshake::{self, Identity};
+use crate::transport::handshake;
+use crate::transport::introduction::{Identity, Introduction};
 use crate::transport::network::Connections;
 use crate::transport::peer::{Parts, Peers};
-use crate::transport::requests::Introduction;
-use crate::types::Raft;
 
 /// Waits between attempts to reach a peer that is down, milliseconds: it is back in the group soon after it is
 /// back at all.
@@ -211,7 +211,8 @@ impl Group {
         let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
-        shared.standing.attach(raft.clone());
+        let elects = raft.clone();
+        shared.standing.attach(move |may| elects.runtime_config().elect(may));
         let _ = started.set(raft.clone());
 
         let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
@@ -262,7 +263,7 @@ impl Group {
             spawn(of, "the watch on the disk's speed", health::run(inner())),
             tokio::spawn(health::end_when_failed(inner())),
             spawn(of, "the watch on the disk's room", room::run(inner())),
-            spawn(of, "the failure detector", failure_detector::run(inner())),
+            spawn(of, "the failure detector", detecting::run(inner())),
             spawn(of, "the expiry of locks", lock_expiry::run(inner())),
             spawn(of, "the rise of the feature level", upgrade::run(inner())),
         ];

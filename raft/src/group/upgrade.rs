@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::{Group, Inner};
 use crate::codec;
-use crate::group::founding::LogSummary;
+use crate::group::log_summary::LogSummary;
 use crate::proposal::ProposeError;
 use crate::status::Role;
 use crate::transport::wire::Kind;

@@ -19,12 +19,13 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::failure_detector::Gone;
-use super::founding::LogSummary;
+use super::log_summary::LogSummary;
 use crate::codec;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::network::Connections;
 use crate::transport::wire::Kind;
-use crate::types::{Raft, Vote};
+use crate::types::Vote;
 
 /// How long dialing the leader may take; a dead process is refused by its machine within a round trip.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(50);

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 
 use crate::dedup::Dedup;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::status::{Role, Status};
-use crate::types::{Raft, TypeConfig};
+use crate::types::TypeConfig;
 
 /// The status that openraft's metrics show.
 pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> Status {

@@ -10,35 +10,12 @@ use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
 
 use super::Inbox;
-use super::overdue::Waiters;
+use super::replies::{Replies, Waiters};
 use crate::dedup::flights::{Flights, Parked};
 use crate::dedup::{self, Dedup};
-use crate::proposal::{PerMessage, ProposeError, Receipt, Reply};
+use crate::proposal::{PerMessage, ProposeError, Receipt};
 use crate::shared::Shared;
 use crate::types::{Applied, Taken, TypeConfig};
-
-/// Who waits for which messages of a record, in order.
-#[derive(Default)]
-pub(super) struct Replies(Vec<(usize, Reply)>);
-
-impl Replies {
-    pub(super) fn push(&mut self, messages: usize, reply: Reply) {
-        self.0.push((messages, reply));
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Tells all of them the same.
-    pub(super) fn refuse(self, error: &ProposeError) {
-        self.0.into_iter().for_each(|(_, reply)| reply(Err(error.clone())));
-    }
-}
 
 /// See the module.
 pub(super) struct Batch {

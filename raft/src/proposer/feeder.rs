@@ -14,17 +14,19 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::batch::{Batch, Replies, answer};
+use super::batch::{Batch, answer};
 use super::overdue::{LOOK_INTERVAL, Overdue};
 use super::repeat::{Repeats, attempt_of};
+use super::replies::Replies;
 use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
 use crate::dedup::flights::{Flights, Place};
 use crate::host::Host;
 use crate::proposal::{ProposeError, Repeat};
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::status::{Role, Status};
-use crate::types::{Body, Callback, CommittedLeaderId, Raft, TypeConfig};
+use crate::types::{Body, Callback, CommittedLeaderId, TypeConfig};
 
 /// Records on their way at once. Two keep the disk busy; more only spread the same messages over more
 /// records.

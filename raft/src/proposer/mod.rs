@@ -8,8 +8,10 @@
 
 mod batch;
 mod feeder;
+mod inbox;
 pub(crate) mod overdue;
 mod repeat;
+mod replies;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,25 +23,19 @@ use tokio::sync::{mpsc, watch};
 
 use crate::group::tasks;
 use crate::host::Host;
-use crate::proposal::{Proposal, ProposeError, Receipt};
+use crate::proposal::{Proposal, ProposeError};
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::status::Status;
-use crate::types::Raft;
 
 pub(crate) use batch::rejected;
+use inbox::Inbox;
+pub(crate) use inbox::Waiting;
 
 /// Proposals that may wait.
 const WAITING_MAX: usize = 32_768;
 /// Message bytes that may wait.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-
-/// A proposal that waits; its bytes count as waiting until it is answered or in a record.
-pub(crate) struct Waiting {
-    pub(crate) proposal: Proposal,
-    /// Whether it is a client's second attempt, once that was found out.
-    is_retry: Option<bool>,
-    bytes: usize,
-}
 
 /// The entrance to a group's log for messages.
 #[derive(Clone)]
@@ -104,36 +100,4 @@ fn unstorable(proposal: &Proposal) -> Option<String> {
         }
         Ok(()) => None,
     })
-}
-
-/// The proposer as its own task sees it: what comes out must be counted, and may go back in.
-#[derive(Clone)]
-struct Inbox {
-    queue: mpsc::WeakSender<Waiting>,
-    bytes: Arc<AtomicUsize>,
-}
-
-impl Inbox {
-    fn waiting_bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, waiting: Waiting) -> Proposal {
-        self.bytes.fetch_sub(waiting.bytes, Ordering::Relaxed);
-        waiting.proposal
-    }
-
-    fn answer(&self, waiting: Waiting, outcome: Result<Receipt, ProposeError>) {
-        (self.take(waiting).reply)(outcome);
-    }
-
-    /// Queues a proposal once more.
-    fn again(&self, waiting: Waiting) {
-        let Some(queue) = self.queue.upgrade() else {
-            return self.answer(waiting, Err(ProposeError::Stopped("the proposer has ended".into())));
-        };
-        if let Err(refused) = queue.try_send(waiting) {
-            self.answer(refused.into_inner(), Err(ProposeError::Busy));
-        }
-    }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::Inbox;
-use super::batch::Replies;
+use super::replies::{Replies, Waiters};
 use crate::dedup::flights::Flights;
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
@@ -21,9 +21,6 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// What they are told.
 pub(crate) const DISK_FULL: &str = "the leader's disk filled meanwhile";
-
-/// Who waits for a record's outcome; shared with the record's batch.
-pub(super) type Waiters = Arc<Mutex<Replies>>;
 
 struct Record {
     waiters: Weak<Mutex<Replies>>,

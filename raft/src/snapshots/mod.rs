@@ -12,6 +12,7 @@
 //! - `snapshots.I2`: retention drops segments only up to a snapshot that was read back whole.
 //! - `snapshots.I3`: a state made again is one from which the log leads to the state that it was made of.
 
+mod damages;
 pub(crate) mod fetch;
 pub(crate) mod remake;
 pub(crate) mod repair;
@@ -20,58 +21,19 @@ pub(crate) mod starting;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use folio_engine::checkpoint::{Checkpoint, Checkpoints};
 use folio_engine::log::CommitLog;
-use folio_engine::planted;
 use folio_engine::record::{EntryId, Record};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+
+pub(crate) use damages::Damages;
 
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::state_machine::SavedState;
 use crate::types::StoredMembership;
-
-/// The snapshots found damaged or missing, and not repaired yet.
-#[derive(Debug, Default)]
-pub(crate) struct Damages {
-    positions: Mutex<BTreeSet<u64>>,
-    found: Notify,
-    repaired: AtomicU64,
-}
-
-impl Damages {
-    /// Notes that the snapshot at `position` has to be repaired; false if that was known.
-    fn note(&self, position: u64) -> bool {
-        if planted::is("later-start-leads") {
-            return false;
-        }
-        let new = self.positions.lock().insert(position);
-        self.found.notify_one();
-        new
-    }
-
-    fn forget(&self, position: u64) {
-        self.positions.lock().remove(&position);
-    }
-
-    fn all(&self) -> BTreeSet<u64> {
-        self.positions.lock().clone()
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> u64 {
-        self.positions.lock().len() as u64
-    }
-
-    /// How many were repaired since the start.
-    pub(crate) fn repaired(&self) -> u64 {
-        self.repaired.load(Ordering::Relaxed)
-    }
-}
 
 /// The place that a snapshot stands for, as the log has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

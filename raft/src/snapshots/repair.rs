@@ -17,8 +17,8 @@ use crate::config::GroupConfig;
 use crate::group::mend::peers;
 use crate::host::Host;
 use crate::shared::Shared;
+use crate::state_machine::Raft;
 use crate::transport::network::Connections;
-use crate::types::Raft;
 
 /// How long to wait before trying again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);

@@ -17,8 +17,8 @@ use crate::feature_level::GroupLevel;
 use crate::group::group_id::GroupIdFile;
 use crate::group::recover::{self, RecoverError, Recovered};
 use crate::host::Host;
-use crate::transport::handshake::Identity;
-use crate::transport::requests::{Introduction, Requests};
+use crate::transport::introduction::{Identity, Introduction};
+use crate::transport::requests::Requests;
 use crate::transport::wire::Purpose;
 
 /// How long peers are asked: they may be starting as well.

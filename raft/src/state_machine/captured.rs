@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::log::StampBase;
 use folio_engine::queues::Trimmed;
-use folio_state::State;
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
 
-use super::{SavedState, SnapshotMetaOf, SnapshotOf};
+use super::content::{Received, SnapshotContent, SnapshotMetaOf, SnapshotOf, Wanted};
+use super::saved::SavedState;
 use crate::shared::Shared;
 use crate::snapshots;
 use crate::types::{TypeConfig, log_id};
@@ -67,42 +67,11 @@ pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     }
 }
 
-/// A snapshot as openraft hands it around.
-#[derive(Debug, Clone)]
-pub(crate) enum SnapshotContent {
-    /// Saved here under this position: read, and verified, by whoever needs its bytes.
-    Stored(u64),
-    /// Received from the leader, verified and saved.
-    Received(Box<Received>),
-}
-
-/// What a snapshot makes of the state machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Received {
-    pub(crate) base: StampBase,
-    pub(crate) state: State,
-    pub(crate) locks_as_of: Option<u64>,
-}
-
-impl Received {
-    /// One that is saved here already. Blocks on the disk.
-    pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
-        let (checkpoint, _) = snapshots::load(shared, position)?;
-        let saved = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
-        Ok(Received::of(checkpoint.base, saved))
-    }
-
-    pub(crate) fn of(base: StampBase, saved: SavedState) -> Received {
-        let SavedState { state, locks_as_of, .. } = saved;
-        Received { base, state, locks_as_of }
-    }
-}
-
-/// What retention wants to drop the log up to.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) position: u64,
-    pub(crate) meta: SnapshotMetaOf,
+/// What a snapshot that is saved here already makes of the state machine. Blocks on the disk.
+pub(super) fn stored(shared: &Shared, position: u64) -> io::Result<Received> {
+    let (checkpoint, _) = snapshots::load(shared, position)?;
+    let saved = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
+    Ok(Received::of(checkpoint.base, saved))
 }
 
 /// Hands openraft the snapshot that retention has read.

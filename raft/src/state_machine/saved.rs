@@ -12,17 +12,19 @@
 //! [`format1`] reads what builds before these sections wrote.
 
 mod format1;
+mod parts;
 
 use bytes::Bytes;
 use folio_engine::record::EntryId;
-use folio_state::State;
 use folio_state::framing::{self, Framed, Writer};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use parts::SavedState;
+use parts::terms;
+
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::dedup::Start;
-use crate::terms::Terms;
-use crate::types::{StoredMembership, entry_id, log_id};
+use crate::types::{StoredMembership, log_id};
 
 /// The encoding of the sections here.
 const VERSION: u16 = 1;
@@ -30,19 +32,6 @@ const MEMBERSHIP: u16 = 0x8001;
 const LOCKS_AS_OF: u16 = 0x8002;
 const RETRY_WINDOW: u16 = 0x8003;
 const TERMS: u16 = 0x8004;
-
-/// A checkpoint's state, decoded.
-#[derive(Default)]
-pub(crate) struct SavedState {
-    pub(crate) membership: StoredMembership,
-    pub(crate) state: State,
-    /// The first record that the window of repeats needs (see [`crate::dedup`]).
-    pub(crate) dedup_from: Option<Start>,
-    /// What is known of the terms up to here.
-    pub(crate) terms: Option<Terms>,
-    /// The entry after which the locks are as they are here, where that is a later one than the rest's (`snapshots.I3`).
-    pub(crate) locks_as_of: Option<u64>,
-}
 
 /// The members, and the entry that made them so.
 #[derive(Debug, Serialize, Deserialize)]
@@ -135,15 +124,12 @@ impl SavedState {
     }
 }
 
-fn terms(firsts: Vec<WireLogId>) -> Option<Terms> {
-    Terms::restore(firsts.iter().map(|first| entry_id(&first.log_id())).collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use folio_state::{CreateTopic, DeleteTopic, NextOffsets, Topic};
+    use folio_state::{CreateTopic, DeleteTopic, NextOffsets, State, Topic};
 
     use super::*;
+    use crate::terms::Terms;
 
     struct OneQueue;
 

@@ -40,9 +40,6 @@ use crate::types::Vote;
 /// Between two fences for nodes that are no members: each is an entry in the log.
 const FENCE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// When a node that is no member was last given a fence.
-pub(super) type LastFence = tokio::sync::Mutex<Option<Instant>>;
-
 fn not_its_own(what: &str, caller: u64, names: u64) -> io::Error {
     io::Error::new(
         io::ErrorKind::PermissionDenied,

@@ -30,15 +30,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frames::{FrameReader, FrameWriter};
-use super::requests::Introduction;
-use super::wire::{Challenge, Credentials, Frame, Hello, Kind, Purpose, invalid};
+use super::introduction::{Identity, Introduction};
+use super::wire::{Challenge, Credentials, Frame, Hello, Kind, Nonce, Purpose, invalid};
 use crate::codec;
 use crate::config::GroupConfig;
-use crate::feature_level::GroupLevel;
-use crate::secret::{ClusterSecret, Proof, random};
-
-/// A number of one connection.
-pub(crate) type Nonce = [u8; 32];
+use crate::secret::{Proof, random};
 
 /// How long a caller may take for its hello and its credentials together.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,35 +52,6 @@ const SECRET_MISSING: &str = "refused: the caller has no cluster secret";
 const SECRET_UNASKED: &str = "refused: no cluster secret here";
 /// Bytes of an unknown listener's reason that are repeated.
 const REASON_BYTES_MAX: usize = 128;
-
-/// What a node says of itself to peers, and expects of them.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) node_id: u64,
-    pub(crate) cluster: String,
-    pub(crate) group: String,
-    pub(crate) segment_bytes: u64,
-    /// Where it listens for peers; empty when it does not know.
-    pub(crate) address: String,
-    pub(crate) secret: Option<ClusterSecret>,
-    /// The feature level that the group uses.
-    pub(crate) level: GroupLevel,
-}
-
-impl Identity {
-    pub(crate) fn of(config: &GroupConfig, level: &GroupLevel) -> Identity {
-        let own = config.nodes.get(&config.node_id);
-        Identity {
-            node_id: config.node_id,
-            cluster: config.cluster.clone(),
-            group: config.group.clone(),
-            segment_bytes: config.segment_bytes,
-            address: own.map(|node| node.raft.clone()).unwrap_or_default(),
-            secret: config.secret.clone(),
-            level: level.clone(),
-        }
-    }
-}
 
 /// Says at the start that peers are not asked for a proof, where others than this machine can reach the port.
 pub(crate) fn warn_if_open(config: &GroupConfig) {

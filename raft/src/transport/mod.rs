@@ -2,9 +2,9 @@
 //!
 //! A slow replication stream never delays a heartbeat or a vote. Every wait has a timeout of our own.
 //! Not here: what a request means (openraft's handlers) and what servers tell each other
-//! ([`crate::group::Hooks::call`]).
+//! ([`crate::hooks::Hooks::call`]).
 //!
-//! Read in this order: [`wire`] (what frames say), [`frames`] (on a socket), [`handshake`] (who is there), [`listener`]
+//! Read in this order: [`wire`] (what frames say), [`frames`] (on a socket), [`introduction`] and [`handshake`] (who is there), [`listener`]
 //! (who is let in), [`peer`] (what peers ask), [`admission`] (how many
 //! connections), [`authority`] (who may send what), [`terms_known`] (how far a term may jump), [`appends`] (what a leader
 //! sends), [`elections`] (votes and heartbeats there), [`requests`] (request and response), [`replication`] (the pipelined
@@ -18,6 +18,7 @@ mod elections;
 pub(crate) mod frames;
 pub(crate) mod handshake;
 mod incoming_snapshot;
+pub(crate) mod introduction;
 mod listener;
 pub(crate) mod network;
 pub(crate) mod parts;

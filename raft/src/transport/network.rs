@@ -18,9 +18,10 @@ use openraft::{RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 
+use super::introduction::Introduction;
 use super::parts::{PART_BYTES, parts};
 use super::replication::{Acknowledged, Replication, append_parts};
-use super::requests::{Introduction, Requests, connect};
+use super::requests::{Requests, connect};
 use super::terms_known::Plausible;
 use super::wire::{
     AppendAnswer, Kind, Purpose, SnapshotBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,

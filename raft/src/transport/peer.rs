@@ -16,13 +16,12 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendEr
 use openraft::storage::Snapshot;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::admission::Admission;
-use super::authority::LastFence;
 use super::frames::{FrameReader, FrameWriter, arriving_budget};
-use super::handshake::Identity;
 use super::incoming_snapshot;
+use super::introduction::Identity;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{AppendAnswer, Frame, Kind, RecordBody, SnapshotBody, invalid};
@@ -35,13 +34,16 @@ use crate::group::tasks;
 use crate::host::Host;
 use crate::log_rate_limiter::LogRateLimiter;
 use crate::shared::{Shared, UnansweredCall};
-use crate::state_machine::{SnapshotContent, SnapshotMetaOf};
-use crate::types::{LogId, Raft, StoredMembership, TypeConfig, entry_id};
+use crate::state_machine::{Raft, SnapshotContent, SnapshotMetaOf};
+use crate::types::{LogId, StoredMembership, TypeConfig, entry_id};
 
 /// Appends that wait for the core at most, per connection.
 const APPENDS_WAITING: usize = 64;
 /// Requests of one connection that are worked on at once.
 const REQUESTS_AT_ONCE: usize = 256;
+
+/// When a node that is no member was last given a fence.
+type LastFence = tokio::sync::Mutex<Option<Instant>>;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]

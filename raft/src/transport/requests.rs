@@ -13,19 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_state::FEATURE_LEVEL;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::frames::{FrameReader, FrameWriter};
-use super::handshake::{self, Identity, Nonce};
+use super::handshake;
+use super::introduction::Introduction;
 use super::watchdog;
-use super::wire::{Credentials, Frame, Hello, Kind, Purpose, invalid};
-use crate::group::group_id::{GroupId, GroupIdFile};
+use super::wire::{Frame, Kind, invalid};
+use crate::group::group_id::GroupId;
 use crate::host::Net;
-use crate::log_rate_limiter::LogRateLimiter;
 
 /// Requests that may wait to be written to one peer.
 const WAITING_MAX: usize = 1024;
@@ -43,55 +42,6 @@ struct Waiting {
     answers: HashMap<u64, oneshot::Sender<Frame>>,
     /// When the first request was sent after the last frame came.
     silent_since: Option<Instant>,
-}
-
-/// How this node introduces itself to one peer.
-#[derive(Clone)]
-pub(crate) struct Introduction {
-    identity: Arc<Identity>,
-    group_id: Arc<GroupIdFile>,
-    to: u64,
-    purpose: Purpose,
-    /// Lines about refusals, of all peers together.
-    refusals: Arc<LogRateLimiter>,
-}
-
-impl Introduction {
-    /// With the peer still open.
-    pub(crate) fn new(identity: Identity, group_id: Arc<GroupIdFile>) -> Introduction {
-        let (identity, to) = (Arc::new(identity), 0);
-        Introduction { identity, group_id, to, purpose: Purpose::Requests, refusals: Arc::default() }
-    }
-
-    /// The same to another peer, for another purpose.
-    pub(crate) fn to(&self, to: u64, purpose: Purpose) -> Introduction {
-        Introduction { to, purpose, ..self.clone() }
-    }
-
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// The first frame of a connection that is made now.
-    pub(crate) fn hello(&self, nonce: Nonce) -> Hello {
-        let Identity { node_id, secret, .. } = &*self.identity;
-        Hello { from: *node_id, to: self.to, purpose: self.purpose, nonce, has_secret: secret.is_some() }
-    }
-
-    /// What is told to a listener that has proved itself.
-    pub(crate) fn credentials(&self) -> Credentials {
-        let Identity { cluster, group, segment_bytes, address, level, .. } = &*self.identity;
-        Credentials {
-            cluster: cluster.clone(),
-            group: group.clone(),
-            segment_bytes: *segment_bytes,
-            group_id: self.group_id.get(),
-            address: address.clone(),
-            supports: FEATURE_LEVEL,
-            uses: level.get(),
-            more: Vec::new(),
-        }
-    }
 }
 
 /// A connection that speaks. It ends when nobody holds `outgoing` any more.
@@ -254,7 +204,10 @@ mod tests {
 
     use openraft::base::BoxFuture;
 
+    use super::super::introduction::Identity;
+    use super::super::wire::Purpose;
     use super::*;
+    use crate::group::group_id::GroupIdFile;
     use crate::host::{Listener, Socket};
     use folio_engine::disk::sim::SimDisk;
 

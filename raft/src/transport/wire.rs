@@ -14,11 +14,13 @@ use std::io;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::handshake::Nonce;
 use crate::codec::{WireLogId, WireMembership, WireVote};
-use crate::group::HandOver;
 use crate::group::group_id::GroupId;
+use crate::hand_over::HandOver;
 use crate::secret::Proof;
+
+/// A number of one connection.
+pub(crate) type Nonce = [u8; 32];
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,12 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds::OutOfBounds;
 use crate::codec::{self, CodecError};
-use crate::command::{Operation, Outcome};
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
-
-/// The level that a group begins with.
-pub const FIRST_LEVEL: u16 = 1;
+use crate::operation::{Apply, Operation, Outcome};
+use crate::section::{FIRST_LEVEL, Has, NextOffsets, Section};
 
 /// The highest level that this build supports. The feature `next-level` makes a build of the next level, for the test of
 /// rolling upgrades.
@@ -77,15 +73,6 @@ impl Operation for RaiseLevel {
         Ok(())
     }
 
-    fn growth(&self, _: &State, _: &dyn NextOffsets) -> i64 {
-        0
-    }
-
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.features.level = state.features.level.max(self.level);
-        Outcome::Done
-    }
-
     fn decode(version: u16, bytes: &[u8]) -> Result<RaiseLevel, CodecError> {
         if version != Self::VERSION {
             return Err(CodecError::Newer { what: "command", number: Self::KIND, version });
@@ -96,10 +83,22 @@ impl Operation for RaiseLevel {
     }
 }
 
+impl<S: Has<Features>> Apply<S> for RaiseLevel {
+    fn growth(&self, _: &S, _: &dyn NextOffsets) -> i64 {
+        0
+    }
+
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        Features::within_mut(state).level = Features::within_mut(state).level.max(self.level);
+        Outcome::Done
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Command;
+    use crate::State;
     use crate::framing::{Writer, sections};
 
     #[test]

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use folio_protocol::names;
 use serde::{Deserialize, Serialize};
 
+use super::locks::Locks;
+use super::min_offsets::MinOffsets;
+use super::offsets::Offsets;
 use super::size::{entry, replaced};
-use super::topics::DeleteTopic;
+use super::topics::{DeleteTopic, Topics};
 use super::{insert_new, removed};
 use crate::bounds::{OutOfBounds, QUEUES_MAX, at_most, check_attributes, check_group_name};
-use crate::command::{Operation, Outcome};
 use crate::cow_map::CowMap;
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
+use crate::operation::{Apply, Operation, Outcome};
+use crate::section::{Has, NextOffsets, Section};
 
 /// A consumer group as every replica knows it; the names follow RocketMQ's subscription group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,16 +100,18 @@ impl Operation for CreateGroup {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         self.0.check_bounds()
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        match state.groups.get(&self.0.name) {
+impl<S: Has<ConsumerGroups>> Apply<S> for CreateGroup {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        match ConsumerGroups::within(state).get(&self.0.name) {
             Some(_) => 0,
-            None => state.groups.growth_of_put(&self.0),
+            None => ConsumerGroups::within(state).growth_of_put(&self.0),
         }
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        insert_new(&mut state.groups.0, self.0.name.clone(), self.0)
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        insert_new(&mut ConsumerGroups::within_mut(state).0, self.0.name.clone(), self.0)
     }
 }
 
@@ -121,13 +125,15 @@ impl Operation for PutGroup {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         self.0.check_bounds()
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        state.groups.growth_of_put(&self.0)
+impl<S: Has<ConsumerGroups>> Apply<S> for PutGroup {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        ConsumerGroups::within(state).growth_of_put(&self.0)
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.groups.0.insert(self.0.name.clone(), self.0);
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        ConsumerGroups::within_mut(state).0.insert(self.0.name.clone(), self.0);
         Outcome::Done
     }
 }
@@ -154,33 +160,46 @@ impl Operation for DeleteGroup {
         Ok(())
     }
 
-    fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
-        let retries = if self.clean_offsets { self.retries().growth(state, queues) } else { 0 };
-        retries + growth_of_deletion(state, &self.name, self.clean_offsets)
-    }
-
-    fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
-        if self.clean_offsets {
-            self.retries().apply(state, queues);
-        }
-        delete(state, &self.name, self.clean_offsets)
-    }
-
     fn deletes_in(&self) -> Option<String> {
         self.clean_offsets.then(|| self.retries().name)
     }
 }
 
-/// Deletes a group with its locks and, if asked for, its offsets.
-pub(crate) fn delete(state: &mut State, name: &str, clean_offsets: bool) -> Outcome {
-    if clean_offsets {
-        state.offsets.forget(name);
+impl<S> Apply<S> for DeleteGroup
+where
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks> + Has<Topics> + Has<MinOffsets>,
+{
+    fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
+        let retries = if self.clean_offsets { self.retries().growth(state, queues) } else { 0 };
+        retries + growth_of_deletion(state, &self.name, self.clean_offsets)
     }
-    state.locks.forget(name);
-    removed(state.groups.0.remove(name))
+
+    fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
+        if self.clean_offsets {
+            self.retries().apply(state, queues);
+        }
+        delete(state, &self.name, self.clean_offsets)
+    }
 }
 
-pub(crate) fn growth_of_deletion(state: &State, name: &str, clean_offsets: bool) -> i64 {
-    let offsets = if clean_offsets { state.offsets.growth_of_removal(name) } else { 0 };
-    offsets - entry(name, state.locks.of(name)) - entry(name, state.groups.get(name))
+/// Deletes a group with its locks and, if asked for, its offsets.
+pub(crate) fn delete<S>(state: &mut S, name: &str, clean_offsets: bool) -> Outcome
+where
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
+{
+    if clean_offsets {
+        Offsets::within_mut(state).forget(name);
+    }
+    Locks::within_mut(state).forget(name);
+    removed(ConsumerGroups::within_mut(state).0.remove(name))
+}
+
+pub(crate) fn growth_of_deletion<S>(state: &S, name: &str, clean_offsets: bool) -> i64
+where
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
+{
+    let offsets = if clean_offsets { Offsets::within(state).growth_of_removal(name) } else { 0 };
+    offsets
+        - entry(name, Locks::within(state).of(name))
+        - entry(name, ConsumerGroups::within(state).get(name))
 }

@@ -20,19 +20,10 @@ use serde::{Deserialize, Serialize};
 use super::size::{COUNT_BYTES, new_map, signed};
 use crate::bounds::{ENTRIES_MAX, OutOfBounds, at_most, check_client_id, check_group_name, check_topic_name};
 use crate::codec::encoded_bytes;
-use crate::command::{Operation, Outcome};
 use crate::cow_map::CowMap;
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
-
-/// One queue of one topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct QueueRef {
-    /// The topic's name.
-    pub topic: String,
-    /// The queue's number.
-    pub queue: u32,
-}
+use crate::operation::{Apply, Operation, Outcome};
+use crate::queue_ref::QueueRef;
+use crate::section::{Has, NextOffsets, Section};
 
 /// Bytes of a lock's time.
 const EXPIRY_BYTES: u64 = 8;
@@ -240,13 +231,15 @@ impl Operation for LockQueues {
         at_most("queues in one command", self.queues.len(), ENTRIES_MAX)?;
         self.queues.iter().try_for_each(|queue| check_topic_name(&queue.topic))
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        state.locks.growth_of_locks(self)
+impl<S: Has<Locks>> Apply<S> for LockQueues {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        Locks::within(state).growth_of_locks(self)
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        Outcome::Locked(state.locks.take(self))
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        Outcome::Locked(Locks::within_mut(state).take(self))
     }
 }
 
@@ -268,16 +261,18 @@ impl Operation for UnlockQueues {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        let Some(locks) = state.locks.of(&self.group) else { return 0 };
+impl<S: Has<Locks>> Apply<S> for UnlockQueues {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        let Some(locks) = Locks::within(state).of(&self.group) else { return 0 };
         let held = self.queues.iter().filter_map(|queue| locks.get_key_value(queue));
         let of_client = held.filter(|(_, lock)| lock.client == self.client);
         -of_client.map(|held| signed(encoded_bytes(&held))).sum::<i64>()
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.locks.give_back(&self.group, &self.client, &self.queues);
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        Locks::within_mut(state).give_back(&self.group, &self.client, &self.queues);
         Outcome::Done
     }
 }
@@ -299,15 +294,18 @@ impl Operation for ExpireLocks {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
+impl<S: Has<Locks>> Apply<S> for ExpireLocks {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
         let expired = self.locks.iter();
-        let bytes = expired.map(|(group, queues)| state.locks.bytes_of_expired(group, queues, self.now_ms));
+        let bytes =
+            expired.map(|(group, queues)| Locks::within(state).bytes_of_expired(group, queues, self.now_ms));
         -signed(bytes.sum())
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.locks.expire(self.now_ms, &self.locks);
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        Locks::within_mut(state).expire(self.now_ms, &self.locks);
         Outcome::Done
     }
 }

@@ -11,8 +11,8 @@ pub mod topics;
 
 mod size;
 
-use crate::command::Outcome;
 use crate::cow_map::CowMap;
+use crate::operation::Outcome;
 
 fn removed<T>(found: Option<T>) -> Outcome {
     if found.is_some() { Outcome::Done } else { Outcome::NotFound }

@@ -4,15 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::features::FIRST_LEVEL;
 use crate::bounds::OutOfBounds;
-use crate::command::{Operation, Outcome};
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
+use crate::operation::{Apply, Operation, Outcome};
+use crate::section::{FIRST_LEVEL, Has, NextOffsets, Section};
 
 /// The last number that [`Count`] told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted(u64);
+pub struct Counted(pub(crate) u64);
 
 impl Section for Counted {
     const TAG: u16 = 0x7f00;
@@ -30,27 +28,23 @@ impl Operation for Count {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
     }
+}
 
-    fn growth(&self, _: &State, _: &dyn NextOffsets) -> i64 {
+impl<S: Has<Counted>> Apply<S> for Count {
+    fn growth(&self, _: &S, _: &dyn NextOffsets) -> i64 {
         0
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        state.counted.0 = self.0;
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        Counted::within_mut(state).0 = self.0;
         Outcome::Done
-    }
-}
-
-impl State {
-    /// The last number that [`Count`] told.
-    pub fn counted(&self) -> u64 {
-        self.counted.0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::State;
     use crate::framing::{Writer, sections};
     use crate::{Command, RaiseLevel};
 

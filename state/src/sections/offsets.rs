@@ -6,10 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::size::{OFFSET_BYTES, entry, new_map, signed};
 use crate::bounds::{ENTRIES_MAX, OutOfBounds, at_most, check_group_name, check_topic_name};
-use crate::command::{Operation, Outcome};
 use crate::cow_map::CowMap;
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
+use crate::operation::{Apply, Operation, Outcome};
+use crate::section::{Has, NextOffsets, Section};
 
 /// A consumer group's progress in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,13 +80,15 @@ impl Operation for CommitOffsets {
             check_topic_name(&commit.topic)
         })
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        self.0.iter().map(|commit| state.offsets.growth_of_put(commit)).sum()
+impl<S: Has<Offsets>> Apply<S> for CommitOffsets {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        self.0.iter().map(|commit| Offsets::within(state).growth_of_put(commit)).sum()
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        self.0.into_iter().for_each(|commit| state.offsets.put(commit));
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        self.0.into_iter().for_each(|commit| Offsets::within_mut(state).put(commit));
         Outcome::Done
     }
 }
@@ -96,6 +97,7 @@ impl Operation for CommitOffsets {
 mod tests {
     use super::*;
     use crate::DeleteGroup;
+    use crate::State;
 
     #[test]
     fn offsets_are_kept_per_group_topic_and_queue() {

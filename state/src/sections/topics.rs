@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::min_offsets::MinOffsets;
 use super::size::{entry, replaced};
 use super::{insert_new, removed};
 use crate::bounds::{
     FILTER_TYPE_BYTES_MAX, OutOfBounds, QUEUES_MAX, at_most, check_attributes, check_topic_name,
 };
-use crate::command::{Operation, Outcome};
 use crate::cow_map::CowMap;
-use crate::section::{NextOffsets, Section};
-use crate::state::State;
+use crate::operation::{Apply, Operation, Outcome};
+use crate::section::{Has, NextOffsets, Section};
 
 /// Permission bit: the topic may be read.
 pub const PERM_READ: u32 = 4;
@@ -124,16 +124,18 @@ impl Operation for CreateTopic {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         self.0.check_bounds()
     }
+}
 
-    fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        match state.topics.get(&self.0.name) {
+impl<S: Has<Topics>> Apply<S> for CreateTopic {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        match Topics::within(state).get(&self.0.name) {
             Some(_) => 0,
-            None => state.topics.growth_of_put(&self.0),
+            None => Topics::within(state).growth_of_put(&self.0),
         }
     }
 
-    fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        insert_new(&mut state.topics.0, self.0.name.clone(), self.0)
+    fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
+        insert_new(&mut Topics::within_mut(state).0, self.0.name.clone(), self.0)
     }
 }
 
@@ -148,8 +150,8 @@ impl PutTopic {
     /// A queue that is still written keeps its messages, even if nobody may read it for a while; one that is still read
     /// keeps them so that consumers can finish it. What is sent to a lost queue by a client that has not heard yet comes
     /// after the minimum and is kept.
-    fn lost(&self, state: &State, queues: &dyn NextOffsets) -> Vec<(u32, u64)> {
-        let Some(before) = state.topics.get(&self.0.name) else { return Vec::new() };
+    fn lost(&self, topics: &Topics, queues: &dyn NextOffsets) -> Vec<(u32, u64)> {
+        let Some(before) = topics.get(&self.0.name) else { return Vec::new() };
         let (had, has) = (before.queue_count(), self.0.queue_count());
         if has >= had {
             return Vec::new();
@@ -167,20 +169,23 @@ impl Operation for PutTopic {
         self.0.check_bounds()
     }
 
-    fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
-        let minimums = state.min_offsets.growth(&self.0.name, &self.lost(state, queues));
-        state.topics.growth_of_put(&self.0) + minimums
-    }
-
-    fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
-        let lost = self.lost(state, queues);
-        state.min_offsets.raise(&self.0.name, lost);
-        state.topics.put(self.0);
-        Outcome::Done
-    }
-
     fn deletes_in(&self) -> Option<String> {
         Some(self.0.name.clone())
+    }
+}
+
+impl<S: Has<Topics> + Has<MinOffsets>> Apply<S> for PutTopic {
+    fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
+        let minimums =
+            MinOffsets::within(state).growth(&self.0.name, &self.lost(Topics::within(state), queues));
+        Topics::within(state).growth_of_put(&self.0) + minimums
+    }
+
+    fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
+        let lost = self.lost(Topics::within(state), queues);
+        MinOffsets::within_mut(state).raise(&self.0.name, lost);
+        Topics::within_mut(state).put(self.0);
+        Outcome::Done
     }
 }
 
@@ -202,24 +207,27 @@ impl Operation for DeleteTopic {
         Ok(())
     }
 
-    fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
-        let minimums = state.min_offsets.growth(&self.name, &queues.next_offsets(&self.name));
-        minimums + state.topics.growth_of_removal(&self.name)
-    }
-
-    fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome {
-        state.min_offsets.raise(&self.name, queues.next_offsets(&self.name));
-        state.topics.remove(&self.name)
-    }
-
     fn deletes_in(&self) -> Option<String> {
         Some(self.name.clone())
+    }
+}
+
+impl<S: Has<Topics> + Has<MinOffsets>> Apply<S> for DeleteTopic {
+    fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
+        let minimums = MinOffsets::within(state).growth(&self.name, &queues.next_offsets(&self.name));
+        minimums + Topics::within(state).growth_of_removal(&self.name)
+    }
+
+    fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
+        MinOffsets::within_mut(state).raise(&self.name, queues.next_offsets(&self.name));
+        Topics::within_mut(state).remove(&self.name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::State;
 
     #[test]
     fn create_leaves_an_existing_topic_alone_and_put_replaces_it() {

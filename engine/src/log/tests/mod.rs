@@ -16,9 +16,9 @@ mod votes;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
-use super::mark::Mark;
+use super::mark::{Mark, Start, StartFile};
 use super::*;
-use crate::disk::RealDisk;
+use crate::disk::{Disk, RealDisk};
 use crate::record::RecordKind;
 use crate::sample::message;
 

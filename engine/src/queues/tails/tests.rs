@@ -1,7 +1,11 @@
 //! Tails are what a sync did not write elsewhere, at every place where power may fail.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
+use super::super::applier::count_written;
+use super::super::queue::Queue;
 use super::super::tests::{Maker, all, apply, counters, dir, disk};
 use super::super::{ConsumeQueues, Unit};
 use super::*;

@@ -14,50 +14,23 @@
 
 mod silence;
 
-use std::fmt;
-use std::sync::Weak;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
-use self::silence::{LOOK_INTERVAL, Limits, Silence};
-use super::Inner;
+pub(super) use self::silence::LOOK_INTERVAL;
+use self::silence::{Limits, Silence};
 use super::standing::{Reason, Standing};
 use crate::config::Timing;
+use crate::hand_over::HandOver;
 use crate::types::{TypeConfig, Vote};
 
 /// A stall of this node that the log tells of.
 const STALL_TOLD: Duration = Duration::from_millis(200);
 /// A hand-over that was begun longer ago is over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(5);
-
-/// Why a leader hands over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HandOver {
-    /// Somebody asked for it.
-    Asked,
-    /// The node stops.
-    Stopping,
-    /// Its disk is slower than a majority of the others.
-    DiskSlow,
-    /// Its disk is full.
-    DiskFull,
-}
-
-impl fmt::Display for HandOver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            HandOver::Asked => "it was asked to",
-            HandOver::Stopping => "it stops",
-            HandOver::DiskSlow => "its disk is far behind the others'",
-            HandOver::DiskFull => "its disk is full",
-        })
-    }
-}
 
 /// Why a node takes its leader for gone, however lately it was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +164,7 @@ impl FailureDetector {
     }
 
     /// Called every [`LOOK_INTERVAL`] with what openraft says.
-    fn look(&self, standing: &Standing, metrics: &RaftMetrics<TypeConfig>) {
+    pub(super) fn look(&self, standing: &Standing, metrics: &RaftMetrics<TypeConfig>) {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.look(now);
@@ -313,17 +286,5 @@ impl FailureDetector {
     pub(crate) fn figures(&self) -> Figures {
         let state = self.state.lock();
         Figures { silence: state.silence.counted(), threshold: state.silence.threshold() }
-    }
-}
-
-/// Looks again and again, until its task is aborted.
-pub(super) async fn run(inner: Weak<Inner>) {
-    let mut looks = interval(LOOK_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        looks.tick().await;
-        let Some(inner) = inner.upgrade() else { return };
-        let shared = &inner.shared;
-        shared.detector.look(&shared.standing, &inner.raft.metrics().borrow_watched());
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::Timing;
 
 /// How often a node looks whether its leader is silent, and whether it ran itself.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+pub(in crate::group) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A look that comes so late was held up: three intervals.
 const STALL_MIN: Duration = Duration::from_millis(30);
 /// Time that stalls of this node may add to one silence, the last of them aside: on a starved machine they never end.

@@ -3,6 +3,7 @@
 use folio_engine::disk::sim::{LoseAll, SimDisk};
 
 use super::*;
+use crate::group::group_id::GroupId;
 
 #[test]
 fn a_reboot_after_unsynced_acknowledgements_is_noticed_and_a_clean_stop_is_not() {

@@ -6,7 +6,7 @@ use folio_state::State;
 use folio_state::format1::{StateV1, StateV2};
 use serde::Deserialize;
 
-use super::{SavedState, terms};
+use super::parts::{SavedState, terms};
 use crate::codec::{self, CodecError, WireLogId, WireMembership};
 use crate::dedup::Start;
 use crate::types::StoredMembership;

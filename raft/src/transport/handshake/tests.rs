@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::group::group_id::GroupIdFile;
-use crate::secret::SECRET_BYTES_MIN;
+use crate::secret::{ClusterSecret, SECRET_BYTES_MIN};
 use crate::transport::frames::STRANGER_FRAME_BYTES_MAX;
 
 fn secret(byte: u8) -> Option<ClusterSecret> {

@@ -13,7 +13,7 @@ use std::time::Instant;
 use folio_raft::group::Group;
 use folio_raft::secret::ClusterSecret;
 use folio_state::FEATURE_LEVEL;
-use folio_state::sections::features::FIRST_LEVEL;
+use folio_state::FIRST_LEVEL;
 
 use self::raw::{ANSWER, CHALLENGE, CREDENTIALS, FAILURE, HELLO, RawPeer, Says};
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};

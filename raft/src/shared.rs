@@ -63,8 +63,8 @@ pub(crate) struct Shared {
     /// The feature level of that state.
     pub(crate) level: GroupLevel,
     pub(crate) lease_clock: LeaseClock,
-    /// The locks in the state are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
-    pub(crate) locks_as_of: AtomicU64,
+    /// What depends on order in the state is as after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
+    pub(crate) ordered_as_of: AtomicU64,
     /// Bytes of the state when they are encoded, about (`state.I1`).
     pub(crate) state_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
     pub(crate) rot: Rot,
+    /// Commands of transitions whose preconditions did not hold here since the start (`transitions.I2`).
+    pub(crate) unmet_preconditions: AtomicU64,
     /// Entries that are not applied here.
     pub(crate) skip_entry: SkipEntry,
     /// Whether this node may stand for election, and why not.

@@ -1,6 +1,7 @@
 //! Commands: what a node may ask of the replicated state.
 //!
-//! A command is the payload of one log record of kind `Command`, and is applied on every replica in the same order:
+//! A command is the payload of one log record of kind `Command`, or one of those of a record of kind `Transition`, and is
+//! applied on every replica in the same order:
 //!
 //! | part | size | meaning |
 //! |---|---|---|
@@ -44,6 +45,11 @@ pub enum Outcome {
     Exists,
 }
 
+/// A precondition that does not hold; what was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unmet(pub String);
+
 /// One kind of command. Defined beside the section that it changes.
 ///
 /// The encoding is bincode's. A version is for ever, as with [`crate::section::Section`].
@@ -54,9 +60,8 @@ pub trait Operation: Serialize + DeserializeOwned {
     const VERSION: u16 = 1;
     /// The group's feature level from which on it is proposed (`features.I1`).
     const SINCE: u16 = FIRST_LEVEL;
-    /// Whether it changes nothing but orderly locks. Only such a command depends on the state that it meets beyond what it
-    /// says itself; see `State::apply_but_for_locks`.
-    const IS_OF_LOCKS: bool = false;
+    /// Whether it changes nothing but sections that depend on order ([`crate::section::Section::DEPENDS_ON_ORDER`]).
+    const DEPENDS_ON_ORDER: bool = false;
     /// Whether it carries a reading of the lease clock.
     const IS_STAMPED: bool = false;
 
@@ -65,6 +70,12 @@ pub trait Operation: Serialize + DeserializeOwned {
 
     /// By how many bytes the encoded state grows if the command is applied now; below zero if it shrinks.
     fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64;
+
+    /// What must hold where it is applied as part of a transition, which its driver has seen to. Where it does not hold, the
+    /// command is applied all the same: the messages of the transition are in their queues already.
+    fn precondition(&self, _: &State) -> Result<(), Unmet> {
+        Ok(())
+    }
 
     /// Changes the state. `queues` is as of the record before the command.
     fn apply(self, state: &mut State, queues: &dyn NextOffsets) -> Outcome;
@@ -169,6 +180,9 @@ mod tests {
         let commit = [one(), text("g"), queue.clone(), 5_u64.to_le_bytes().to_vec()].concat();
         let unlock = [text("g"), text("c"), one(), queue.clone()].concat();
         let lock = [&unlock[..], &7_u64.to_le_bytes(), &9_u64.to_le_bytes()].concat();
+        let note =
+            [text("g"), queue.clone(), 5_u64.to_le_bytes().to_vec(), 6_u64.to_le_bytes().to_vec()].concat();
+        let of = QueueRef { topic: "t".into(), queue: 3 };
         let expired = [7_u64.to_le_bytes().to_vec(), one(), text("g"), one(), queue].concat();
         let queues = || vec![QueueRef { topic: "t".into(), queue: 3 }];
         let name = || "t".to_owned();
@@ -197,6 +211,11 @@ mod tests {
             ),
             (record(50, &expired), ExpireLocks { now_ms: 7, locks }.into()),
             (record(64, &[1, 0]), RaiseLevel { level: 1 }.into()),
+            (
+                record(80, &note),
+                NoteSentBack { group: group_name(), queue: of, offset: 5, position: 6 }.into(),
+            ),
+            (record(81, &7_u64.to_le_bytes()), RaiseFloor { floor: 7 }.into()),
         ];
         for (bytes, command) in &golden {
             assert_eq!(&command.encode(), bytes, "{command:?}");

@@ -141,7 +141,7 @@ pub struct LockQueuesV1(LockQueues);
 
 impl Operation for LockQueuesV1 {
     const KIND: u16 = 0x7004;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         self.0.check_bounds()

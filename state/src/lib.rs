@@ -29,11 +29,12 @@ pub mod section;
 pub mod sections;
 mod state;
 
-pub use command::{Command, Operation, Outcome};
+pub use command::{Command, Operation, Outcome, Unmet};
 pub use section::{NextOffsets, NoMessages};
 pub use sections::features::{FEATURE_LEVEL, RaiseLevel};
 pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
 pub use sections::locks::{ExpireLocks, LockQueues, QueueRef, UnlockQueues};
 pub use sections::offsets::{CommitOffsets, OffsetCommit};
+pub use sections::sent_back::{NoteSentBack, RaiseFloor};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
 pub use state::{STATE_BYTES_MAX, State};

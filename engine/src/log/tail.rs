@@ -6,7 +6,7 @@ use super::mark::Start;
 use super::queue::{Append, Change, Job};
 use super::view::View;
 use super::{Shared, StampBase, segment, view};
-use crate::record::{Draft, EntryId, Record, RecordKind};
+use crate::record::{Draft, EntryId, Record};
 use crate::stamp::Stamper;
 
 /// Where the next record goes, and what it continues.
@@ -32,9 +32,10 @@ impl Tail {
         let length = draft.len() as u64;
         self.admit(shared, id, length)?;
         let position = segment::place(self.end, length, shared.config.segment_bytes);
-        if draft.kind() == RecordKind::Messages {
-            let messages = draft.messages;
-            let stamped = self.stamper.stamp(id.index, position, messages, draft.payload_slice_mut());
+        if draft.kind().has_messages() {
+            let at = draft.messages_at().map_err(AppendError::Transition)?;
+            let (count, messages) = (draft.messages, draft.messages_mut(at));
+            let stamped = self.stamper.stamp(id.index, position + at as u64, count, messages);
             stamped.map_err(AppendError::Malformed)?;
         }
         // It was admitted, so it is not too long; it can be too short only if somebody cut the header's room off.
@@ -56,8 +57,9 @@ impl Tail {
             let (found, expected) = (header.prev_crc, self.prev_crc);
             return Err(diverged(format!("the record before has crc {found:08x}, expected {expected:08x}")));
         }
-        if header.kind == RecordKind::Messages {
-            let checked = self.stamper.check(header.index, position, header.messages, &record.payload());
+        if header.kind.has_messages() {
+            let (at, messages) = (record.messages_position(), record.messages());
+            let checked = self.stamper.check(header.index, at, header.messages, messages);
             checked.map_err(|error| diverged(error.to_string()))?;
         }
         self.push(shared, &record);

@@ -137,7 +137,7 @@ impl Operation for PutGroup {
 pub struct DeleteGroup {
     /// The group's name.
     pub name: String,
-    /// Whether its offsets, its retry topic and the messages that wait there for another attempt go too.
+    /// Whether its offsets, what it sent back, its retry topic and the messages that wait there for another attempt go too.
     pub clean_offsets: bool,
 }
 
@@ -171,16 +171,21 @@ impl Operation for DeleteGroup {
     }
 }
 
-/// Deletes a group with its locks and, if asked for, its offsets.
+/// Deletes a group with its locks and, if asked for, its offsets and what it sent back.
 pub(crate) fn delete(state: &mut State, name: &str, clean_offsets: bool) -> Outcome {
     if clean_offsets {
         state.offsets.forget(name);
+        state.sent_back.forget(name);
     }
     state.locks.forget(name);
     removed(state.groups.0.remove(name))
 }
 
 pub(crate) fn growth_of_deletion(state: &State, name: &str, clean_offsets: bool) -> i64 {
-    let offsets = if clean_offsets { state.offsets.growth_of_removal(name) } else { 0 };
-    offsets - entry(name, state.locks.of(name)) - entry(name, state.groups.get(name))
+    let of_consuming = if clean_offsets {
+        state.offsets.growth_of_removal(name) + state.sent_back.growth_of(|notes| notes.forget(name))
+    } else {
+        0
+    };
+    of_consuming - entry(name, state.locks.of(name)) - entry(name, state.groups.get(name))
 }

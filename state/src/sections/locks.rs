@@ -62,6 +62,7 @@ pub struct Locks {
 
 impl Section for Locks {
     const TAG: u16 = 4;
+    const DEPENDS_ON_ORDER: bool = true;
 }
 
 impl Locks {
@@ -231,7 +232,7 @@ pub struct LockQueues {
 
 impl Operation for LockQueues {
     const KIND: u16 = 48;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
     const IS_STAMPED: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
@@ -263,7 +264,7 @@ pub struct UnlockQueues {
 
 impl Operation for UnlockQueues {
     const KIND: u16 = 49;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
@@ -293,7 +294,7 @@ pub struct ExpireLocks {
 
 impl Operation for ExpireLocks {
     const KIND: u16 = 50;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
     const IS_STAMPED: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {

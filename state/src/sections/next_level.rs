@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::features::FIRST_LEVEL;
+use super::features::NEXT_LEVEL;
 use crate::bounds::OutOfBounds;
 use crate::command::{Operation, Outcome};
 use crate::section::{NextOffsets, Section};
@@ -16,7 +16,7 @@ pub struct Counted(u64);
 
 impl Section for Counted {
     const TAG: u16 = 0x7f00;
-    const SINCE: u16 = FIRST_LEVEL + 1;
+    const SINCE: u16 = NEXT_LEVEL;
 }
 
 /// Tells a number. What it says is what the state becomes, as with every command (`snapshots.I3`).
@@ -25,7 +25,7 @@ pub struct Count(pub u64);
 
 impl Operation for Count {
     const KIND: u16 = 0x6f00;
-    const SINCE: u16 = FIRST_LEVEL + 1;
+    const SINCE: u16 = NEXT_LEVEL;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
@@ -65,8 +65,8 @@ mod tests {
             sections(&bytes).unwrap().iter().map(|section| section.tag).collect()
         };
         assert!(!tags(&state).contains(&Counted::TAG));
-        assert_eq!(Command::from(Count(1)).since(), FIRST_LEVEL + 1);
-        state.apply(RaiseLevel { level: FIRST_LEVEL + 1 });
+        assert_eq!(Command::from(Count(1)).since(), NEXT_LEVEL);
+        state.apply(RaiseLevel { level: NEXT_LEVEL });
         state.apply(Count(1));
         assert!(tags(&state).contains(&Counted::TAG));
         assert_eq!(state.counted(), 1);

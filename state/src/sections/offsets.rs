@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::locks::QueueRef;
 use super::size::{OFFSET_BYTES, entry, new_map, signed};
 use crate::bounds::{ENTRIES_MAX, OutOfBounds, at_most, check_group_name, check_topic_name};
 use crate::command::{Operation, Outcome};
@@ -67,7 +68,8 @@ impl Offsets {
     }
 }
 
-/// Stores consumer offsets. A lower offset than the stored one is accepted, as RocketMQ does.
+/// Stores consumer offsets. A lower offset than the stored one is accepted, as RocketMQ does; what the group sent back from there
+/// on it may send back again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitOffsets(pub Vec<OffsetCommit>);
 
@@ -83,13 +85,31 @@ impl Operation for CommitOffsets {
     }
 
     fn growth(&self, state: &State, _: &dyn NextOffsets) -> i64 {
-        self.0.iter().map(|commit| state.offsets.growth_of_put(commit)).sum()
+        let growth = |commit: &OffsetCommit| {
+            let reset = match goes_back(state, commit) {
+                Some(queue) => state.sent_back.growth_of_reset(&commit.group, &queue, commit.offset),
+                None => 0,
+            };
+            reset + state.offsets.growth_of_put(commit)
+        };
+        self.0.iter().map(growth).sum()
     }
 
     fn apply(self, state: &mut State, _: &dyn NextOffsets) -> Outcome {
-        self.0.into_iter().for_each(|commit| state.offsets.put(commit));
+        for commit in self.0 {
+            if let Some(queue) = goes_back(state, &commit) {
+                state.sent_back.forget_from(&commit.group, &queue, commit.offset);
+            }
+            state.offsets.put(commit);
+        }
         Outcome::Done
     }
+}
+
+/// The queue, if the group goes back in it: it consumes again what it may have sent back.
+fn goes_back(state: &State, OffsetCommit { group, topic, queue, offset }: &OffsetCommit) -> Option<QueueRef> {
+    let before = state.offsets.get(group, topic, *queue)?;
+    (*offset < before).then(|| QueueRef { topic: topic.clone(), queue: *queue })
 }
 
 #[cfg(test)]

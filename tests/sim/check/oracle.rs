@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_engine::record::Record;
 use folio_protocol::message::Messages;
 use folio_raft::proposal::ProposeError;
 
@@ -199,18 +199,14 @@ impl Oracle {
 /// The messages of a record, by their numbers.
 fn places(record: &Record) -> Result<Vec<(u64, Place)>, Violation> {
     let mut places = Vec::new();
-    if record.header.kind != RecordKind::Messages {
-        return Ok(places);
-    }
-    let payload = record.payload();
-    for found in Messages::new(&payload) {
+    for found in Messages::new(record.messages()) {
         let (at, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
         let Some(number) = view.body().first_chunk() else { continue };
         let place = Place {
             topic: view.topic().to_owned(),
             queue: view.queue_id(),
             offset: view.queue_offset(),
-            position: record.position() + (HEADER_BYTES + at) as u64,
+            position: record.messages_position() + at as u64,
         };
         places.push((u64::from_le_bytes(*number), place));
     }

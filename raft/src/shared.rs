@@ -13,7 +13,7 @@ use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::{ConsumeQueues, Trimmed};
 use folio_engine::record::EntryId;
-use folio_state::State;
+use folio_state::{Command, STATE_BYTES_MAX, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
@@ -24,6 +24,8 @@ use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::lease_clock::LeaseClock;
+use crate::proposal::ProposeError;
+use crate::queue_ends::QueueEnds;
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;
@@ -141,6 +143,21 @@ impl Shared {
     /// units of queues and checkpoints.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.log.has_room(bytes) && self.reserve.is_whole() && !self.queues.disk_full()
+    }
+
+    /// `state.I1`
+    pub(crate) fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
+        let bytes = self.state_bytes.load(Ordering::Relaxed);
+        let limit = STATE_BYTES_MAX as i64;
+        // No command is as large as half of it.
+        if bytes < limit / 2 {
+            return Ok(());
+        }
+        let growth = self.state.read().growth(command, &QueueEnds(&self.queues));
+        if growth > 0 && bytes.saturating_add(growth) > limit {
+            return Err(ProposeError::StateFull);
+        }
+        Ok(())
     }
 
     /// Tries once more what the disk had no room for, segments aside. Blocks on the disk.

@@ -369,3 +369,22 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
     );
     assert!(captures[0] < Duration::from_millis(10), "{captures:?}");
 }
+
+/// A message without body and properties.
+pub(crate) fn message(topic: &str, queue_id: u32) -> folio_protocol::message::NewMessage {
+    let host = ([127, 0, 0, 1], 1).into();
+    folio_protocol::message::NewMessage {
+        topic: topic.into(),
+        queue_id,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: host,
+        store_timestamp: 0,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: bytes::Bytes::new(),
+        properties: bytes::Bytes::new(),
+    }
+}

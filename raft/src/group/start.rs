@@ -26,6 +26,9 @@ use super::{
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
+use crate::driver;
+use crate::driver::send_back::SendBacks;
+use crate::driver::term_fence::TermFence;
 use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
@@ -241,7 +244,11 @@ impl Group {
                 }),
             ),
         ]);
-        let proposer = Proposer::start(raft.clone(), host.clone(), shared.clone(), status.clone());
+        let fence = TermFence::new(raft.clone(), shared.clone(), status.clone());
+        let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
+        let parts =
+            driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
+        let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
         let inner = Inner {
             node_id: config.node_id,
             single_node: config.single_node,
@@ -251,6 +258,7 @@ impl Group {
             shared,
             founding,
             proposer,
+            send_backs,
             proofs: Arc::default(),
             connections,
             status,

@@ -187,7 +187,7 @@ impl Scan {
 mod tests {
     use folio_state::{
         CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
-        LockQueues, NextOffsets, OffsetCommit, PutGroup, QueueRef, UnlockQueues,
+        LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef, RaiseFloor, UnlockQueues,
     };
     use proptest::prelude::*;
 
@@ -263,6 +263,11 @@ mod tests {
                 let queues = BTreeSet::from([QueueRef { topic: "a".into(), queue }]);
                 Command::from(ExpireLocks { now_ms, locks: [(group, queues)].into() })
             }),
+            (name(), name(), 0..2u32, 0..9u64).prop_map(|(group, topic, queue, offset)| {
+                let queue = QueueRef { topic, queue };
+                Command::from(NoteSentBack { group, queue, offset, position: 10 * offset })
+            }),
+            (0..90u64).prop_map(|floor| Command::from(RaiseFloor { floor })),
         ]
     }
 
@@ -328,6 +333,53 @@ mod tests {
         let give_back = Step::Command(Command::from(UnlockQueues { group, client, queues: queues() }));
         let (again, later) = led_again(&[take("b", 1)], &[take("a", 2), give_back]);
         assert_eq!(again, later);
+    }
+
+    /// A note that was forgotten between, because the group went back, was there again.
+    #[test]
+    fn snapshots_i3_what_was_forgotten_is_not_noted_again() {
+        let queue = || QueueRef { topic: "a".into(), queue: 0 };
+        let note = |offset| {
+            let (group, queue) = ("g".into(), queue());
+            Step::Command(NoteSentBack { group, queue, offset, position: offset }.into())
+        };
+        let commit = |offset| {
+            let (group, topic) = ("g".into(), "a".into());
+            Step::Command(CommitOffsets(vec![OffsetCommit { group, topic, queue: 0, offset }]).into())
+        };
+        for (before, between) in [
+            (vec![commit(9)], vec![note(3), commit(2), commit(7)]),
+            (vec![note(3), commit(2)], vec![commit(5), note(4), commit(9)]),
+        ] {
+            let (again, later) = led_again(&before, &between);
+            assert_eq!(again, later, "{between:?}");
+        }
+    }
+
+    #[test]
+    fn a_transition_counts_as_its_commands_and_then_its_messages() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = CommitLog::open(
+            std::sync::Arc::new(folio_engine::disk::RealDisk),
+            dir.path(),
+            folio_engine::LogConfig::default(),
+            StampBase::default(),
+        );
+        let log = log.unwrap();
+        let put = Command::from(PutTopic(Topic::new("orders", 3))).encode();
+        let mut draft = folio_engine::record::Draft::transition(&[put], 0).unwrap();
+        for queue in [0, 2, 2] {
+            let message = crate::storage_suite::message("orders", queue);
+            message.encode(draft.payload_mut()).unwrap();
+            draft.messages += 1;
+        }
+        let record = log.append(folio_engine::EntryId { term: 1, index: 0 }, draft).unwrap();
+        let mut scan = Scan::new(log.counters());
+        scan.take(&record).unwrap();
+        assert_eq!((scan.counters.get("orders", 0), scan.counters.get("orders", 2)), (0, 0));
+        assert_eq!((scan.ends["orders"][&2], scan.first_puts["orders"].topic.write_queues), (2, 3));
+        assert!(scan.first_puts["orders"].ends.is_empty(), "the queues are as of the record before");
+        log.close();
     }
 
     proptest! {

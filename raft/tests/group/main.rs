@@ -10,6 +10,7 @@ mod files;
 mod full_disk;
 mod full_ext4;
 mod membership;
+mod moves;
 mod older_disk;
 mod one_node;
 mod panics;

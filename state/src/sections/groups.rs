@@ -183,7 +183,7 @@ pub(crate) fn delete(state: &mut State, name: &str, clean_offsets: bool) -> Outc
 
 pub(crate) fn growth_of_deletion(state: &State, name: &str, clean_offsets: bool) -> i64 {
     let of_consuming = if clean_offsets {
-        state.offsets.growth_of_removal(name) + state.sent_back.growth_of(|notes| notes.forget(name))
+        state.offsets.growth_of_removal(name) + state.sent_back.growth_of_removal(name)
     } else {
         0
     };

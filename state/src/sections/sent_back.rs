@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::features::TRANSITIONS;
 use super::locks::QueueRef;
-use super::size::{COUNT_BYTES, signed};
+use super::size::{COUNT_BYTES, entry, signed};
 use crate::bounds::{OutOfBounds, check_group_name, check_topic_name};
 use crate::codec::encoded_bytes;
 use crate::command::{Operation, Outcome, Unmet};
@@ -120,31 +120,30 @@ impl SentBack {
         }
         if of_group.count > GROUP_NOTES_MAX {
             let oldest = oldest(of_group.notes().map(|note| note.number), of_group.count);
-            self.retain(|name, _, _, note| *name != group || note.number >= oldest);
+            self.retain_in(&group, |_, _, note| note.number >= oldest);
         }
         if self.count > NOTES_MAX {
             let numbers = self.groups.values().flat_map(OfGroup::notes).map(|note| note.number);
             let oldest = oldest(numbers, self.count);
-            self.retain(|_, _, _, note| note.number >= oldest);
+            self.retain(|note| note.number >= oldest);
         }
     }
 
-    fn retain(&mut self, keep: impl Fn(&str, &QueueRef, u64, &Note) -> bool) {
-        let loses = |name: &str, notes: &OfGroup| {
-            let mut all =
-                notes.queues.iter().flat_map(|(queue, notes)| notes.iter().map(move |it| (queue, it)));
-            all.any(|(queue, (offset, note))| !keep(name, queue, *offset, note))
-        };
-        let changed = self.groups.iter().filter(|(name, notes)| loses(name, notes));
+    fn retain(&mut self, keep: impl Fn(&Note) -> bool) {
+        let loses = |notes: &OfGroup| notes.notes().any(|note| !keep(note));
+        let changed = self.groups.iter().filter(|(_, notes)| loses(notes));
         let changed: Vec<String> = changed.map(|(name, _)| name.clone()).collect();
-        for name in changed {
-            let Some(notes) = self.groups.get_mut(&name) else { continue };
-            let before = notes.count;
-            notes.retain(|queue, offset, note| keep(&name, queue, offset, note));
-            self.count -= before - notes.count;
-            if notes.count == 0 {
-                self.groups.remove(&name);
-            }
+        changed.iter().for_each(|name| self.retain_in(name, |_, _, note| keep(note)));
+    }
+
+    fn retain_in(&mut self, group: &str, keep: impl Fn(&QueueRef, u64, &Note) -> bool) {
+        let Some(notes) = self.groups.get_mut(group) else { return };
+        let before = notes.count;
+        notes.retain(keep);
+        let kept = notes.count;
+        self.count -= before - kept;
+        if kept == 0 {
+            self.groups.remove(group);
         }
     }
 
@@ -155,26 +154,33 @@ impl SentBack {
         }
     }
 
+    /// What [`SentBack::forget`] adds.
+    pub(crate) fn growth_of_removal(&self, group: &str) -> i64 {
+        -entry(group, self.groups.get(group))
+    }
+
     /// Forgets the notes of a queue from an offset on: the group consumes it again from there.
     pub(crate) fn forget_from(&mut self, group: &str, queue: &QueueRef, from: u64) {
         if self.groups.get(group).is_some_and(|notes| notes.queues.contains_key(queue)) {
-            self.retain(|name, of, offset, _| (name, of) != (group, queue) || offset < from);
+            self.retain_in(group, |of, offset, _| of != queue || offset < from);
         }
-    }
-
-    /// What a change of the notes adds. It is made on a copy: for what is rare.
-    pub(crate) fn growth_of(&self, change: impl FnOnce(&mut SentBack)) -> i64 {
-        let mut changed = self.clone();
-        change(&mut changed);
-        signed(encoded_bytes(&changed)) - signed(encoded_bytes(self))
     }
 
     /// What [`SentBack::forget_from`] adds.
     pub(crate) fn growth_of_reset(&self, group: &str, queue: &QueueRef, from: u64) -> i64 {
-        match self.groups.get(group).is_some_and(|notes| notes.queues.contains_key(queue)) {
-            true => self.growth_of(|notes| notes.forget_from(group, queue, from)),
-            false => 0,
-        }
+        let Some(before) = self.groups.get(group).filter(|notes| notes.queues.contains_key(queue)) else {
+            return 0;
+        };
+        let mut after = before.clone();
+        after.retain(|of, offset, _| of != queue || offset < from);
+        entry(group, Some(&after).filter(|notes| notes.count > 0)) - entry(group, Some(before))
+    }
+
+    /// What a change of the notes adds. It is made on a copy: for what is rare.
+    fn growth_of(&self, change: impl FnOnce(&mut SentBack)) -> i64 {
+        let mut changed = self.clone();
+        change(&mut changed);
+        signed(encoded_bytes(&changed)) - signed(encoded_bytes(self))
     }
 
     fn growth_of_note(&self, note: &NoteSentBack) -> i64 {
@@ -257,7 +263,7 @@ impl RaiseFloor {
     fn raise(&self, notes: &mut SentBack) {
         notes.floor = notes.floor.max(self.floor);
         let floor = notes.floor;
-        notes.retain(|_, _, _, note| note.position >= floor);
+        notes.retain(|note| note.position >= floor);
     }
 }
 

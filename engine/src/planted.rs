@@ -19,6 +19,7 @@
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |
 //! | `retry-stores-again` | a client's retry is answered with the first one's place | raft, `proposer/repeat.rs` |
 //! | `repeat-by-key` | a repeat that is no retry is stored (`dedup.I5`) | raft, `proposer/repeat.rs` |
+//! | `moves-again` | what a consumer sent back is moved once (`sent_back.I1`) | raft, `driver` |
 //! | `founds-alone` | a node with an empty disk asks whether its group runs before it votes or founds (`founding.I1`) | raft, `group/begin.rs` |
 //! | `stall-is-silence` | time a node did not run is not its leader's silence (`failure_detector.I1`) | raft, `group/failure_detector` |
 
@@ -26,7 +27,7 @@
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -39,6 +40,7 @@ pub const NAMES: [&str; 14] = [
     "deleted-comes-back",
     "locks-by-wall-clock",
     "repeat-by-key",
+    "moves-again",
     "founds-alone",
     "stall-is-silence",
 ];

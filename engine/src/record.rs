@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `FoLR` |
 //! | 4 | 1 | version, 1 |
-//! | 5 | 1 | kind: 1 blank, 2 messages, 3 command, 4 membership |
+//! | 5 | 1 | kind: 1 blank, 2 messages, 3 command, 4 membership, 5 transition ([`crate::transition`]) |
 //! | 6 | 2 | flags, 0 |
 //! | 8 | 4 | length: header and payload |
 //! | 12 | 4 | number of messages in the payload |
@@ -28,6 +28,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
+
+use crate::transition::{self, Commands, TransitionError};
 
 /// Bytes of a record's header.
 pub const HEADER_BYTES: usize = 64;
@@ -66,6 +68,8 @@ pub enum RecordKind {
     Command = 3,
     /// A Raft membership; opaque here.
     Membership = 4,
+    /// Commands, and messages that are stored with them; the commands are opaque here.
+    Transition = 5,
 }
 
 impl RecordKind {
@@ -75,8 +79,24 @@ impl RecordKind {
             2 => Some(RecordKind::Messages),
             3 => Some(RecordKind::Command),
             4 => Some(RecordKind::Membership),
+            5 => Some(RecordKind::Transition),
             _ => None,
         }
+    }
+
+    /// Whether records of this kind may hold messages.
+    pub fn has_messages(self) -> bool {
+        matches!(self, RecordKind::Messages | RecordKind::Transition)
+    }
+
+    /// Where in a record of this kind with this payload the messages begin; where the payload ends, if it has none.
+    fn messages_at(self, payload: &[u8]) -> Result<usize, TransitionError> {
+        let in_payload = match self {
+            RecordKind::Messages => 0,
+            RecordKind::Transition => transition::messages_at(payload)?,
+            RecordKind::Blank | RecordKind::Command | RecordKind::Membership => payload.len(),
+        };
+        Ok(HEADER_BYTES + in_payload)
     }
 }
 
@@ -101,6 +121,9 @@ pub enum RecordError {
     /// The payload's crc does not fit its bytes.
     #[error("the payload's crc does not match")]
     PayloadCrc,
+    /// The payload of a transition is laid out in another way.
+    #[error(transparent)]
+    Transition(#[from] TransitionError),
     /// The disk does not give the bytes back.
     #[error("the disk does not give it back")]
     Lost,
@@ -113,7 +136,7 @@ pub struct RecordHeader {
     pub kind: RecordKind,
     /// Header and payload, in bytes.
     pub length: u32,
-    /// Messages in the payload; 0 unless the kind is [`RecordKind::Messages`].
+    /// Messages in the payload; 0 unless [`RecordKind::has_messages`].
     pub messages: u32,
     /// Raft term.
     pub term: u64,
@@ -195,6 +218,8 @@ pub struct Record {
     /// The decoded header.
     pub header: RecordHeader,
     frame: Bytes,
+    /// Where in the frame the messages begin.
+    messages_at: usize,
 }
 
 impl Record {
@@ -207,7 +232,8 @@ impl Record {
         if crc32c::crc32c(&frame[HEADER_BYTES..]) != header.payload_crc {
             return Err(RecordError::PayloadCrc);
         }
-        Ok(Record { header, frame })
+        let messages_at = header.kind.messages_at(&frame[HEADER_BYTES..])?;
+        Ok(Record { header, frame, messages_at })
     }
 
     /// Header and payload.
@@ -218,6 +244,25 @@ impl Record {
     /// The payload, sharing the frame's memory.
     pub fn payload(&self) -> Bytes {
         self.frame.slice(HEADER_BYTES..)
+    }
+
+    /// The messages in the store encoding, back to back; none where the record's kind has none.
+    pub fn messages(&self) -> &[u8] {
+        self.frame.get(self.messages_at..).unwrap_or_default()
+    }
+
+    /// Where in the log the first message starts.
+    pub fn messages_position(&self) -> u64 {
+        self.header.position + self.messages_at as u64
+    }
+
+    /// The commands of a transition, in order, sharing the frame's memory; none of a record of another kind.
+    pub fn commands(&self) -> Commands {
+        let start = match self.header.kind {
+            RecordKind::Transition => HEADER_BYTES + transition::HEAD_BYTES,
+            _ => self.messages_at,
+        };
+        Commands::new(self.frame.clone(), start..self.messages_at)
     }
 
     /// The entry's name.
@@ -261,6 +306,15 @@ impl Draft {
         draft
     }
 
+    /// A transition with these commands and no messages yet, and with room for `capacity` bytes of messages.
+    pub fn transition(commands: &[Vec<u8>], capacity: usize) -> Result<Draft, TransitionError> {
+        let head = transition::HEAD_BYTES
+            + commands.iter().map(|command| transition::LENGTH_BYTES + command.len()).sum::<usize>();
+        let mut draft = Draft::new(RecordKind::Transition, head.min(RECORD_BYTES_MAX) + capacity);
+        transition::put(commands, &mut draft.bytes)?;
+        Ok(draft)
+    }
+
     /// What the payload is.
     pub fn kind(&self) -> RecordKind {
         self.kind
@@ -286,16 +340,23 @@ impl Draft {
         self.payload().is_empty()
     }
 
-    /// The payload, to be stamped in place.
-    pub(crate) fn payload_slice_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(HEADER_BYTES..).unwrap_or_default()
+    /// Where in the record the messages begin.
+    pub(crate) fn messages_at(&self) -> Result<usize, TransitionError> {
+        self.kind.messages_at(self.payload())
     }
 
-    /// Makes it a record. `None` when the length is out of bounds, or somebody shortened the buffer below its header.
+    /// The messages, to be stamped in place.
+    pub(crate) fn messages_mut(&mut self, messages_at: usize) -> &mut [u8] {
+        self.bytes.get_mut(messages_at..).unwrap_or_default()
+    }
+
+    /// Makes it a record. `None` when the length is out of bounds, somebody shortened the buffer below its header, or it is not
+    /// laid out as its kind is (`transition.I1`).
     pub(crate) fn seal(mut self, id: EntryId, position: u64, prev_crc: u32) -> Option<Record> {
         if !(HEADER_BYTES..=RECORD_BYTES_MAX).contains(&self.bytes.len()) {
             return None;
         }
+        let messages_at = self.messages_at().ok()?;
         let mut header = RecordHeader {
             kind: self.kind,
             length: self.bytes.len() as u32,
@@ -308,7 +369,7 @@ impl Draft {
             crc: 0,
         };
         header.encode(self.bytes.first_chunk_mut()?);
-        Some(Record { header, frame: self.bytes.freeze() })
+        Some(Record { header, frame: self.bytes.freeze(), messages_at })
     }
 }
 
@@ -355,6 +416,39 @@ mod tests {
         let parsed = Record::parse(record.frame().clone()).unwrap();
         assert_eq!(parsed.header, record.header);
         assert_eq!((parsed.id(), parsed.end()), (EntryId { term: 3, index: 0x0102 }, 0x0a0b + 71));
+    }
+
+    /// Kinds are numbers on disk, the layout behind them is in `transition`.
+    #[test]
+    fn golden_bytes_of_a_record_of_a_transition() {
+        let mut draft = Draft::transition(&[b"one".to_vec()], 8).unwrap();
+        draft.messages = 1;
+        draft.payload_mut().extend_from_slice(b"message");
+        let record = draft.seal(EntryId { term: 3, index: 1 }, 0x0a0b, 0).unwrap();
+        assert_eq!(record.frame()[4..16], [1, 5, 0, 0, 86, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(record.payload()[..], *b"\x01\0\x01\0\x07\0\0\0\x03\0\0\0onemessage");
+        let parsed = Record::parse(record.frame().clone()).unwrap();
+        assert_eq!(parsed.messages(), b"message");
+        assert_eq!(parsed.messages_position(), 0x0a0b + 79);
+        assert_eq!(parsed.commands().collect::<Vec<_>>(), [&b"one"[..]]);
+        assert_eq!((sample().messages(), sample().commands().count()), (&b""[..], 0));
+    }
+
+    /// Its checksums are right, as those of a peer that means ill would be.
+    #[test]
+    fn transition_i1_a_sealed_record_with_a_broken_layout_is_refused() {
+        let broken = Draft::with_payload(RecordKind::Transition, b"\x01\0\x01\0\xff\0\0\0");
+        assert!(broken.seal(EntryId::default(), 0, 0).is_none());
+        let mut frame = Draft::with_payload(RecordKind::Command, b"\x01\0\x01\0\xff\0\0\0")
+            .seal(EntryId::default(), 0, 0)
+            .unwrap()
+            .frame()
+            .to_vec();
+        frame[5] = 5;
+        let crc = crc32c::crc32c(&frame[..CRC_AT]);
+        frame[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        let refused = Record::parse(frame.into()).map(|record| record.header);
+        assert_eq!(refused, Err(RecordError::Transition(TransitionError::Short)));
     }
 
     #[test]

@@ -16,29 +16,28 @@ use thiserror::Error;
 
 use crate::counters::{QueueCounters, topic_is_storable};
 use crate::planted;
-use crate::record::HEADER_BYTES;
 
-/// Why a payload cannot be stamped, or its stamps are not the expected ones.
+/// Why messages cannot be stamped, or its stamps are not the expected ones.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StampError {
-    /// The payload is not whole messages back to back.
-    #[error("byte {at} of the payload does not start a whole message")]
+    /// They are not whole, back to back.
+    #[error("byte {at} of the messages does not start a whole message")]
     Malformed {
-        /// Where in the payload.
+        /// Where in the messages.
         at: usize,
     },
     /// The topic cannot be the name of anything.
-    #[error("the message at byte {at} of the payload has a topic that cannot be stored")]
+    #[error("the message at byte {at} of the messages has a topic that cannot be stored")]
     Topic {
-        /// Where in the payload.
+        /// Where in the messages.
         at: usize,
     },
     /// A message carries other offsets than the log before it gives.
     #[error(
-        "the message at byte {at} of the payload is stamped {found:?} (queue offset, position), expected {expected:?}"
+        "the message at byte {at} of the messages is stamped {found:?} (queue offset, position), expected {expected:?}"
     )]
     Offsets {
-        /// Where in the payload.
+        /// Where in the messages.
         at: usize,
         /// Queue offset and position in the payload.
         found: (u64, u64),
@@ -90,7 +89,7 @@ impl Stamper {
         &self.counters
     }
 
-    /// Writes the offsets into the messages of entry `index`, whose record will lie at `position`.
+    /// Writes the offsets into the messages of entry `index`, of which the first will lie at `position`.
     pub(crate) fn stamp(
         &mut self,
         index: u64,
@@ -101,7 +100,8 @@ impl Stamper {
         self.walk(index, position, messages, &mut Put(payload))
     }
 
-    /// Compares the offsets in the messages of entry `index` with what they must be, and counts them.
+    /// Compares the offsets in the messages of entry `index`, of which the first lies at `position`, with what they must be,
+    /// and counts them.
     pub(crate) fn check(
         &mut self,
         index: u64,
@@ -120,7 +120,7 @@ impl Stamper {
         payload: &mut impl Payload,
     ) -> Result<(), StampError> {
         let mut pass = Pass { counters: &mut self.counters, befores: Vec::new(), next: 0 };
-        let walked = pass.messages(position + HEADER_BYTES as u64, payload).and_then(|found| {
+        let walked = pass.messages(position, payload).and_then(|found| {
             if found == messages { Ok(()) } else { Err(StampError::Count { stated: messages, found }) }
         });
         pass.flush();
@@ -199,7 +199,7 @@ impl Payload for Compare<'_> {
     }
 }
 
-/// One walk over a payload. Messages of one queue mostly stand side by side, so the counter of the last queue is kept at
+/// One walk over messages. Those of one queue mostly stand side by side, so the counter of the last queue is kept at
 /// hand in `next` and put back when another queue comes.
 struct Pass<'a> {
     counters: &'a mut QueueCounters,
@@ -265,7 +265,7 @@ mod tests {
         let (mut at, mut offsets) = (0, Vec::new());
         while at < bytes.len() {
             let route = peek(&bytes[at..]).unwrap();
-            assert_eq!(route.physical_offset, 1000 + 64 + at as u64);
+            assert_eq!(route.physical_offset, 1000 + at as u64);
             offsets.push(route.queue_offset);
             at += route.total_size;
         }

@@ -5,11 +5,12 @@
 //!
 //! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
 //! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
-//! stores nothing twice), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
+//! stores nothing twice), [`driver`] (messages and state that change together), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
 pub mod codec;
 pub mod config;
 mod dedup;
+pub mod driver;
 mod feature_level;
 #[cfg(fuzzing)]
 pub mod fuzz;

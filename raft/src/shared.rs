@@ -14,7 +14,7 @@ use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::{ConsumeQueues, Trimmed};
 use folio_engine::record::EntryId;
-use folio_state::State;
+use folio_state::{Command, STATE_BYTES_MAX, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
@@ -25,6 +25,8 @@ use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::hooks::Hooks;
 use crate::lease_clock::LeaseClock;
+use crate::proposal::ProposeError;
+use crate::queue_ends::QueueEnds;
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::Damages;
 use crate::state_machine::Wanted;
@@ -67,8 +69,8 @@ pub(crate) struct Shared {
     /// The feature level of that state.
     pub(crate) level: GroupLevel,
     pub(crate) lease_clock: LeaseClock,
-    /// The locks in the state are those after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
-    pub(crate) locks_as_of: AtomicU64,
+    /// What depends on order in the state is as after this entry, until more than that is applied; 0 for none (`snapshots.I3`).
+    pub(crate) ordered_as_of: AtomicU64,
     /// Bytes of the state when they are encoded, about (`state.I1`).
     pub(crate) state_bytes: AtomicI64,
     pub(crate) checkpoints: Checkpoints,
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     /// Calls of other nodes that are not answered yet.
     pub(crate) calls: AtomicUsize,
     pub(crate) rot: Rot,
+    /// Commands of transitions whose preconditions did not hold here since the start (`transitions.I2`).
+    pub(crate) unmet_preconditions: AtomicU64,
     /// Entries that are not applied here.
     pub(crate) skip_entry: SkipEntry,
     /// Whether this node may stand for election, and why not.
@@ -143,6 +147,21 @@ impl Shared {
     /// units of queues and checkpoints.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.log.has_room(bytes) && self.reserve.is_whole() && !self.queues.disk_full()
+    }
+
+    /// `state.I1`
+    pub(crate) fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
+        let bytes = self.state_bytes.load(Ordering::Relaxed);
+        let limit = STATE_BYTES_MAX as i64;
+        // No command is as large as half of it.
+        if bytes < limit / 2 {
+            return Ok(());
+        }
+        let growth = self.state.read().growth(command, &QueueEnds(&self.queues));
+        if growth > 0 && bytes.saturating_add(growth) > limit {
+            return Err(ProposeError::StateFull);
+        }
+        Ok(())
     }
 
     /// Tries once more what the disk had no room for, segments aside. Blocks on the disk.

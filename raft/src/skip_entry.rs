@@ -12,7 +12,8 @@
 //!   applied by nobody: whoever is past it has skipped it. One that a newer build knows is no such command: nodes of that build
 //!   have applied it, and it is skipped by none. The second kind may have been applied, and is then to be applied by
 //!   all; otherwise it is to be named on every node.
-//! - `skip_entry.I2`: an entry that was skipped changes nothing: the state after it is the state before it.
+//! - `skip_entry.I2`: an entry that was skipped changes nothing: the state after it is the state before it. Messages that a
+//!   transition has beside its commands are stored all the same: their queue offsets are given.
 //!
 //! The file stays as long as the entry is in the log: a replica that gets the log later needs it as well.
 
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::record::EntryId;
 use folio_state::Command;
@@ -156,6 +158,15 @@ impl SkipEntry {
         Err(io::Error::other(self.bad_entry(id, bad)))
     }
 
+    /// The same for the commands of a transition, all or none: none where one of them is skipped.
+    pub(crate) fn commands(
+        &self,
+        id: EntryId,
+        payloads: impl IntoIterator<Item = Bytes>,
+    ) -> io::Result<Option<Vec<Command>>> {
+        payloads.into_iter().map(|payload| self.command(id, &payload)).collect()
+    }
+
     /// Whether a command may enter the log (`appends.I1`).
     pub(crate) fn admit(&self, id: EntryId, payload: &[u8]) -> Result<(), BadEntry> {
         let checked = match Command::decode(payload).map_err(BadCommand::from) {
@@ -253,6 +264,16 @@ mod tests {
                 assert!(file.admit(ID, newer).is_err());
             }
         }
+    }
+
+    #[test]
+    fn skip_entry_i2_of_a_transition_all_commands_are_skipped_or_none() {
+        let whole = || Bytes::from(Command::from(PutTopic(Topic::new("t", 8))).encode());
+        let garbage = || Bytes::from_static(b"garbage");
+        let (named, unnamed) = (read("3.12").unwrap(), read("").unwrap());
+        assert_eq!(unnamed.commands(ID, [whole(), whole()]).unwrap().unwrap().len(), 2);
+        assert!(unnamed.commands(ID, [whole(), garbage()]).is_err());
+        assert!(named.commands(ID, [whole(), garbage(), whole()]).unwrap().is_none());
     }
 
     #[test]

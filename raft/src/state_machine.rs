@@ -130,6 +130,14 @@ impl StateMachine {
                 let apply = |command| commands::apply(&self.shared, command, record.id());
                 Applied::Command(command.map_or(Outcome::NotFound, apply))
             }
+            RecordKind::Transition => {
+                // skip_entry.I2: its messages have their offsets.
+                if let Some(commands) = self.shared.skip_entry.commands(record.id(), record.commands())? {
+                    commands::apply_all(&self.shared, commands, record.id());
+                }
+                self.queue(record).await?;
+                Applied::Transition(record.clone())
+            }
             RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
         };
         self.position = record.end();
@@ -220,9 +228,10 @@ impl StateMachine {
         let state = self.shared.state.read().clone();
         let state_bytes = self.shared.state_bytes.load(Ordering::Relaxed);
         let applied = self.applied.map_or(0, |id| id.index);
-        let locks_as_of =
-            Some(self.shared.locks_as_of.load(Ordering::Relaxed)).filter(|as_of| *as_of > applied);
-        let saved = SavedState { membership: self.membership.clone(), state, dedup_from, terms, locks_as_of };
+        let ordered_as_of =
+            Some(self.shared.ordered_as_of.load(Ordering::Relaxed)).filter(|as_of| *as_of > applied);
+        let saved =
+            SavedState { membership: self.membership.clone(), state, dedup_from, terms, ordered_as_of };
         Captured { base, saved, state_bytes, trimmed: Vec::new() }
     }
 
@@ -298,12 +307,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let state_bytes = received.state.encoded_bytes() as i64;
             Ok::<_, io::Error>((received, state_bytes))
         });
-        let (Received { base, state, locks_as_of }, state_bytes) = installing.await??;
+        let (Received { base, state, ordered_as_of }, state_bytes) = installing.await??;
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
         self.shared.lease_clock.note(state.lease_clock_ms(), term);
         self.shared.level.set(state.level());
         *self.shared.state.write() = state;
-        self.shared.locks_as_of.store(locks_as_of.unwrap_or(0), Ordering::Relaxed);
+        self.shared.ordered_as_of.store(ordered_as_of.unwrap_or(0), Ordering::Relaxed);
         self.shared.state_bytes.store(state_bytes, Ordering::Relaxed);
         self.membership = meta.last_membership.clone();
         self.applied = meta.last_log_id;

@@ -81,6 +81,9 @@ pub struct Status {
     pub start_position: u64,
     /// Repeated sends that this node answered with the first one's place since it started.
     pub repeats: u64,
+    /// Transitions that this node applied since the start though they were not to be proposed: 0 unless this program has a
+    /// defect (`transitions.I2`).
+    pub unmet_preconditions: u64,
     /// The feature level that the group uses, as this node has applied it.
     pub feature_level: u16,
     /// The highest feature level that this node's build supports.

@@ -157,7 +157,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),
-        locks_as_of: Default::default(),
+        ordered_as_of: Default::default(),
         state_bytes: Default::default(),
         checkpoints: opened.checkpoints,
         durable: watch::Sender::new(Durable::default()),
@@ -178,6 +178,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         detector: FailureDetector::new(1, Timing::default()),
         failed: Default::default(),
         rot: Default::default(),
+        unmet_preconditions: Default::default(),
         skip_entry: Default::default(),
         reserve: Arc::new(Reserve::new(host.disk.clone(), Path::new("/"), 0)),
         stopping: watch::Sender::new(false),
@@ -367,4 +368,23 @@ async fn a_capture_of_the_state_takes_less_than_10_ms_however_many_offsets_there
         captures[10], changes[10]
     );
     assert!(captures[0] < Duration::from_millis(10), "{captures:?}");
+}
+
+/// A message without body and properties.
+pub(crate) fn message(topic: &str, queue_id: u32) -> folio_protocol::message::NewMessage {
+    let host = ([127, 0, 0, 1], 1).into();
+    folio_protocol::message::NewMessage {
+        topic: topic.into(),
+        queue_id,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: host,
+        store_timestamp: 0,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: bytes::Bytes::new(),
+        properties: bytes::Bytes::new(),
+    }
 }

@@ -87,6 +87,8 @@ pub enum Applied {
     Messages(Record),
     /// The outcome of a command.
     Command(Outcome),
+    /// The record with its commands and its stamped messages.
+    Transition(Record),
 }
 
 impl fmt::Display for Applied {
@@ -95,6 +97,7 @@ impl fmt::Display for Applied {
             Applied::Nothing => f.write_str("nothing"),
             Applied::Messages(record) => write!(f, "messages at {}", record.position()),
             Applied::Command(outcome) => write!(f, "{outcome:?}"),
+            Applied::Transition(record) => write!(f, "a transition at {}", record.position()),
         }
     }
 }

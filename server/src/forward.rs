@@ -328,6 +328,7 @@ mod tests {
             repaired_snapshots: 0,
             start_position: 0,
             repeats: 0,
+            unmet_preconditions: 0,
             feature_level: 1,
             feature_level_max: 1,
             group_id: None,

@@ -1,6 +1,7 @@
 //! Commands: what a node may ask of the replicated state.
 //!
-//! A command is the payload of one log record of kind `Command`, and is applied on every replica in the same order:
+//! A command is the payload of one log record of kind `Command`, or one of those of a record of kind `Transition`, and is
+//! applied on every replica in the same order:
 //!
 //! | part | size | meaning |
 //! |---|---|---|
@@ -93,6 +94,9 @@ mod tests {
         let commit = [one(), text("g"), queue.clone(), 5_u64.to_le_bytes().to_vec()].concat();
         let unlock = [text("g"), text("c"), one(), queue.clone()].concat();
         let lock = [&unlock[..], &7_u64.to_le_bytes(), &9_u64.to_le_bytes()].concat();
+        let note =
+            [text("g"), queue.clone(), 5_u64.to_le_bytes().to_vec(), 6_u64.to_le_bytes().to_vec()].concat();
+        let of = QueueRef { topic: "t".into(), queue: 3 };
         let expired = [7_u64.to_le_bytes().to_vec(), one(), text("g"), one(), queue].concat();
         let queues = || vec![QueueRef { topic: "t".into(), queue: 3 }];
         let name = || "t".to_owned();
@@ -121,6 +125,11 @@ mod tests {
             ),
             (record(50, &expired), ExpireLocks { now_ms: 7, locks }.into()),
             (record(64, &[1, 0]), RaiseLevel { level: 1 }.into()),
+            (
+                record(80, &note),
+                NoteSentBack { group: group_name(), queue: of, offset: 5, position: 6 }.into(),
+            ),
+            (record(81, &7_u64.to_le_bytes()), RaiseFloor { floor: 7 }.into()),
         ];
         for (bytes, command) in &golden {
             assert_eq!(&command.encode(), bytes, "{command:?}");

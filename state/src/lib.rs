@@ -32,12 +32,13 @@ pub mod sections;
 mod state;
 
 pub use command::Command;
-pub use operation::{Apply, Operation, Outcome};
+pub use operation::{Apply, Operation, Outcome, Unmet};
 pub use queue_ref::QueueRef;
 pub use section::{FIRST_LEVEL, NextOffsets, NoMessages};
 pub use sections::features::{FEATURE_LEVEL, RaiseLevel};
 pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
 pub use sections::locks::{ExpireLocks, LockQueues, UnlockQueues};
 pub use sections::offsets::{CommitOffsets, OffsetCommit};
+pub use sections::sent_back::{NoteSentBack, RaiseFloor};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
 pub use state::{STATE_BYTES_MAX, State};

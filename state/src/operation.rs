@@ -24,6 +24,11 @@ pub enum Outcome {
     Exists,
 }
 
+/// A precondition that does not hold; what was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unmet(pub String);
+
 /// One kind of command, as it is written. Defined beside the section that it changes.
 ///
 /// The encoding is bincode's. A version is for ever, as with [`crate::section::Section`].
@@ -34,9 +39,8 @@ pub trait Operation: Serialize + DeserializeOwned {
     const VERSION: u16 = 1;
     /// The group's feature level from which on it is proposed (`features.I1`).
     const SINCE: u16 = FIRST_LEVEL;
-    /// Whether it changes nothing but orderly locks. Only such a command depends on the state that it meets beyond what it
-    /// says itself; see `State::apply_but_for_locks`.
-    const IS_OF_LOCKS: bool = false;
+    /// Whether it changes nothing but sections that depend on order ([`crate::section::Section::DEPENDS_ON_ORDER`]).
+    const DEPENDS_ON_ORDER: bool = false;
     /// Whether it carries a reading of the lease clock.
     const IS_STAMPED: bool = false;
 
@@ -61,6 +65,12 @@ pub trait Operation: Serialize + DeserializeOwned {
 pub trait Apply<S>: Operation {
     /// By how many bytes the encoded state grows if the command is applied now; below zero if it shrinks.
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64;
+
+    /// What must hold where it is applied as part of a transition, which its driver has seen to. Where it does not hold, the
+    /// command is applied all the same: the messages of the transition are in their queues already.
+    fn precondition(&self, _: &S) -> Result<(), Unmet> {
+        Ok(())
+    }
 
     /// Changes the state. `queues` is as of the record before the command.
     fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome;

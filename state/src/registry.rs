@@ -6,7 +6,7 @@ use crate::bounds::OutOfBounds;
 use crate::codec::CodecError;
 use crate::format1::operations::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
 use crate::framing;
-use crate::operation::{self, Apply, Operation, Outcome};
+use crate::operation::{self, Apply, Operation, Outcome, Unmet};
 use crate::section::{Has, NextOffsets, Section};
 use crate::sections::features::{Features, RaiseLevel};
 use crate::sections::groups::{ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
@@ -15,6 +15,7 @@ use crate::sections::min_offsets::MinOffsets;
 #[cfg(feature = "next-level")]
 use crate::sections::next_level::{Count, Counted};
 use crate::sections::offsets::{CommitOffsets, Offsets};
+use crate::sections::sent_back::{NoteSentBack, RaiseFloor, SentBack};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
 
 /// The version that everything is written in so far. A later one must not be written before the group's feature level says
@@ -70,6 +71,16 @@ macro_rules! registry {
                     return Some($tag);
                 })*
                 None
+            }
+
+            /// Lets `change` change all sections but those that depend on order.
+            pub(crate) fn change_but_for_ordered<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+                $($(#[$on])* let $section = $Section::DEPENDS_ON_ORDER.then(|| self.$section.clone());)*
+                let changed = change(self);
+                $($(#[$on])* if let Some(before) = $section {
+                    self.$section = before;
+                })*
+                changed
             }
 
             /// Bytes that [`State::encode`] writes. Looks at all of the state.
@@ -131,14 +142,19 @@ macro_rules! registry {
                 match self { $($(#[$with])* Command::$Command(command) => command.deletes_in(),)* }
             }
 
-            /// Whether it changes nothing but orderly locks.
-            pub fn is_of_locks(&self) -> bool {
-                match self { $($(#[$with])* Command::$Command(_) => $Command::IS_OF_LOCKS,)* }
+            /// Whether it changes nothing but sections that depend on order.
+            pub fn depends_on_order(&self) -> bool {
+                match self { $($(#[$with])* Command::$Command(_) => $Command::DEPENDS_ON_ORDER,)* }
             }
 
             /// Whether it carries a reading of the lease clock.
             pub fn is_stamped(&self) -> bool {
                 match self { $($(#[$with])* Command::$Command(_) => $Command::IS_STAMPED,)* }
+            }
+
+            /// What must hold where it is applied as part of a transition.
+            pub fn precondition(&self, state: &State) -> Result<(), Unmet> {
+                match self { $($(#[$with])* Command::$Command(command) => command.precondition(state),)* }
             }
 
             pub(crate) fn growth(&self, state: &State, queues: &dyn NextOffsets) -> i64 {
@@ -160,6 +176,7 @@ registry! {
         locks: Locks = 4,
         min_offsets: MinOffsets = 5,
         features: Features = 6,
+        sent_back: SentBack = 7,
         #[cfg(feature = "next-level")]
         counted: Counted = 0x7f00,
     }
@@ -175,6 +192,8 @@ registry! {
         UnlockQueues = 49,
         ExpireLocks = 50,
         RaiseLevel = 64,
+        NoteSentBack = 80,
+        RaiseFloor = 81,
         #[cfg(feature = "next-level")]
         Count = 0x6f00,
         PutTopicV1 = 0x7001,

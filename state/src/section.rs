@@ -19,6 +19,10 @@ pub trait Section: Serialize + DeserializeOwned {
     const VERSION: u16 = 1;
     /// The group's feature level from which on it is written (`features.I1`). Below it the section is as it began.
     const SINCE: u16 = FIRST_LEVEL;
+    /// Whether what its commands make of it depends on what it was before, beyond what they say themselves. A snapshot that
+    /// was made again from a later state keeps such a section as it was later, and commands up to there leave it alone
+    /// (`snapshots.I3`, [`crate::State::apply_again`]). Other sections are changed once more, which leads to the same.
+    const DEPENDS_ON_ORDER: bool = false;
 
     /// Appends the section in [`Section::VERSION`].
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {

@@ -6,6 +6,7 @@ use crate::section::{NextOffsets, NoMessages};
 use crate::sections::groups::ConsumerGroup;
 use crate::sections::locks::Locks;
 use crate::sections::min_offsets::MinOffsets;
+use crate::sections::sent_back::SentBack;
 use crate::sections::topics::Topic;
 
 pub use crate::registry::State;
@@ -70,6 +71,11 @@ impl State {
         self.locks.clock_ms()
     }
 
+    /// What consumers sent back; a copy costs little.
+    pub fn sent_back(&self) -> &SentBack {
+        &self.sent_back
+    }
+
     /// Orderly locks; a copy costs little.
     pub fn locks(&self) -> &Locks {
         &self.locks
@@ -103,15 +109,12 @@ impl State {
         command.into().apply(self, queues)
     }
 
-    /// The same for a command whose effect on the locks is included already (`snapshots.I3`). Its outcome is not used: the
-    /// command was answered when it was first applied.
-    pub fn apply_but_for_locks(&mut self, command: Command, queues: &dyn NextOffsets) -> Outcome {
-        if command.is_of_locks() {
+    /// The same for a command whose effect on sections that depend on order is included already (`snapshots.I3`). Its outcome is
+    /// not used: the command was answered when it was first applied.
+    pub fn apply_again(&mut self, command: Command, queues: &dyn NextOffsets) -> Outcome {
+        if command.depends_on_order() {
             return Outcome::Done;
         }
-        let locks = self.locks.clone();
-        let outcome = command.apply(self, queues);
-        self.locks = locks;
-        outcome
+        self.change_but_for_ordered(|state| command.apply(state, queues))
     }
 }

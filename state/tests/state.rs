@@ -26,8 +26,12 @@ fn queues() -> impl Strategy<Value = Vec<QueueRef>> {
 
 /// Offsets one at a time: twice the same new one in a command counts twice.
 fn command() -> impl Strategy<Value = Command> {
-    let commit = (name(), name(), 0..3u32, any::<u64>())
-        .prop_map(|(group, topic, queue, offset)| OffsetCommit { group, topic, queue, offset });
+    let commit = (name(), name(), 0..3u32, 0..9u64).prop_map(|(group, topic, queue, offset)| OffsetCommit {
+        group,
+        topic,
+        queue,
+        offset,
+    });
     prop_oneof![
         (name(), name()).prop_map(|(name, filter_type)| {
             let queues = filter_type.len() as u32;
@@ -48,6 +52,11 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (name(), queues())
             .prop_map(|(group, queues)| UnlockQueues { group, client: "c".into(), queues }.into()),
+        (name(), name(), 0..3u32, 0..9u64).prop_map(|(group, topic, queue, offset)| {
+            let queue = QueueRef { topic, queue };
+            NoteSentBack { group, queue, offset, position: 100 * offset }.into()
+        }),
+        (0..900u64).prop_map(|floor| RaiseFloor { floor }.into()),
         (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
             ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }.into()
         }),
@@ -72,6 +81,7 @@ proptest! {
     #[test]
     fn the_growth_that_is_told_is_the_growth_that_comes(commands in prop::collection::vec(command(), 0..40)) {
         let mut state = State::default();
+        state.apply(RaiseLevel { level: FEATURE_LEVEL });
         let mut bytes = state.encoded_bytes() as i64;
         for command in commands {
             bytes += state.growth(&command, &Ends);
@@ -153,6 +163,26 @@ fn golden_bytes_of_a_state() {
     }
     assert_eq!(encoded(&state), golden);
     assert_eq!(decoded(&golden), state);
+}
+
+/// What the second level adds to that.
+#[test]
+fn golden_bytes_of_what_was_sent_back() {
+    let mut state = State::default();
+    state.apply(RaiseLevel { level: 2 });
+    let queue = QueueRef { topic: "t".into(), queue: 3 };
+    state.apply(NoteSentBack { group: "g".into(), queue, offset: 5, position: 6 });
+    state.apply(RaiseFloor { floor: 4 });
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let text = |text: &str| [number(text.len() as u64), text.as_bytes().to_vec()].concat();
+    let queue = [text("t"), 3_u32.to_le_bytes().to_vec()].concat();
+    let notes = [number(1), queue, number(1), number(5), number(6), number(0)].concat();
+    let body = [number(1), text("g"), notes, number(1), number(1), number(1), number(4)].concat();
+    let bytes = encoded(&state);
+    let sections = framing::sections(&bytes).unwrap();
+    let section = sections.iter().find(|section| section.tag == 7).unwrap();
+    assert_eq!((section.version, section.body), (1, &body[..]));
+    assert_eq!(decoded(&bytes), state);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod check;
 mod client;
 mod clock;
 mod connections;
+mod consumers;
 mod entropy;
 mod faults;
 mod heal;

@@ -63,6 +63,7 @@ pub(crate) struct Figures {
     hash: u64,
     simulated_ms: u64,
     acknowledged: u64,
+    moved: u64,
     committed: u64,
     leaders: u64,
     faults: u64,
@@ -75,6 +76,7 @@ impl Figures {
             hash: outcome.hash,
             simulated_ms: outcome.simulated_ms,
             acknowledged: outcome.acknowledged,
+            moved: outcome.moved,
             committed: outcome.committed,
             leaders: outcome.leaders,
             faults: outcome.faults.values().sum(),
@@ -85,10 +87,10 @@ impl Figures {
     fn parse(line: &str) -> Option<Figures> {
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
         let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
-        let [hash, simulated_ms, acknowledged, committed, leaders, faults, runs] = numbers[..] else {
+        let [hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs] = numbers[..] else {
             return None;
         };
-        Some(Figures { hash, simulated_ms, acknowledged, committed, leaders, faults, runs })
+        Some(Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs })
     }
 
     pub(crate) fn sum(all: &[Figures]) -> Figures {
@@ -96,6 +98,7 @@ impl Figures {
             hash: sum.hash ^ one.hash,
             simulated_ms: sum.simulated_ms + one.simulated_ms,
             acknowledged: sum.acknowledged + one.acknowledged,
+            moved: sum.moved + one.moved,
             committed: sum.committed + one.committed,
             leaders: sum.leaders + one.leaders,
             faults: sum.faults + one.faults,
@@ -106,10 +109,10 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { hash, simulated_ms, acknowledged, committed, leaders, faults, runs } = self;
+        let Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs } = self;
         write!(
             f,
-            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} committed={committed} \
+            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} committed={committed} \
              leaders={leaders} faults={faults} runs={runs}"
         )
     }

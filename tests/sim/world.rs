@@ -8,9 +8,11 @@ use folio_engine::disk::sim::SeededChoice;
 use folio_raft::config::Flush;
 use folio_raft::status::{Role, Status};
 
+use crate::check::moves::Moves;
 use crate::check::{Checked, Checks, Violation, violation};
 use crate::client::Clients;
 use crate::clock::Clock;
+use crate::consumers::Consumers;
 use crate::faults::Faults;
 use crate::heal;
 use crate::lockers::Lockers;
@@ -45,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) hash: u64,
     pub(crate) simulated_ms: u64,
     pub(crate) acknowledged: u64,
+    /// Messages that were moved for consumers.
+    pub(crate) moved: u64,
     pub(crate) committed: u64,
     /// Terms that had a leader.
     pub(crate) leaders: u64,
@@ -59,6 +63,7 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) clients: Clients,
     lockers: Lockers,
+    consumers: Consumers,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
     pub(crate) setup: Setup,
@@ -106,6 +111,7 @@ impl World {
         let network = Network::new(random.below(u64::MAX), &clock, &trace);
         let clients = Clients::new(random.below(u64::MAX), retain.is_none(), &clock, &network.clients());
         let lockers = Lockers::new(random.below(u64::MAX));
+        let consumers = Consumers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         checks.retained.bytes = setup.retain;
@@ -122,6 +128,7 @@ impl World {
             checks,
             clients,
             lockers,
+            consumers,
             seen,
             setup,
             plant,
@@ -160,6 +167,7 @@ impl World {
             hash: world.trace.hash(),
             simulated_ms: world.clock.now(),
             acknowledged: world.checks.oracle.acknowledged,
+            moved: world.checks.oracle.moves.made,
             committed: world.checks.committed.last(),
             leaders: world.checks.elections.leaders(),
             faults: world.counts.clone(),
@@ -178,6 +186,9 @@ impl World {
             self.checks.oracle.sent(message, sent.why);
         }
         self.lockers.step(self.clock.now(), &self.nodes, &self.seen);
+        if self.clients.rate > 0 {
+            self.consumers.step(&self.nodes, &self.seen, &mut self.checks.oracle);
+        }
         for (id, node) in &mut self.nodes {
             // Many steps at once: what happened between them was not seen.
             if node.tick() == Tick::Woke {
@@ -220,7 +231,11 @@ impl World {
             self.trace.note((&answer.messages, answer.result.is_ok()));
             self.checks.oracle.answered(&answer, all)?;
         }
-        Ok(())
+        for (key, answer) in self.consumers.answers() {
+            self.trace.note((&key, answer.is_ok()));
+            self.checks.oracle.moves.answered(&key, &answer, all)?;
+        }
+        self.seen.values().try_for_each(Moves::look)
     }
 
     /// Ends processes whose power was cut by their disk, or which cannot go on; true if there was one.

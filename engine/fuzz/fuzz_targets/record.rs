@@ -20,6 +20,9 @@ fn parse(mut rest: Bytes) {
         assert_eq!(record.frame(), &frame);
         assert_eq!((record.id(), record.position()), (header.id(), header.position));
         assert_eq!(record.payload().len() + folio_engine::HEADER_BYTES, length);
+        assert!(record.messages().len() <= record.payload().len());
+        let commands: usize = record.commands().map(|command| command.len()).sum();
+        assert!(commands + record.messages().len() <= record.payload().len());
     }
 }
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::record::{EntryId, RecordError};
 use crate::stamp::StampError;
+use crate::transition::TransitionError;
 
 /// Why the log could not be opened. All are fatal for this replica until somebody acted; nothing was changed.
 #[derive(Debug, Error)]
@@ -124,6 +125,9 @@ pub enum AppendError {
     /// Refused: the payload is not what its kind says.
     #[error("the payload cannot be stamped: {0}")]
     Malformed(StampError),
+    /// Refused: the payload is not laid out as a transition's.
+    #[error("not a transition: {0}")]
+    Transition(TransitionError),
     /// Fatal: a leader's record does not continue this replica's log with the same bytes.
     #[error("entry {id} diverges from this replica's log: {reason}")]
     Divergence {

@@ -22,7 +22,7 @@ use super::segment::{Segment, base_of, base_of_path, path_of};
 use super::stamp_base::StampBase;
 use super::view::Live;
 use crate::disk::{Disk, DiskFile, OpenMode, is_lost, read_again_if_lost};
-use crate::record::{EntryId, HEADER_BYTES, Record, RecordError, RecordHeader, RecordKind};
+use crate::record::{EntryId, HEADER_BYTES, Record, RecordError, RecordHeader};
 use crate::stamp::Stamper;
 
 pub(super) type Files = BTreeMap<u64, Arc<dyn DiskFile>>;
@@ -346,11 +346,12 @@ impl<'a> Recovery<'a> {
     }
 
     fn restamp(&self, stamper: &mut Stamper, record: &Record) -> Result<(), OpenError> {
-        if record.header.kind != RecordKind::Messages {
+        if !record.header.kind.has_messages() {
             return Ok(());
         }
         let (header, position) = (&record.header, record.position());
-        let checked = stamper.check(header.index, position, header.messages, &record.payload());
+        let (at, messages) = (record.messages_position(), record.messages());
+        let checked = stamper.check(header.index, at, header.messages, messages);
         checked.map_err(|source| OpenError::Divergence { file: self.path(position), position, source })
     }
 

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::stamp_base::StampBase;
 use super::view::View;
 use super::{reads, segment};
-use crate::record::{Draft, EntryId, Record, RecordKind};
+use crate::record::{Draft, EntryId, Record};
 use crate::stamp::Stamper;
 
 /// Where the next record goes, and what it continues.
@@ -34,9 +34,10 @@ impl Tail {
         let length = draft.len() as u64;
         self.admit(shared, id, length)?;
         let position = segment::place(self.end, length, shared.config.segment_bytes);
-        if draft.kind() == RecordKind::Messages {
-            let messages = draft.messages;
-            let stamped = self.stamper.stamp(id.index, position, messages, draft.payload_slice_mut());
+        if draft.kind().has_messages() {
+            let at = draft.messages_at().map_err(AppendError::Transition)?;
+            let (count, messages) = (draft.messages, draft.messages_mut(at));
+            let stamped = self.stamper.stamp(id.index, position + at as u64, count, messages);
             stamped.map_err(AppendError::Malformed)?;
         }
         // It was admitted, so it is not too long; it can be too short only if somebody cut the header's room off.
@@ -58,8 +59,9 @@ impl Tail {
             let (found, expected) = (header.prev_crc, self.prev_crc);
             return Err(diverged(format!("the record before has crc {found:08x}, expected {expected:08x}")));
         }
-        if header.kind == RecordKind::Messages {
-            let checked = self.stamper.check(header.index, position, header.messages, &record.payload());
+        if header.kind.has_messages() {
+            let (at, messages) = (record.messages_position(), record.messages());
+            let checked = self.stamper.check(header.index, at, header.messages, messages);
             checked.map_err(|error| diverged(error.to_string()))?;
         }
         self.push(shared, &record);

@@ -15,7 +15,7 @@ use super::queue::Queue;
 use super::unit::{Unit, UnitPlace};
 use super::{ConsumeQueues, Inner};
 use crate::log::{CommitLog, ReadError, Watcher};
-use crate::record::{HEADER_BYTES, Record, RecordKind};
+use crate::record::Record;
 
 /// Units mended in one pass over the log.
 const STRETCH_MAX: u64 = 16_384;
@@ -178,7 +178,7 @@ impl Mending {
             if self.end.is_some_and(|end| record.position() > end) {
                 return Err(self.missing());
             }
-            if record.header.kind == RecordKind::Messages && self.take(record)? {
+            if record.header.kind.has_messages() && self.take(record)? {
                 return Ok(true);
             }
             self.index = record.header.index + 1;
@@ -188,8 +188,7 @@ impl Mending {
 
     /// Takes the record's messages that are looked for. True when all are found.
     fn take(&mut self, record: &Record) -> Result<bool, MendError> {
-        let (mut rest, mut position) =
-            (&record.frame()[HEADER_BYTES..], record.position() + HEADER_BYTES as u64);
+        let (mut rest, mut position) = (record.messages(), record.messages_position());
         let malformed = |source| QueuesError::Message { position: record.position(), source };
         while !rest.is_empty() {
             let route = peek(rest).map_err(malformed)?;
@@ -230,7 +229,7 @@ mod tests {
     use crate::counters::QueueCounters;
     use crate::disk::RealDisk;
     use crate::log::{LogConfig, StampBase};
-    use crate::record::{Draft, EntryId};
+    use crate::record::{Draft, EntryId, RecordKind};
     use crate::sample::message;
 
     const PAGE: usize = 4096;
@@ -257,7 +256,8 @@ mod tests {
             let none = QueueCounters::new();
             let queues = open(dir.path(), &none);
             for index in 1..=COUNT {
-                let mut draft = Draft::new(RecordKind::Messages, 0);
+                let moves = Draft::transition(&[b"move".to_vec()], 0).unwrap();
+                let mut draft = if index % 3 == 0 { moves } else { Draft::new(RecordKind::Messages, 0) };
                 let routes = [("t", 0), ("t", 1), ("other", 0)];
                 for (topic, queue) in routes.into_iter().take(if index % 7 == 0 { 3 } else { 2 }) {
                     draft.payload_mut().extend_from_slice(&message(topic, queue, b"hello"));

@@ -45,7 +45,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::counters::{QueueCounters, topic_is_storable};
 use crate::disk::{Disk, is_full, open_reserved};
-use crate::record::{HEADER_BYTES, Record, RecordKind};
+use crate::record::Record;
 use applier::{Applier, QUEUES_PER_TURN, count_written};
 use files::Files;
 use queue::{Found, Pushed, Queue};
@@ -140,7 +140,7 @@ impl ConsumeQueues {
     /// `arrivals`, in order; they are visible to readers when this returns. A record may be applied again. Where memory holds
     /// as much for a full disk as it may, nothing of the record is applied: [`QueuesError::DiskFull`].
     pub fn apply(&self, record: &Record, arrivals: &mut Vec<Arrival>) -> Result<(), QueuesError> {
-        if record.header.kind != RecordKind::Messages {
+        if !record.header.kind.has_messages() {
             return Ok(());
         }
         let mut applier = self.inner.applier.lock();
@@ -341,9 +341,8 @@ impl Inner {
         record: &Record,
         arrivals: &mut Vec<Arrival>,
     ) -> Result<(), QueuesError> {
-        let payload = &record.frame()[HEADER_BYTES..];
-        let start = record.position() + HEADER_BYTES as u64;
-        for message in Messages::new(payload) {
+        let start = record.messages_position();
+        for message in Messages::new(record.messages()) {
             let (at, message) =
                 message.map_err(|source| QueuesError::Message { position: record.position(), source })?;
             let position = start + at as u64;

@@ -4,7 +4,7 @@ use super::tests::{Maker, all, apply, dir, disk, empty, open};
 use super::*;
 use crate::disk::sim::{Fault, LoseAll, SimDisk};
 use crate::log::{CommitLog, LogConfig, StampBase};
-use crate::record::{Draft, EntryId};
+use crate::record::{Draft, EntryId, RecordKind};
 use crate::sample::message;
 
 const PAGE: u64 = 4096;

@@ -160,7 +160,10 @@ fn draft(random: &mut SeededChoice) -> Draft {
     if random.below(8) == 0 {
         return Draft::new(RecordKind::Blank, 0);
     }
-    let mut draft = Draft::new(RecordKind::Messages, 0);
+    let mut draft = match random.below(4) {
+        0 => Draft::transition(&[vec![b'c'; random.below(300) as usize]], 0).expect("it is laid out well"),
+        _ => Draft::new(RecordKind::Messages, 0),
+    };
     draft.messages = 1 + random.below(3) as u32;
     for _ in 0..draft.messages {
         let topic = ["a", "b"][random.below(2) as usize];
@@ -191,10 +194,9 @@ fn message(topic: &str, queue_id: u32, body: Bytes) -> NewMessage {
 
 /// The state after a record, computed from its bytes: each message has the next offset of its queue.
 pub(crate) fn base_after(record: &Record, mut counters: QueueCounters) -> StampBase {
-    if record.header.kind == RecordKind::Messages {
-        let start = record.position() + folio_engine::HEADER_BYTES as u64;
-        let payload = record.payload();
-        for message in Messages::new(&payload) {
+    if record.header.kind.has_messages() {
+        let start = record.messages_position();
+        for message in Messages::new(record.messages()) {
             let (at, message) = message.expect("a whole message");
             let expected = counters.advance(message.topic(), message.queue_id(), 1);
             assert_eq!(message.queue_offset(), expected, "log.I8: the stamps are dense");

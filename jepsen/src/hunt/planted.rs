@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 14] = [
+const DEFECTS: [Defect; 15] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -120,6 +120,13 @@ const DEFECTS: [Defect; 14] = [
         workload: "deleted-topic",
         nemeses: &["pause-short", "kill"],
         visible: true,
+    },
+    Defect {
+        name: "moves-again",
+        promise: "a message that was sent back is moved once",
+        workload: "log",
+        nemeses: &["kill"],
+        visible: false,
     },
     Defect {
         name: "stall-is-silence",

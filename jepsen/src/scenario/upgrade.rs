@@ -27,7 +27,9 @@ const TURNED_AWAY: &str = "and this build supports levels up to";
 
 pub(super) async fn run(run: &mut Run, later: &Path) -> Result<()> {
     let older = run.cluster.binary().to_owned();
-    let (level, _) = levels(run).await?;
+    // A new group begins at the first level.
+    let (_, level) = levels(run).await?;
+    until_level(run, level).await?;
     let mut finding = Finding::fatal("upgrade");
     let ids = run.cluster.ids();
     let (first, last) = (*ids.first().context("a node")?, *ids.last().context("a node")?);

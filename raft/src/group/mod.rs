@@ -46,7 +46,7 @@ use folio_engine::log::CommitLog;
 use folio_engine::planted;
 use folio_engine::queues::ConsumeQueues;
 use folio_engine::record::{Draft, RecordKind};
-use folio_state::{Command, LockQueues, Outcome, QueueRef, STATE_BYTES_MAX, State};
+use folio_state::{Command, LockQueues, Outcome, QueueRef, State};
 use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
@@ -55,10 +55,10 @@ use tokio::sync::{oneshot, watch as tokio_watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::config::Flush;
+use crate::driver::{self, Requests, SendBack, send_back::SendBacks};
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, overdue, rejected};
-use crate::queue_ends::QueueEnds;
 use crate::shared::Shared;
 use crate::state_machine::{Raft, save_checkpoint};
 use crate::status::{Role, Status};
@@ -135,6 +135,7 @@ struct Inner {
     shared: Arc<Shared>,
     founding: Arc<founding::Founding>,
     proposer: Proposer,
+    send_backs: Requests<SendBacks>,
     /// Of reads that see all that was acknowledged.
     proofs: Arc<proofs::Proofs>,
     connections: Connections,
@@ -152,21 +153,33 @@ impl Group {
     ///
     /// Never blocks. The proposal comes back with an error when it was not queued: then `reply` was not called.
     pub fn propose(&self, proposal: Proposal) -> Result<(), (Proposal, ProposeError)> {
-        let refused = {
+        match self.may_propose() {
+            Ok(()) => self.0.proposer.propose(proposal),
+            Err(error) => Err((proposal, error)),
+        }
+    }
+
+    fn may_propose(&self) -> Result<(), ProposeError> {
+        {
             let status = self.0.status.borrow();
             match status.role {
-                Role::Leader => None,
-                Role::Stopped(ref why) => Some(ProposeError::Stopped(why.clone())),
-                _ => Some(ProposeError::NotLeader { leader: status.leader }),
+                Role::Leader => {}
+                Role::Stopped(ref why) => return Err(ProposeError::Stopped(why.clone())),
+                _ => return Err(ProposeError::NotLeader { leader: status.leader }),
             }
-        };
-        if let Some(error) = refused {
-            return Err((proposal, error));
         }
-        if !self.0.shared.has_room(1) {
-            return Err((proposal, ProposeError::DiskFull));
+        if self.0.shared.has_room(1) { Ok(()) } else { Err(ProposeError::DiskFull) }
+    }
+
+    /// Moves a message that a consumer group sent back, once for each group and message (`sent_back.I1`). `reply` is called once
+    /// the move is committed and applied here, or was before, or failed.
+    ///
+    /// Never blocks.
+    pub fn send_back(&self, wish: SendBack, reply: driver::Reply) {
+        match self.may_propose() {
+            Ok(()) => self.0.send_backs.ask(driver::send_back::Request::Move(Box::new(wish)), reply),
+            Err(error) => reply(Err(error)),
         }
-        self.0.proposer.propose(proposal)
     }
 
     /// Puts a command into the log and waits until it was applied here.
@@ -186,7 +199,7 @@ impl Group {
         command.check_bounds()?;
         // The offsets of many clients go together: each one was checked when it came.
         if !matches!(command, Command::CommitOffsets(_)) {
-            self.check_growth(&command)?;
+            self.0.shared.check_growth(&command)?;
         }
         let draft = Draft::with_payload(RecordKind::Command, &command.encode());
         let limit = self.0.shared.log.record_bytes_max();
@@ -278,22 +291,7 @@ impl Group {
     /// (`state.I1`).
     pub fn check(&self, command: &Command) -> Result<(), ProposeError> {
         command.check_bounds()?;
-        self.check_growth(command)
-    }
-
-    /// `state.I1`
-    fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
-        let bytes = self.0.shared.state_bytes.load(Ordering::Relaxed);
-        let limit = STATE_BYTES_MAX as i64;
-        // No command is as large as half of it.
-        if bytes < limit / 2 {
-            return Ok(());
-        }
-        let growth = self.0.shared.state.read().growth(command, &QueueEnds(&self.0.shared.queues));
-        if growth > 0 && bytes.saturating_add(growth) > limit {
-            return Err(ProposeError::StateFull);
-        }
-        Ok(())
+        self.0.shared.check_growth(command)
     }
 
     /// Topics, groups, offsets and locks as applied on this node. Do not hold it across an await.

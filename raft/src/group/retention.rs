@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use folio_engine::counters::QueueCounters;
-use folio_engine::record::{EntryId, RecordKind};
+use folio_engine::record::EntryId;
 use folio_protocol::message;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -216,9 +216,7 @@ fn count_old(shared: &Shared, starts: &[(u64, u64)], age: Duration, now: Duratio
 /// first record does not tell.
 fn is_older(shared: &Shared, first: u64, age: Duration, now: Duration) -> Option<bool> {
     let records = shared.log.read(first, first + 1, 1).ok()?;
-    let record = records.first().filter(|record| record.header.kind == RecordKind::Messages)?;
-    let payload = record.payload();
-    let message = message::MessageView::parse(&payload).ok()?;
+    let message = message::MessageView::parse(records.first()?.messages()).ok()?;
     let limit = now.saturating_sub(age).as_millis() as i64;
     Some(message.store_timestamp() < limit)
 }

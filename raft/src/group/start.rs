@@ -27,6 +27,9 @@ use super::{
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
+use crate::driver;
+use crate::driver::send_back::SendBacks;
+use crate::driver::term_fence::TermFence;
 use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
@@ -142,7 +145,7 @@ impl Group {
             log: recovered.log,
             queues: recovered.queues,
             lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
-            locks_as_of: recovered.saved.locks_as_of.unwrap_or(0).into(),
+            ordered_as_of: recovered.saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
             level: GroupLevel::new(recovered.saved.state.level()),
             state: RwLock::new(recovered.saved.state),
@@ -161,6 +164,7 @@ impl Group {
             segment_bytes: config.segment_bytes,
             calls: AtomicUsize::new(0),
             rot: Default::default(),
+            unmet_preconditions: AtomicU64::new(0),
             skip_entry,
             standing: Standing::default(),
             notices: Notices::new(founding.group_id.clone()),
@@ -241,7 +245,11 @@ impl Group {
                 }),
             ),
         ]);
-        let proposer = Proposer::start(raft.clone(), host.clone(), shared.clone(), status.clone());
+        let fence = TermFence::new(raft.clone(), shared.clone(), status.clone());
+        let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
+        let parts =
+            driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
+        let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
         let inner = Inner {
             node_id: config.node_id,
             single_node: config.single_node,
@@ -251,6 +259,7 @@ impl Group {
             shared,
             founding,
             proposer,
+            send_backs,
             proofs: Arc::default(),
             connections,
             status,

@@ -52,6 +52,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         start_position: log.start_position,
         repeats: shared.dedup.as_ref().map_or(0, Dedup::answered),
         feature_level: shared.level.get(),
+        unmet_preconditions: shared.unmet_preconditions.load(Ordering::Relaxed),
         feature_level_max: FEATURE_LEVEL,
         group_id: shared.notices.group_id(),
         waiting: shared.notices.waiting(),

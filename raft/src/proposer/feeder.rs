@@ -3,15 +3,12 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use folio_engine::planted;
 use folio_engine::record::{Draft, HEADER_BYTES, RecordKind};
 use folio_protocol::message::{self, NewMessage};
-use openraft::errors::Fatal;
-use openraft::raft::ClientWriteResult;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{Batch, answer};
@@ -21,12 +18,11 @@ use super::replies::Replies;
 use super::{Inbox, Waiting};
 use crate::dedup::Dedup;
 use crate::dedup::flights::{Flights, Place};
+use crate::driver::term_fence::{SettledTerm, TermFence};
 use crate::host::Host;
 use crate::proposal::{ProposeError, Repeat};
 use crate::shared::Shared;
-use crate::state_machine::Raft;
-use crate::status::{Role, Status};
-use crate::types::{Body, Callback, CommittedLeaderId, TypeConfig};
+use crate::types::{Body, Callback};
 
 /// Records on their way at once. Two keep the disk busy; more only spread the same messages over more
 /// records.
@@ -39,15 +35,12 @@ const WORTHWHILE_PROPOSALS: usize = 128;
 const RECORD_BYTES: usize = 1 << 20;
 /// Proposals at which a record is closed.
 const RECORD_PROPOSALS: usize = 2000;
-/// How often a new leader looks whether it has applied what its predecessors left.
-const READY_POLL: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub(super) struct Feeder {
-    raft: Raft,
+    fence: TermFence,
     host: Host,
     shared: Arc<Shared>,
-    status: watch::Receiver<Status>,
     slots: Arc<Slots>,
     inbox: Inbox,
     flights: Arc<Mutex<Flights>>,
@@ -56,17 +49,11 @@ pub(super) struct Feeder {
 }
 
 impl Feeder {
-    pub(super) fn new(
-        raft: Raft,
-        host: Host,
-        shared: Arc<Shared>,
-        status: watch::Receiver<Status>,
-        inbox: Inbox,
-    ) -> Feeder {
+    pub(super) fn new(fence: TermFence, host: Host, shared: Arc<Shared>, inbox: Inbox) -> Feeder {
         let flights = Arc::<Mutex<Flights>>::default();
         let repeats = Repeats::new(shared.clone(), flights.clone(), inbox.clone());
         let (slots, overdue) = Default::default();
-        Feeder { raft, host, shared, status, slots, inbox, flights, repeats, overdue }
+        Feeder { fence, host, shared, slots, inbox, flights, repeats, overdue }
     }
 
     /// Feeds the group until it stops; what waits then was certainly not proposed.
@@ -141,47 +128,20 @@ impl Feeder {
                 batch.complete(result);
                 drop(slot);
             });
-            if self.write(body, responder, term).await.is_err() {
+            if self.fence.propose(term, body, responder).await.is_err() {
                 // The core has stopped; the responder was dropped and has answered.
                 return carried;
             }
         }
     }
 
-    /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`).
-    async fn ready(&self) -> Result<Option<u64>, ProposeError> {
-        loop {
+    /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`); none where nobody looks.
+    async fn ready(&self) -> Result<Option<SettledTerm>, ProposeError> {
+        match &self.shared.dedup {
+            Some(dedup) => self.fence.settled(|| dedup.is_complete()).await.map(Some),
             // It may have filled since the proposal was taken.
-            if !self.shared.has_room(1) {
-                return Err(ProposeError::DiskFull);
-            }
-            let Some(dedup) = &self.shared.dedup else { return Ok(None) };
-            let term = {
-                let status = self.status.borrow();
-                match &status.role {
-                    Role::Leader => status.term,
-                    Role::Stopped(why) => return Err(ProposeError::Stopped(why.clone())),
-                    _ => return Err(ProposeError::NotLeader { leader: status.leader }),
-                }
-            };
-            if self.shared.is_settled(term) && dedup.is_complete() {
-                return Ok(Some(term));
-            }
-            tokio::time::sleep(READY_POLL).await;
-        }
-    }
-
-    /// Proposes in that term or not at all.
-    async fn write(
-        &self,
-        body: Body,
-        responder: Callback<ClientWriteResult<TypeConfig>>,
-        term: Option<u64>,
-    ) -> Result<(), Fatal<TypeConfig>> {
-        let request = self.raft.write(body).responder(responder);
-        match term {
-            Some(term) => request.with_leader(CommittedLeaderId::new(term)).await,
-            None => request.await,
+            None if !self.shared.has_room(1) => Err(ProposeError::DiskFull),
+            None => Ok(None),
         }
     }
 

@@ -16,17 +16,16 @@ mod replies;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use folio_engine::counters::topic_is_storable;
 use folio_engine::record::HEADER_BYTES;
 use folio_protocol::message;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
+use crate::driver::term_fence::TermFence;
+use crate::driver::transition::unstorable;
 use crate::group::tasks;
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError};
 use crate::shared::Shared;
-use crate::state_machine::Raft;
-use crate::status::Status;
 
 pub(crate) use batch::rejected;
 use inbox::Inbox;
@@ -46,25 +45,20 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    /// Starts the task that feeds `raft`.
-    pub(crate) fn start(
-        raft: Raft,
-        host: Host,
-        shared: Arc<Shared>,
-        status: watch::Receiver<Status>,
-    ) -> Proposer {
+    /// Starts the task that feeds the group.
+    pub(crate) fn start(fence: TermFence, host: Host, shared: Arc<Shared>) -> Proposer {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let bytes = Arc::new(AtomicUsize::new(0));
         let payload_bytes_max = shared.log.record_bytes_max().saturating_sub(HEADER_BYTES);
         let inbox = Inbox { queue: queue.downgrade(), bytes: bytes.clone() };
-        let feeder = feeder::Feeder::new(raft, host, shared.clone(), status, inbox);
+        let feeder = feeder::Feeder::new(fence, host, shared.clone(), inbox);
         tasks::spawn(&shared, "the feeder", feeder.run(waiting));
         Proposer { queue, bytes, payload_bytes_max }
     }
 
     /// Queues a proposal, or hands it back at once.
     pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), (Proposal, ProposeError)> {
-        if let Some(reason) = unstorable(&proposal) {
+        if let Some(reason) = refusal(&proposal) {
             return Err((proposal, ProposeError::Refused(reason)));
         }
         let bytes: usize = proposal.messages.iter().map(message::NewMessage::encoded_len).sum();
@@ -89,15 +83,9 @@ impl Proposer {
 }
 
 /// Why the log would refuse a proposal: found here, where only its sender suffers.
-fn unstorable(proposal: &Proposal) -> Option<String> {
+fn refusal(proposal: &Proposal) -> Option<String> {
     if proposal.messages.is_empty() {
         return Some("a proposal without messages".into());
     }
-    proposal.messages.iter().find_map(|message| match message.check() {
-        Err(error) => Some(error.to_string()),
-        Ok(()) if !topic_is_storable(message.topic.as_bytes()) => {
-            Some(format!("illegal topic {:?}", message.topic))
-        }
-        Ok(()) => None,
-    })
+    unstorable(&proposal.messages)
 }

@@ -5,9 +5,9 @@
 //! is to be, not by how much it changes, so that applying the records between once more leads to the same state again
 //! (`snapshots.I3`, tested below). What no record between changes is as it was anyway.
 //!
-//! Locks depend on each other: a client that was refused a lock then might be given it now, and the replica would hold it
-//! for that client against all others. So a state that is made again says after which entry its locks are as they are,
-//! and no entry up to there changes them. A replica that starts from it can lead only after it has applied more.
+//! Some sections depend on the order of the commands (`Section::DEPENDS_ON_ORDER`). Locks do: a client that was refused a lock
+//! then might be given it now, and the replica would hold it for that client against all others. So a state that is made again
+//! says after which entry these sections are as they are, and no entry up to there changes them. A replica that starts from it can lead only after it has applied more.
 //!
 //! A minimum above where its queue stands is of a deletion between, which the records do once more; it is left out. So that
 //! they can, a topic that a record between replaces is taken as that record has it, with the queues that the record took
@@ -24,7 +24,7 @@ use anyhow::Context;
 use folio_engine::checkpoint::Checkpoint;
 use folio_engine::counters::QueueCounters;
 use folio_engine::log::{CommitLog, StampBase};
-use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_engine::record::{Record, RecordKind};
 use folio_protocol::message::peek;
 use folio_state::sections::min_offsets::MinOffsets;
 use folio_state::{Command, PutTopic, State, Topic};
@@ -43,7 +43,7 @@ pub(crate) fn remake(log: &CommitLog, boundary: &Boundary, later: &Checkpoint) -
     let (first, prev_crc) = boundary.first.context("no record is behind it yet")?;
     let last = later.base.id.filter(|id| id.index >= first).context("the later state is not behind it")?;
     let mut saved = SavedState::decode(&later.state)?;
-    saved.locks_as_of = Some(saved.locks_as_of.unwrap_or(0).max(last.index));
+    saved.ordered_as_of = Some(saved.ordered_as_of.unwrap_or(0).max(last.index));
     let mut scan = Scan::new(later.base.counters.clone());
     scan.read(log, first, last.index)?;
     scan.go_back(&mut saved.state);
@@ -108,6 +108,14 @@ impl Scan {
     fn take(&mut self, record: &Record) -> anyhow::Result<()> {
         match record.header.kind {
             RecordKind::Messages => self.take_messages(record),
+            RecordKind::Transition => {
+                let commands = record.commands().map(|command| Command::decode(&command));
+                // All or none were applied.
+                if let Ok(commands) = commands.collect::<Result<Vec<_>, _>>() {
+                    commands.into_iter().for_each(|command| self.take_command(command));
+                }
+                self.take_messages(record)
+            }
             RecordKind::Membership if self.membership.is_none() => {
                 self.membership = Some(codec::decode_membership(&record.payload())?);
                 Ok(())
@@ -132,7 +140,7 @@ impl Scan {
     }
 
     fn take_messages(&mut self, record: &Record) -> anyhow::Result<()> {
-        let mut rest = &record.frame()[HEADER_BYTES..];
+        let mut rest = record.messages();
         while !rest.is_empty() {
             let route = peek(rest)?;
             rest = &rest[route.total_size..];
@@ -179,7 +187,7 @@ impl Scan {
 mod tests {
     use folio_state::{
         CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
-        LockQueues, NextOffsets, OffsetCommit, PutGroup, QueueRef, UnlockQueues,
+        LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef, RaiseFloor, UnlockQueues,
     };
     use proptest::prelude::*;
 
@@ -219,7 +227,7 @@ mod tests {
 
         fn apply_again(&mut self, state: &mut State, step: &Step) {
             match step {
-                Step::Command(command) => drop(state.apply_but_for_locks(command.clone(), self)),
+                Step::Command(command) => drop(state.apply_again(command.clone(), self)),
                 Step::Message(topic, queue) => *self.0.entry((topic.clone(), *queue)).or_default() += 1,
             }
         }
@@ -255,6 +263,11 @@ mod tests {
                 let queues = BTreeSet::from([QueueRef { topic: "a".into(), queue }]);
                 Command::from(ExpireLocks { now_ms, locks: [(group, queues)].into() })
             }),
+            (name(), name(), 0..2u32, 0..9u64).prop_map(|(group, topic, queue, offset)| {
+                let queue = QueueRef { topic, queue };
+                Command::from(NoteSentBack { group, queue, offset, position: 10 * offset })
+            }),
+            (0..90u64).prop_map(|floor| Command::from(RaiseFloor { floor })),
         ]
     }
 
@@ -320,6 +333,53 @@ mod tests {
         let give_back = Step::Command(Command::from(UnlockQueues { group, client, queues: queues() }));
         let (again, later) = led_again(&[take("b", 1)], &[take("a", 2), give_back]);
         assert_eq!(again, later);
+    }
+
+    /// A note that was forgotten between, because the group went back, was there again.
+    #[test]
+    fn snapshots_i3_what_was_forgotten_is_not_noted_again() {
+        let queue = || QueueRef { topic: "a".into(), queue: 0 };
+        let note = |offset| {
+            let (group, queue) = ("g".into(), queue());
+            Step::Command(NoteSentBack { group, queue, offset, position: offset }.into())
+        };
+        let commit = |offset| {
+            let (group, topic) = ("g".into(), "a".into());
+            Step::Command(CommitOffsets(vec![OffsetCommit { group, topic, queue: 0, offset }]).into())
+        };
+        for (before, between) in [
+            (vec![commit(9)], vec![note(3), commit(2), commit(7)]),
+            (vec![note(3), commit(2)], vec![commit(5), note(4), commit(9)]),
+        ] {
+            let (again, later) = led_again(&before, &between);
+            assert_eq!(again, later, "{between:?}");
+        }
+    }
+
+    #[test]
+    fn a_transition_counts_as_its_commands_and_then_its_messages() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = CommitLog::open(
+            std::sync::Arc::new(folio_engine::disk::RealDisk),
+            dir.path(),
+            folio_engine::LogConfig::default(),
+            StampBase::default(),
+        );
+        let log = log.unwrap();
+        let put = Command::from(PutTopic(Topic::new("orders", 3))).encode();
+        let mut draft = folio_engine::record::Draft::transition(&[put], 0).unwrap();
+        for queue in [0, 2, 2] {
+            let message = crate::storage_suite::message("orders", queue);
+            message.encode(draft.payload_mut()).unwrap();
+            draft.messages += 1;
+        }
+        let record = log.append(folio_engine::EntryId { term: 1, index: 0 }, draft).unwrap();
+        let mut scan = Scan::new(log.counters());
+        scan.take(&record).unwrap();
+        assert_eq!((scan.counters.get("orders", 0), scan.counters.get("orders", 2)), (0, 0));
+        assert_eq!((scan.ends["orders"][&2], scan.first_puts["orders"].topic.write_queues), (2, 3));
+        assert!(scan.first_puts["orders"].ends.is_empty(), "the queues are as of the record before");
+        log.close();
     }
 
     proptest! {

@@ -25,13 +25,13 @@ pub(crate) enum SnapshotContent {
 pub(crate) struct Received {
     pub(crate) base: StampBase,
     pub(crate) state: State,
-    pub(crate) locks_as_of: Option<u64>,
+    pub(crate) ordered_as_of: Option<u64>,
 }
 
 impl Received {
     pub(crate) fn of(base: StampBase, saved: SavedState) -> Received {
-        let SavedState { state, locks_as_of, .. } = saved;
-        Received { base, state, locks_as_of }
+        let SavedState { state, ordered_as_of, .. } = saved;
+        Received { base, state, ordered_as_of }
     }
 }
 

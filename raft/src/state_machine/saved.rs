@@ -5,7 +5,7 @@
 //! | tag | section | where |
 //! |---|---|---|
 //! | 0x8001 | members, with the entry that made them so | always |
-//! | 0x8002 | the entry after which the locks are as they are here | where that is a later one than the rest's (`snapshots.I3`) |
+//! | 0x8002 | the entry after which what depends on order (locks and what was sent back) is as it is here | where that is a later one than the rest's (`snapshots.I3`) |
 //! | 0x8003 | the first record that the window of repeats needs | a node's checkpoint |
 //! | 0x8004 | the first entry of each term, ascending | a node's checkpoint |
 //!
@@ -29,7 +29,7 @@ use crate::types::{StoredMembership, log_id};
 /// The encoding of the sections here.
 const VERSION: u16 = 1;
 const MEMBERSHIP: u16 = 0x8001;
-const LOCKS_AS_OF: u16 = 0x8002;
+const ORDERED_AS_OF: u16 = 0x8002;
 const RETRY_WINDOW: u16 = 0x8003;
 const TERMS: u16 = 0x8004;
 
@@ -68,7 +68,7 @@ impl SavedState {
     }
 
     fn take(&mut self, section: &Framed<'_>) -> Result<(), CodecError> {
-        let is_known = matches!(section.tag, MEMBERSHIP | LOCKS_AS_OF | RETRY_WINDOW | TERMS);
+        let is_known = matches!(section.tag, MEMBERSHIP | ORDERED_AS_OF | RETRY_WINDOW | TERMS);
         if !is_known {
             return self.state.decode_section(section);
         }
@@ -81,7 +81,7 @@ impl SavedState {
                 self.membership =
                     StoredMembership::new(log_id.map(WireLogId::log_id), membership.membership()?);
             }
-            LOCKS_AS_OF => self.locks_as_of = Some(codec::decode_body(section.body)?),
+            ORDERED_AS_OF => self.ordered_as_of = Some(codec::decode_body(section.body)?),
             RETRY_WINDOW => {
                 let WireWindow { from, position } = codec::decode_body(section.body)?;
                 self.dedup_from = Some(Start { index: from, position });
@@ -93,7 +93,7 @@ impl SavedState {
 
     /// Fails if it is larger than any checkpoint may be.
     pub(crate) fn encode(&self) -> Result<Bytes, CodecError> {
-        let SavedState { membership, state, dedup_from, terms, locks_as_of } = self;
+        let SavedState { membership, state, dedup_from, terms, ordered_as_of } = self;
         let mut writer = Writer::default();
         state.encode(&mut writer)?;
         let members = WireMembers {
@@ -101,8 +101,8 @@ impl SavedState {
             membership: membership.membership().into(),
         };
         writer.section(MEMBERSHIP, VERSION, |out| codec::encode_body(&members, out))?;
-        if let Some(locks_as_of) = locks_as_of {
-            writer.section(LOCKS_AS_OF, VERSION, |out| codec::encode_body(locks_as_of, out))?;
+        if let Some(ordered_as_of) = ordered_as_of {
+            writer.section(ORDERED_AS_OF, VERSION, |out| codec::encode_body(ordered_as_of, out))?;
         }
         if let Some(Start { index, position }) = dedup_from {
             let window = WireWindow { from: *index, position: position.filter(|_| terms.is_some()) };
@@ -119,7 +119,7 @@ impl SavedState {
     /// The bytes for a snapshot of any node: without what is of one node alone.
     pub(crate) fn encode_for_any(&self) -> Result<Bytes, CodecError> {
         let (membership, state) = (self.membership.clone(), self.state.clone());
-        SavedState { membership, state, dedup_from: None, terms: None, locks_as_of: self.locks_as_of }
+        SavedState { membership, state, dedup_from: None, terms: None, ordered_as_of: self.ordered_as_of }
             .encode()
     }
 }
@@ -157,11 +157,11 @@ mod tests {
         let from = Some(Start { index: 7, position: None });
         assert_eq!((&saved.state, saved.dedup_from, saved.terms), (&state, from, None));
         assert_eq!(saved.state.min_offsets().get("t", 0), 3);
-        assert_eq!(saved.locks_as_of, None);
+        assert_eq!(saved.ordered_as_of, None);
         // One that was made again.
-        let again = SavedState { locks_as_of: Some(12), ..made(None) }.encode().unwrap();
+        let again = SavedState { ordered_as_of: Some(12), ..made(None) }.encode().unwrap();
         let saved = SavedState::decode(&again).unwrap();
-        assert_eq!((&saved.state, saved.locks_as_of), (&state, Some(12)));
+        assert_eq!((&saved.state, saved.ordered_as_of), (&state, Some(12)));
     }
 
     /// Of an empty group, as a node's checkpoint.
@@ -172,7 +172,7 @@ mod tests {
         let saved = SavedState {
             dedup_from: from,
             terms: Some(terms),
-            locks_as_of: Some(12),
+            ordered_as_of: Some(12),
             ..SavedState::default()
         };
         let section = |tag: u16, body: &[u8]| {

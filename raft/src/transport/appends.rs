@@ -1,7 +1,7 @@
 //! What a leader sends, before openraft sees it: taken apart, checked, and compared with what this node has forgotten.
 //!
 //! - `appends.I1`: a record enters the log only if it can be applied: a membership decodes, and so does a command, within its
-//!   bounds. Every node refuses the same ones, whoever leads, unless its operator has named the entry (`skip_entry`), or it is in
+//!   bounds, and each command of a transition. Every node refuses the same ones, whoever leads, unless its operator has named the entry (`skip_entry`), or it is in
 //!   this node's log already.
 //! - `appends.I2`: the records of an append follow each other and what is before them, in terms up to the leader's own, and none
 //!   is longer than a segment holds. openraft and the log take that for granted, and end a node of which it is not so.
@@ -151,15 +151,28 @@ pub(crate) fn parse_records(
                 codec::decode_membership(&record.payload()).map_err(|error| invalid(error.to_string()))?;
             }
             // Once it is committed, every node would stop at it, at every start.
-            RecordKind::Command => match skip_entry.admit(record.id(), &record.payload()) {
-                Err(why) if !is_here(record.id()) => return Err(invalid(why.to_string())),
-                _ => {}
-            },
+            RecordKind::Command => admit(skip_entry, &record, &is_here, &record.payload())?,
+            RecordKind::Transition => {
+                record.commands().try_for_each(|command| admit(skip_entry, &record, &is_here, &command))?;
+            }
             RecordKind::Blank | RecordKind::Messages => {}
         }
         entries.push(LogEntry::stored(record));
     }
     Ok(entries)
+}
+
+/// `appends.I1`
+fn admit(
+    skip_entry: &SkipEntry,
+    record: &Record,
+    is_here: impl Fn(EntryId) -> bool,
+    command: &[u8],
+) -> io::Result<()> {
+    match skip_entry.admit(record.id(), command) {
+        Err(why) if !is_here(record.id()) => Err(invalid(why.to_string())),
+        _ => Ok(()),
+    }
 }
 
 /// `appends.I2`
@@ -240,6 +253,18 @@ mod tests {
             });
         assert_eq!(has_it.unwrap().len(), 1, "it is in this log already, and replication goes on behind it");
         assert_eq!(parsed(RecordKind::Blank, b"").unwrap(), 1);
+    }
+
+    #[test]
+    fn appends_i1_each_command_of_a_transition_is_looked_at() {
+        let topic = |name: String| Command::from(CreateTopic(Topic::new(name, 1))).encode();
+        let taken = |commands: &[Vec<u8>]| {
+            let draft = Draft::transition(commands, 0).unwrap();
+            parsed(RecordKind::Transition, draft.payload())
+        };
+        assert_eq!(taken(&[topic("t".into()), topic("u".into())]).unwrap(), 1);
+        assert!(taken(&[topic("t".into()), b"garbage".to_vec()]).is_err());
+        assert!(taken(&[topic("t".into()), topic("t".repeat(999))]).is_err(), "bounds.I1");
     }
 
     /// The log ended a node of which a peer said that entry 9 follows entry 3.

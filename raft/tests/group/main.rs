@@ -11,6 +11,7 @@ mod full_disk;
 mod full_ext4;
 mod held_answers;
 mod membership;
+mod moves;
 mod older_disk;
 mod one_node;
 mod panics;

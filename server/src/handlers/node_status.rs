@@ -83,6 +83,9 @@ pub struct NodeStatus {
     /// The feature level that the group uses, as the node has applied it.
     #[serde(default)]
     pub feature_level: u16,
+    /// Transitions that the node applied though they were not to be proposed (`transitions.I2`): 0 unless the program has a defect.
+    #[serde(default)]
+    pub unmet_preconditions: u64,
     /// The highest feature level that the node's build supports.
     #[serde(default)]
     pub feature_level_max: u16,
@@ -197,6 +200,7 @@ fn status(broker: &Broker) -> NodeStatus {
         start_position: status.start_position,
         repeats: status.repeats,
         feature_level: status.feature_level,
+        unmet_preconditions: status.unmet_preconditions,
         feature_level_max: status.feature_level_max,
         group_id: status.group_id.clone(),
         waiting: status.waiting.clone(),

@@ -3,7 +3,8 @@
 //!
 //! The message is found by its position, rewritten for `%RETRY%group` (or `%DLQ%group`) and stored through
 //! the log; the answer is SUCCESS only after the commit, so a message is never lost between the two. A consumer that does
-//! not hear the answer sends it back again: within the window of repeats it is stored once.
+//! not hear the answer sends it back again, and it is stored once: the group's state notes what was moved
+//! (`folio_raft::driver`).
 //!
 //! What does not happen yet: the delay. Upstream a retry waits 10 s, 30 s, 1 min and so on up to 2 h; here it
 //! is delivered at once, until delayed messages exist. A consumer that fails every time therefore gets a
@@ -19,8 +20,9 @@ use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
 use folio_protocol::properties::{self, Properties};
-use folio_raft::proposal::{Proposal, ProposeError, Repeat};
-use folio_state::{ConsumerGroup, Topic};
+use folio_raft::driver::SendBack;
+use folio_raft::proposal::ProposeError;
+use folio_state::{ConsumerGroup, QueueRef, Topic};
 
 use super::send::VERSION_WITH_MAX_RECONSUME;
 use super::view::Found;
@@ -37,7 +39,7 @@ pub(crate) fn send_back(broker: &Arc<Broker>, request: Request) {
     let broker = broker.clone();
     tokio::spawn(async move {
         match prepare(&broker, &request).await {
-            Ok(Some(message)) => propose(&broker, message, request),
+            Ok(Some(wish)) => propose(&broker, wish, request),
             Ok(None) => request.reply.done(),
             Err(Failure::Refused(error)) => request.reply.fail(error),
             Err(Failure::Propose(error)) => request.reply.refuse(error),
@@ -57,8 +59,8 @@ impl<E: Into<ServerError>> From<E> for Failure {
     }
 }
 
-/// The message to store; `None` if the group wants no retries.
-async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<NewMessage>, Failure> {
+/// What is to be moved; `None` if the group wants no retries.
+async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<SendBack>, Failure> {
     let header = ConsumerSendBackHeader::from_ext(&request.frame.ext)?;
     let group = broker.group.state().group(&header.group).cloned();
     let group = group.ok_or_else(|| ServerError::GroupNotExist(header.group.to_string()))?;
@@ -83,7 +85,13 @@ async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<NewMe
         return Err(ServerError::NoPermission(text).into());
     }
     let queue = broker.state.draw().checked_rem(topic.write_queues).unwrap_or(0);
-    Ok(Some(rewrite(broker, &message, &bytes, (topic.name.as_str().into(), queue))))
+    Ok(Some(SendBack {
+        group: group.name,
+        queue: QueueRef { topic: message.topic().to_owned(), queue: message.queue_id() },
+        offset: message.queue_offset(),
+        position: message.physical_offset(),
+        message: rewrite(broker, &message, &bytes, (topic.name.as_str().into(), queue)),
+    }))
 }
 
 fn is_dead(
@@ -143,17 +151,13 @@ fn retry_properties(message: &MessageView<'_>) -> Properties {
     all
 }
 
-fn propose(broker: &Arc<Broker>, message: NewMessage, request: Request) {
+fn propose(broker: &Arc<Broker>, wish: SendBack, request: Request) {
     let reply = request.reply;
     let reply = Box::new(move |outcome| match outcome {
-        Ok(_) => reply.done(),
+        Ok(()) => reply.done(),
         Err(error) => reply.refuse(error),
     });
-    // Sent back twice, it is one retry: see `folio_raft`'s window of repeats.
-    let proposal = Proposal { messages: vec![message], repeat: Repeat::Same, reply };
-    if let Err((proposal, error)) = broker.group.propose(proposal) {
-        (proposal.reply)(Err(error));
-    }
+    broker.group.send_back(wish, reply);
 }
 
 #[cfg(test)]

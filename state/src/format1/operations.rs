@@ -8,6 +8,7 @@ use crate::section::{Has, NextOffsets, Section};
 use crate::sections::groups::{ConsumerGroups, delete, growth_of_deletion};
 use crate::sections::locks::{LockQueues, Locks};
 use crate::sections::offsets::Offsets;
+use crate::sections::sent_back::SentBack;
 use crate::sections::topics::{PutTopic, Topic, Topics};
 
 /// Creates or replaces a topic; messages in queues that it loses are not deleted.
@@ -72,7 +73,10 @@ impl Operation for DeleteGroupV1 {
     }
 }
 
-impl<S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>> Apply<S> for DeleteGroupV1 {
+impl<S> Apply<S> for DeleteGroupV1
+where
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
+{
     fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
         growth_of_deletion(state, &self.name, self.clean_offsets)
     }
@@ -88,7 +92,7 @@ pub struct LockQueuesV1(pub(super) LockQueues);
 
 impl Operation for LockQueuesV1 {
     const KIND: u16 = 0x7004;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         self.0.check_bounds()

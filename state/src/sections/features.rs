@@ -15,9 +15,15 @@ use crate::codec::{self, CodecError};
 use crate::operation::{Apply, Operation, Outcome};
 use crate::section::{FIRST_LEVEL, Has, NextOffsets, Section};
 
+/// From this level on a record may carry commands and messages together (a transition), and what consumers sent back is noted.
+pub const TRANSITIONS: u16 = FIRST_LEVEL + 1;
+
+/// The level of the next build.
+pub(crate) const NEXT_LEVEL: u16 = TRANSITIONS + 1;
+
 /// The highest level that this build supports. The feature `next-level` makes a build of the next level, for the test of
 /// rolling upgrades.
-pub const FEATURE_LEVEL: u16 = if cfg!(feature = "next-level") { FIRST_LEVEL + 1 } else { FIRST_LEVEL };
+pub const FEATURE_LEVEL: u16 = if cfg!(feature = "next-level") { NEXT_LEVEL } else { NEXT_LEVEL - 1 };
 
 /// The group's level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

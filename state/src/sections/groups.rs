@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::locks::Locks;
 use super::min_offsets::MinOffsets;
 use super::offsets::Offsets;
+use super::sent_back::SentBack;
 use super::size::{entry, replaced};
 use super::topics::{DeleteTopic, Topics};
 use super::{insert_new, removed};
@@ -143,7 +144,7 @@ impl<S: Has<ConsumerGroups>> Apply<S> for PutGroup {
 pub struct DeleteGroup {
     /// The group's name.
     pub name: String,
-    /// Whether its offsets, its retry topic and the messages that wait there for another attempt go too.
+    /// Whether its offsets, what it sent back, its retry topic and the messages that wait there for another attempt go too.
     pub clean_offsets: bool,
 }
 
@@ -167,7 +168,7 @@ impl Operation for DeleteGroup {
 
 impl<S> Apply<S> for DeleteGroup
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks> + Has<Topics> + Has<MinOffsets>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks> + Has<Topics> + Has<MinOffsets>,
 {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
         let retries = if self.clean_offsets { self.retries().growth(state, queues) } else { 0 };
@@ -182,13 +183,14 @@ where
     }
 }
 
-/// Deletes a group with its locks and, if asked for, its offsets.
+/// Deletes a group with its locks and, if asked for, its offsets and what it sent back.
 pub(crate) fn delete<S>(state: &mut S, name: &str, clean_offsets: bool) -> Outcome
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
 {
     if clean_offsets {
         Offsets::within_mut(state).forget(name);
+        SentBack::within_mut(state).forget(name);
     }
     Locks::within_mut(state).forget(name);
     removed(ConsumerGroups::within_mut(state).0.remove(name))
@@ -196,10 +198,14 @@ where
 
 pub(crate) fn growth_of_deletion<S>(state: &S, name: &str, clean_offsets: bool) -> i64
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
 {
-    let offsets = if clean_offsets { Offsets::within(state).growth_of_removal(name) } else { 0 };
-    offsets
+    let of_consuming = if clean_offsets {
+        Offsets::within(state).growth_of_removal(name) + SentBack::within(state).growth_of_removal(name)
+    } else {
+        0
+    };
+    of_consuming
         - entry(name, Locks::within(state).of(name))
         - entry(name, ConsumerGroups::within(state).get(name))
 }

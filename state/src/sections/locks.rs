@@ -53,6 +53,7 @@ pub struct Locks {
 
 impl Section for Locks {
     const TAG: u16 = 4;
+    const DEPENDS_ON_ORDER: bool = true;
 }
 
 impl Locks {
@@ -222,7 +223,7 @@ pub struct LockQueues {
 
 impl Operation for LockQueues {
     const KIND: u16 = 48;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
     const IS_STAMPED: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
@@ -256,7 +257,7 @@ pub struct UnlockQueues {
 
 impl Operation for UnlockQueues {
     const KIND: u16 = 49;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
@@ -288,7 +289,7 @@ pub struct ExpireLocks {
 
 impl Operation for ExpireLocks {
     const KIND: u16 = 50;
-    const IS_OF_LOCKS: bool = true;
+    const DEPENDS_ON_ORDER: bool = true;
     const IS_STAMPED: bool = true;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {

@@ -7,6 +7,7 @@ pub mod min_offsets;
 #[cfg(feature = "next-level")]
 pub mod next_level;
 pub mod offsets;
+pub mod sent_back;
 pub mod topics;
 
 mod size;

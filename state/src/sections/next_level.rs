@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::features::NEXT_LEVEL;
 use crate::bounds::OutOfBounds;
 use crate::operation::{Apply, Operation, Outcome};
-use crate::section::{FIRST_LEVEL, Has, NextOffsets, Section};
+use crate::section::{Has, NextOffsets, Section};
 
 /// The last number that [`Count`] told.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Counted(pub(crate) u64);
 
 impl Section for Counted {
     const TAG: u16 = 0x7f00;
-    const SINCE: u16 = FIRST_LEVEL + 1;
+    const SINCE: u16 = NEXT_LEVEL;
 }
 
 /// Tells a number. What it says is what the state becomes, as with every command (`snapshots.I3`).
@@ -23,7 +24,7 @@ pub struct Count(pub u64);
 
 impl Operation for Count {
     const KIND: u16 = 0x6f00;
-    const SINCE: u16 = FIRST_LEVEL + 1;
+    const SINCE: u16 = NEXT_LEVEL;
 
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         Ok(())
@@ -59,8 +60,8 @@ mod tests {
             sections(&bytes).unwrap().iter().map(|section| section.tag).collect()
         };
         assert!(!tags(&state).contains(&Counted::TAG));
-        assert_eq!(Command::from(Count(1)).since(), FIRST_LEVEL + 1);
-        state.apply(RaiseLevel { level: FIRST_LEVEL + 1 });
+        assert_eq!(Command::from(Count(1)).since(), NEXT_LEVEL);
+        state.apply(RaiseLevel { level: NEXT_LEVEL });
         state.apply(Count(1));
         assert!(tags(&state).contains(&Counted::TAG));
         assert_eq!(state.counted(), 1);

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::sent_back::SentBack;
 use super::size::{OFFSET_BYTES, entry, new_map, signed};
 use crate::bounds::{ENTRIES_MAX, OutOfBounds, at_most, check_group_name, check_topic_name};
 use crate::cow_map::CowMap;
 use crate::operation::{Apply, Operation, Outcome};
+use crate::queue_ref::QueueRef;
 use crate::section::{Has, NextOffsets, Section};
 
 /// A consumer group's progress in one queue.
@@ -56,6 +58,12 @@ impl Offsets {
         topics.get_or_default(commit.topic).insert(commit.queue, commit.offset);
     }
 
+    /// The queue, if the group goes back in it: it consumes again what it may have sent back.
+    fn goes_back(&self, OffsetCommit { group, topic, queue, offset }: &OffsetCommit) -> Option<QueueRef> {
+        let before = self.get(group, topic, *queue)?;
+        (*offset < before).then(|| QueueRef { topic: topic.clone(), queue: *queue })
+    }
+
     fn growth_of_put(&self, commit: &OffsetCommit) -> i64 {
         let topics = self.0.get(&commit.group);
         let queues = topics.and_then(|topics| topics.get(&commit.topic));
@@ -66,7 +74,8 @@ impl Offsets {
     }
 }
 
-/// Stores consumer offsets. A lower offset than the stored one is accepted, as RocketMQ does.
+/// Stores consumer offsets. A lower offset than the stored one is accepted, as RocketMQ does; what the group sent back from there
+/// on it may send back again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitOffsets(pub Vec<OffsetCommit>);
 
@@ -82,13 +91,26 @@ impl Operation for CommitOffsets {
     }
 }
 
-impl<S: Has<Offsets>> Apply<S> for CommitOffsets {
+impl<S: Has<Offsets> + Has<SentBack>> Apply<S> for CommitOffsets {
     fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
-        self.0.iter().map(|commit| Offsets::within(state).growth_of_put(commit)).sum()
+        let growth = |commit: &OffsetCommit| {
+            let offsets = Offsets::within(state);
+            let reset = match offsets.goes_back(commit) {
+                Some(queue) => SentBack::within(state).growth_of_reset(&commit.group, &queue, commit.offset),
+                None => 0,
+            };
+            reset + offsets.growth_of_put(commit)
+        };
+        self.0.iter().map(growth).sum()
     }
 
     fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
-        self.0.into_iter().for_each(|commit| Offsets::within_mut(state).put(commit));
+        for commit in self.0 {
+            if let Some(queue) = Offsets::within(state).goes_back(&commit) {
+                SentBack::within_mut(state).forget_from(&commit.group, &queue, commit.offset);
+            }
+            Offsets::within_mut(state).put(commit);
+        }
         Outcome::Done
     }
 }

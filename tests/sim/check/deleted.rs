@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_engine::record::{Record, RecordKind};
 use folio_protocol::message::Messages;
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
@@ -31,21 +31,24 @@ impl Deleted {
     /// Takes in the next committed record.
     pub(crate) fn committed(&mut self, record: &Record) -> Checked {
         match record.header.kind {
-            RecordKind::Messages => {
-                for found in Messages::new(&record.frame()[HEADER_BYTES..]) {
-                    let (_, view) =
-                        found.map_err(|error| violation("readable messages", error.to_string()))?;
-                    let key = (view.topic().to_owned(), view.queue_id());
-                    self.next.insert(key, view.queue_offset() + 1);
-                }
+            RecordKind::Command => self.decode(record, &record.payload())?,
+            RecordKind::Transition => {
+                record.commands().try_for_each(|command| self.decode(record, &command))?;
             }
-            RecordKind::Command => {
-                let command = Command::decode(&record.payload());
-                let command = command.map_err(|error| violation("readable commands", error.to_string()))?;
-                self.command(record.header.index, command);
-            }
-            RecordKind::Blank | RecordKind::Membership => {}
+            RecordKind::Messages | RecordKind::Blank | RecordKind::Membership => {}
         }
+        for found in Messages::new(record.messages()) {
+            let (_, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
+            let key = (view.topic().to_owned(), view.queue_id());
+            self.next.insert(key, view.queue_offset() + 1);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, record: &Record, command: &[u8]) -> Checked {
+        let command = Command::decode(command);
+        let command = command.map_err(|error| violation("readable commands", error.to_string()))?;
+        self.command(record.header.index, command);
         Ok(())
     }
 

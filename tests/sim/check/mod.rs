@@ -7,6 +7,7 @@ pub(crate) mod committed;
 pub(crate) mod deleted;
 pub(crate) mod elections;
 pub(crate) mod logs;
+pub(crate) mod moves;
 pub(crate) mod oracle;
 pub(crate) mod retained;
 pub(crate) mod served;
@@ -63,6 +64,12 @@ impl Checks {
     pub(crate) fn look(&mut self, group: &Group) -> Result<Status, Violation> {
         let status = group.status();
         let id = status.node_id;
+        if status.unmet_preconditions > 0 {
+            return Err(violation(
+                "transitions.I2",
+                format!("node {id} applied what was not to be proposed"),
+            ));
+        }
         watermarks::check(group, &status)?;
         let replica = self.replicas.entry(id).or_default();
         self.logs.follow(replica, group, &status)?;

@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_engine::record::Record;
 use folio_protocol::message::Messages;
+use folio_protocol::names;
 use folio_raft::proposal::ProposeError;
 
 use super::deleted::Deleted;
+use super::moves::Moves;
 use super::{Checked, Violation, violation};
 use crate::client::{Answer, Why};
 
@@ -36,6 +38,7 @@ pub(crate) struct Oracle {
     repeated: BTreeSet<u64>,
     pub(crate) places: BTreeMap<u64, Vec<Place>>,
     pub(crate) deleted: Deleted,
+    pub(crate) moves: Moves,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
@@ -128,6 +131,7 @@ impl Oracle {
             self.places.entry(message).or_default().push(place);
             self.check(message)?;
         }
+        self.moves.committed(record)?;
         self.deleted.committed(record)
     }
 
@@ -174,6 +178,7 @@ impl Oracle {
 
     /// Every acknowledged message is committed, also those whose acknowledgement was a node's last deed.
     pub(crate) fn check_kept(&self) -> Checked {
+        self.moves.check_kept()?;
         let lost = self.told.iter().find(|((message, _), told)| self.place(*message, told) == Some(None));
         match lost {
             Some(((message, _), told)) => {
@@ -196,21 +201,18 @@ impl Oracle {
     }
 }
 
-/// The messages of a record, by their numbers.
+/// The messages of a record that clients sent, by their numbers.
 fn places(record: &Record) -> Result<Vec<(u64, Place)>, Violation> {
     let mut places = Vec::new();
-    if record.header.kind != RecordKind::Messages {
-        return Ok(places);
-    }
-    let payload = record.payload();
-    for found in Messages::new(&payload) {
+    for found in Messages::new(record.messages()) {
         let (at, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
-        let Some(number) = view.body().first_chunk() else { continue };
+        let sent = view.body().first_chunk().filter(|_| !names::is_retry_topic(view.topic()));
+        let Some(number) = sent else { continue };
         let place = Place {
             topic: view.topic().to_owned(),
             queue: view.queue_id(),
             offset: view.queue_offset(),
-            position: record.position() + (HEADER_BYTES + at) as u64,
+            position: record.messages_position() + at as u64,
         };
         places.push((u64::from_le_bytes(*number), place));
     }

@@ -9,8 +9,12 @@ fn what_was_appended_is_read_back_after_reopening() {
     let log = open(dir.path());
     let mut frames = Vec::new();
     for index in 1..=40 {
-        let draft =
-            if index % 3 == 0 { command(300) } else { messages(&[("a", 0), ("b", index as u32 % 2)]) };
+        let draft = match index % 5 {
+            0 => command(300),
+            1 => transition(&[("a", 0), ("c", 1)]),
+            2 => transition(&[]),
+            _ => messages(&[("a", 0), ("b", index as u32 % 2)]),
+        };
         frames.push(log.append(id(index), draft).unwrap().frame().clone());
     }
     flush(&log);
@@ -39,10 +43,12 @@ fn a_follower_takes_the_leaders_bytes_and_notices_a_divergence() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (leader, follower) = (open(one.path()), open(two.path()));
     for index in 0..30 {
-        let record = leader.append(id(index), messages(&[("a", 0), ("b", 0), ("a", 1)])).unwrap();
+        let make = if index % 2 == 0 { messages } else { transition };
+        let record = leader.append(id(index), make(&[("a", 0), ("b", 0), ("a", 1)])).unwrap();
         let copy = Record::parse(Bytes::copy_from_slice(record.frame())).unwrap();
         follower.append_record(copy).unwrap();
     }
+    assert_eq!((leader.counters().get("a", 0), leader.counters().get("b", 0)), (30, 30));
     assert_eq!(leader.counters(), follower.counters());
     assert_eq!(leader.state().next_position, follower.state().next_position);
     wait(|done| follower.truncate_after(Some(28), done)).unwrap();
@@ -65,6 +71,12 @@ fn entries_out_of_order_or_too_long_are_refused_and_change_nothing() {
     assert!(matches!(log.append(next, command(4096)), Err(AppendError::TooLarge { max: 4096, .. })));
     let malformed = Draft::with_payload(RecordKind::Messages, b"not a message");
     assert!(matches!(log.append(next, malformed), Err(AppendError::Malformed(_))));
+    let unlaid = Draft::with_payload(RecordKind::Transition, b"no transition");
+    assert!(matches!(log.append(next, unlaid), Err(AppendError::Transition(_))));
+    let mut miscounted = transition(&[("a", 0)]);
+    miscounted.messages = 2;
+    assert!(matches!(log.append(next, miscounted), Err(AppendError::Malformed(_))));
+    assert_eq!(log.counters().get("a", 0), 0, "stamp.I1");
     assert_eq!(log.state().next_position, before.next_position);
     log.append(next, command(4096 - HEADER_BYTES)).unwrap();
     assert_eq!(log.state().next_position, 2 * SEGMENT_BYTES);
@@ -75,7 +87,8 @@ fn truncated_entries_are_gone_and_their_offsets_are_given_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for index in 1..=60 {
-        log.append(id(index), messages(&[("a", 0)])).unwrap();
+        let make = if index % 2 == 0 { messages } else { transition };
+        log.append(id(index), make(&[("a", 0)])).unwrap();
     }
     flush(&log);
     let long = log.segment_starts().len();

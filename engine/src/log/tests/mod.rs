@@ -53,6 +53,15 @@ pub(super) fn messages(routes: &[(&str, u32)]) -> Draft {
     draft
 }
 
+pub(super) fn transition(routes: &[(&str, u32)]) -> Draft {
+    let mut draft = Draft::transition(&[b"move".to_vec(), b"".to_vec()], 1000).unwrap();
+    for (topic, queue) in routes {
+        draft.payload_mut().extend_from_slice(&message(topic, *queue, b"moved"));
+        draft.messages += 1;
+    }
+    draft
+}
+
 /// Calls `ask` with a completion and waits for it.
 pub(super) fn wait(ask: impl FnOnce(Completion)) -> Result<(), WriteError> {
     let (sender, receiver) = mpsc::channel();

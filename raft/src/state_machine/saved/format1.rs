@@ -27,7 +27,7 @@ struct WireState {
 #[derive(Debug, Deserialize)]
 struct WireStateOfLaterLocks {
     state: WireState,
-    locks_as_of: u64,
+    ordered_as_of: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,8 +54,8 @@ struct WireOfNodeV1 {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<SavedState, CodecError> {
     match codec::decode_as(LATER_LOCKS_VERSION, bytes) {
-        Ok(WireStateOfLaterLocks { state, locks_as_of }) => {
-            return Ok(SavedState { locks_as_of: Some(locks_as_of), ..of_v2(state)? });
+        Ok(WireStateOfLaterLocks { state, ordered_as_of }) => {
+            return Ok(SavedState { ordered_as_of: Some(ordered_as_of), ..of_v2(state)? });
         }
         Err(CodecError::Envelope) => {}
         Err(error) => return Err(error),
@@ -130,7 +130,7 @@ mod tests {
         let snapshot = [&second[..], &[0, 0, 0]].concat();
         let checkpoint = [&second[..], &some(7), &some(9), &[1], &terms].concat();
         let again = [&snapshot[..], &12_u64.to_le_bytes()].concat();
-        for (version, form, dedup_from, terms, locks_as_of) in [
+        for (version, form, dedup_from, terms, ordered_as_of) in [
             (1, first_form(), None, None, None),
             (1, window, starts(None), None, None),
             (1, of_node, starts(Some(9)), known.clone(), None),
@@ -141,7 +141,10 @@ mod tests {
             let bytes = [&[b'F', b'Q', version, 0], &form[..]].concat();
             let saved = SavedState::decode(&bytes).unwrap();
             assert_eq!(saved.state.topic("orders").map(|topic| topic.read_queues), Some(4));
-            assert_eq!((saved.dedup_from, saved.terms, saved.locks_as_of), (dedup_from, terms, locks_as_of));
+            assert_eq!(
+                (saved.dedup_from, saved.terms, saved.ordered_as_of),
+                (dedup_from, terms, ordered_as_of)
+            );
             assert!(SavedState::decode(&bytes[..bytes.len() - 1]).is_err());
         }
     }

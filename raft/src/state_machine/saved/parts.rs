@@ -16,8 +16,9 @@ pub(crate) struct SavedState {
     pub(crate) dedup_from: Option<Start>,
     /// What is known of the terms up to here.
     pub(crate) terms: Option<Terms>,
-    /// The entry after which the locks are as they are here, where that is a later one than the rest's (`snapshots.I3`).
-    pub(crate) locks_as_of: Option<u64>,
+    /// The entry after which what depends on order is as it is here, where that is a later one than the rest's
+    /// (`snapshots.I3`).
+    pub(crate) ordered_as_of: Option<u64>,
 }
 
 /// The terms of an earlier or later form: their first entries, ascending.

@@ -1,0 +1,85 @@
+//! What a leader does in its own term or not at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::Fatal;
+use openraft::raft::ClientWriteResult;
+use tokio::sync::watch;
+
+use crate::proposal::ProposeError;
+use crate::shared::Shared;
+use crate::state_machine::Raft;
+use crate::status::{Role, Status};
+use crate::types::{Body, Callback, CommittedLeaderId, TypeConfig};
+
+/// How often a new leader looks whether it has applied what its predecessors left.
+const READY_POLL: Duration = Duration::from_millis(1);
+
+/// A term that this node led in when it had applied every entry of earlier terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SettledTerm(u64);
+
+#[cfg(test)]
+impl SettledTerm {
+    pub(super) fn of_test(term: u64) -> SettledTerm {
+        SettledTerm(term)
+    }
+}
+
+/// Gives out settled terms, and proposes in them.
+#[derive(Clone)]
+pub(crate) struct TermFence {
+    raft: Raft,
+    shared: Arc<Shared>,
+    status: watch::Receiver<Status>,
+}
+
+impl TermFence {
+    pub(crate) fn new(raft: Raft, shared: Arc<Shared>, status: watch::Receiver<Status>) -> TermFence {
+        TermFence { raft, shared, status }
+    }
+
+    /// The term to propose in: waits until all of earlier terms is applied here, and until `is_ready`. Fails where this node
+    /// does not lead, or has no room.
+    pub(crate) async fn settled(&self, is_ready: impl Fn() -> bool) -> Result<SettledTerm, ProposeError> {
+        loop {
+            // It may have filled since the proposal was taken.
+            if !self.shared.has_room(1) {
+                return Err(ProposeError::DiskFull);
+            }
+            let term = {
+                let status = self.status.borrow();
+                match &status.role {
+                    Role::Leader => status.term,
+                    Role::Stopped(why) => return Err(ProposeError::Stopped(why.clone())),
+                    _ => return Err(ProposeError::NotLeader { leader: status.leader }),
+                }
+            };
+            if self.shared.is_settled(term) && is_ready() {
+                return Ok(SettledTerm(term));
+            }
+            tokio::time::sleep(READY_POLL).await;
+        }
+    }
+
+    /// Whether this node leads.
+    pub(crate) fn leads(&self) -> bool {
+        self.status.borrow().role == Role::Leader
+    }
+
+    /// Proposes in that term or not at all; without one, in whatever term this node leads. An error means that openraft's core
+    /// has stopped; then the responder was dropped.
+    pub(crate) async fn propose(
+        &self,
+        term: impl Into<Option<SettledTerm>>,
+        body: Body,
+        responder: Callback<ClientWriteResult<TypeConfig>>,
+    ) -> Result<(), Fatal<TypeConfig>> {
+        let request = self.raft.write(body).responder(responder);
+        match term.into() {
+            Some(term) => request.with_leader(CommittedLeaderId::new(term.0)).await,
+            None => request.await,
+        }
+    }
+}

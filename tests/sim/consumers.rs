@@ -17,7 +17,8 @@ use folio_state::QueueRef;
 use parking_lot::Mutex;
 
 use crate::check::moves::Key;
-use crate::check::oracle::{Oracle, Place};
+use crate::check::oracle::Oracle;
+use crate::check::place::Place;
 use crate::node::Node;
 
 /// The first one also commits offsets and is deleted, by other clients.

@@ -19,6 +19,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot go on panics")]
 
+mod change;
 mod check;
 mod client;
 mod clock;
@@ -37,6 +38,7 @@ mod panics;
 mod planted;
 mod rot;
 mod run;
+mod script;
 mod suffer;
 mod trace;
 mod world;

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use folio_raft::status::{Role, Status};
 
+use crate::change::Change;
 use crate::node::{Death, Setup};
 use crate::world::{Due, World};
 
@@ -19,19 +20,6 @@ const LOOK_MS: u64 = 150;
 const GROW_MS: u64 = 400;
 /// Fewer members than that are never left.
 const MEMBERS_MIN: usize = 3;
-
-/// A change of the members under way.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Change {
-    joins: Option<u64>,
-    leaves: Option<u64>,
-}
-
-impl Change {
-    pub(crate) fn joins(&self, node: u64) -> bool {
-        self.joins == Some(node)
-    }
-}
 
 impl World {
     /// Begins a change in which `leaves` leaves, for another node or for none; false while another one is under way, or when it

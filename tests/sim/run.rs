@@ -7,8 +7,14 @@ use std::process::{Child, Command, Stdio};
 
 use folio_engine::planted;
 
-use crate::world::{Outcome, Plant, Script, World};
-use crate::{entropy, panics};
+use crate::check::Violation;
+use crate::faults::Faults;
+use crate::script::Script;
+use crate::world::{Outcome, Plant, World};
+use crate::{entropy, heal, panics};
+
+/// How long things go wrong, milliseconds.
+const FAULTS_MS: u64 = 20_000;
 
 /// Names the defect of a run that is to fail.
 pub(crate) const PLANT: &str = "FOLIO_SIM_PLANT";
@@ -36,6 +42,32 @@ impl Plant {
     }
 }
 
+/// Runs a seed to its end.
+fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
+    let mut world = World::new(seed, plant);
+    let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes + 1);
+    if let Some(script) = plant.script {
+        world.play(script)?;
+    }
+    while world.clock.now() < FAULTS_MS && plant.script.is_none() {
+        if let Some(fault) = faults.due(world.clock.now()) {
+            world.suffer(fault);
+        }
+        world.step()?;
+    }
+    world.calm();
+    heal::heal(&mut world)?;
+    Ok(Outcome {
+        hash: world.trace.hash(),
+        simulated_ms: world.clock.now(),
+        acknowledged: world.checks.oracle.acknowledged,
+        moved: world.checks.oracle.moves.made,
+        committed: world.checks.committed.last(),
+        leaders: world.checks.elections.leaders(),
+        faults: world.counts.clone(),
+    })
+}
+
 /// Runs a seed in this process. Fails the test with what was broken.
 pub(crate) fn in_process(seed: u64, plant: Plant) {
     let asked = std::env::var(planted::VARIABLE).unwrap_or_default();
@@ -43,7 +75,7 @@ pub(crate) fn in_process(seed: u64, plant: Plant) {
     entropy::seed(seed);
     panics::watch();
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-    let run = thread.spawn(move || World::run(seed, plant)).expect("a thread");
+    let run = thread.spawn(move || run(seed, plant)).expect("a thread");
     match run.join() {
         Ok(Ok(outcome)) => println!("{HELD}{}", Figures::of(&outcome)),
         Ok(Err(violation)) => {

@@ -8,23 +8,19 @@ use folio_engine::disk::sim::SeededChoice;
 use folio_raft::config::Flush;
 use folio_raft::status::{Role, Status};
 
+use crate::change::Change;
 use crate::check::moves::Moves;
 use crate::check::{Checked, Checks, Violation, violation};
 use crate::client::Clients;
 use crate::clock::Clock;
 use crate::consumers::Consumers;
-use crate::faults::Faults;
-use crate::heal;
 use crate::lockers::Lockers;
-use crate::members::Change;
 use crate::net::Network;
 use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
 use crate::panics;
+use crate::script::Script;
 use crate::trace::Trace;
-pub(crate) use scripts::Script;
 
-/// How long things go wrong, milliseconds.
-const FAULTS_MS: u64 = 20_000;
 /// A process that can do nothing any more is noticed and killed after that long.
 const SUPERVISOR_MS: u64 = 300;
 
@@ -96,7 +92,7 @@ pub(crate) enum Due {
 }
 
 impl World {
-    fn new(seed: u64, plant: Plant) -> World {
+    pub(crate) fn new(seed: u64, plant: Plant) -> World {
         let mut random = SeededChoice::new(seed);
         let nodes = if random.below(3) == 0 && plant.script.is_none() { 5 } else { 3 };
         let born = if random.below(4) == 0 && plant.script.is_none() { 1 } else { nodes };
@@ -146,32 +142,6 @@ impl World {
         }
         world.later(0, Due::Grow);
         world
-    }
-
-    /// Runs a seed to its end.
-    pub(crate) fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
-        let mut world = World::new(seed, plant);
-        let mut faults = Faults::new(world.random.below(u64::MAX), world.setup.nodes + 1);
-        if let Some(script) = plant.script {
-            world.play(script)?;
-        }
-        while world.clock.now() < FAULTS_MS && plant.script.is_none() {
-            if let Some(fault) = faults.due(world.clock.now()) {
-                world.suffer(fault);
-            }
-            world.step()?;
-        }
-        world.calm();
-        heal::heal(&mut world)?;
-        Ok(Outcome {
-            hash: world.trace.hash(),
-            simulated_ms: world.clock.now(),
-            acknowledged: world.checks.oracle.acknowledged,
-            moved: world.checks.oracle.moves.made,
-            committed: world.checks.committed.last(),
-            leaders: world.checks.elections.leaders(),
-            faults: world.counts.clone(),
-        })
     }
 
     /// A millisecond passes, then everything is looked at.
@@ -324,7 +294,7 @@ impl World {
     }
 
     /// Nothing goes wrong any more; whoever is down is started.
-    fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         self.trace.event("the faults end");
         self.agenda.clear();
         // A change of the members comes to its end.

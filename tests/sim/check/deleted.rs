@@ -11,7 +11,7 @@ use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use folio_state::{Command, CreateTopic, DeleteTopic, PutTopic, Topic};
 
-use super::oracle::Place;
+use super::place::Place;
 use super::{Checked, violation};
 use crate::client::{QUEUES, TOPICS};
 

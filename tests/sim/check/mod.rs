@@ -9,8 +9,10 @@ pub(crate) mod elections;
 pub(crate) mod logs;
 pub(crate) mod moves;
 pub(crate) mod oracle;
+pub(crate) mod place;
 pub(crate) mod retained;
 pub(crate) mod served;
+mod violation;
 pub(crate) mod votes;
 pub(crate) mod watermarks;
 
@@ -25,26 +27,8 @@ use logs::{Logs, Replica};
 use oracle::Oracle;
 use retained::Retained;
 use served::Served;
+pub(crate) use violation::{Checked, Violation, violation};
 use votes::Votes;
-
-/// A broken invariant: its name and what was seen.
-#[derive(Debug, Clone)]
-pub(crate) struct Violation {
-    pub(crate) invariant: &'static str,
-    pub(crate) seen: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.invariant, self.seen)
-    }
-}
-
-pub(crate) type Checked = Result<(), Violation>;
-
-pub(crate) fn violation(invariant: &'static str, seen: impl Into<String>) -> Violation {
-    Violation { invariant, seen: seen.into() }
-}
 
 /// All checkers with what they remember.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use folio_raft::proposal::ProposeError;
 use folio_raft::status::Status;
 use folio_state::{Command, CommitOffsets, DeleteGroup};
 
-use super::oracle::Place;
+use super::place::Place;
 use super::{Checked, violation};
 
 /// A consumer group, and the position of what it sent back.

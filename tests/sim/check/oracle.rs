@@ -10,17 +10,9 @@ use folio_raft::proposal::ProposeError;
 
 use super::deleted::Deleted;
 use super::moves::Moves;
+use super::place::Place;
 use super::{Checked, Violation, violation};
 use crate::client::{Answer, Why};
-
-/// Where a message lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) topic: String,
-    pub(crate) queue: u32,
-    pub(crate) offset: u64,
-    pub(crate) position: u64,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {

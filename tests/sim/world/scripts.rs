@@ -8,6 +8,7 @@ use crate::faults::Fault;
 use crate::net::Delay;
 use crate::node::SEGMENT_BYTES;
 use crate::rot::Snapshots;
+use crate::script::Script;
 
 /// How long a story waits for what it tells next, milliseconds.
 const PATIENCE_MS: u64 = 10_000;
@@ -34,24 +35,8 @@ const SLOW_SYNC: Delay = Delay { least: 120, most: 180 };
 /// A leader with a majority hears of it at each heartbeat.
 const SLOW_SILENCE_MS_MAX: u128 = 200;
 
-/// A story.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Script {
-    /// A leader is deposed while it is cut off; the node that helped to depose it loses its disk, and hears the deposed
-    /// one first when it comes back.
-    DeposedLeader,
-    /// For a minute all processes are stopped for a moment again and again, at once or one after the other.
-    Stalls,
-    /// A leader hangs on a quiet machine, then another one on a machine that has just stalled for a while.
-    HungLeader,
-    /// All disks take longer for a sync than a heartbeat's answer may take.
-    SlowDisks,
-    /// Retention has run; then no node has a whole snapshot, and a follower loses its disk.
-    RottenSnapshots,
-}
-
 impl World {
-    pub(super) fn play(&mut self, script: Script) -> Checked {
+    pub(crate) fn play(&mut self, script: Script) -> Checked {
         match script {
             Script::DeposedLeader => self.depose_a_leader(),
             Script::Stalls => self.stall_for(STALLS_MS, STALL_MS),

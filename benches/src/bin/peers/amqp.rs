@@ -15,7 +15,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::load::Peer;
+use crate::peer::Peer;
 
 const QUEUE: &str = "bench";
 const METHOD: u8 = 1;

@@ -16,7 +16,7 @@ use std::net::TcpStream;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::load::Peer;
+use crate::peer::Peer;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

@@ -1,5 +1,5 @@
 //! A closed loop of messages: a fixed number outstanding over a few connections, one thread each, only
-//! acknowledged messages counted. The systems differ in a [`Peer`]; the loop, the clock and the figures
+//! acknowledged messages counted. The systems differ in a `Peer`; the loop, the clock and the figures
 //! are the same for all.
 
 use std::io::{ErrorKind, Read, Write};
@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 use hdrhistogram::Histogram;
 
+use crate::peer::Peer;
 use crate::{amqp, etcd, floor, nats};
 
 /// Latencies are kept from 1 µs to 2 minutes, to three digits.
@@ -24,18 +25,6 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// A latency histogram in µs.
 pub(super) fn latencies() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?)
-}
-
-/// What speaks one system's protocol on one connection. A message is known by its slot, which is used
-/// again once the message is acknowledged.
-pub(super) trait Peer: Send {
-    /// Everything before the first message.
-    fn open(&mut self, socket: &mut TcpStream) -> Result<()>;
-    /// Appends the message in `slot` to what will be written.
-    fn put(&mut self, slot: u32, body: &[u8], out: &mut Vec<u8>);
-    /// Takes whole answers off `input`: acknowledged slots go to `acked`, what must be answered to `out`.
-    /// How many bytes were taken.
-    fn take(&mut self, input: &[u8], out: &mut Vec<u8>, acked: &mut Vec<u32>) -> Result<usize>;
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -11,6 +11,7 @@ mod floor;
 mod load;
 mod loopback;
 mod nats;
+mod peer;
 
 use std::path::PathBuf;
 

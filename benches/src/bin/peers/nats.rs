@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::load::Peer;
+use crate::peer::Peer;
 
 const STREAM: &str = "bench";
 /// How long a new cluster gets to elect the leader that makes streams.

@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use anyhow::Result;
 
-use crate::load::Peer;
+use crate::peer::Peer;
 
 pub(crate) struct Client;
 

@@ -129,6 +129,13 @@ pub enum RecordError {
     Lost,
 }
 
+impl RecordError {
+    /// Whether the bytes are whole, and of a kind or version that a newer build writes.
+    pub fn is_newer(self) -> bool {
+        matches!(self, RecordError::Unknown | RecordError::Transition(TransitionError::Version(_)))
+    }
+}
+
 /// The decoded header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {

@@ -7,7 +7,8 @@
 //! The verdict. The log ends where no record continues the chain. If the durable mark lies beyond that end, records this
 //! node has acknowledged are missing: rot (`log.I5`). Otherwise what follows was never acknowledged: a torn tail; the
 //! rest of the segment is zeroed and later segments are removed, durably, before anything is appended (`log.I7`). Bytes that
-//! the device has lost may have been acknowledged wherever the mark is, which lags: they are rot.
+//! the device has lost may have been acknowledged wherever the mark is, which lags: they are rot. A record that a newer build
+//! wrote, with a right checksum, is neither: this build refuses to open the log (`log.I5`).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -66,6 +67,15 @@ struct Stop {
 impl Stop {
     fn new(position: u64, reason: impl ToString) -> Stop {
         Stop { position, reason: reason.to_string(), failure: None, lost: false }
+    }
+
+    /// Of bytes that are no record here. What a newer build wrote is whole: it is neither a torn tail nor rot, and nothing is cut.
+    fn record(position: u64, reason: RecordError) -> Stop {
+        let failure = reason.is_newer().then(|| {
+            let text = format!("the record at position {position} was written by a newer build ({reason}): install that build");
+            io::Error::new(io::ErrorKind::Unsupported, text)
+        });
+        Stop { failure, ..Stop::new(position, reason) }
     }
 
     /// Of a read.
@@ -288,7 +298,7 @@ impl<'a> Recovery<'a> {
         let room = (base + self.config.segment_bytes - position).min(HEADER_BYTES as u64) as usize;
         let read = read_again_if_lost(&**file, &mut bytes[..room], position - base);
         let read = read.map_err(|error| Stop::read(position, error))?;
-        RecordHeader::parse(&bytes[..read]).map_err(|reason| Stop::new(position, reason))
+        RecordHeader::parse(&bytes[..read]).map_err(|reason| Stop::record(position, reason))
     }
 
     /// The header of the record that continues the log: right at its end, or, by the filler rule, at the start of the
@@ -342,7 +352,7 @@ impl<'a> Recovery<'a> {
         let mut frame = vec![0; header.length as usize];
         let read = read_again_if_lost(&**file, &mut frame, position - base);
         frame.truncate(read.map_err(|error| Stop::read(position, error))?);
-        Record::parse(frame.into()).map_err(|reason| Stop::new(position, reason))
+        Record::parse(frame.into()).map_err(|reason| Stop::record(position, reason))
     }
 
     fn restamp(&self, stamper: &mut Stamper, record: &Record) -> Result<(), OpenError> {

@@ -48,12 +48,6 @@ impl Checks {
     pub(crate) fn look(&mut self, group: &Group) -> Result<Status, Violation> {
         let status = group.status();
         let id = status.node_id;
-        if status.unmet_preconditions > 0 {
-            return Err(violation(
-                "transitions.I2",
-                format!("node {id} applied what was not to be proposed"),
-            ));
-        }
         watermarks::check(group, &status)?;
         let replica = self.replicas.entry(id).or_default();
         self.logs.follow(replica, group, &status)?;

@@ -10,7 +10,8 @@ use folio_protocol::message::Messages;
 use folio_protocol::names;
 use folio_raft::proposal::ProposeError;
 use folio_raft::status::Status;
-use folio_state::{Command, CommitOffsets, DeleteGroup};
+use folio_state::sections::features::TRANSITIONS;
+use folio_state::{Command, CommitOffsets, DeleteGroup, RaiseLevel};
 
 use super::place::Place;
 use super::{Checked, violation};
@@ -38,6 +39,7 @@ pub(crate) struct Moves {
     moves: BTreeMap<Key, Move>,
     /// By group, topic and queue.
     offsets: BTreeMap<(String, String, u32), u64>,
+    level: u16,
     pub(crate) made: u64,
 }
 
@@ -74,6 +76,10 @@ impl Moves {
 
     /// Takes in the next committed record.
     pub(crate) fn committed(&mut self, record: &Record) -> Checked {
+        if record.header.kind == RecordKind::Transition && self.level < TRANSITIONS {
+            let seen = format!("entry {} is a transition, the level is {}", record.id(), self.level);
+            return Err(violation("nothing above the level is written", seen));
+        }
         let mut commands: Vec<Vec<u8>> = record.commands().map(|command| command.to_vec()).collect();
         if record.header.kind == RecordKind::Command {
             commands.push(record.payload().to_vec());
@@ -119,6 +125,7 @@ impl Moves {
                     }
                 }
             }
+            Command::RaiseLevel(RaiseLevel { level }) => self.level = self.level.max(level),
             Command::DeleteGroup(DeleteGroup { name, clean_offsets: true }) => {
                 self.offsets.retain(|(group, ..), _| *group != name);
                 self.allow(&name, |_| true);

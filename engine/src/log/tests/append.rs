@@ -109,3 +109,36 @@ fn truncated_entries_are_gone_and_their_offsets_are_given_again() {
     drop(log);
     assert_eq!(open(dir.path()).state().last, None);
 }
+
+/// The log of a node that went back to an older build ended before the first record of a kind that this build did not know, where
+/// the durable mark was not behind it yet.
+#[test]
+fn log_i5_a_record_of_a_newer_build_was_cut_off_as_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(id(1), messages(&[("a", 0)])).unwrap();
+    flush(&log);
+    let newer = log.append(id(2), command(9)).unwrap();
+    flush(&log);
+    drop(log);
+    let path = dir.path().join("commitlog/00000000000000000000");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = newer.position() as usize;
+    bytes[at + 5] = 9;
+    let crc = crc32c::crc32c(&bytes[at..at + 60]);
+    bytes[at + 60..at + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    // As if it had not been acknowledged yet.
+    std::fs::remove_file(dir.path().join("durable")).unwrap();
+    for on_rot in [OnRot::Refuse, OnRot::Cut] {
+        let workers = Arc::new(Threads::default());
+        let base = StampBase::default();
+        let opened = CommitLog::open_on(Arc::new(RealDisk), workers, dir.path(), config(), base, on_rot);
+        let error = opened.err().unwrap();
+        let text = format!("{error}");
+        if on_rot == OnRot::Cut {
+            assert!(text.contains("newer build"), "{text}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes, "{on_rot:?} changes nothing");
+    }
+}

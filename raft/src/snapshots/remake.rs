@@ -109,9 +109,9 @@ impl Scan {
         match record.header.kind {
             RecordKind::Messages => self.take_messages(record),
             RecordKind::Transition => {
-                let commands = record.commands().map(|command| Command::decode(&command));
+                let commands = record.commands().map(|command| decode(record, &command));
                 // All or none were applied.
-                if let Ok(commands) = commands.collect::<Result<Vec<_>, _>>() {
+                if let Some(commands) = commands.collect::<anyhow::Result<Option<Vec<_>>>>()? {
                     commands.into_iter().for_each(|command| self.take_command(command));
                 }
                 self.take_messages(record)
@@ -121,8 +121,7 @@ impl Scan {
                 Ok(())
             }
             RecordKind::Command => {
-                // One that does not decode was skipped by whoever is past it (`skip_entry.I1`).
-                if let Ok(command) = Command::decode(&record.payload()) {
+                if let Some(command) = decode(record, &record.payload())? {
                     self.take_command(command);
                 }
                 Ok(())
@@ -183,8 +182,19 @@ impl Scan {
     }
 }
 
+/// A command of a record; none where it does not decode: every replica that is past the record has skipped it (`skip_entry.I1`).
+/// A command of a newer build was applied by nodes of that build, and what it did is not known here.
+fn decode(record: &Record, payload: &[u8]) -> anyhow::Result<Option<Command>> {
+    match Command::decode(payload) {
+        Ok(command) => Ok(Some(command)),
+        Err(error) if error.is_newer() => Err(error).with_context(|| format!("entry {}", record.id())),
+        Err(_) => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use folio_engine::record::{Draft, EntryId};
     use folio_state::{
         CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
         LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef, RaiseFloor, UnlockQueues,
@@ -356,29 +366,59 @@ mod tests {
         }
     }
 
+    fn open(dir: &std::path::Path) -> CommitLog {
+        let (config, base) = (folio_engine::LogConfig::default(), StampBase::default());
+        CommitLog::open(std::sync::Arc::new(folio_engine::disk::RealDisk), dir, config, base).unwrap()
+    }
+
+    fn id(index: u64) -> EntryId {
+        EntryId { term: 1, index }
+    }
+
     #[test]
     fn a_transition_counts_as_its_commands_and_then_its_messages() {
         let dir = tempfile::tempdir().unwrap();
-        let log = CommitLog::open(
-            std::sync::Arc::new(folio_engine::disk::RealDisk),
-            dir.path(),
-            folio_engine::LogConfig::default(),
-            StampBase::default(),
-        );
-        let log = log.unwrap();
+        let log = open(dir.path());
         let put = Command::from(PutTopic(Topic::new("orders", 3))).encode();
-        let mut draft = folio_engine::record::Draft::transition(&[put], 0).unwrap();
+        let mut draft = Draft::transition(&[put], 0).unwrap();
         for queue in [0, 2, 2] {
             let message = crate::storage_suite::message("orders", queue);
             message.encode(draft.payload_mut()).unwrap();
             draft.messages += 1;
         }
-        let record = log.append(folio_engine::EntryId { term: 1, index: 0 }, draft).unwrap();
+        let record = log.append(id(0), draft).unwrap();
         let mut scan = Scan::new(log.counters());
         scan.take(&record).unwrap();
         assert_eq!((scan.counters.get("orders", 0), scan.counters.get("orders", 2)), (0, 0));
         assert_eq!((scan.ends["orders"][&2], scan.first_puts["orders"].topic.write_queues), (2, 3));
         assert!(scan.first_puts["orders"].ends.is_empty(), "the queues are as of the record before");
+        log.close();
+    }
+
+    /// Its effect was missing in the state that was made again.
+    #[test]
+    fn skip_entry_i1_a_command_of_a_newer_build_was_taken_for_a_skipped_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let put = Command::from(PutTopic(Topic::new("orders", 3))).encode();
+        let mut newer = put.clone();
+        newer[4..6].copy_from_slice(&0x6eff_u16.to_le_bytes());
+        let broken = &put[..put.len() - 1];
+        let mut scan = Scan::new(log.counters());
+        let mut take = |index, draft| scan.take(&log.append(id(index), draft).unwrap());
+        let command = |payload: &[u8]| Draft::with_payload(RecordKind::Command, payload);
+        let transition = |commands: &[&[u8]]| {
+            let commands: Vec<_> = commands.iter().map(|command| command.to_vec()).collect();
+            Draft::transition(&commands, 0).unwrap()
+        };
+        for (index, draft) in [command(&newer), transition(&[&put, &newer])].into_iter().enumerate() {
+            let refused = format!("{:#}", take(index as u64, draft).unwrap_err());
+            assert!(refused.starts_with(&format!("entry 1.{index}: ")), "{refused}");
+            assert!(refused.contains("28415"), "{refused}");
+        }
+        take(2, command(broken)).unwrap();
+        take(3, transition(&[&put, broken])).unwrap();
+        assert!(scan.first_puts.is_empty(), "skipped ones count as none");
         log.close();
     }
 

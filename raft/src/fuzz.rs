@@ -15,8 +15,8 @@ use crate::state_machine::SavedState;
 use crate::transport::appends::{parse_records, split_append};
 use crate::transport::frames::FrameReader;
 use crate::transport::wire::{
-    AppendAnswer, Challenge, Credentials, Frame, Hello, Kind, RecordBody, SnapshotBody, TransferAnswer,
-    TransferBody, VoteAnswer, VoteBody,
+    AppendAnswer, Challenge, Credentials, Frame, Hello, Kind, RecordBody, SnapshotBody, SnapshotPartBody,
+    TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
 
 /// Decodes a value of which only the body is given; what decodes encodes to the same bytes.
@@ -53,14 +53,15 @@ fn request(frame: &Frame) {
             }
         }
         Kind::Record => drop(body::<RecordBody>(&frame.body)),
+        Kind::StoredSnapshot => drop(body::<SnapshotPartBody>(&frame.body)),
         Kind::AllEmpty => drop(body::<Option<u64>>(&frame.body)),
-        Kind::Summary | Kind::Room | Kind::Call | Kind::SnapshotPart | Kind::Failure => {}
+        Kind::Summary | Kind::Room | Kind::Call | Kind::Fence | Kind::SnapshotPart | Kind::Failure => {}
         Kind::Answer => {
             drop(body::<AppendAnswer>(&frame.body));
             drop(body::<VoteAnswer>(&frame.body));
             drop(body::<TransferAnswer>(&frame.body));
             drop(body::<LogSummary>(&frame.body));
-            drop(body::<codec::WireVote>(&frame.body));
+            let _ = body::<codec::WireVote>(&frame.body);
         }
     }
 }

@@ -34,7 +34,7 @@ pub fn circles(files: &[SourceFile]) -> Vec<String> {
 fn circles_but(files: &[SourceFile], excepted: &[(&str, usize)]) -> Vec<String> {
     let by_path = files.iter().map(|file| (file.path.as_str(), file)).collect();
     let mut complaints = Vec::new();
-    let mut left: BTreeMap<&str, Vec<Vec<String>>> = BTreeMap::new();
+    let mut left: BTreeMap<&str, Vec<Circle>> = BTreeMap::new();
     for root in files.iter().filter(|file| file.path.ends_with("/lib.rs") || file.path.ends_with("/main.rs"))
     {
         let modules = match Modules::read(&root.path, &by_path) {
@@ -45,18 +45,18 @@ fn circles_but(files: &[SourceFile], excepted: &[(&str, usize)]) -> Vec<String> 
             }
         };
         let imports = by_file(&modules);
-        for circle in components(&imports) {
+        for files in components(&imports) {
             let exception =
-                excepted.iter().find(|(folder, _)| circle.iter().all(|file| is_below(file, folder)));
+                excepted.iter().find(|(folder, _)| files.iter().all(|file| is_below(file, folder)));
             match exception {
-                Some((folder, _)) => left.entry(folder).or_default().push(circle),
-                None => complaints.push(complaint(&imports, &circle)),
+                Some((folder, _)) => left.entry(folder).or_default().push(Circle::of(&imports, &files)),
+                None => complaints.push(Circle::of(&imports, &files).complaint()),
             }
         }
     }
     for (folder, allowed) in excepted {
         let circles = left.remove(folder).unwrap_or_default();
-        let found: usize = circles.iter().map(Vec::len).sum();
+        let found: usize = circles.iter().map(|circle| circle.files).sum();
         if found == *allowed {
             continue;
         }
@@ -65,10 +65,10 @@ fn circles_but(files: &[SourceFile], excepted: &[(&str, usize)]) -> Vec<String> 
             _ if found < *allowed => "lower the number",
             _ => "mend what was added: the list only becomes shorter",
         };
-        let names: Vec<_> = circles.iter().map(|circle| circle.join(", ")).collect();
+        let each: Vec<_> = circles.iter().map(Circle::to_string).collect();
         complaints.push(format!(
             "{folder}: {found} files in circles, {allowed} in the list of tests/src/tidy/circles.rs; {remedy}. The circles: {}",
-            names.join("; ")
+            each.join("; ")
         ));
     }
     complaints
@@ -87,23 +87,40 @@ fn by_file(modules: &Modules) -> Imports {
     imports
 }
 
-fn complaint(imports: &Imports, circle: &[String]) -> String {
-    let shortest = shortest(imports, circle);
-    let steps: Vec<_> = shortest
-        .iter()
-        .zip(shortest.iter().cycle().skip(1))
-        .map(|(from, to)| {
+/// A circle, for people.
+struct Circle {
+    files: usize,
+    /// The first file of the shortest way round.
+    first: String,
+    /// The shortest way round, with the names that are imported.
+    steps: String,
+}
+
+impl Circle {
+    fn of(imports: &Imports, files: &[String]) -> Self {
+        let shortest = shortest(imports, files);
+        let onward = shortest.iter().cycle().skip(1);
+        let step = |(from, to): (&String, &String)| {
             let names: Vec<_> = imports[from][to].iter().map(String::as_str).collect();
             format!("{from} -> {to} ({})", names.join(", "))
-        })
-        .collect();
-    format!(
-        "{}: {} files import each other in a circle; the shortest: {}. Move what both sides use into a file below both \
-         (types down), or the code that needs both into a file above (behaviour up); tests/src/tidy/circles.rs says what counts",
-        shortest[0],
-        circle.len(),
-        steps.join(", ")
-    )
+        };
+        let steps: Vec<_> = shortest.iter().zip(onward).map(step).collect();
+        Self { files: files.len(), first: shortest[0].clone(), steps: steps.join(", ") }
+    }
+
+    fn complaint(&self) -> String {
+        format!(
+            "{}: {self}. Move what both sides use into a file below both (types down), or the code that needs both into a \
+             file above (behaviour up); tests/src/tidy/circles.rs says what counts",
+            self.first
+        )
+    }
+}
+
+impl std::fmt::Display for Circle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} files import each other in a circle; the shortest: {}", self.files, self.steps)
+    }
 }
 
 /// Sets of two or more files each of which can be reached from each other one (strongly connected components).

@@ -35,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs a node until it is told to stop; the process's exit code.
-pub(crate) async fn run(config: NodeConfig) -> Result<()> {
+pub async fn run(config: NodeConfig) -> Result<()> {
     let mut signals = Signals::new()?;
     if let Some(defect) = planted::active() {
         tracing::error!(defect, "this node breaks a promise on purpose: a build to test the harness with");

@@ -14,7 +14,7 @@ use crate::admin::Network;
 use crate::net::NetConfig;
 
 /// A complete configuration of the first of three nodes, with every default spelled out.
-pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,32 +18,32 @@ use folio_raft::types::NodeAddress;
 
 use crate::net::NetConfig;
 
-pub(crate) use file::EXAMPLE;
-pub(crate) use size::ByteSize;
+pub use file::EXAMPLE;
+pub use size::ByteSize;
 
 /// RocketMQ's NameServer port.
-pub(crate) const NAMESRV_PORT: u16 = 9876;
+pub const NAMESRV_PORT: u16 = 9876;
 /// RocketMQ's broker port.
-pub(crate) const BROKER_PORT: u16 = 10911;
+pub const BROKER_PORT: u16 = 10911;
 /// Raft's port, four above the broker's as in `folio cluster`.
-pub(crate) const RAFT_PORT: u16 = 10915;
+pub const RAFT_PORT: u16 = 10915;
 /// RocketMQ's default cluster.
-pub(crate) const DEFAULT_CLUSTER: &str = "DefaultCluster";
+pub const DEFAULT_CLUSTER: &str = "DefaultCluster";
 /// The group of `folio cluster`, and RocketMQ's first broker in its samples.
-pub(crate) const DEFAULT_GROUP: &str = "broker-a";
+pub const DEFAULT_GROUP: &str = "broker-a";
 /// Size of a log segment: RocketMQ's `mappedFileSizeCommitLog`.
-pub(crate) const SEGMENT_BYTES: u64 = 1 << 30;
+pub const SEGMENT_BYTES: u64 = 1 << 30;
 /// A record of the largest size, its neighbour and the filler must fit a segment.
-pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 20;
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 20;
 /// A segment is removed as a whole, and a start may have to go over the headers of one.
-pub(crate) const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 
 /// Messages whose repeats are recognised: 2 GiB of memory.
-pub(crate) const DEDUP_KEYS_MAX: u64 = 100_000_000;
+pub const DEDUP_KEYS_MAX: u64 = 100_000_000;
 
 /// Everything one node needs to know.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeConfig {
+pub struct NodeConfig {
     /// The cluster's name.
     pub cluster: String,
     /// The group's name, RocketMQ's `brokerName`.
@@ -88,7 +88,7 @@ pub(crate) struct NodeConfig {
 
 /// Listening sockets, with the key that moves each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Listen {
+pub struct Listen {
     /// Clients ask for routes here.
     pub namesrv: SocketAddr,
     /// Clients send and pull here.
@@ -103,7 +103,7 @@ pub(crate) struct Listen {
 
 /// What is wrong with a configuration. Refused: the operator can mend it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", .file.display())]
     Read {
@@ -145,7 +145,7 @@ fn bad(key: impl Into<String>, message: impl Into<String>) -> BadValue {
 
 impl NodeConfig {
     /// Reads a configuration file: TOML by its ending `.toml`, a RocketMQ `broker.conf` otherwise.
-    pub(crate) fn read(file: &Path) -> Result<Self, ConfigError> {
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
         Self::parse(file, &text)
@@ -220,7 +220,7 @@ impl NodeConfig {
     }
 
     /// What the group needs of it.
-    pub(crate) fn group_config(&self) -> GroupConfig {
+    pub fn group_config(&self) -> GroupConfig {
         let mut nodes = self.nodes.clone();
         // A node that joins need not list itself. Its peers hear from it where it is: one that has lost its disk, and lists no
         // other node, knows them by nothing else.
@@ -246,7 +246,7 @@ impl NodeConfig {
     }
 
     /// Where this node says it is reached.
-    pub(crate) fn advertised(&self) -> NodeAddress {
+    pub fn advertised(&self) -> NodeAddress {
         let at = |address: SocketAddr| format!("{}:{}", self.host, address.port());
         NodeAddress {
             raft: at(self.listen.raft),

@@ -28,7 +28,7 @@ pub const ADD_NODE: i32 = 90_002;
 pub const REMOVE_NODE: i32 = 90_003;
 
 /// How long the leader may take for a change: a node that is added has to catch up first.
-pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
+pub const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
 /// Objects in one request.
 const OBJECTS_MAX: usize = 8;
 

@@ -18,6 +18,7 @@
 //! - budget.I1, parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
 //!   `reads.rs`, `descriptors.rs`.
 
+mod addresses;
 mod budget;
 mod channel;
 mod close;
@@ -36,14 +37,16 @@ mod read_buffer;
 mod reading;
 mod reads;
 mod resources;
+mod share;
 
-pub use budget::{Budget, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Share, Taken};
+pub use budget::{Budget, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Taken};
 pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use config::NetConfig;
 pub use listener::Listener;
 pub use reads::{ReadMemory, ReadTurn, Reads};
 pub use resources::{Resources, Usage};
+pub use share::Share;
 
 use folio_protocol::frame::Frame;
 

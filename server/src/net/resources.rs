@@ -5,8 +5,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::budget::{Budget, Share};
+use super::budget::Budget;
 use super::connections::Connections;
+use super::share::Share;
 use super::{Channel, NetConfig};
 
 /// The limits that all connections of a node share.

@@ -13,6 +13,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("state", &["protocol"], &["tokio", "openraft", "rustix", "getrandom", "parking_lot", "tracing"]),
     ("raft", &["protocol", "engine", "state"], &["bincode"]),
     ("server", &["protocol", "engine", "state", "raft"], &["openraft", "bincode"]),
+    ("cli", &["protocol", "engine", "state", "raft", "server"], &["openraft", "bincode"]),
     ("jepsen", &["protocol"], &["openraft", "bincode"]),
     ("jepsen/clock", &[], &["tokio", "openraft", "bincode"]),
     ("tests", &["protocol", "jepsen", "engine", "state", "raft"], &["openraft", "bincode"]),

@@ -1,13 +1,20 @@
-//! The binary `folio`.
+//! The binary `folio`: starts nodes and clusters, administers them, and measures them.
+//!
+//! What a node does is the crate `server`; all other commands talk to nodes as any client does.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use folio_server::cli::{self, Cli};
+
+mod bench;
+mod client;
+mod cluster;
+mod commands;
+mod status;
 
 fn main() -> ExitCode {
-    match cli::run(Cli::parse()) {
+    match commands::run(commands::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where this cannot be written either, the exit code has to do.

@@ -8,6 +8,7 @@
 //! | [`template`] | SEND requests made from a prepared frame |
 //! | [`wire`] | a connection's buffers, answers read minimally |
 //! | [`backoff`] | how long a connection waits whose requests are refused |
+//! | [`shared`] | what all connections of a load share |
 //! | [`slots`] | requests in flight on one connection |
 //! | [`send`], [`pull`] | the two loads |
 //! | [`tally`], [`summary`] | what was counted, and how it is told |
@@ -25,6 +26,7 @@ mod pull;
 mod queue_reader;
 mod run;
 mod send;
+mod shared;
 mod slots;
 mod summary;
 mod tally;

@@ -4,77 +4,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::options::{BenchArgs, Common, Load, PullOptions, SendOptions};
 use super::send::{Plan, Sender, body, check, share};
+use super::shared::Shared;
 use super::summary::{Frame, Summary};
-use super::tally::Tally;
-use super::target::{Directory, Purpose, Target, durability};
+use super::target::{Directory, Purpose, durability};
 use super::{progress, pull};
 
-/// How a request failed that lost its connection.
-pub(super) const LOST: &str = "CONNECTION_LOST";
-/// How a request failed that was not answered.
-pub(super) const TIMEOUT: &str = "TIMEOUT";
 /// How often the route is asked for without a reason to.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often at most: a flood of errors must not become one of questions.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the connections of a load share. All run on one thread, so its locks are never waited for.
-pub(super) struct Shared {
-    pub(super) tally: Mutex<Tally>,
-    targets: RwLock<Arc<Vec<Target>>>,
-    stale: Notify,
-    end: Instant,
-}
-
-impl Shared {
-    fn new(common: &Common, warmup: Duration, targets: Vec<Target>) -> Result<Arc<Self>> {
-        let from = Instant::now() + warmup;
-        let end = from + common.measured();
-        Ok(Arc::new(Self {
-            tally: Mutex::new(Tally::new(from, end)?),
-            targets: RwLock::new(Arc::new(targets)),
-            stale: Notify::new(),
-            end,
-        }))
-    }
-
-    /// When the load ends.
-    pub(super) fn end(&self) -> Instant {
-        self.end
-    }
-
-    /// All brokers as last heard.
-    pub(super) fn targets(&self) -> Arc<Vec<Target>> {
-        Arc::clone(&self.targets.read())
-    }
-
-    /// Whether these are still all brokers as last heard. Cheap: connections look before every write.
-    pub(super) fn are_current(&self, targets: &Arc<Vec<Target>>) -> bool {
-        Arc::ptr_eq(&self.targets.read(), targets)
-    }
-
-    /// Asks for the route again, soon.
-    pub(super) fn refresh(&self) {
-        self.stale.notify_one();
-    }
-}
-
 /// Keeps the route as the NameServers know it.
 async fn keep_route(shared: Arc<Shared>, mut directory: Directory) {
     loop {
-        let _ = timeout(REFRESH_EVERY, shared.stale.notified()).await;
+        let _ = timeout(REFRESH_EVERY, shared.refresh_asked()).await;
         // An answer without a leader is an election under way: the last known one is as good as any.
-        if let Ok(Some(targets)) = directory.lookup().await
-            && *shared.targets() != targets
-        {
-            *shared.targets.write() = Arc::new(targets);
+        if let Ok(Some(targets)) = directory.lookup().await {
+            shared.heard(targets);
         }
         sleep(REFRESH_PAUSE).await;
     }

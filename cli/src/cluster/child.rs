@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, Result};
+use folio_server::private::FILE_MODE;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::Layout;
-use crate::private::FILE_MODE;
 
 /// How much of a log's end is read for its last lines.
 const TAIL_BYTES: u64 = 4 * 1024;

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use folio_server::config::ByteSize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::cli::ask_status;
-use crate::config::ByteSize;
+use crate::status::ask_status;
 use child::Child;
 use layout::Layout;
 

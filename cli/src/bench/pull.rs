@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::options::{Begin, PullOptions};
 use super::queue_reader::{Outcome, Question, QueueReader};
-use super::run::{LOST, Shared, TIMEOUT};
+use super::shared::{LOST, Shared, TIMEOUT};
 use super::target::Target;
 use super::wire::Wire;
 use crate::client::Client;

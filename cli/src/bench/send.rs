@@ -12,7 +12,7 @@ use folio_protocol::ids::UniqueIds;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
-use super::run::{LOST, Shared, TIMEOUT};
+use super::shared::{LOST, Shared, TIMEOUT};
 use super::slots::Slots;
 use super::target::Target;
 use super::template::{Subject, Template};

@@ -10,7 +10,8 @@ use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header, NoHeader};
 use folio_protocol::names;
 
-use super::{PATIENCE, Target, table};
+use super::table;
+use super::target::{PATIENCE, Target};
 use crate::client::Client;
 
 #[derive(Debug, Args)]

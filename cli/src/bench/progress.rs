@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
-use super::run::Shared;
+use super::shared::Shared;
 
 const TICK: Duration = Duration::from_millis(250);
 

@@ -1,28 +1,23 @@
 //! The command line of `folio`.
 //!
-//! Not here: what a node does (`node.rs`), how a cluster on one machine is run (`cluster/`).
+//! Not here: what a node does (the crate `server`), how a cluster on one machine is run (`cluster/`).
 
 mod cluster;
 mod node;
 mod table;
+mod target;
 mod topic;
 
-use std::time::Duration;
-
-pub(crate) use cluster::ask_status;
-
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use folio_server::logging;
 
-use crate::{bench, logging};
-
-/// What a command waits for one node's answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::bench;
 
 /// FolioMQ: a message queue for RocketMQ clients. Three nodes, one commit log, nothing acknowledged lost.
 #[derive(Debug, Parser)]
 #[command(name = "folio", version, arg_required_else_help = true, after_help = AFTER_HELP)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to log: error, warn, info, debug, or per module as in `folio_server=debug,info`. Default: FOLIO_LOG, then info.
     #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
@@ -48,19 +43,8 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// Which cluster a command talks to, and how it prints.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Target {
-    /// A NameServer or broker address of any node of the cluster; several with commas are tried in order.
-    #[arg(short = 'n', long, alias = "namesrv", value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
-    pub(crate) namesrv_addr: String,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// Runs the command.
-pub fn run(cli: Cli) -> Result<()> {
+pub(crate) fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Node(args) => node::run(args, cli.log.as_deref()),
         Command::Cluster(args) => {

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use folio_server::config::{EXAMPLE, NodeConfig};
+use folio_server::net::descriptors;
+use folio_server::{logging, node, panics, private};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-
-use crate::config::{EXAMPLE, NodeConfig};
-use crate::net::descriptors;
-use crate::{logging, node, panics, private};
 
 #[derive(Debug, Args)]
 pub(super) struct NodeArgs {

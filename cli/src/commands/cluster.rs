@@ -7,14 +7,16 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use folio_protocol::body;
 use folio_protocol::frame::Frame;
+use folio_server::config::ByteSize;
+use folio_server::handlers::members::{ADD_NODE, AddNode, CHANGE_PATIENCE, REMOVE_NODE, RemoveNode};
+use folio_server::handlers::node_status::{NodeAt, NodeStatus};
+use folio_server::private;
 
-use super::{PATIENCE, Target, table};
+use super::table;
+use super::target::{PATIENCE, Target};
 use crate::client::{Client, is_forbidden};
 use crate::cluster::{self, Launch};
-use crate::config::ByteSize;
-use crate::handlers::members::{ADD_NODE, AddNode, CHANGE_PATIENCE, REMOVE_NODE, RemoveNode};
-use crate::handlers::node_status::{NODE, NODE_STATUS, NodeAt, NodeStatus};
-use crate::private;
+use crate::status::{ask_status, decode, status_request};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -105,25 +107,6 @@ pub(super) async fn run(args: ClusterArgs, log: Option<String>) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// Asks one node how it is.
-pub(crate) async fn ask_status(address: &str) -> Result<NodeStatus> {
-    let answer = Client::connect(address).await?.ask(status_request(None), PATIENCE).await?;
-    decode(address, &answer)
-}
-
-/// The question how a node is: the one that is asked, or another one that this one asks.
-fn status_request(node: Option<u64>) -> Frame {
-    let mut request = Frame { code: NODE_STATUS, ..Frame::default() };
-    if let Some(node) = node {
-        request.ext.insert_display(NODE, node);
-    }
-    request
-}
-
-fn decode(address: &str, answer: &Frame) -> Result<NodeStatus> {
-    body::decode(&answer.body).with_context(|| format!("the answer of {address}"))
 }
 
 /// How a node is by its own word. A node takes operators' requests from its own machine, unless it is told otherwise: one

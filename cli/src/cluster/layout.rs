@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use folio_raft::secret::ClusterSecret;
+use folio_server::config::{
+    BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+};
+use folio_server::private;
 use serde::{Deserialize, Serialize};
 
 use super::Launch;
-use crate::config::{
-    BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-};
-use crate::private;
 
 /// What the data directory was made with.
 const FILE: &str = "cluster";
@@ -270,7 +270,7 @@ impl fmt::Display for Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::NodeConfig;
+    use folio_server::config::NodeConfig;
 
     fn launch(dir: &Path) -> Launch {
         Launch {

@@ -3,51 +3,36 @@
 //! Not here: what requests mean (`handlers/`), how they get here (`net/`, `dispatch.rs`).
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use folio_broker::clients::{ClientTable, Notice};
+use folio_broker::identity::Identity;
+use folio_broker::old_reads::OldReads;
+use folio_broker::polls::PollTable;
+use folio_broker::sends::SendTable;
+use folio_broker::settings::Settings;
+use folio_broker::stalls::Stalls;
+use folio_broker::system;
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_raft::group::Group;
 use folio_raft::proposal::Attempt;
 use folio_raft::status::{Role, Status};
 use folio_state::Topic;
-
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clients::{Addresses, ClientTable};
 use crate::dispatch;
 use crate::error::ServerError;
 use crate::forward::{self, Forwards};
 use crate::gossip::Gossip;
-use crate::handlers::clients::tell;
+use crate::handlers::pull::closed;
 use crate::handlers::{HandlerState, Parked, members, node_status};
-use crate::net::{Channel, Resources, Service};
-use crate::old_reads::OldReads;
-use crate::polls::PollTable;
+use crate::incoming::Incoming;
+use crate::net::{Channel, NetConfig, Resources, Service};
 use crate::reply::Reply;
 use crate::request::Request;
-use crate::sends::SendTable;
-use crate::settings::Settings;
-use crate::stalls::Stalls;
-use crate::system;
-
-/// What a broker is called and where it is; fixed while the node runs.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The group's name, RocketMQ's `brokerName`.
-    pub broker_name: String,
-    /// This node in the group.
-    pub node_id: u64,
-    /// The advertised broker address: the store host in messages and in message ids.
-    pub store_host: SocketAddr,
-    /// Where clients reach this node.
-    pub addresses: Addresses,
-}
 
 /// The broker of one group on one node.
 pub struct Broker {
@@ -80,16 +65,20 @@ pub struct Broker {
 impl Broker {
     /// A broker over a running group.
     pub fn new(identity: Identity, group: Group) -> Arc<Self> {
-        Self::with_settings(identity, Settings::default(), group)
+        Self::with_settings(identity, Settings::default(), Resources::new(&NetConfig::default()), group)
     }
 
     /// A broker over a running group, set as an operator wants it.
-    pub fn with_settings(identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
+    pub fn with_settings(
+        identity: Identity,
+        settings: Settings,
+        resources: Arc<Resources>,
+        group: Group,
+    ) -> Arc<Self> {
         let clients = ClientTable::new(identity.addresses.clone());
         let status = group.watch();
         let old_reads = OldReads::new(settings.old_reads.clone(), group.clone());
         let state = HandlerState::new(&identity, &settings);
-        let resources = Resources::new(&settings.net);
         let polls = PollTable::new(settings.polls_max.min(resources.budget().held_pulls_max()));
         let node_id = identity.node_id;
         Arc::new(Self {
@@ -131,15 +120,13 @@ impl Broker {
     }
 
     /// Takes a client's send into its connection's account.
-    fn begin_send(&self, channel: &Channel, frame: &Arc<Frame>) -> Option<Attempt> {
-        use RequestCode::{SendBatchMessage, SendMessage, SendMessageV2};
-        let is_send = matches!(frame.request_code(), Some(SendMessage | SendMessageV2 | SendBatchMessage));
-        if !is_send || frame.is_oneway() {
+    fn begin_send(&self, channel: &Channel, frame: &Arc<Incoming>) -> Option<Attempt> {
+        if !frame.is_send() || frame.is_oneway() {
             return None;
         }
         let (sends, arrived) = (channel.sends(), self.stalls.arrival(Instant::now()));
         self.sends.list(channel.remote(), sends);
-        let begun = sends.begin(frame, arrived, self.known_position());
+        let begun = sends.begin(frame.clone(), arrived, self.known_position());
         let connected = sends.connected();
         Some(Attempt { number: begun.number, arrived, connected, doubts: begun.doubts, here: true })
     }
@@ -153,7 +140,7 @@ impl Broker {
 
 impl Service for Arc<Broker> {
     fn request(&self, channel: &Channel, frame: Frame) {
-        let frame = Arc::new(detached(frame));
+        let frame = Arc::new(Incoming(detached(frame)));
         let mut reply = Reply::to_client(channel.clone(), &frame);
         // forward.I3: the new leader answers a question for an offset.
         if !channel.takes_requests() && !forward::is_offset_query(&frame) {
@@ -174,8 +161,8 @@ impl Service for Arc<Broker> {
     }
 
     fn closed(&self, channel: &Channel) {
-        tell(self.clients.closed(channel.id()));
-        self.polls.closed(channel.id());
+        Notice::tell(self.clients.closed(channel.id()));
+        closed(&self.polls, channel.id());
         self.sends.closed(channel.remote(), channel.sends());
     }
 }

@@ -13,6 +13,8 @@
 //! RocketMQ says "perhaps" with FLUSH_SLAVE_TIMEOUT (12), which its clients return without raising an error: callers
 //! that do not look at the status take it for success. That is why it is not used here.
 
+use folio_broker::clients::Full;
+use folio_broker::error::BrokerError;
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
 use folio_protocol::names::NameError;
@@ -20,11 +22,12 @@ use folio_protocol::subscription::TagFilterError;
 use folio_raft::proposal::ProposeError;
 use folio_state::bounds::OutOfBounds;
 
-use crate::clients::Full;
-
 /// What a request can fail with.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
+    /// The broker did not serve it.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// A typed header could not be read.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -103,6 +106,7 @@ impl ServerError {
     /// The response code. Producers try elsewhere on some of them: see the table in the module's header.
     pub fn code(&self) -> ResponseCode {
         match self {
+            Self::Broker(error) => broker_code(error),
             Self::Header(_) | Self::Body(_) | Self::Name(_) | Self::InvalidParameter(_) => {
                 ResponseCode::InvalidParameter
             }
@@ -128,6 +132,28 @@ impl ServerError {
 impl From<OutOfBounds> for ServerError {
     fn from(error: OutOfBounds) -> ServerError {
         ServerError::InvalidParameter(error.to_string())
+    }
+}
+
+fn broker_code(error: &BrokerError) -> ResponseCode {
+    match error {
+        BrokerError::Name(_) | BrokerError::InvalidParameter(_) => ResponseCode::InvalidParameter,
+        BrokerError::Propose(error) => propose_code(error),
+        BrokerError::NoLeader | BrokerError::AskLeader | BrokerError::NotLeading(_) => {
+            ResponseCode::ServiceNotAvailable
+        }
+        BrokerError::Overtaken | BrokerError::ClientsFull(_) => ResponseCode::SystemBusy,
+        BrokerError::TopicNotExist(_) => ResponseCode::TopicNotExist,
+        BrokerError::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
+        BrokerError::NoPermission(_) => ResponseCode::NoPermission,
+        BrokerError::IllegalMessage(_) => ResponseCode::MessageIllegal,
+        BrokerError::NotFound(_) => ResponseCode::QueryNotFound,
+        BrokerError::SubscriptionParse(_) => ResponseCode::SubscriptionParseFailed,
+        BrokerError::SubscriptionNotExist => ResponseCode::SubscriptionNotExist,
+        BrokerError::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
+        BrokerError::Unreadable(_) | BrokerError::Internal(_) | BrokerError::FilterNotSupported(_) => {
+            ResponseCode::SystemError
+        }
     }
 }
 

@@ -28,8 +28,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use folio_broker::turns::{Key, Order, Turn, Turns};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
+use folio_protocol::header::{Header, QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
 use folio_raft::group::CallError;
 use folio_raft::status::{Role, Status};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -40,15 +42,15 @@ use self::answer::{Asked, decode_answer, decode_frame, encode_answer};
 pub(crate) use self::node::to_node;
 use self::origin::Origin;
 pub(crate) use self::origin::{put_client, take_client};
+use crate::ask::CLOSE_DELAY;
 use crate::broker::Broker;
 use crate::dispatch;
 use crate::error::ServerError;
+use crate::incoming::Incoming;
 use crate::peer;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::request_table;
-use crate::sends;
-use crate::turns::{Order, Turn, Turns};
 
 /// How long a request waits for a leader: several elections.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
@@ -91,7 +93,7 @@ impl Forwards {
 /// What is needed to hand a request out again.
 pub(crate) struct Retry {
     broker: Arc<Broker>,
-    frame: Arc<Frame>,
+    frame: Arc<Incoming>,
     origin: Origin,
     deadline: Instant,
     /// This node believed it leads, and was told better: it may believe so for another moment.
@@ -104,6 +106,26 @@ pub(crate) fn is_offset_query(frame: &Frame) -> bool {
     frame.request_code() == Some(RequestCode::QueryConsumerOffset)
 }
 
+/// The queue whose offset a question is about.
+fn queue_asked_for(frame: &Frame) -> Option<Key> {
+    if !is_offset_query(frame) {
+        return None;
+    }
+    let header = QueryConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
+    let queue = u32::try_from(header.queue_id).ok()?;
+    Some((header.consumer_group.to_string(), header.topic.to_string(), queue))
+}
+
+/// A turn for a request that just came from its client; none if order does not matter to it.
+fn turn_of(broker: &Broker, frame: &Frame) -> Option<Turn> {
+    if frame.request_code() != Some(RequestCode::UpdateConsumerOffset) {
+        return None;
+    }
+    let header = UpdateConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
+    let queue = u32::try_from(header.queue_id).ok()?;
+    Some(broker.forwards.turns.take((header.consumer_group.to_string(), header.topic.to_string(), queue)))
+}
+
 /// When a request that came now is told that there is no leader.
 fn deadline(frame: &Frame) -> Instant {
     Instant::now() + if is_offset_query(frame) { OFFSET_PATIENCE } else { LEADER_PATIENCE }
@@ -112,7 +134,7 @@ fn deadline(frame: &Frame) -> Instant {
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
 pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
     if !request.is_forwarded() {
-        let turn = broker.forwards.turns.take(&request.frame);
+        let turn = turn_of(broker, &request.frame);
         request.order = turn.as_ref().map(Turn::order);
         let retry = Retry {
             broker: broker.clone(),
@@ -139,7 +161,7 @@ pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
     }
     let (origin, deadline) = (origin_of(&request), deadline(&request.frame));
     let Request { frame, reply, .. } = request;
-    let turn = broker.forwards.turns.take(&frame);
+    let turn = turn_of(broker, &frame);
     again(Retry { broker: broker.clone(), frame, origin, deadline, tried_here: false, turn }, reply);
 }
 
@@ -165,10 +187,12 @@ async fn bring(retry: Retry, reply: Reply) {
     let encode = || encode_request(retry.turn.as_ref().map(Turn::order), &retry.origin, &retry.frame);
     let repeatable = request_table::entry(retry.frame.code).is_some_and(|entry| entry.is_repeatable);
     let mut stops = None;
-    broker.forwards.turns.let_pass(&retry.frame, retry.deadline).await;
-    if retry.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= sends::CLOSE_DELAY) {
+    if let Some(queue) = queue_asked_for(&retry.frame) {
+        broker.forwards.turns.let_pass(&queue, retry.deadline).await;
+    }
+    if retry.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= CLOSE_DELAY) {
         // This node did not run for a while: its client may have gone meanwhile.
-        tokio::time::sleep(sends::CLOSE_DELAY).await;
+        tokio::time::sleep(CLOSE_DELAY).await;
     }
     if retry.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -264,7 +288,7 @@ pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes
     let Origin { remote, is_operator, attempt } = origin;
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    let frame = Arc::new(frame);
+    let frame = Arc::new(Incoming(frame));
     dispatch::dispatch(broker, Request { frame, remote, is_operator, reply, order, attempt });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
     let answer = receiver.await.unwrap_or(Answer::Silence);

@@ -4,7 +4,7 @@
 //! seconds without one, as a sign of life; in parts that are far below a frame (`clients/share.rs`). A client that leaves
 //! does not wait for the moment: it is answered once every other living node has taken it off its lists, so that the members
 //! that rebalance then find it nowhere. A node that does not answer holds the answer up for [`TELL_TIMEOUT`] at most; it lists
-//! the client until the next change reaches it, or nothing has reached it for [`crate::clients::SHARE_EXPIRES_AFTER`].
+//! the client until the next change reaches it, or nothing has reached it for [`folio_broker::clients::SHARE_EXPIRES_AFTER`].
 //!
 //! Invariant `gossip.I1`: an unregistration is answered when every other member that answers has heard of it, or after
 //! [`TELL_TIMEOUT`].
@@ -14,13 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use folio_broker::clients::{Notice, Outgoing, Progress};
 use folio_raft::log_rate_limiter::LogRateLimiter;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::broker::Broker;
-use crate::clients::{Outgoing, Progress};
-use crate::handlers::clients::tell;
 use crate::peer;
 
 /// Changes within this time go out together: a starting consumer group is many heartbeats.
@@ -107,7 +106,7 @@ async fn expire(broker: &Broker) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        tell(broker.clients.expire());
+        Notice::tell(broker.clients.expire());
     }
 }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use folio_broker::clients::Addresses;
+use folio_broker::identity::Identity;
+use folio_broker::settings::Settings;
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::planted;
 use folio_raft::group::HandOver;
@@ -14,12 +17,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Network;
-use crate::broker::{Broker, Identity};
-use crate::clients::Addresses;
+use crate::broker::Broker;
 use crate::config::{Listen, NodeConfig};
-use crate::net::Listener;
+use crate::handlers::pull::release_all;
+use crate::net::{Listener, Resources};
 use crate::peer::NodeHooks;
-use crate::settings::Settings;
 use crate::{gossip, group_thread, identity, private};
 
 /// What clients and peers have asked may take this long to be answered.
@@ -52,9 +54,9 @@ pub async fn run(config: NodeConfig) -> Result<()> {
         started = group_thread::start(config.group_config(), disk, hooks.clone()) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
-    let settings = Settings { net: config.net.clone(), ..Settings::default() };
+    let resources = Resources::new(&config.net);
     let identity = identity_of(&config, store_host, sockets.namesrv.is_some());
-    let broker = Broker::with_settings(identity, settings, group.clone());
+    let broker = Broker::with_settings(identity, Settings::default(), resources, group.clone());
     hooks.attach(&broker);
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let running = broker.clone();
@@ -187,7 +189,7 @@ async fn stop(listener: &Listener, broker: &Broker, signals: &mut Signals, patie
         }
         tokio::time::sleep(HANDOVER_PAUSE).await;
         listener.refuse();
-        broker.polls.release_all();
+        release_all(&broker.polls);
         tokio::join!(listener.drain(patience), group.answer_calls(patience));
         // Whatever is still under way learns here that its outcome is not known.
         group.shutdown().await;

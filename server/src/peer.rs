@@ -17,13 +17,13 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::{Buf, Bytes};
+use folio_broker::clients::Notice;
 use folio_engine::queues::Arrival;
 use folio_raft::group::Hooks;
 use folio_raft::proposal::{Known, Knows, Question};
 
 use crate::broker::Broker;
-use crate::handlers::clients::tell;
-use crate::{applied, forward, groups, sends};
+use crate::{applied, ask, forward, groups};
 
 /// Kind byte of a forwarded request.
 pub(crate) const FORWARD: u8 = 1;
@@ -69,7 +69,7 @@ impl Hooks for NodeHooks {
     }
 
     fn knows(&self, question: Question) -> Known {
-        self.broker().map_or(Known::Now(Knows::Gone), |broker| sends::knows(&broker, question))
+        self.broker().map_or(Known::Now(Knows::Gone), |broker| ask::knows(&broker, question))
     }
 
     fn applied(&self, arrivals: &[Arrival]) {
@@ -86,10 +86,10 @@ async fn serve(broker: &Arc<Broker>, from: u64, mut request: Bytes) -> Bytes {
         Ok(kind @ (FORWARD | FORWARD_COMMIT)) => forward::serve(broker, kind, request).await,
         Ok(CLIENTS) => {
             let (notices, heard) = broker.clients.heard(from, &request);
-            tell(notices);
+            Notice::tell(notices);
             heard
         }
-        Ok(KNOWS) => sends::serve(broker, request).await,
+        Ok(KNOWS) => ask::serve(broker, request).await,
         Ok(ENSURE_GROUP) => groups::serve_ensure(broker, &request).await,
         Ok(APPLIED) => applied::serve(broker, request).await,
         _ => {

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::ServerError;
 use crate::forward::{self, Answer, Retry};
+use crate::incoming::outcome_of;
 use crate::net::{Channel, Unanswered};
 
 /// Bytes of a remark; RocketMQ's longest are a few lines.
@@ -203,7 +204,7 @@ impl Reply {
                 }
                 // sends.I1: behind the answer.
                 if let Some(number) = self.send {
-                    channel.sends().end(number, frame.code);
+                    channel.sends().end(number, outcome_of(frame.code));
                 }
             }
             Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields).into()))),

@@ -19,11 +19,10 @@
 //!   that comes without that word is refused.
 //! - `admin.I3` Who is no operator creates topics and groups, and takes nothing away from those that exist.
 
-mod change;
 mod networks;
 
-pub(crate) use self::change::{check_group_change, check_topic_change};
 pub use self::networks::{Network, NetworkError};
+pub(crate) use folio_broker::rights::{check_group_change, check_topic_change};
 
 use std::net::SocketAddr;
 

@@ -113,11 +113,11 @@ fn within_rights(state: &State, command: Command) -> Result<Command, ServerError
     match command {
         Command::PutTopic(PutTopic(topic)) => match state.topic(&topic.name) {
             None => Ok(CreateTopic(topic).into()),
-            before => admin::check_topic_change(before, &topic).map(|()| PutTopic(topic).into()),
+            before => Ok(admin::check_topic_change(before, &topic).map(|()| PutTopic(topic).into())?),
         },
         Command::PutGroup(PutGroup(group)) => match state.group(&group.name) {
             None => Ok(CreateGroup(group).into()),
-            before => admin::check_group_change(before, &group).map(|()| PutGroup(group).into()),
+            before => Ok(admin::check_group_change(before, &group).map(|()| PutGroup(group).into())?),
         },
         other => Ok(other),
     }

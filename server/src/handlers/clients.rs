@@ -5,18 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use folio_broker::clients::{Duplicate, Notice, Software, limits};
 use folio_protocol::body::{self, BodyError, CheckClientConfig, ConsumerList, HeartbeatData};
-use folio_protocol::code::{RequestCode, ResponseCode};
-use folio_protocol::frame::Frame;
+use folio_protocol::code::ResponseCode;
 use folio_protocol::header::{
-    GetConsumerListHeader, Header, HeartbeatResponseHeader, NotifyConsumerIdsChangedHeader,
-    UnregisterClientHeader,
+    GetConsumerListHeader, Header, HeartbeatResponseHeader, UnregisterClientHeader,
 };
 use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_raft::log_rate_limiter::LogRateLimiter;
 
 use crate::broker::Broker;
-use crate::clients::{Duplicate, Notice, limits};
 use crate::error::ServerError;
 use crate::gossip;
 use crate::request::Request;
@@ -37,11 +35,12 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     };
     let groups = data.consumer_data_set.iter().map(|consumer| consumer.group_name.clone());
     let missing: Vec<String> = groups.filter(|group| !broker.has_group(group)).collect();
-    let heard = match broker.clients.heartbeat(channel, &request.frame, data) {
+    let software = Software { language: request.frame.language.name(), version: request.frame.version };
+    let heard = match broker.clients.heartbeat(channel, software, data) {
         Ok(heard) => heard,
         Err(full) => return request.reply.fail(ServerError::from(full)),
     };
-    tell(heard.notices);
+    Notice::tell(heard.notices);
     tell_later(heard.later);
     heard.duplicates.iter().for_each(warn);
     let header = HeartbeatResponseHeader { is_support_v2: true, is_sub_change: heard.sub_changed };
@@ -79,7 +78,7 @@ pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
     };
     if let Some(channel) = request.channel() {
         let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-        tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
+        Notice::tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
     }
     let broker = broker.clone();
     tokio::spawn(async move {
@@ -119,21 +118,13 @@ pub(crate) fn check_config(_broker: &Arc<Broker>, request: Request) {
     request.reply.error(ResponseCode::SystemError, remark);
 }
 
-/// 40, to members connected to this node.
-pub(crate) fn tell(notices: Vec<Notice>) {
-    for Notice { group, channel } in notices {
-        let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
-        channel.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, bytes::Bytes::new()));
-    }
-}
-
 fn tell_later(notices: Vec<Notice>) {
     if notices.is_empty() {
         return;
     }
     tokio::spawn(async move {
         tokio::time::sleep(NEWCOMER_TOLD_AFTER).await;
-        tell(notices.into_iter().filter(|notice| notice.channel.is_open()).collect());
+        Notice::tell(notices.into_iter().filter(Notice::is_open).collect());
     });
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use folio_broker::system;
 use folio_protocol::body::{
     self, BodyError, DataVersion, SubscriptionGroupConfig, SubscriptionGroupTable, TopicConfig,
     TopicConfigTable,
@@ -18,7 +19,6 @@ use crate::broker::{Broker, now_ms};
 use crate::error::ServerError;
 use crate::handlers::absent;
 use crate::request::Request;
-use crate::system;
 
 /// 21. Built-in topics are listed with the created ones, as RocketMQ does.
 pub(crate) fn all_topics(broker: &Arc<Broker>, request: Request) {

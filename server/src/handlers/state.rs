@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use folio_broker::identity::Identity;
+use folio_broker::settings::Settings;
 use folio_protocol::ids::UniqueIds;
 use folio_raft::log_rate_limiter::LogRateLimiter;
 use parking_lot::Mutex;
@@ -11,8 +13,8 @@ use super::changes::Turns;
 use super::offsets::Commits;
 use super::send::Stamp;
 use super::topics::Creations;
-use crate::broker::{Identity, now_ms};
-use crate::settings::Settings;
+
+use crate::broker::now_ms;
 
 /// The handlers' state on one node.
 pub struct HandlerState {

@@ -1,7 +1,7 @@
 //! What tests of several handlers share.
 
-use crate::broker::Identity;
-use crate::clients::Addresses;
+use folio_broker::clients::Addresses;
+use folio_broker::identity::Identity;
 
 /// A node's identity.
 pub(crate) fn identity() -> Identity {

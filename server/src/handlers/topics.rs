@@ -8,6 +8,7 @@ mod attributes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use folio_broker::system;
 use folio_protocol::body::{self, TopicConfig, TopicConfigList, TopicList};
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header};
@@ -25,7 +26,6 @@ use crate::admin;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::request::Request;
-use crate::system;
 
 /// Topics being created, so that of many senders that miss one only the first proposes it.
 #[derive(Default)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use folio_broker::reads::ReadMemory;
 use folio_engine::log::{CommitLog, ReadError};
 use folio_engine::queues::{ConsumeQueues, QueuesError};
 use folio_protocol::header::{Header, ViewMessageHeader};
@@ -17,7 +18,6 @@ use folio_protocol::message::{MESSAGE_BYTES_MIN, MessageView};
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::forward;
-use crate::net::ReadMemory;
 use crate::request::Request;
 
 /// Bytes of TOTALSIZE, which a message starts with.

@@ -22,11 +22,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use folio_broker::reads::Reads;
 use folio_protocol::limits::FRAME_BYTES_MAX;
 
 use super::addresses::{AddressUse, Addresses};
 use super::frames::Frames;
-use super::reads::Reads;
 use super::share::{SIXTEENTHS, Share};
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
@@ -43,7 +43,7 @@ pub struct Budget {
     shares: [Pot; Share::COUNT],
     frames: Arc<Frames>,
     addresses: Addresses,
-    reads: Reads,
+    reads: Arc<Reads>,
     held_pulls_max: usize,
 }
 
@@ -62,7 +62,7 @@ impl Budget {
             shares: Share::ALL.map(pot),
             frames: Frames::new(sum / SIXTEENTHS * 5),
             addresses: Addresses::default(),
-            reads: Reads::new(sum / SIXTEENTHS),
+            reads: Arc::new(Reads::new(sum / SIXTEENTHS)),
             held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
         })
     }
@@ -103,7 +103,7 @@ impl Budget {
     }
 
     /// The memory of what is read from the disk for answers.
-    pub fn reads(&self) -> &Reads {
+    pub fn reads(&self) -> &Arc<Reads> {
         &self.reads
     }
 

@@ -10,8 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_broker::connection::Connection;
+use folio_broker::reads::{READS_MAX, ReadTurn};
+use folio_broker::sends::Sends;
+use folio_protocol::code::RequestCode;
 use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
+use folio_protocol::header::NotifyConsumerIdsChangedHeader;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -20,9 +25,7 @@ use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
 use super::outgoing::{Outgoing, Overflow};
 use super::read_buffer::Kept;
-use super::reads::{READS_MAX, ReadTurn};
 use super::{CloseReason, NetConfig, Resources};
-use crate::sends::Sends;
 
 /// Calls of this server to one client that may wait for their answers at a time.
 const CALLS_MAX: usize = 1_024;
@@ -375,6 +378,25 @@ impl Channel {
     }
 }
 
+impl Connection for Channel {
+    fn id(&self) -> u64 {
+        Channel::id(self)
+    }
+
+    fn remote(&self) -> SocketAddr {
+        Channel::remote(self)
+    }
+
+    fn is_open(&self) -> bool {
+        Channel::is_open(self)
+    }
+
+    fn group_changed(&self, group: &str) {
+        let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
+        self.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, Bytes::new()));
+    }
+}
+
 /// A request of the peer's that has no answer yet.
 pub struct Unanswered {
     channel: Channel,
@@ -446,5 +468,25 @@ mod tests {
         channel.close(CloseReason::Tls);
         channel.close(CloseReason::PeerClosed);
         assert!(channel.take_reason().is_some_and(|reason| reason.to_string().contains("TLS")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn disk_reads_i1_a_connection_has_few_reads_at_a_time_and_none_while_it_has_much_to_read() {
+        let channel = Channel::with_limits(&NetConfig::with_memory(64 << 20));
+        let mut turns: Vec<_> = (0..READS_MAX).map(|_| channel.try_read_turn().expect("a turn")).collect();
+        assert!(channel.try_read_turn().is_none());
+        let fifth = tokio::time::timeout(Duration::from_millis(10), channel.read_turn()).await;
+        assert!(fifth.is_err());
+        turns.pop();
+        channel.push(&Frame::default().with_body(vec![0; 2 << 20])).expect("a frame");
+        assert!(channel.try_read_turn().is_none());
+        let (waiting, closed) = (channel.clone(), channel.clone());
+        let waiting = tokio::spawn(async move { waiting.read_turn().await.is_some() });
+        let last = tokio::spawn(async move { closed.read_turn().await.is_some() });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        channel.close(CloseReason::PeerClosed);
+        assert_eq!((waiting.await.expect("no panic"), last.await.expect("no panic")), (false, false));
+        assert!(channel.read_turn().await.is_none());
     }
 }

@@ -35,7 +35,6 @@ mod outgoing;
 mod parts;
 mod read_buffer;
 mod reading;
-mod reads;
 mod resources;
 mod share;
 
@@ -44,7 +43,6 @@ pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use config::NetConfig;
 pub use listener::Listener;
-pub use reads::{ReadMemory, ReadTurn, Reads};
 pub use resources::{Resources, Usage};
 pub use share::Share;
 

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use folio_broker::clients::Addresses;
+use folio_broker::identity::Identity;
+use folio_broker::settings::Settings;
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::queues::UNIT_BYTES;
@@ -23,12 +26,10 @@ use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use folio_server::admin::Network;
-use folio_server::broker::{Broker, Identity};
-use folio_server::clients::Addresses;
+use folio_server::broker::Broker;
 use folio_server::gossip;
-use folio_server::net::{Listener, NetConfig};
+use folio_server::net::{Listener, NetConfig, Resources};
 use folio_server::peer::NodeHooks;
-use folio_server::settings::Settings;
 use folio_state::Command;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +64,10 @@ impl Operators {
             Operators::Nowhere => Vec::new(),
         }
     }
+}
+
+fn net_of(operators: Operators) -> NetConfig {
+    NetConfig { operators: operators.networks(), ..NetConfig::default() }
 }
 
 /// A port nothing listens on, below those the system gives to outgoing connections.
@@ -112,8 +117,10 @@ impl Node {
         let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member(operators))).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes
-                .push(Node::join(*id, members.clone(), timing.clone(), Settings::default(), operators).await);
+            nodes.push(
+                Node::join(*id, members.clone(), timing.clone(), Settings::default(), net_of(operators))
+                    .await,
+            );
         }
         for node in &nodes {
             let mut status = node.broker.group.watch();
@@ -130,8 +137,17 @@ impl Node {
 
     /// Starts a node that is set like this and waits until it leads.
     pub(crate) async fn start_with(settings: Settings) -> Node {
+        Node::alone(settings, net_of(Operators::Loopback)).await
+    }
+
+    /// Starts a node whose connections are limited like this and waits until it leads.
+    pub(crate) async fn start_limited(net: NetConfig) -> Node {
+        Node::alone(Settings::default(), net).await
+    }
+
+    async fn alone(settings: Settings, net: NetConfig) -> Node {
         let members = BTreeMap::from([(1, member(Operators::Loopback))]);
-        let node = Node::join(1, members, Timing::default(), settings, Operators::Loopback).await;
+        let node = Node::join(1, members, Timing::default(), settings, net).await;
         let mut status = node.broker.group.watch();
         let led = status.wait_for(|status| status.role == Role::Leader);
         drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
@@ -143,7 +159,7 @@ impl Node {
         members: BTreeMap<u64, NodeAddress>,
         timing: Timing,
         settings: Settings,
-        operators: Operators,
+        net: NetConfig,
     ) -> Node {
         let own = members[&node_id].clone();
         let address: SocketAddr = own.broker.parse().expect("an address");
@@ -175,10 +191,9 @@ impl Node {
             store_host: address,
             addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
         };
-        let broker = Broker::with_settings(identity, settings, group);
+        let broker = Broker::with_settings(identity, settings, Resources::new(&net), group);
         hooks.attach(&broker);
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let net = NetConfig { operators: operators.networks(), ..broker.settings.net.clone() };
         let listener = Listener::new(net, broker.resources.clone(), Arc::new(broker.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");

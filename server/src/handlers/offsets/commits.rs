@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use folio_broker::turns::{Arrived, Key, Order};
 use folio_raft::proposal::ProposeError;
 use folio_state::{CommitOffsets, OffsetCommit};
 use parking_lot::Mutex;
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::error::ServerError;
 use crate::reply::Reply;
-use crate::turns::{Arrived, Key, Order};
 
 /// How long oneway commits are gathered; clients commit every 5 s.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use folio_broker::polls::{Arrivals, Poll, PollTable, Ticket};
 use folio_protocol::Name;
 
 use super::{Pass, Pull, answer};
 use crate::broker::Broker;
 use crate::net::Channel;
-use crate::polls::{Arrivals, Poll, PollTable, Ticket};
 use crate::request::Request;
 
 /// How exact deadlines of held pulls are.
@@ -68,17 +68,15 @@ fn release(poll: Poll<Parked>) {
     answer(&broker, pull, request, Pass::Held);
 }
 
-impl PollTable<Parked> {
-    /// Answers every pull that is held: the node stops.
-    pub fn release_all(&self) {
-        self.drain().into_iter().for_each(release);
-    }
+/// Answers every pull that is held: the node stops.
+pub(crate) fn release_all(polls: &PollTable<Parked>) {
+    polls.drain().into_iter().for_each(release);
+}
 
-    /// Forgets the pulls of a connection that has closed.
-    pub fn closed(&self, connection: u64) {
-        // The answers go nowhere; they are given so that no reply is dropped unused.
-        self.close(connection).into_iter().for_each(|poll| poll.payload.request.reply.done());
-    }
+/// Forgets the pulls of a connection that has closed.
+pub(crate) fn closed(polls: &PollTable<Parked>, connection: u64) {
+    // The answers go nowhere; they are given so that no reply is dropped unused.
+    polls.close(connection).into_iter().for_each(|poll| poll.payload.request.reply.done());
 }
 
 /// Starts the task that answers held pulls, with the first one. It runs where clients are served: a pull is held there, and

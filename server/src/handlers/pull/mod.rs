@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_broker::clients::ClientTable;
 use folio_protocol::body::{MessageModel, SubscriptionData};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
@@ -42,13 +43,14 @@ use folio_raft::proposal::ProposeError;
 
 pub use self::hold::Parked;
 use self::hold::park;
+pub(crate) use self::hold::{closed, release_all};
 use self::mended::unreadable;
 use self::read::Age;
 use self::scan::{Batch, Limits, Place, place};
 use self::subject::{Consumers, Rules, Subject, subject};
 use crate::broker::Broker;
-use crate::clients::ClientTable;
 use crate::error::ServerError;
+use crate::incoming::Incoming;
 use crate::reply::Reply;
 use crate::request::Request;
 use crate::{dispatch, forward, groups};
@@ -143,8 +145,9 @@ fn commit(broker: &Arc<Broker>, header: &PullMessageHeader, request: &Request) {
         queue_id: header.queue_id,
         commit_offset: header.commit_offset,
     };
-    let frame = Arc::new(Frame::request(RequestCode::UpdateConsumerOffset, &commit, Bytes::new()).oneway());
+    let frame = Frame::request(RequestCode::UpdateConsumerOffset, &commit, Bytes::new()).oneway();
     let reply = Reply::to_client(channel.clone(), &frame);
+    let frame = Arc::new(Incoming(frame));
     let (remote, is_operator) = (request.remote, request.is_operator);
     dispatch::dispatch(broker, Request { frame, remote, is_operator, reply, order: None, attempt: None });
 }

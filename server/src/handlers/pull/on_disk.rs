@@ -1,16 +1,17 @@
 //! Messages that may be on disk only: read apart from the runtime's threads, once there is memory for them.
 //!
 //! A pull waits for its client first, which may have much to read already, then for its turn if its messages are old
-//! ([`crate::old_reads`]), then for memory (`disk_reads.I1`): what waits for a client keeps nothing that others wait for.
+//! ([`folio_broker::old_reads`]), then for memory (`disk_reads.I1`): what waits for a client keeps nothing that others wait for.
 
 use std::sync::Arc;
+
+use folio_broker::old_reads::{OldRead, UnderWay};
+use folio_broker::reads::{ReadMemory, ReadTurn};
 
 use super::read::{self, Age};
 use super::scan::Batch;
 use super::{Pull, respond_found};
 use crate::broker::Broker;
-use crate::net::{ReadMemory, ReadTurn};
-use crate::old_reads::{OldRead, UnderWay};
 use crate::request::Request;
 
 /// What a read needs: held until the answer is in its client's queue. `None` where it is not needed.

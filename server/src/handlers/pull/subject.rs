@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use folio_broker::identity::Identity;
+use folio_broker::system;
 use folio_protocol::body::SubscriptionData;
 use folio_protocol::flags::{PermissionBits, pull_sys_flag};
 use folio_protocol::header::PullMessageHeader;
 use folio_protocol::subscription::TagFilter;
 use folio_state::{State, Topic};
 
-use crate::broker::Identity;
 use crate::error::ServerError;
-use crate::system;
 
 /// What a pull that may be served is after.
 #[derive(Debug, Clone)]

@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
+use folio_broker::identity::Identity;
+use folio_broker::system;
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::names;
 use folio_state::{State, Topic};
 
-use crate::broker::Identity;
 use crate::error::ServerError;
-use crate::system;
 
 /// `DLQ_NUMS_PER_GROUP`: a dead-letter topic has one queue.
 const DLQ_QUEUES: u32 = 1;

@@ -144,7 +144,7 @@ impl Outgoing {
     }
 
     /// Whether the peer's answer says that it has heard this part.
-    pub(crate) fn is_heard(&self, answer: &[u8]) -> bool {
+    pub fn is_heard(&self, answer: &[u8]) -> bool {
         let heard = Progress::decode(answer);
         heard.is_some_and(|heard| {
             (heard.process, heard.pass) == (self.then.process, self.then.pass)

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clients::CLIENT_EXPIRES_AFTER;
+use crate::connection::testing::Unconnected;
 
 fn table() -> ClientTable {
     ClientTable::new(Addresses { broker: "127.0.0.1:10911".to_owned(), namesrv: "127.0.0.1:9876".to_owned() })
@@ -32,8 +33,8 @@ fn consumer(client_id: &str, group: &str, expression: &str, version: i64) -> Hea
 }
 
 /// Everybody who is told, at once or later.
-fn beat(table: &ClientTable, channel: &Channel, data: HeartbeatData) -> Vec<String> {
-    let heard = table.heartbeat(channel, &Frame::default(), data).unwrap();
+fn beat(table: &ClientTable, channel: &Unconnected, data: HeartbeatData) -> Vec<String> {
+    let heard = table.heartbeat(channel, Software::default(), data).unwrap();
     groups(heard.notices.into_iter().chain(heard.later).collect())
 }
 
@@ -68,7 +69,7 @@ fn groups(notices: Vec<Notice>) -> Vec<String> {
 
 #[tokio::test]
 async fn members_are_told_of_who_comes_and_goes_and_of_nothing_else() {
-    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    let (table, one, two) = (table(), Unconnected::new(), Unconnected::new());
     assert_eq!(beat(&table, &one, consumer("c1", "g", "*", 1)), ["g"]);
     assert_eq!(beat(&table, &one, consumer("c1", "g", "*", 1)), [""; 0]);
     assert_eq!(beat(&table, &two, consumer("c2", "g", "*", 2)), ["g", "g"]);
@@ -80,7 +81,7 @@ async fn members_are_told_of_who_comes_and_goes_and_of_nothing_else() {
 
 #[tokio::test]
 async fn a_new_subscription_is_told_and_the_newest_counts() {
-    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
+    let (table, one, two) = (table(), Unconnected::new(), Unconnected::new());
     beat(&table, &one, consumer("c1", "g", "*", 7));
     beat(&table, &two, consumer("c2", "g", "old", 3));
     let wanted = || table.subscription("g", "orders").map(|subscription| subscription.sub_string.clone());
@@ -92,14 +93,14 @@ async fn a_new_subscription_is_told_and_the_newest_counts() {
 
 #[tokio::test]
 async fn a_heartbeat_without_subscriptions_keeps_them_or_asks_for_them() {
-    let (table, channel) = (table(), Channel::unconnected());
+    let (table, channel) = (table(), Unconnected::new());
     let mut short = consumer("c1", "g", "", 0);
     short.without_sub = true;
     short.consumer_data_set[0].subscription_data_set.clear();
-    let first = table.heartbeat(&channel, &Frame::default(), short.clone()).unwrap();
+    let first = table.heartbeat(&channel, Software::default(), short.clone()).unwrap();
     assert!(first.sub_changed, "the client must send its subscriptions");
     beat(&table, &channel, consumer("c1", "g", "a", 1));
-    let second = table.heartbeat(&channel, &Frame::default(), short).unwrap();
+    let second = table.heartbeat(&channel, Software::default(), short).unwrap();
     assert!(!second.sub_changed);
     assert!(table.subscription("g", "orders").is_some_and(|subscription| subscription.sub_string == "a"));
 }
@@ -107,7 +108,7 @@ async fn a_heartbeat_without_subscriptions_keeps_them_or_asks_for_them() {
 #[tokio::test]
 async fn two_nodes_agree_on_a_group_whose_members_are_on_both() {
     let (left, right) = (table(), table());
-    let (one, two) = (Channel::unconnected(), Channel::unconnected());
+    let (one, two) = (Unconnected::new(), Unconnected::new());
     beat(&left, &one, consumer("c1", "g", "*", 1));
     beat(&right, &two, consumer("c2", "g", "*", 2));
     assert_eq!(groups(tell(&right, &left)), ["g"]);
@@ -124,7 +125,7 @@ async fn two_nodes_agree_on_a_group_whose_members_are_on_both() {
 #[tokio::test]
 async fn a_peers_table_that_does_not_decode_changes_nothing() {
     let (left, right) = (table(), table());
-    beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 2));
+    beat(&right, &Unconnected::new(), consumer("c2", "g", "*", 2));
     drop(tell(&right, &left));
     let (notices, answer) = left.heard(2, b"{\"consumers\": 7}");
     assert!(notices.is_empty() && !told(&right, None).0[0].is_heard(&answer));
@@ -134,9 +135,9 @@ async fn a_peers_table_that_does_not_decode_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn silent_clients_and_silent_peers_expire() {
     let (left, right) = (table(), table());
-    let channel = Channel::unconnected();
+    let channel = Unconnected::new();
     beat(&left, &channel, consumer("c1", "g", "*", 1));
-    beat(&right, &Channel::unconnected(), consumer("c2", "g", "*", 1));
+    beat(&right, &Unconnected::new(), consumer("c2", "g", "*", 1));
     drop(tell(&right, &left));
     tokio::time::advance(SHARE_EXPIRES_AFTER + Duration::from_millis(1)).await;
     assert_eq!(groups(left.expire()), ["g"]);
@@ -151,17 +152,17 @@ async fn silent_clients_and_silent_peers_expire() {
 
 #[tokio::test]
 async fn a_producer_is_found_by_its_group_and_a_closed_channel_registers_nobody() {
-    let (table, channel) = (table(), Channel::unconnected());
+    let (table, channel) = (table(), Unconnected::new());
     let data = HeartbeatData {
         client_id: "p1".to_owned(),
         producer_data_set: vec![ProducerData { group_name: "pg".to_owned() }],
         ..HeartbeatData::default()
     };
-    table.heartbeat(&channel, &Frame::default(), data).unwrap();
+    table.heartbeat(&channel, Software::default(), data).unwrap();
     assert_eq!(table.producers("pg").len(), 1);
     assert!(table.producers("other").is_empty());
-    let gone = Channel::unconnected();
-    gone.close(crate::net::CloseReason::PeerClosed);
+    let gone = Unconnected::new();
+    gone.close();
     beat(&table, &gone, consumer("c9", "g", "*", 1));
     assert!(table.members("g").is_empty());
 }
@@ -169,9 +170,9 @@ async fn a_producer_is_found_by_its_group_and_a_closed_channel_registers_nobody(
 /// A notice in the middle of its first heartbeats had a client rebalance before all nodes knew it.
 #[tokio::test]
 async fn a_newcomer_is_told_later_and_the_others_at_once() {
-    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
-    let heard = |channel: &Channel, data| {
-        let heard = table.heartbeat(channel, &Frame::default(), data).unwrap();
+    let (table, one, two) = (table(), Unconnected::new(), Unconnected::new());
+    let heard = |channel: &Unconnected, data| {
+        let heard = table.heartbeat(channel, Software::default(), data).unwrap();
         assert!(heard.sub_changed);
         let ids =
             |notices: Vec<Notice>| -> Vec<u64> { notices.iter().map(|notice| notice.channel.id()).collect() };
@@ -186,7 +187,7 @@ async fn a_newcomer_is_told_later_and_the_others_at_once() {
 
 #[tokio::test]
 async fn clients_i3_a_table_that_comes_late_does_not_undo_a_newer_one() {
-    let (left, right, channel) = (table(), table(), Channel::unconnected());
+    let (left, right, channel) = (table(), table(), Unconnected::new());
     beat(&right, &channel, consumer("c2", "g", "*", 2));
     let (old, heard) = told(&right, None);
     drop(hear(&left, &old[0]));
@@ -205,16 +206,16 @@ async fn clients_i3_a_table_that_comes_late_does_not_undo_a_newer_one() {
     assert!(left.members("g").is_empty());
     // A new process of that node counts from the beginning.
     let again = table();
-    beat(&again, &Channel::unconnected(), consumer("c3", "g", "*", 2));
+    beat(&again, &Unconnected::new(), consumer("c3", "g", "*", 2));
     drop(tell(&again, &left));
     assert_eq!(left.members("g"), ["c3"]);
 }
 
 #[tokio::test]
 async fn two_processes_with_one_client_id_are_named_once() {
-    let (table, one, two) = (table(), Channel::unconnected(), Channel::unconnected());
-    let named = |channel: &Channel| {
-        table.heartbeat(channel, &Frame::default(), consumer("10.0.0.1@1", "g", "*", 1)).unwrap().duplicates
+    let (table, one, two) = (table(), Unconnected::new(), Unconnected::new());
+    let named = |channel: &Unconnected| {
+        table.heartbeat(channel, Software::default(), consumer("10.0.0.1@1", "g", "*", 1)).unwrap().duplicates
     };
     assert!(named(&one).is_empty() && named(&two).is_empty());
     let [duplicate] = &named(&one)[..] else { panic!("two processes were not noticed") };
@@ -232,8 +233,8 @@ async fn clients_i4_a_client_beyond_the_tables_limit_is_refused_and_the_others_s
         *subscriptions = vec![subscriptions[0].clone(); 60];
         data
     };
-    let channels: Vec<Channel> = (0..20).map(|_| Channel::unconnected()).collect();
-    let heartbeat = |client: usize| table.heartbeat(&channels[client], &Frame::default(), full(client));
+    let channels: Vec<Unconnected> = (0..20).map(|_| Unconnected::new()).collect();
+    let heartbeat = |client: usize| table.heartbeat(&channels[client], Software::default(), full(client));
     let taken = (0..20).take_while(|client| heartbeat(*client).is_ok()).count();
     assert!((10..20).contains(&taken), "{taken}");
     assert!(table.state.read().feed.bytes() <= TABLE_BYTES_MAX, "clients.I4");
@@ -246,18 +247,19 @@ async fn clients_i4_a_client_beyond_the_tables_limit_is_refused_and_the_others_s
 /// One connection could fill the table, under as many client ids as it liked: no other client could register.
 #[tokio::test]
 async fn clients_i4_one_connection_registers_an_eighth_of_the_table_at_most() {
-    let (table, hostile, honest) = (table(), Channel::unconnected(), Channel::unconnected());
+    let (table, hostile, honest) = (table(), Unconnected::new(), Unconnected::new());
     let full = |client: usize| {
         let mut data = consumer(&format!("c{client}"), "g", &"x".repeat(16 << 10), 1);
         let subscriptions = &mut data.consumer_data_set[0].subscription_data_set;
         *subscriptions = vec![subscriptions[0].clone(); 60];
         data
     };
-    let taken = (0..20).filter(|client| table.heartbeat(&hostile, &Frame::default(), full(*client)).is_ok());
+    let taken =
+        (0..20).filter(|client| table.heartbeat(&hostile, Software::default(), full(*client)).is_ok());
     assert_eq!(taken.count(), 2);
-    let refused = table.heartbeat(&hostile, &Frame::default(), full(3)).unwrap_err();
+    let refused = table.heartbeat(&hostile, Software::default(), full(3)).unwrap_err();
     assert!(refused.to_string().contains("by connection"), "{refused}");
-    assert!(table.heartbeat(&honest, &Frame::default(), full(99)).is_ok());
+    assert!(table.heartbeat(&honest, Software::default(), full(99)).is_ok());
 }
 
 /// Registers a client of so many groups in a new table; how long it took, the best of five.
@@ -267,9 +269,9 @@ fn registered_in(groups: usize) -> Duration {
     let named = |number| ConsumerData { group_name: format!("g{number}"), ..one.clone() };
     data.consumer_data_set = (0..groups).map(named).collect();
     let register = || {
-        let (table, channel, data) = (table(), Channel::unconnected(), data.clone());
+        let (table, channel, data) = (table(), Unconnected::new(), data.clone());
         let begun = std::time::Instant::now();
-        table.heartbeat(&channel, &Frame::default(), data).unwrap();
+        table.heartbeat(&channel, Software::default(), data).unwrap();
         begun.elapsed()
     };
     (0..5).map(|_| register()).min().unwrap()
@@ -283,11 +285,11 @@ async fn a_heartbeat_cost_the_square_of_its_groups() {
 }
 
 /// A table of many clients, each with a subscription of so many bytes.
-fn crowd(clients: usize, bytes: usize) -> (ClientTable, Vec<Channel>) {
-    let (table, channels) = (table(), (0..clients).map(|_| Channel::unconnected()).collect::<Vec<_>>());
+fn crowd(clients: usize, bytes: usize) -> (ClientTable, Vec<Unconnected>) {
+    let (table, channels) = (table(), (0..clients).map(|_| Unconnected::new()).collect::<Vec<_>>());
     for (number, channel) in channels.iter().enumerate() {
         let data = consumer(&format!("c{number:04}"), &format!("g{}", number % 10), &"x".repeat(bytes), 1);
-        table.heartbeat(channel, &Frame::default(), data).unwrap();
+        table.heartbeat(channel, Software::default(), data).unwrap();
     }
     (table, channels)
 }
@@ -316,7 +318,7 @@ async fn share_i2_no_client_that_stays_is_missed_while_a_pass_begins_anew() {
     let (left, (right, channels)) = (table(), crowd(400, 16 << 10));
     drop(tell(&right, &left));
     // More registrations end than are listed: the peer has to be told everything again.
-    let (guest, heard) = (Channel::unconnected(), Some(right.part(None).then));
+    let (guest, heard) = (Unconnected::new(), Some(right.part(None).then));
     for number in 0..20_000 {
         beat(&right, &guest, consumer("guest", &format!("guest-{number}"), "*", 1));
         drop(right.unregister(guest.id(), "guest", None, Some(&format!("guest-{number}"))));
@@ -346,7 +348,7 @@ async fn share_i2_no_client_that_stays_is_missed_while_a_pass_begins_anew() {
 /// One random run: two tables, of which one is told of the other, over a link that loses, repeats and delays parts.
 fn a_link_that_loses_and_delays(steps: Vec<(u8, u8)>) {
     let (left, right) = (table(), table());
-    let channels: Vec<Channel> = (0..4).map(|_| Channel::unconnected()).collect();
+    let channels: Vec<Unconnected> = (0..4).map(|_| Unconnected::new()).collect();
     let (mut heard, mut sent): (Option<Progress>, Vec<Bytes>) = (None, Vec::new());
     for (step, choice) in steps {
         let (channel, group) = (&channels[usize::from(choice % 4)], format!("g{}", choice / 4 % 3));

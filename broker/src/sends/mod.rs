@@ -2,7 +2,7 @@
 //!
 //! Each connection keeps its sends that are not answered yet, and the doubts: those whose answer came later than
 //! [`PROMPT`], or said that the outcome is unknown. Of a send that was answered promptly nothing is kept, so the account
-//! of a healthy connection is a few words. The leader asks for it when a send repeats a stored message ([`ask`]); a
+//! of a healthy connection is a few words. The leader asks for it when a send repeats a stored message; a
 //! connection that is closed has no account any more.
 //!
 //! Oneway sends are not in it: they have no answer, and clients never repeat them.
@@ -13,7 +13,6 @@
 //! - `sends.I2` A stored message is held against a doubtful send only if it may be that send's: it is the same message, and
 //!   lies behind all that this node knew to be stored when the send came.
 
-mod ask;
 mod content;
 mod table;
 #[cfg(test)]
@@ -23,15 +22,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use folio_protocol::code::ResponseCode;
-use folio_protocol::frame::Frame;
 use folio_raft::proposal::{Knows, PROMPT, Question};
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-pub(crate) use self::ask::{CLOSE_DELAY, knows, serve};
-use self::content::{Print, asked, print};
-pub(crate) use self::table::SendTable;
+pub use self::content::{Content, Print};
+pub use self::table::SendTable;
 
 /// Doubts of one connection; beyond that the oldest are forgotten, and their retries stored again.
 const DOUBTS_MAX: usize = 1_024;
@@ -40,7 +36,7 @@ const DOUBT_AGE: Duration = Duration::from_secs(60);
 
 /// The sends of one connection.
 #[derive(Debug)]
-pub(crate) struct Sends {
+pub struct Sends {
     connected: Instant,
     /// Whether it is in the table.
     listed: AtomicBool,
@@ -63,7 +59,7 @@ struct Unanswered {
     arrived: Instant,
     /// What is stored before it was stored before this send came.
     floor: u64,
-    frame: Arc<Frame>,
+    content: Arc<dyn Content>,
 }
 
 /// A send whose client may not know that it is stored.
@@ -81,40 +77,34 @@ struct Doubt {
 
 /// A send that was taken into the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Begun {
-    pub(crate) number: u64,
+pub struct Begun {
+    /// Its number among its connection's sends.
+    pub number: u64,
     /// Whether an earlier one may have been given up.
-    pub(crate) doubts: bool,
+    pub doubts: bool,
 }
 
 /// What an answer says of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub enum Outcome {
+    /// It is stored.
     Stored,
+    /// It is not, and will not be.
     NotStored,
+    /// Nobody knows.
     Unknown,
-}
-
-impl Outcome {
-    /// See the table in `error.rs`.
-    fn of(code: i32) -> Outcome {
-        match ResponseCode::from_code(code) {
-            Some(ResponseCode::Success) => Outcome::Stored,
-            Some(ResponseCode::SystemError) | None => Outcome::Unknown,
-            Some(_) => Outcome::NotStored,
-        }
-    }
 }
 
 impl Sends {
     /// Of a connection that was made now.
-    pub(crate) fn new() -> Sends {
+    #[expect(clippy::new_without_default, reason = "it begins with the time of the call")]
+    pub fn new() -> Sends {
         let (listed, closed, state) = Default::default();
         Sends { connected: Instant::now(), listed, closed, state }
     }
 
     /// The connection is closed: its client may miss any of its answers.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
@@ -123,25 +113,25 @@ impl Sends {
     }
 
     /// When the connection was made.
-    pub(crate) fn connected(&self) -> Instant {
+    pub fn connected(&self) -> Instant {
         self.connected
     }
 
     /// Takes a send in that came at `arrived`, when all before `floor` was known to be stored (`sends.I1`).
-    pub(crate) fn begin(&self, frame: &Arc<Frame>, arrived: Instant, floor: u64) -> Begun {
+    pub fn begin(&self, content: Arc<dyn Content>, arrived: Instant, floor: u64) -> Begun {
         let mut state = self.state.lock();
         state.expire(arrived);
         let oldest = state.unanswered.front().and_then(Option::as_ref);
         let old = oldest.is_some_and(|oldest| is_given_up(oldest.arrived, arrived));
         let number = state.first + state.unanswered.len() as u64;
         let doubts = old || !state.doubts.is_empty();
-        state.unanswered.push_back(Some(Unanswered { arrived, floor, frame: frame.clone() }));
+        state.unanswered.push_back(Some(Unanswered { arrived, floor, content }));
         Begun { number, doubts }
     }
 
     /// The answer to a send was queued.
-    pub(crate) fn end(&self, number: u64, code: i32) {
-        let (now, outcome) = (Instant::now(), Outcome::of(code));
+    pub fn end(&self, number: u64, outcome: Outcome) {
+        let now = Instant::now();
         let mut state = self.state.lock();
         let Some(send) = state.take(number) else { return };
         let late = outcome == Outcome::Stored && is_given_up(send.arrived, now);
@@ -149,14 +139,14 @@ impl Sends {
         if !late && !unknown {
             if outcome == Outcome::Stored && !state.doubts.is_empty() {
                 // Its client knows now that the message is stored: by this attempt, or by an earlier one.
-                let print = print(&send.frame);
+                let print = send.content.print();
                 state.doubts.retain(|doubt| doubt.print != print);
             }
             return;
         }
         // Rare: reading the message again is cheaper than to keep what it is of every one.
-        let Unanswered { arrived, floor, frame } = send;
-        let doubt = Doubt { number, arrived, floor, print: print(&frame), unknown, answered: now };
+        let Unanswered { arrived, floor, content } = send;
+        let doubt = Doubt { number, arrived, floor, print: content.print(), unknown, answered: now };
         if state.doubts.len() == DOUBTS_MAX {
             state.doubts.pop_front();
         }
@@ -164,7 +154,7 @@ impl Sends {
     }
 
     /// What the connection's client knows of a send that is asked about.
-    pub(crate) fn knows(&self, question: &Question) -> Knows {
+    pub fn knows(&self, question: &Question) -> Knows {
         if self.connected > question.sent_by || self.is_closed() {
             return Knows::Gone;
         }
@@ -208,12 +198,12 @@ impl State {
 
     /// `sends.I2`
     fn doubts_message(&self, question: &Question) -> bool {
-        let print_asked = asked(question);
+        let print_asked = Print::asked(question);
         let may_be = |floor: u64| question.position.is_none_or(|position| position >= floor);
         let given_up =
             self.unanswered.iter().flatten().take_while(|send| is_given_up(send.arrived, question.repeated));
         let mut given_up = given_up.filter(|send| may_be(send.floor));
-        given_up.any(|send| print(&send.frame).is_some_and(|print| print == print_asked))
+        given_up.any(|send| send.content.print().is_some_and(|print| print == print_asked))
             || self.doubts.iter().any(|doubt| {
                 may_be(doubt.floor)
                     && doubt.counts(question.repeated)

@@ -4,7 +4,6 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::header::DEFAULT_REGION;
 use folio_protocol::limits::BODY_BYTES_MAX;
 
-use crate::net::NetConfig;
 use crate::old_reads::OldReadsConfig;
 
 /// The broker's settings; fixed while the node runs.
@@ -25,8 +24,6 @@ pub struct Settings {
     pub polls_max: usize,
     /// What counts as an old message, and how fast they are read while clients write; none of RocketMQ's.
     pub old_reads: OldReadsConfig,
-    /// Limits of connections, and of what clients make the node hold.
-    pub net: NetConfig,
 }
 
 impl Default for Settings {
@@ -40,7 +37,6 @@ impl Default for Settings {
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.
             polls_max: 50_000,
             old_reads: OldReadsConfig::default(),
-            net: NetConfig::default(),
         }
     }
 }

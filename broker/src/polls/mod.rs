@@ -37,7 +37,7 @@ use folio_engine::queues::Arrival;
 use folio_protocol::subscription::TagFilter;
 use parking_lot::Mutex;
 
-pub(crate) use self::arrivals::{Arrivals, News};
+pub use self::arrivals::{Arrivals, News};
 use self::index::Index;
 use self::shares::Shares;
 
@@ -183,12 +183,12 @@ impl<P> PollTable<P> {
     }
 
     /// Where arrivals are noted.
-    pub(crate) fn arrivals(&self) -> Arc<Arrivals> {
+    pub fn arrivals(&self) -> Arc<Arrivals> {
         self.arrivals.clone()
     }
 
     /// The polls that arrivals have answered, to be taken out. One may be named several times.
-    pub(crate) fn answered_by(&self, news: &News) -> Vec<Ticket> {
+    pub fn answered_by(&self, news: &News) -> Vec<Ticket> {
         let mut state = self.state.lock();
         let tickets = state.index.answered_by(news);
         state.touched += tickets.len() as u64;

@@ -1,6 +1,7 @@
 //! What is registered over one connection of this node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use folio_protocol::body::HeartbeatData;
 use tokio::time::Instant;
@@ -8,11 +9,11 @@ use tokio::time::Instant;
 use super::duplicates::Key;
 use super::registered::{Said, Timed};
 use super::{CLIENT_EXPIRES_AFTER, ClientInfo, Consumer, Producer};
-use crate::net::Channel;
+use crate::connection::Connection;
 
 /// The registrations of one connection.
 pub(super) struct Local {
-    pub(super) channel: Channel,
+    pub(super) channel: Arc<dyn Connection>,
     pub(super) consumers: BTreeMap<Key, Timed<Consumer>>,
     pub(super) producers: BTreeMap<Key, Timed<Producer>>,
 }
@@ -41,7 +42,7 @@ pub(super) struct Ended {
 }
 
 impl Local {
-    pub(super) fn new(channel: Channel) -> Self {
+    pub(super) fn new(channel: Arc<dyn Connection>) -> Self {
         Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new() }
     }
 

@@ -36,7 +36,7 @@ impl Default for Limits {
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Arrivals {
+pub struct Arrivals {
     limits: Limits,
     news: Mutex<News>,
     came: Notify,
@@ -44,7 +44,7 @@ pub(crate) struct Arrivals {
 
 /// What arrived since the last look.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub struct News {
     pub(super) queues: HashMap<Arc<str>, HashMap<u32, Arrived>>,
     /// Too much to tell apart: something may have arrived in any queue.
     pub(super) everywhere: bool,
@@ -80,12 +80,12 @@ impl Arrivals {
     }
 
     /// Returns once something was noted since the last [`Arrivals::take`].
-    pub(crate) async fn come(&self) {
+    pub async fn come(&self) {
         self.came.notified().await;
     }
 
     /// Everything noted since the last call.
-    pub(crate) fn take(&self) -> News {
+    pub fn take(&self) -> News {
         mem::take(&mut self.news.lock())
     }
 }

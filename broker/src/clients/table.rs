@@ -1,13 +1,13 @@
 //! The table of registrations and the views derived from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use folio_protocol::body::{HeartbeatData, SubscriptionData};
-use folio_protocol::frame::Frame;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use super::registered::{Said, Timed};
 use super::share::{Addresses, Heard, Outgoing, PART_BYTES_MAX, Part, Progress};
 use super::view::GroupView;
 use super::{ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
-use crate::net::Channel;
+use crate::connection::Connection;
 
 /// All registrations this node knows of.
 pub struct ClientTable {
@@ -75,13 +75,37 @@ pub struct Heartbeat {
     pub duplicates: Vec<Duplicate>,
 }
 
-/// A channel of this node to be told that a group changed.
-#[derive(Debug)]
+/// What a client's program is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Software {
+    /// Its language, RocketMQ's name.
+    pub language: &'static str,
+    /// Its wire version.
+    pub version: i32,
+}
+
+/// A connection of this node to be told that a group changed.
 pub struct Notice {
-    /// The group.
-    pub group: String,
-    /// A member's connection.
-    pub channel: Channel,
+    group: String,
+    channel: Arc<dyn Connection>,
+}
+
+impl Notice {
+    /// Tells the members.
+    pub fn tell(notices: Vec<Notice>) {
+        notices.iter().for_each(|notice| notice.channel.group_changed(&notice.group));
+    }
+
+    /// Whether the member is still there.
+    pub fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} to {}", self.group, self.channel.id())
+    }
 }
 
 impl PartialEq for Notice {
@@ -103,21 +127,21 @@ impl ClientTable {
     /// Registers what a client says of itself, all of it or nothing.
     pub fn heartbeat(
         &self,
-        channel: &Channel,
-        frame: &Frame,
+        channel: &(impl Connection + Clone),
+        software: Software,
         data: HeartbeatData,
     ) -> Result<Heartbeat, Full> {
         let client = ClientInfo {
             client_id: data.client_id.clone(),
             address: channel.remote().to_string(),
-            language: frame.language.name().to_owned(),
-            version: frame.version,
+            language: software.language.to_owned(),
+            version: software.version,
         };
         let mut guard = self.state.write();
         let state = &mut *guard;
         let beat = match state.local.get(&channel.id()) {
             Some(local) => local.hear(&client, data),
-            None => Local::new(channel.clone()).hear(&client, data),
+            None => Local::new(Arc::new(channel.clone())).hear(&client, data),
         };
         let growth = beat.growth();
         if growth > 0 {
@@ -316,8 +340,8 @@ struct Registered {
 }
 
 impl State {
-    fn register(&mut self, channel: &Channel, beat: Beat) -> Registered {
-        let local = self.local.entry(channel.id()).or_insert_with(|| Local::new(channel.clone()));
+    fn register(&mut self, channel: &(impl Connection + Clone), beat: Beat) -> Registered {
+        let local = self.local.entry(channel.id()).or_insert_with(|| Local::new(Arc::new(channel.clone())));
         let (mut registered, heard) = (Registered::default(), Instant::now());
         for Said { key, what, bytes, .. } in beat.consumers {
             let known = local.consumers.get(&key);

@@ -19,14 +19,14 @@ pub struct SendTable {
 
 impl SendTable {
     /// Lists a connection, if it is not listed yet.
-    pub(crate) fn list(&self, client: SocketAddr, sends: &Arc<Sends>) {
+    pub fn list(&self, client: SocketAddr, sends: &Arc<Sends>) {
         if !sends.listed.load(Ordering::Relaxed) && !sends.listed.swap(true, Ordering::Relaxed) {
             self.by_client.lock().entry(client).or_default().push(sends.clone());
         }
     }
 
     /// The connection is gone.
-    pub(crate) fn closed(&self, client: SocketAddr, sends: &Arc<Sends>) {
+    pub fn closed(&self, client: SocketAddr, sends: &Arc<Sends>) {
         if !sends.listed.load(Ordering::Relaxed) {
             return;
         }
@@ -40,13 +40,13 @@ impl SendTable {
     }
 
     /// Whether no connection from this client's end lives any more.
-    pub(crate) fn is_gone(&self, client: SocketAddr) -> bool {
+    pub fn is_gone(&self, client: SocketAddr) -> bool {
         let by_client = self.by_client.lock();
         by_client.get(&client).is_none_or(|listed| listed.iter().all(|sends| sends.is_closed()))
     }
 
     /// What a client of this node knows of an earlier send.
-    pub(crate) fn knows(&self, question: &Question) -> Knows {
+    pub fn knows(&self, question: &Question) -> Knows {
         let listed = self.by_client.lock().get(&question.client).cloned().unwrap_or_default();
         let known: Vec<Knows> = listed.iter().map(|sends| sends.knows(question)).collect();
         let most_careful = [Knows::Doubtful, Knows::Settled].into_iter().find(|knows| known.contains(knows));

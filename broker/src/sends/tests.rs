@@ -1,34 +1,26 @@
 //! The account of one connection, and of many.
 
 use bytes::Bytes;
-use folio_protocol::code::RequestCode;
-use folio_protocol::header::SendMessageHeader;
 use folio_protocol::message;
 
 use super::*;
 
-const OK: i32 = 0;
-const UNKNOWN: i32 = 1;
-const BUSY: i32 = 2;
+const OK: Outcome = Outcome::Stored;
+const UNKNOWN: Outcome = Outcome::Unknown;
+const BUSY: Outcome = Outcome::NotStored;
 
-fn send(key: &str, body: &'static str) -> Arc<Frame> {
-    let header = SendMessageHeader {
-        producer_group: "p".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: 4,
-        queue_id: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        flag: 0,
-        properties: Some(format!("UNIQ_KEY\u{1}{key}\u{2}")),
-        reconsume_times: None,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-        broker_name: None,
-    };
-    Arc::new(Frame::request(RequestCode::SendMessageV2, &header, Bytes::from_static(body.as_bytes())))
+#[derive(Debug)]
+struct Message(&'static str, &'static str);
+
+impl Content for Message {
+    fn print(&self) -> Option<Print> {
+        let properties = format!("UNIQ_KEY\u{1}{}\u{2}", self.0);
+        Some(Print::of_message("orders", properties.as_bytes(), self.1.as_bytes()))
+    }
+}
+
+fn send(key: &'static str, body: &'static str) -> Arc<dyn Content> {
+    Arc::new(Message(key, body))
 }
 
 /// A repeat that comes now, of what is stored at 100.
@@ -48,8 +40,8 @@ fn question(key: &'static str, body: &str) -> Question {
     }
 }
 
-fn begin(sends: &Sends, frame: &Arc<Frame>) -> Begun {
-    sends.begin(frame, Instant::now(), 100)
+fn begin(sends: &Sends, content: &Arc<dyn Content>) -> Begun {
+    sends.begin(content.clone(), Instant::now(), 100)
 }
 
 async fn pass(ms: u64) {

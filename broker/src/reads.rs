@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Reads of one connection at a time: while one waits for the disk another one finds its messages in memory.
-pub(super) const READS_MAX: usize = 4;
+pub const READS_MAX: usize = 4;
 /// What is counted.
 const PAGE_BYTES: usize = 4096;
 
@@ -40,14 +40,15 @@ pub struct ReadTurn {
 }
 
 impl ReadTurn {
-    pub(super) fn new(turn: OwnedSemaphorePermit) -> Self {
+    /// A turn of a connection's own semaphore.
+    pub fn new(turn: OwnedSemaphorePermit) -> Self {
         Self { _turn: turn }
     }
 }
 
 impl Reads {
     /// Of so many bytes; none is taken.
-    pub(super) fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize) -> Self {
         let pages_max = (bytes / PAGE_BYTES).min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
         Self { pages: Arc::new(Semaphore::new(pages_max)), pages_max }
     }
@@ -59,7 +60,7 @@ impl Reads {
     }
 
     /// The same once it is left.
-    pub(crate) async fn take(&self, bytes: usize) -> ReadMemory {
+    pub async fn take(&self, bytes: usize) -> ReadMemory {
         ReadMemory { _pages: self.pages.clone().acquire_many_owned(self.pages_of(bytes)).await.ok() }
     }
 
@@ -82,11 +83,9 @@ impl Reads {
 mod tests {
     use std::time::Duration;
 
-    use folio_protocol::frame::Frame;
     use tokio::task::JoinSet;
     use tokio::time::timeout;
 
-    use super::super::{Channel, CloseReason, NetConfig};
     use super::*;
 
     async fn waits<T>(taking: impl Future<Output = T>) -> bool {
@@ -111,24 +110,5 @@ mod tests {
         assert!(waits(reads.take(2 << 20)).await);
         drop(memory);
         assert_eq!(reads.bytes(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn i1_a_connection_has_few_reads_at_a_time_and_none_while_it_has_much_to_read() {
-        let channel = Channel::with_limits(&NetConfig::with_memory(64 << 20));
-        let mut turns: Vec<_> = (0..READS_MAX).map(|_| channel.try_read_turn().expect("a turn")).collect();
-        assert!(channel.try_read_turn().is_none());
-        assert!(waits(channel.read_turn()).await);
-        turns.pop();
-        channel.push(&Frame::default().with_body(vec![0; 2 << 20])).expect("a frame");
-        assert!(channel.try_read_turn().is_none());
-        let (waiting, closed) = (channel.clone(), channel.clone());
-        let waiting = tokio::spawn(async move { waiting.read_turn().await.is_some() });
-        let last = tokio::spawn(async move { closed.read_turn().await.is_some() });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!waiting.is_finished());
-        channel.close(CloseReason::PeerClosed);
-        assert_eq!((waiting.await.expect("no panic"), last.await.expect("no panic")), (false, false));
-        assert!(channel.read_turn().await.is_none());
     }
 }

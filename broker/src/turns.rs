@@ -17,9 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use folio_protocol::code::RequestCode;
-use folio_protocol::frame::Frame;
-use folio_protocol::header::{Header, QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
 use parking_lot::Mutex;
 
 /// How long a commit is remembered after it arrived: several times what one may wait to be sent and answered.
@@ -30,28 +27,30 @@ const ENDED_POLL: Duration = Duration::from_millis(1);
 const REMEMBERED_MANY: usize = 65_536;
 
 /// A group's queue: (group, topic, queue).
-pub(crate) type Key = (String, String, u32);
+pub type Key = (String, String, u32);
 
 /// The place of a commit among those that came to one node while it ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Order {
+pub struct Order {
     /// The node it came to.
-    pub(crate) node: u64,
+    pub node: u64,
     /// When that node started, ns: numbers of another start are not comparable.
-    pub(crate) started: u64,
+    pub started: u64,
     /// Later ones have larger numbers.
-    pub(crate) number: u64,
+    pub number: u64,
 }
 
 impl Order {
     /// Bytes of an order between nodes.
     const BYTES: usize = 24;
 
-    pub(crate) fn encode(self, out: &mut BytesMut) {
+    /// Writes it for another node, big-endian.
+    pub fn encode(self, out: &mut BytesMut) {
         [self.node, self.started, self.number].into_iter().for_each(|part| out.put_u64(part));
     }
 
-    pub(crate) fn decode(bytes: &mut Bytes) -> Option<Order> {
+    /// Takes what [`Order::encode`] has written off the front.
+    pub fn decode(bytes: &mut Bytes) -> Option<Order> {
         (bytes.len() >= Order::BYTES).then(|| Order {
             node: bytes.get_u64(),
             started: bytes.get_u64(),
@@ -61,7 +60,7 @@ impl Order {
 }
 
 /// The commits of this node's clients that are under way.
-pub(crate) struct Turns {
+pub struct Turns {
     node: u64,
     started: u64,
     under_way: Mutex<UnderWay>,
@@ -80,22 +79,14 @@ struct Newest {
 }
 
 impl Turns {
-    pub(crate) fn new(node: u64) -> Arc<Turns> {
+    /// Of a node that starts now.
+    pub fn new(node: u64) -> Arc<Turns> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         Arc::new(Turns { node, started, under_way: Mutex::default() })
     }
 
-    /// A turn for a request that just came from its client; none if order does not matter to it.
-    pub(crate) fn take(self: &Arc<Turns>, frame: &Frame) -> Option<Turn> {
-        if frame.request_code() != Some(RequestCode::UpdateConsumerOffset) {
-            return None;
-        }
-        let header = UpdateConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
-        let queue = u32::try_from(header.queue_id).ok()?;
-        Some(self.turn((header.consumer_group.to_string(), header.topic.to_string(), queue)))
-    }
-
-    fn turn(self: &Arc<Turns>, key: Key) -> Turn {
+    /// A turn for a commit that just came from its client.
+    pub fn take(self: &Arc<Turns>, key: Key) -> Turn {
         let mut under_way = self.under_way.lock();
         under_way.last_number += 1;
         let number = under_way.last_number;
@@ -106,28 +97,17 @@ impl Turns {
         Turn { turns: self.clone(), key, number }
     }
 
-    /// Before a question for an offset is handed out: waits until the commits for its queue that came here before have
-    /// ended.
-    pub(crate) async fn let_pass(&self, question: &Frame, deadline: tokio::time::Instant) {
-        let Some((key, last)) = self.before(question) else { return };
+    /// Before a question for an offset of this queue is handed out: waits until the commits for its queue that came here
+    /// before have ended.
+    pub async fn let_pass(&self, key: &Key, deadline: tokio::time::Instant) {
+        let newest = self.under_way.lock().queues.get(key).map(|newest| newest.number);
+        let Some(last) = newest else { return };
         let passed = async {
-            while self.is_under_way(&key, last) {
+            while self.is_under_way(key, last) {
                 tokio::time::sleep(ENDED_POLL).await;
             }
         };
         drop(tokio::time::timeout_at(deadline, passed).await);
-    }
-
-    /// The queue a question is about and the last commit for it, if one is under way.
-    fn before(&self, question: &Frame) -> Option<(Key, u64)> {
-        if question.request_code() != Some(RequestCode::QueryConsumerOffset) {
-            return None;
-        }
-        let header = QueryConsumerOffsetHeader::from_ext(&question.ext).ok()?;
-        let queue = u32::try_from(header.queue_id).ok()?;
-        let key = (header.consumer_group.to_string(), header.topic.to_string(), queue);
-        let last = self.under_way.lock().queues.get(&key)?.number;
-        Some((key, last))
     }
 
     /// Whether a commit up to the one of this number is under way.
@@ -139,7 +119,7 @@ impl Turns {
 }
 
 /// One commit's place; dropped when it can not be handed out any more.
-pub(crate) struct Turn {
+pub struct Turn {
     turns: Arc<Turns>,
     key: Key,
     number: u64,
@@ -147,12 +127,13 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// Whether a later commit has come for the same queue: then this one must not be handed out again.
-    pub(crate) fn is_overtaken(&self) -> bool {
+    pub fn is_overtaken(&self) -> bool {
         let under_way = self.turns.under_way.lock();
         under_way.queues.get(&self.key).is_some_and(|newest| newest.number > self.number)
     }
 
-    pub(crate) fn order(&self) -> Order {
+    /// Its place, to travel with it.
+    pub fn order(&self) -> Order {
         Order { node: self.turns.node, started: self.turns.started, number: self.number }
     }
 }
@@ -171,7 +152,7 @@ impl Drop for Turn {
 
 /// What arrived lately at the node that leads.
 #[derive(Default)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     newest: HashMap<(u64, Key), (Order, Instant)>,
     /// Old ones are looked for when there are so many.
     prune_at: usize,
@@ -179,7 +160,7 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     /// Notes a commit; `false` if a later one from the same node has arrived before.
-    pub(crate) fn note(&mut self, key: &Key, order: Order) -> bool {
+    pub fn note(&mut self, key: &Key, order: Order) -> bool {
         let now = Instant::now();
         if self.newest.len() >= self.prune_at.max(REMEMBERED_MANY) {
             self.newest.retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);
@@ -205,9 +186,9 @@ mod tests {
     #[test]
     fn a_commit_is_overtaken_by_a_later_one_for_its_queue_even_after_that_one_was_answered() {
         let turns = Turns::new(1);
-        let (first, other) = (turns.turn(key(0)), turns.turn(key(1)));
+        let (first, other) = (turns.take(key(0)), turns.take(key(1)));
         assert!(!first.is_overtaken() && !other.is_overtaken());
-        let second = turns.turn(key(0));
+        let second = turns.take(key(0));
         assert!(first.is_overtaken() && !second.is_overtaken() && !other.is_overtaken());
         drop(second);
         assert!(first.is_overtaken());

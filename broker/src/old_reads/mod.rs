@@ -62,22 +62,23 @@ pub struct OldReads {
 }
 
 /// A read that waits.
-pub(crate) struct OldRead {
+pub struct OldRead {
     /// Its consumer group and topic.
-    pub(crate) consumer: (Name, Name),
+    pub consumer: (Name, Name),
     /// Where in the log it begins.
-    pub(crate) position: u64,
-    pub(crate) bytes: usize,
+    pub position: u64,
+    /// How much it reads.
+    pub bytes: usize,
 }
 
 /// One read under way; it is over when this is dropped.
-pub(crate) struct UnderWay {
+pub struct UnderWay {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl OldReads {
     /// Of the node of a group; nothing is under way.
-    pub(crate) fn new(config: OldReadsConfig, group: Group) -> OldReads {
+    pub fn new(config: OldReadsConfig, group: Group) -> OldReads {
         let processors = Processors::default();
         OldReads::watching(config, move || Sample {
             at: Instant::now().into_std(),
@@ -98,12 +99,12 @@ impl OldReads {
     }
 
     /// Whether a message at `position` of a log that ends at `end` is old.
-    pub(crate) fn is_old(&self, position: u64, end: u64) -> bool {
+    pub fn is_old(&self, position: u64, end: u64) -> bool {
         end.saturating_sub(position) > self.config.recent_bytes
     }
 
     /// Lets a read begin if it need not wait.
-    pub(crate) fn try_begin(&self, bytes: usize) -> Option<UnderWay> {
+    pub fn try_begin(&self, bytes: usize) -> Option<UnderWay> {
         let _turn = self.line.try_take()?;
         let permit = self.under_way.clone().try_acquire_owned().ok()?;
         self.take(bytes).ok()?;
@@ -111,7 +112,7 @@ impl OldReads {
     }
 
     /// Waits until a read may begin.
-    pub(crate) async fn begin(&self, read: OldRead) -> UnderWay {
+    pub async fn begin(&self, read: OldRead) -> UnderWay {
         // old_reads.I2: when its patience is at an end it goes on, whatever the pace is.
         let permit = match timeout(WAIT_MAX, self.wait(read)).await {
             Ok(permit) => permit,

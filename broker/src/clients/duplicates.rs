@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::net::Channel;
+use crate::connection::Connection;
 
 /// (group, client id).
 pub(super) type Key = (String, String);
@@ -37,7 +37,7 @@ pub struct Duplicate {
 
 impl Owners {
     /// A client registers. Says once that there are two of them.
-    pub(super) fn heard(&mut self, key: &Key, channel: &Channel) -> Option<Duplicate> {
+    pub(super) fn heard(&mut self, key: &Key, channel: &impl Connection) -> Option<Duplicate> {
         let owner = match self.0.get_mut(key) {
             Some(owner) => owner,
             None => self.0.entry(key.clone()).or_default(),
@@ -69,12 +69,13 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::testing::Unconnected;
 
     #[tokio::test]
     async fn two_that_register_in_turns_are_named_once_and_one_that_reconnects_is_not() {
         let (mut owners, key) = (Owners::default(), ("g".to_owned(), "10.0.0.1@1".to_owned()));
-        let (one, two, three) = (Channel::unconnected(), Channel::unconnected(), Channel::unconnected());
-        let mut heard = |channel: &Channel| owners.heard(&key, channel).is_some();
+        let (one, two, three) = (Unconnected::new(), Unconnected::new(), Unconnected::new());
+        let mut heard = |channel: &Unconnected| owners.heard(&key, channel).is_some();
         assert!(!heard(&one) && !heard(&one), "one process");
         assert!(!heard(&two) && !heard(&two), "it connected anew");
         assert!(heard(&one), "the old connection speaks again: there are two");
@@ -83,10 +84,10 @@ mod tests {
             owners.gone(&key, channel.id());
         }
         assert!(owners.0.is_empty());
-        let mut heard = |channel: &Channel| owners.heard(&key, channel).is_some();
+        let mut heard = |channel: &Unconnected| owners.heard(&key, channel).is_some();
         assert!(!heard(&three) && !heard(&one));
         owners.gone(&key, three.id());
-        let mut heard = |channel: &Channel| owners.heard(&key, channel).is_some();
+        let mut heard = |channel: &Unconnected| owners.heard(&key, channel).is_some();
         assert!(!heard(&three), "the first one had left: two processes, one after the other");
     }
 }

@@ -17,7 +17,7 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Stalls of this process. Times are milliseconds since it was made.
 #[derive(Debug)]
-pub(crate) struct Stalls {
+pub struct Stalls {
     since: Instant,
     ticked: AtomicU64,
     /// The last stall.
@@ -26,13 +26,15 @@ pub(crate) struct Stalls {
 }
 
 impl Stalls {
-    pub(crate) fn new() -> Stalls {
+    /// Of a process that starts now.
+    #[expect(clippy::new_without_default, reason = "it begins with the time of the call")]
+    pub fn new() -> Stalls {
         let (ticked, began, ended) = Default::default();
         Stalls { since: Instant::now(), ticked, began, ended }
     }
 
     /// Notes that the process runs, until the node stops.
-    pub(crate) async fn watch(&self) {
+    pub async fn watch(&self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -50,7 +52,7 @@ impl Stalls {
     }
 
     /// When a request came that is read now, at the earliest.
-    pub(crate) fn arrival(&self, now: Instant) -> Instant {
+    pub fn arrival(&self, now: Instant) -> Instant {
         let (at, ticked) = (self.ms(now), self.ticked.load(Ordering::Relaxed));
         let ended = self.ended.load(Ordering::Relaxed);
         let came = if ticked > 0 && at.saturating_sub(ticked) >= STALL.as_millis() as u64 {

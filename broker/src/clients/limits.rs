@@ -11,7 +11,7 @@ use folio_protocol::limits::{CLIENT_ID_BYTES_MAX, EXPRESSION_BYTES_MAX, GROUP_BY
 use folio_protocol::names;
 use folio_state::bounds::at_most;
 
-use crate::error::ServerError;
+use crate::error::BrokerError;
 
 /// A heartbeat's body: a thousand subscriptions have 300 kB.
 const HEARTBEAT_BYTES_MAX: usize = 1 << 20;
@@ -25,14 +25,14 @@ pub(super) const TABLE_BYTES_MAX: usize = 16 << 20;
 pub(super) const CONNECTION_BYTES_MAX: usize = TABLE_BYTES_MAX / 8;
 
 /// Checks a heartbeat before it is decoded.
-pub(crate) fn check_length(body: &[u8]) -> Result<(), ServerError> {
+pub fn check_length(body: &[u8]) -> Result<(), BrokerError> {
     Ok(at_most("bytes of a heartbeat", body.len(), HEARTBEAT_BYTES_MAX)?)
 }
 
 /// Checks what a heartbeat says.
-pub(crate) fn check(data: &HeartbeatData) -> Result<(), ServerError> {
+pub fn check(data: &HeartbeatData) -> Result<(), BrokerError> {
     if data.client_id.is_empty() {
-        return Err(ServerError::InvalidParameter("a heartbeat needs clientID".to_owned()));
+        return Err(BrokerError::InvalidParameter("a heartbeat needs clientID".to_owned()));
     }
     at_most("bytes of a client's id", data.client_id.len(), CLIENT_ID_BYTES_MAX)?;
     at_most("consumer groups of a client", data.consumer_data_set.len(), GROUPS_MAX)?;
@@ -44,7 +44,7 @@ pub(crate) fn check(data: &HeartbeatData) -> Result<(), ServerError> {
     })
 }
 
-fn check_consumer(consumer: &ConsumerData) -> Result<(), ServerError> {
+fn check_consumer(consumer: &ConsumerData) -> Result<(), BrokerError> {
     names::check_group(&consumer.group_name)?;
     let subscriptions = &consumer.subscription_data_set;
     at_most("subscriptions of a group", subscriptions.len(), SUBSCRIPTIONS_MAX)?;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use folio_protocol::names;
 use folio_state::{PERM_INHERIT, PERM_READ, PERM_WRITE, Topic};
 
-use crate::broker::Identity;
+use crate::identity::Identity;
 
 /// Queues of the template topic, RocketMQ's `defaultTopicQueueNums`.
-pub(crate) const DEFAULT_QUEUES: u32 = 8;
+pub const DEFAULT_QUEUES: u32 = 8;
 /// Queues of the topic that carries the cluster's name.
 const CLUSTER_TOPIC_QUEUES: u32 = 16;
 /// Queues of RocketMQ's own benchmark topic.
@@ -17,7 +17,7 @@ const BENCHMARK_QUEUES: u32 = 1_024;
 const SCHEDULE_QUEUES: u32 = 18;
 
 /// The built-in topic of that name.
-pub(crate) fn topic(name: &str, identity: &Identity) -> Option<Topic> {
+pub fn topic(name: &str, identity: &Identity) -> Option<Topic> {
     let all = PERM_INHERIT | PERM_READ | PERM_WRITE;
     let usual = PERM_READ | PERM_WRITE;
     let (queues, perm) = match name {
@@ -35,7 +35,7 @@ pub(crate) fn topic(name: &str, identity: &Identity) -> Option<Topic> {
 }
 
 /// The names of all built-in topics.
-pub(crate) fn names(identity: &Identity) -> Vec<String> {
+pub fn names(identity: &Identity) -> Vec<String> {
     let mut all: Vec<String> = names::SYSTEM_TOPICS.iter().map(|name| (*name).to_owned()).collect();
     all.push(identity.cluster.clone());
     all.push(identity.broker_name.clone());

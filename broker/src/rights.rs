@@ -6,10 +6,10 @@
 
 use folio_state::{ConsumerGroup, Topic};
 
-use crate::error::ServerError;
+use crate::error::BrokerError;
 
 /// Refuses a change of a topic that takes queues or permissions away.
-pub(crate) fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Result<(), ServerError> {
+pub fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Result<(), BrokerError> {
     let Some(before) = before else { return Ok(()) };
     let takes_away = after.read_queues < before.read_queues
         || after.write_queues < before.write_queues
@@ -22,18 +22,15 @@ pub(crate) fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Resul
 }
 
 /// Refuses a change of a group.
-pub(crate) fn check_group_change(
-    before: Option<&ConsumerGroup>,
-    after: &ConsumerGroup,
-) -> Result<(), ServerError> {
+pub fn check_group_change(before: Option<&ConsumerGroup>, after: &ConsumerGroup) -> Result<(), BrokerError> {
     match before {
         Some(before) if before != after => Err(refusal(&format!("changing group[{}]", after.name))),
         _ => Ok(()),
     }
 }
 
-fn refusal(what: &str) -> ServerError {
-    ServerError::NoPermission(format!(
+fn refusal(what: &str) -> BrokerError {
+    BrokerError::NoPermission(format!(
         "{what} is accepted from where administrative requests are: the machine that the node runs on, the node's port \
          `listen.admin`, and the networks in `listen.admin_from` (keys of the node's configuration)"
     ))

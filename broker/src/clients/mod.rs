@@ -14,7 +14,7 @@
 
 mod duplicates;
 mod feed;
-pub(crate) mod limits;
+pub mod limits;
 mod local;
 mod members;
 mod registered;
@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use duplicates::Duplicate;
 pub use share::{Addresses, Outgoing, Progress};
-pub use table::{ClientTable, Full, Heartbeat, Notice};
+pub use table::{ClientTable, Full, Heartbeat, Notice, Software};
 pub use view::{GroupView, Member};
 
 /// RocketMQ's expiry of a channel without heartbeats.

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::reads::ReadTurn;
+
 /// A client's end of something that ends.
 pub trait Connection: Send + Sync + 'static {
     /// Unique in this process, never used again.
@@ -12,6 +14,20 @@ pub trait Connection: Send + Sync + 'static {
     fn is_open(&self) -> bool;
     /// Tells the client that members or subscriptions of a consumer group have changed.
     fn group_changed(&self, group: &str);
+}
+
+/// A connection whose client reads what is given out; clones are the same connection.
+pub trait Reader: Connection + Clone {
+    /// Whether requests are still served: not once the node stops.
+    fn takes_requests(&self) -> bool;
+    /// Lets a read from the disk begin for this client, if it need not wait (`disk_reads.I1`).
+    fn try_read_turn(&self) -> Option<ReadTurn>;
+    /// Waits until one may begin; `None` if the connection is closed.
+    fn read_turn(&self) -> impl Future<Output = Option<ReadTurn>> + Send;
+    /// Whether the client has so much to read that no more is begun for it.
+    fn is_behind(&self) -> bool;
+    /// Waits until it has read some of that, or is closed.
+    fn catch_up(&self) -> impl Future<Output = ()> + Send;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use folio_state::{ConsumerGroup, Topic};
 use crate::error::BrokerError;
 
 /// Refuses a change of a topic that takes queues or permissions away.
-pub fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Result<(), BrokerError> {
+pub(crate) fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Result<(), BrokerError> {
     let Some(before) = before else { return Ok(()) };
     let takes_away = after.read_queues < before.read_queues
         || after.write_queues < before.write_queues
@@ -22,7 +22,10 @@ pub fn check_topic_change(before: Option<&Topic>, after: &Topic) -> Result<(), B
 }
 
 /// Refuses a change of a group.
-pub fn check_group_change(before: Option<&ConsumerGroup>, after: &ConsumerGroup) -> Result<(), BrokerError> {
+pub(crate) fn check_group_change(
+    before: Option<&ConsumerGroup>,
+    after: &ConsumerGroup,
+) -> Result<(), BrokerError> {
     match before {
         Some(before) if before != after => Err(refusal(&format!("changing group[{}]", after.name))),
         _ => Ok(()),

@@ -1,10 +1,12 @@
 //! What an operator may set of the broker's behaviour, by RocketMQ's names and defaults.
 
 use folio_protocol::flags::PermissionBits;
-use folio_protocol::header::DEFAULT_REGION;
 use folio_protocol::limits::BODY_BYTES_MAX;
 
 use crate::old_reads::OldReadsConfig;
+
+/// The region of a broker that is told none.
+const DEFAULT_REGION: &str = "DefaultRegion";
 
 /// The broker's settings; fixed while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use folio_state::{PERM_INHERIT, PERM_READ, PERM_WRITE, Topic};
 use crate::identity::Identity;
 
 /// Queues of the template topic, RocketMQ's `defaultTopicQueueNums`.
-pub const DEFAULT_QUEUES: u32 = 8;
+pub(crate) const DEFAULT_QUEUES: u32 = 8;
 /// Queues of the topic that carries the cluster's name.
 const CLUSTER_TOPIC_QUEUES: u32 = 16;
 /// Queues of RocketMQ's own benchmark topic.
@@ -17,7 +17,7 @@ const BENCHMARK_QUEUES: u32 = 1_024;
 const SCHEDULE_QUEUES: u32 = 18;
 
 /// The built-in topic of that name.
-pub fn topic(name: &str, identity: &Identity) -> Option<Topic> {
+pub(crate) fn topic(name: &str, identity: &Identity) -> Option<Topic> {
     let all = PERM_INHERIT | PERM_READ | PERM_WRITE;
     let usual = PERM_READ | PERM_WRITE;
     let (queues, perm) = match name {
@@ -35,7 +35,7 @@ pub fn topic(name: &str, identity: &Identity) -> Option<Topic> {
 }
 
 /// The names of all built-in topics.
-pub fn names(identity: &Identity) -> Vec<String> {
+pub(crate) fn names(identity: &Identity) -> Vec<String> {
     let mut all: Vec<String> = names::SYSTEM_TOPICS.iter().map(|name| (*name).to_owned()).collect();
     all.push(identity.cluster.clone());
     all.push(identity.broker_name.clone());

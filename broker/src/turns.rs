@@ -152,7 +152,7 @@ impl Drop for Turn {
 
 /// What arrived lately at the node that leads.
 #[derive(Default)]
-pub struct Arrived {
+pub(crate) struct Arrived {
     newest: HashMap<(u64, Key), (Order, Instant)>,
     /// Old ones are looked for when there are so many.
     prune_at: usize,
@@ -160,7 +160,7 @@ pub struct Arrived {
 
 impl Arrived {
     /// Notes a commit; `false` if a later one from the same node has arrived before.
-    pub fn note(&mut self, key: &Key, order: Order) -> bool {
+    pub(crate) fn note(&mut self, key: &Key, order: Order) -> bool {
         let now = Instant::now();
         if self.newest.len() >= self.prune_at.max(REMEMBERED_MANY) {
             self.newest.retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);

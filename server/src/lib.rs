@@ -1,28 +1,29 @@
-//! The broker and NameServer of FolioMQ: a node, and all that a client can ask it.
+//! The front doors of a FolioMQ node, its configuration and its life.
 //!
-//! The life of a request: `net` reads a frame, [`dispatch`](crate::broker::Broker) finds its handler (or
-//! `forward` takes it to the leader), the handler asks the group, and `reply::Reply` answers.
+//! The life of a request: `net` reads a frame, [`service`] gives it to the dispatcher, which finds its handler (or brings it to
+//! the leader, `forward`); the handler decodes it, calls the broker, and `reply::Reply` answers.
 
 pub mod admin;
-mod applied;
-mod ask;
-pub mod broker;
+mod answer;
 pub mod config;
 mod dispatch;
 mod error;
 mod forward;
-pub mod gossip;
+mod forwards;
 mod group_thread;
-mod groups;
 pub mod handlers;
+pub mod hooks;
 mod identity;
 mod incoming;
 pub mod logging;
 pub mod net;
 pub mod node;
+mod origin;
 pub mod panics;
-pub mod peer;
+mod pending;
 pub mod private;
+pub mod remoting;
 mod reply;
 mod request;
 mod request_table;
+pub mod service;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use folio_broker::broker::Broker;
 use folio_broker::clients::Addresses;
+use folio_broker::gossip;
 use folio_broker::identity::Identity;
 use folio_broker::settings::Settings;
 use folio_engine::disk::{Disk, RealDisk};
@@ -17,12 +19,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Network;
-use crate::broker::Broker;
 use crate::config::{Listen, NodeConfig};
-use crate::handlers::pull::release_all;
+use crate::hooks::NodeHooks;
 use crate::net::{Listener, Resources};
-use crate::peer::NodeHooks;
-use crate::{gossip, group_thread, identity, private};
+use crate::{group_thread, identity, private, service};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,12 +56,13 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     };
     let resources = Resources::new(&config.net);
     let identity = identity_of(&config, store_host, sockets.namesrv.is_some());
-    let broker = Broker::with_settings(identity, Settings::default(), resources, group.clone());
-    hooks.attach(&broker);
+    let remoting = service::open(identity, Settings::default(), resources, group.clone());
+    hooks.attach(&remoting);
+    let broker = remoting.broker.clone();
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let running = broker.clone();
     let stalls = tokio::spawn(async move { running.stalls.watch().await });
-    let listener = Listener::new(config.net.clone(), broker.resources.clone(), Arc::new(broker.clone()));
+    let listener = Listener::new(config.net.clone(), remoting.resources.clone(), Arc::new(remoting));
     sockets.serve(&listener);
     tracing::info!(
         node = config.node_id, group = config.group, cluster = config.cluster,
@@ -189,7 +190,7 @@ async fn stop(listener: &Listener, broker: &Broker, signals: &mut Signals, patie
         }
         tokio::time::sleep(HANDOVER_PAUSE).await;
         listener.refuse();
-        release_all(&broker.polls);
+        broker.polls.release_all();
         tokio::join!(listener.drain(patience), group.answer_calls(patience));
         // Whatever is still under way learns here that its outcome is not known.
         group.shutdown().await;

@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) order: Option<Order>,
     /// How it came, if it is a send that is answered.
     pub(crate) attempt: Option<Attempt>,
+    /// Whether asking twice is as good as asking once: what its line in the table says.
+    pub(crate) is_repeatable: bool,
 }
 
 impl Request {

@@ -27,6 +27,11 @@ fn crates_depend_only_along_the_arrows() {
 }
 
 #[test]
+fn the_broker_knows_no_wire() {
+    silent(&tidy::wire(&checkout()));
+}
+
+#[test]
 fn no_build_has_planted_defects_unasked() {
     silent(&tidy::planted(&checkout()));
 }

@@ -26,7 +26,7 @@ pub(super) struct Owners(HashMap<Key, Owner>);
 
 /// Two processes with one client id in one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Duplicate {
+pub(crate) struct Duplicate {
     /// The group.
     pub group: String,
     /// The id that both have.

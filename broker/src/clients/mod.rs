@@ -14,6 +14,7 @@
 
 mod duplicates;
 mod feed;
+mod full;
 pub mod limits;
 mod local;
 mod members;
@@ -27,9 +28,12 @@ use std::time::Duration;
 use folio_protocol::body::ConsumerData;
 use serde::{Deserialize, Serialize};
 
-pub use duplicates::Duplicate;
-pub use share::{Addresses, Outgoing, Progress};
-pub use table::{ClientTable, Full, Heartbeat, Notice, Software};
+pub(crate) use duplicates::Duplicate;
+pub use full::Full;
+pub use share::Addresses;
+pub(crate) use share::{Outgoing, Progress};
+pub(crate) use table::Notice;
+pub use table::{ClientTable, Software};
 pub use view::{GroupView, Member};
 
 /// RocketMQ's expiry of a channel without heartbeats.

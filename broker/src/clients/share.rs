@@ -75,7 +75,7 @@ pub struct Addresses {
 
 /// What a peer has heard of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     pub(super) process: u64,
     pub(super) pass: u64,
     pub(super) revision: u64,
@@ -85,7 +85,7 @@ pub struct Progress {
 
 impl Progress {
     /// Up to which change.
-    pub fn revision(self) -> u64 {
+    pub(crate) fn revision(self) -> u64 {
         self.revision
     }
 
@@ -107,7 +107,7 @@ impl Progress {
 }
 
 /// A part that is about to be told.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// As it is sent.
     pub bytes: Bytes,
     /// What the peer will have heard then.
@@ -144,7 +144,7 @@ impl Outgoing {
     }
 
     /// Whether the peer's answer says that it has heard this part.
-    pub fn is_heard(&self, answer: &[u8]) -> bool {
+    pub(crate) fn is_heard(&self, answer: &[u8]) -> bool {
         let heard = Progress::decode(answer);
         heard.is_some_and(|heard| {
             (heard.process, heard.pass) == (self.then.process, self.then.pass)

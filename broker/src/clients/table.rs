@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::duplicates::{Duplicate, Owners};
 use super::feed::{self, Feed};
+use super::full::Full;
 use super::limits::{CONNECTION_BYTES_MAX, TABLE_BYTES_MAX};
 use super::local::{Beat, Ended, Local};
 use super::members::{Members, Place};
@@ -49,21 +50,9 @@ struct State {
     groups: HashMap<String, GroupView>,
 }
 
-/// A client that would make this node's part larger than it may be (`clients.I4`).
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("[CLIENTS]{bytes} bytes are registered by {by}, the limit is {limit}: use another {by}")]
-pub struct Full {
-    /// What is registered.
-    pub bytes: usize,
-    /// The most that may be.
-    pub limit: usize,
-    /// By whom: this node's clients, or this connection.
-    pub by: &'static str,
-}
-
 /// What a heartbeat changed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     /// Whether some group now has other members or subscriptions, or a subscription is missing.
     pub sub_changed: bool,
     /// Who has to be told.
@@ -85,19 +74,19 @@ pub struct Software {
 }
 
 /// A connection of this node to be told that a group changed.
-pub struct Notice {
+pub(crate) struct Notice {
     group: String,
     channel: Arc<dyn Connection>,
 }
 
 impl Notice {
     /// Tells the members.
-    pub fn tell(notices: Vec<Notice>) {
+    pub(crate) fn tell(notices: Vec<Notice>) {
         notices.iter().for_each(|notice| notice.channel.group_changed(&notice.group));
     }
 
     /// Whether the member is still there.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.channel.is_open()
     }
 }
@@ -118,14 +107,14 @@ impl Eq for Notice {}
 
 impl ClientTable {
     /// An empty table of a node reached at `addresses`.
-    pub fn new(addresses: Addresses) -> Self {
+    pub(crate) fn new(addresses: Addresses) -> Self {
         let process = RandomState::new().hash_one(std::process::id());
         let (state, changed) = (RwLock::default(), Notify::new());
         Self { addresses, process, passes: AtomicU64::new(0), state, changed }
     }
 
     /// Registers what a client says of itself, all of it or nothing.
-    pub fn heartbeat(
+    pub(crate) fn heartbeat(
         &self,
         channel: &(impl Connection + Clone),
         software: Software,
@@ -176,7 +165,7 @@ impl ClientTable {
 
     /// Takes a client out of a producer and a consumer group.
     #[must_use]
-    pub fn unregister(
+    pub(crate) fn unregister(
         &self,
         channel: u64,
         client_id: &str,
@@ -196,7 +185,7 @@ impl ClientTable {
 
     /// Forgets everything registered over a connection that is gone.
     #[must_use]
-    pub fn closed(&self, channel: u64) -> Vec<Notice> {
+    pub(crate) fn closed(&self, channel: u64) -> Vec<Notice> {
         if !self.state.read().local.contains_key(&channel) {
             return Vec::new();
         }
@@ -205,7 +194,7 @@ impl ClientTable {
 
     /// Forgets who was not heard of for too long.
     #[must_use]
-    pub fn expire(&self) -> Vec<Notice> {
+    pub(crate) fn expire(&self) -> Vec<Notice> {
         let now = Instant::now();
         self.change(|state| {
             let ended: Vec<(u64, Ended)> =
@@ -226,7 +215,7 @@ impl ClientTable {
 
     /// Takes over what a peer says of its clients; what it is answered.
     #[must_use]
-    pub fn heard(&self, node: u64, bytes: &[u8]) -> (Vec<Notice>, Bytes) {
+    pub(crate) fn heard(&self, node: u64, bytes: &[u8]) -> (Vec<Notice>, Bytes) {
         let part: Part<Consumer, Producer> = match serde_json::from_slice(bytes) {
             Ok(part) => part,
             Err(error) => {
@@ -255,12 +244,12 @@ impl ClientTable {
     }
 
     /// How many changes this node's part has seen.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.state.read().feed.revision()
     }
 
     /// What a peer is told next that has heard so much, or nothing.
-    pub fn part(&self, heard: Option<Progress>) -> Outgoing {
+    pub(crate) fn part(&self, heard: Option<Progress>) -> Outgoing {
         let state = self.state.read();
         let heard = heard.filter(|heard| heard.revision.max(heard.begun) >= state.feed.forgotten());
         let (pass, base, begun) = match heard {
@@ -275,12 +264,12 @@ impl ClientTable {
     }
 
     /// Returns when this node's part changed since the last call.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// Where clients reach a peer, if it ever said so.
-    pub fn addresses_of(&self, node: u64) -> Option<Addresses> {
+    pub(crate) fn addresses_of(&self, node: u64) -> Option<Addresses> {
         let state = self.state.read();
         let heard = state.shares.get(&node).filter(|heard| heard.has_begun());
         heard.map(|heard| heard.addresses.clone())
@@ -298,7 +287,7 @@ impl ClientTable {
     }
 
     /// What a group wants of a topic, for pulls that do not say it themselves.
-    pub fn subscription(&self, group: &str, topic: &str) -> Option<Arc<SubscriptionData>> {
+    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Arc<SubscriptionData>> {
         self.state.read().groups.get(group)?.subscriptions.get(topic).cloned()
     }
 

@@ -53,7 +53,7 @@ impl Default for OldReadsConfig {
 }
 
 /// The way that reads of old messages of one node take.
-pub struct OldReads {
+pub(crate) struct OldReads {
     config: OldReadsConfig,
     line: Arc<Line>,
     under_way: Arc<Semaphore>,
@@ -62,7 +62,7 @@ pub struct OldReads {
 }
 
 /// A read that waits.
-pub struct OldRead {
+pub(crate) struct OldRead {
     /// Its consumer group and topic.
     pub consumer: (Name, Name),
     /// Where in the log it begins.
@@ -72,13 +72,13 @@ pub struct OldRead {
 }
 
 /// One read under way; it is over when this is dropped.
-pub struct UnderWay {
+pub(crate) struct UnderWay {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl OldReads {
     /// Of the node of a group; nothing is under way.
-    pub fn new(config: OldReadsConfig, group: Group) -> OldReads {
+    pub(crate) fn new(config: OldReadsConfig, group: Group) -> OldReads {
         let processors = Processors::default();
         OldReads::watching(config, move || Sample {
             at: Instant::now().into_std(),
@@ -99,12 +99,12 @@ impl OldReads {
     }
 
     /// Whether a message at `position` of a log that ends at `end` is old.
-    pub fn is_old(&self, position: u64, end: u64) -> bool {
+    pub(crate) fn is_old(&self, position: u64, end: u64) -> bool {
         end.saturating_sub(position) > self.config.recent_bytes
     }
 
     /// Lets a read begin if it need not wait.
-    pub fn try_begin(&self, bytes: usize) -> Option<UnderWay> {
+    pub(crate) fn try_begin(&self, bytes: usize) -> Option<UnderWay> {
         let _turn = self.line.try_take()?;
         let permit = self.under_way.clone().try_acquire_owned().ok()?;
         self.take(bytes).ok()?;
@@ -112,7 +112,7 @@ impl OldReads {
     }
 
     /// Waits until a read may begin.
-    pub async fn begin(&self, read: OldRead) -> UnderWay {
+    pub(crate) async fn begin(&self, read: OldRead) -> UnderWay {
         // old_reads.I2: when its patience is at an end it goes on, whatever the pace is.
         let permit = match timeout(WAIT_MAX, self.wait(read)).await {
             Ok(permit) => permit,

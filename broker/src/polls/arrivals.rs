@@ -36,7 +36,7 @@ impl Default for Limits {
 
 /// See the module.
 #[derive(Default)]
-pub struct Arrivals {
+pub(crate) struct Arrivals {
     limits: Limits,
     news: Mutex<News>,
     came: Notify,
@@ -44,7 +44,7 @@ pub struct Arrivals {
 
 /// What arrived since the last look.
 #[derive(Debug, Default)]
-pub struct News {
+pub(crate) struct News {
     pub(super) queues: HashMap<Arc<str>, HashMap<u32, Arrived>>,
     /// Too much to tell apart: something may have arrived in any queue.
     pub(super) everywhere: bool,
@@ -80,12 +80,12 @@ impl Arrivals {
     }
 
     /// Returns once something was noted since the last [`Arrivals::take`].
-    pub async fn come(&self) {
+    pub(crate) async fn come(&self) {
         self.came.notified().await;
     }
 
     /// Everything noted since the last call.
-    pub fn take(&self) -> News {
+    pub(crate) fn take(&self) -> News {
         mem::take(&mut self.news.lock())
     }
 }

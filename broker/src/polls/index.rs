@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use folio_protocol::subscription::TagFilter;
 
-use super::Ticket;
 use super::arrivals::{Arrived, News};
+use super::ticket::Ticket;
 
 /// See the module.
 #[derive(Default)]

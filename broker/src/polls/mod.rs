@@ -27,6 +27,7 @@
 mod arrivals;
 mod index;
 mod shares;
+mod ticket;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,9 +38,10 @@ use folio_engine::queues::Arrival;
 use folio_protocol::subscription::TagFilter;
 use parking_lot::Mutex;
 
-pub use self::arrivals::{Arrivals, News};
+pub(crate) use self::arrivals::{Arrivals, News};
 use self::index::Index;
 use self::shares::Shares;
+pub(crate) use self::ticket::Ticket;
 
 /// A poll that gives way leaves after this time. A client that asks again each time does so once a second.
 const LEAVES_AFTER: Duration = Duration::from_secs(1);
@@ -50,8 +52,28 @@ const CONNECTION_PART: usize = 4;
 /// The polls that leave weigh at most the limit divided by this.
 const LEAVING_PART: usize = 8;
 
+/// A pull that waits, as whoever takes it out of the table goes on with it.
+pub trait Held: Send {
+    /// Answers it as things are now.
+    fn release(self: Box<Self>);
+    /// Its connection is gone: nobody reads the answer.
+    fn gone(self: Box<Self>);
+}
+
+impl PollTable<Box<dyn Held>> {
+    /// Answers every pull that is held: the node stops.
+    pub fn release_all(&self) {
+        self.drain().into_iter().for_each(|poll| poll.payload.release());
+    }
+
+    /// Forgets the pulls of a connection that has closed.
+    pub fn closed(&self, connection: u64) {
+        self.close(connection).into_iter().for_each(|poll| poll.payload.gone());
+    }
+}
+
 /// What a parked pull waits for, and what to go on with then.
-pub struct Poll<P> {
+pub(crate) struct Poll<P> {
     /// The topic.
     pub topic: Arc<str>,
     /// The queue's number.
@@ -68,14 +90,6 @@ pub struct Poll<P> {
     pub bytes: usize,
     /// Whatever the caller needs to answer it.
     pub payload: P,
-}
-
-/// Names a parked poll; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-impl Ticket {
-    const LAST: Ticket = Ticket(u64::MAX);
 }
 
 /// All parked polls of a node.
@@ -95,7 +109,7 @@ struct Limits {
 }
 
 struct State<P> {
-    next: u64,
+    next: Ticket,
     polls: HashMap<Ticket, Parked<P>>,
     index: Index,
     deadlines: BTreeSet<(Instant, Ticket)>,
@@ -116,7 +130,7 @@ struct Parked<P> {
 
 impl<P> PollTable<P> {
     /// An empty table, in which polls of at most this weight stay.
-    pub fn new(limit: usize) -> PollTable<P> {
+    pub(crate) fn new(limit: usize) -> PollTable<P> {
         PollTable::with_arrivals(limit, Arrivals::default())
     }
 
@@ -125,7 +139,7 @@ impl<P> PollTable<P> {
         let limits =
             Limits { staying: limit, of_connection: part(CONNECTION_PART), leaving: part(LEAVING_PART) };
         let state = State {
-            next: 0,
+            next: Ticket::FIRST,
             polls: HashMap::new(),
             index: Index::default(),
             deadlines: BTreeSet::new(),
@@ -145,7 +159,7 @@ impl<P> PollTable<P> {
     }
 
     /// Parks a poll. Look at the queue once more afterwards (`polls.I1`), and answer the polls that left for it.
-    pub fn park(&self, poll: Poll<P>, now: Instant) -> (Ticket, Vec<Poll<P>>) {
+    pub(crate) fn park(&self, poll: Poll<P>, now: Instant) -> (Ticket, Vec<Poll<P>>) {
         let Limits { staying, of_connection, leaving } = self.limits;
         let mut state = self.state.lock();
         let ticket = state.insert(poll);
@@ -163,12 +177,12 @@ impl<P> PollTable<P> {
     }
 
     /// Takes a poll back; `None` if it has left the table already.
-    pub fn take(&self, ticket: Ticket) -> Option<Poll<P>> {
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<Poll<P>> {
         self.take_all(&[ticket]).pop()
     }
 
     /// The same for several.
-    pub fn take_all(&self, tickets: &[Ticket]) -> Vec<Poll<P>> {
+    pub(crate) fn take_all(&self, tickets: &[Ticket]) -> Vec<Poll<P>> {
         let mut state = self.state.lock();
         let taken = tickets.iter().filter_map(|ticket| state.remove(*ticket)).collect();
         self.parked.store(state.polls.len(), Ordering::Release);
@@ -176,19 +190,19 @@ impl<P> PollTable<P> {
     }
 
     /// Hears of messages that readers can see. Called on the thread that applies records: waits for nobody.
-    pub fn note(&self, arrivals: &[Arrival]) {
+    pub(crate) fn note(&self, arrivals: &[Arrival]) {
         if self.parked.load(Ordering::Acquire) > 0 {
             self.arrivals.note(arrivals);
         }
     }
 
     /// Where arrivals are noted.
-    pub fn arrivals(&self) -> Arc<Arrivals> {
+    pub(crate) fn arrivals(&self) -> Arc<Arrivals> {
         self.arrivals.clone()
     }
 
     /// The polls that arrivals have answered, to be taken out. One may be named several times.
-    pub fn answered_by(&self, news: &News) -> Vec<Ticket> {
+    pub(crate) fn answered_by(&self, news: &News) -> Vec<Ticket> {
         let mut state = self.state.lock();
         let tickets = state.index.answered_by(news);
         state.touched += tickets.len() as u64;
@@ -196,23 +210,23 @@ impl<P> PollTable<P> {
     }
 
     /// The polls whose deadline has passed at `now`, to be taken out.
-    pub fn expired(&self, now: Instant) -> Vec<Ticket> {
+    pub(crate) fn expired(&self, now: Instant) -> Vec<Ticket> {
         let state = self.state.lock();
         state.deadlines.range(..=(now, Ticket::LAST)).map(|(_, ticket)| *ticket).collect()
     }
 
     /// Takes out the polls of a connection that has closed.
-    pub fn close(&self, connection: u64) -> Vec<Poll<P>> {
+    pub(crate) fn close(&self, connection: u64) -> Vec<Poll<P>> {
         let tickets: Vec<Ticket> = {
             let state = self.state.lock();
-            let range = (connection, Ticket(0))..=(connection, Ticket::LAST);
+            let range = (connection, Ticket::FIRST)..=(connection, Ticket::LAST);
             state.connections.range(range).map(|(_, ticket)| *ticket).collect()
         };
         self.take_all(&tickets)
     }
 
     /// Takes out every poll: at shutdown, or when the node's role changed and answers may differ.
-    pub fn drain(&self) -> Vec<Poll<P>> {
+    pub(crate) fn drain(&self) -> Vec<Poll<P>> {
         let tickets: Vec<Ticket> = self.state.lock().polls.keys().copied().collect();
         self.take_all(&tickets)
     }
@@ -243,8 +257,8 @@ impl<P> PollTable<P> {
 
 impl<P> State<P> {
     fn insert(&mut self, poll: Poll<P>) -> Ticket {
-        let ticket = Ticket(self.next);
-        self.next += 1;
+        let ticket = self.next;
+        self.next = ticket.next();
         let weight = 1 + poll.bytes / BYTES_PER_WEIGHT;
         self.index.insert((&poll.topic, poll.queue), &poll.filter, (poll.offset, ticket));
         self.deadlines.insert((poll.deadline, ticket));

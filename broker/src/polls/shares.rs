@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Ticket;
+use super::ticket::Ticket;
 
 /// What the polls of each connection weigh.
 #[derive(Default)]

@@ -33,7 +33,7 @@ impl Child {
         let log = layout.log(id);
         let open = || OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&log);
         let file = open().with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = Command::new(super::own_binary()?);
+        let mut command = Command::new(super::program::own_binary()?);
         command.args(["node", "--parent", &process::id().to_string(), "--config"]).arg(layout.config(id));
         if let Some(level) = level {
             command.args(["--log", level]);
@@ -71,14 +71,14 @@ impl Child {
         }
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::TERM)) {
-            super::tell(format_args!("node {} cannot be told to stop: {error}", self.id));
+            super::program::tell(format_args!("node {} cannot be told to stop: {error}", self.id));
         }
     }
 
     /// Ends it at once.
     pub(super) fn kill(&mut self) {
         if let Err(error) = self.process.kill().and_then(|()| self.process.wait().map(drop)) {
-            super::tell(format_args!("node {} cannot be killed: {error}", self.id));
+            super::program::tell(format_args!("node {} cannot be killed: {error}", self.id));
         }
         self.running = false;
     }

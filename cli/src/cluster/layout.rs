@@ -24,7 +24,7 @@ use folio_server::config::{
 use folio_server::private;
 use serde::{Deserialize, Serialize};
 
-use super::Launch;
+use super::launch::Launch;
 
 /// What the data directory was made with.
 const FILE: &str = "cluster";
@@ -211,7 +211,7 @@ impl Made {
                 "--base-port {base}: the last port would be {last}"
             );
             if last >= u32::from(EPHEMERAL_PORT) {
-                super::tell(format_args!(
+                super::program::tell(format_args!(
                     "folio: --base-port {base}: ports from {EPHEMERAL_PORT} on are also given to outgoing \
                      connections and may be in use at some start"
                 ));

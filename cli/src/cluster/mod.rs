@@ -4,21 +4,21 @@
 //! stops them together. A node that dies is reported, and started again only if asked to.
 
 mod child;
+mod launch;
 mod layout;
+mod program;
 
-use std::fmt::Display;
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use folio_server::config::ByteSize;
+use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::status::ask_status;
 use child::Child;
+pub(crate) use launch::Launch;
 use layout::Layout;
+use program::tell;
 
 /// How long the nodes may take until one leads.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -32,23 +32,6 @@ const ASK_PATIENCE: Duration = Duration::from_millis(500);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// A node that is told to stop ends by itself in twenty seconds.
 const STOP_PATIENCE: Duration = Duration::from_secs(25);
-
-/// What `folio cluster` was told.
-#[derive(Debug, Clone)]
-pub(crate) struct Launch {
-    /// How many nodes.
-    pub nodes: Option<u64>,
-    /// Where everything is.
-    pub data: PathBuf,
-    /// First port.
-    pub base_port: Option<u16>,
-    /// Size of a log segment.
-    pub segment_size: Option<ByteSize>,
-    /// Start dead nodes again.
-    pub restart: bool,
-    /// The nodes' log level.
-    pub log: Option<String>,
-}
 
 /// Runs the cluster until it is told to stop.
 pub(crate) async fn run(launch: Launch) -> Result<()> {
@@ -157,14 +140,4 @@ async fn stop(children: &mut [Child]) {
             child.kill();
         }
     }
-}
-
-/// Where this very program is: the nodes run the same one.
-fn own_binary() -> Result<PathBuf> {
-    std::env::current_exe().context("cannot find this program's own file")
-}
-
-/// Prints a line. One that cannot be printed, on a full disk or to nobody, must not end what looks after the nodes.
-fn tell(line: impl Display) {
-    drop(writeln!(std::io::stdout(), "{line}"));
 }

@@ -1,15 +1,12 @@
 //! The command line against nodes that take this machine for a stranger's.
 
-// The nodes are those of the server's own tests: a process of its own takes its machine for an operator's.
-#[path = "../../../server/tests/single_node/node.rs"]
-#[expect(dead_code, reason = "what the server's tests use of it")]
 mod node;
 
 use std::process::Output;
 
 use folio_server::handlers::node_status::NodeStatus;
 
-use self::node::{Node, Operators};
+use self::node::Node;
 
 async fn folio(words: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_folio"));
@@ -23,7 +20,7 @@ fn text(bytes: &[u8]) -> String {
 /// What an operator types on one of three machines: that node takes it, and no other one would from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_needs_one_node_that_takes_it_for_an_operator() {
-    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
+    let nodes = Node::three().await;
     let (door, closed) = (nodes[1].admin.to_string(), nodes[1].address.to_string());
     let status = folio(&["cluster", "status", "--json", "-n", &door]).await;
     let told: Vec<NodeStatus> = serde_json::from_slice(&status.stdout)

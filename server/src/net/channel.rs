@@ -10,13 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bytes::Bytes;
-use folio_broker::connection::Connection;
 use folio_broker::reads::{READS_MAX, ReadTurn};
 use folio_broker::sends::Sends;
-use folio_protocol::code::RequestCode;
 use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
-use folio_protocol::header::NotifyConsumerIdsChangedHeader;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -25,7 +22,7 @@ use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
 use super::outgoing::{Outgoing, Overflow};
 use super::read_buffer::Kept;
-use super::{CloseReason, NetConfig, Resources};
+use super::{CloseReason, NetConfig};
 
 /// Calls of this server to one client that may wait for their answers at a time.
 const CALLS_MAX: usize = 1_024;
@@ -40,7 +37,8 @@ struct Inner {
     id: u64,
     remote: SocketAddr,
     is_operator: bool,
-    resources: Arc<Resources>,
+    budget: Arc<Budget>,
+    relief: Arc<dyn Relief>,
     outgoing: Outgoing,
     in_flight: InFlight,
     reason: Mutex<Option<CloseReason>>,
@@ -58,6 +56,12 @@ struct Inner {
     reads: Arc<Semaphore>,
     /// After its end.
     kept: Mutex<Option<Kept>>,
+}
+
+/// Makes room where more waits for all clients than may (net.I3).
+pub(super) trait Relief: Send + Sync {
+    /// By closing others, or this one.
+    fn relieve(self: Arc<Self>, channel: &Channel);
 }
 
 /// Why a client did not answer a call of this server.
@@ -79,17 +83,19 @@ impl Channel {
         remote: SocketAddr,
         is_operator: bool,
         config: &NetConfig,
-        resources: &Arc<Resources>,
+        budget: &Arc<Budget>,
+        relief: Arc<dyn Relief>,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let (budget, address) = (resources.budget(), resources.budget().address(remote.ip()));
+        let address = budget.address(remote.ip());
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote,
             is_operator,
             outgoing: Outgoing::new(config.outgoing_bytes_max, budget, &address),
             in_flight: InFlight::new(config.requests_max, budget, &address),
-            resources: resources.clone(),
+            budget: budget.clone(),
+            relief,
             reason: Mutex::new(None),
             closing: Notify::new(),
             unanswered: AtomicUsize::new(0),
@@ -112,7 +118,9 @@ impl Channel {
     /// The same with limits of its own.
     #[cfg(test)]
     pub(super) fn with_limits(config: &NetConfig) -> Self {
-        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), false, config, &Resources::new(config))
+        let resources = super::Resources::new(config);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 9));
+        Self::new(remote, false, config, resources.budget(), resources.clone())
     }
 
     /// Unique in this process, never used again.
@@ -211,7 +219,7 @@ impl Channel {
 
     /// What all connections take their memory from.
     pub(super) fn budget(&self) -> &Arc<Budget> {
-        self.0.resources.budget()
+        &self.0.budget
     }
 
     /// Whether requests are still served; once they are not, each is refused.
@@ -274,7 +282,7 @@ impl Channel {
         match pushed {
             Ok(()) => {}
             Err(Overflow::Client { queued, max }) => self.close(CloseReason::NotReading { queued, max }),
-            Err(Overflow::Node) => self.0.resources.relieve(self),
+            Err(Overflow::Node) => self.0.relief.clone().relieve(self),
         }
     }
 
@@ -375,25 +383,6 @@ impl Channel {
 
     pub(super) fn outgoing(&self) -> &Outgoing {
         &self.0.outgoing
-    }
-}
-
-impl Connection for Channel {
-    fn id(&self) -> u64 {
-        Channel::id(self)
-    }
-
-    fn remote(&self) -> SocketAddr {
-        Channel::remote(self)
-    }
-
-    fn is_open(&self) -> bool {
-        Channel::is_open(self)
-    }
-
-    fn group_changed(&self, group: &str) {
-        let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
-        self.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, Bytes::new()));
     }
 }
 

@@ -140,7 +140,8 @@ impl Inner {
     fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, of_operators: bool) {
         let local = stream.local_addr().ok();
         let is_operator = of_operators || admin::is_operator(&self.config.operators, remote, local);
-        let channel = Channel::new(remote, is_operator, &self.config, &self.resources);
+        let channel =
+            Channel::new(remote, is_operator, &self.config, self.resources.budget(), self.resources.clone());
         let admission = self.connections().admit(&channel);
         self.connections().tell_refused(remote, &admission);
         if admission == Admission::Refused {

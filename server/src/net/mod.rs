@@ -21,6 +21,7 @@
 mod addresses;
 mod budget;
 mod channel;
+mod client;
 mod close;
 mod config;
 mod connection;

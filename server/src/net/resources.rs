@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::budget::Budget;
+use super::channel::Relief;
 use super::connections::Connections;
 use super::share::Share;
 use super::{Channel, NetConfig};
@@ -54,27 +55,6 @@ impl Resources {
         &self.connections
     }
 
-    /// What waits for this client is more than all may have together: room is made, by closing others or this one (net.I3).
-    /// Not here and now: this may be the group's thread, and connections are many.
-    pub(super) fn relieve(self: &Arc<Self>, channel: &Channel) {
-        {
-            let mut uncovered = self.uncovered.lock();
-            if uncovered.iter().any(|other| other.id() == channel.id()) {
-                return;
-            }
-            uncovered.push(channel.clone());
-            if uncovered.len() > 1 {
-                // One at a time: who does it goes on with this one.
-                return;
-            }
-        }
-        let resources = self.clone();
-        match &self.runtime {
-            Some(runtime) => drop(runtime.spawn(async move { resources.cover_all() })),
-            None => resources.cover_all(),
-        }
-    }
-
     fn cover_all(&self) {
         let first = || self.uncovered.lock().first().cloned();
         while let Some(channel) = first() {
@@ -118,5 +98,28 @@ impl Resources {
         };
         all.extend(Share::ALL.map(share));
         all
+    }
+}
+
+impl Relief for Resources {
+    /// What waits for this client is more than all may have together: room is made, by closing others or this one (net.I3).
+    /// Not here and now: this may be the group's thread, and connections are many.
+    fn relieve(self: Arc<Self>, channel: &Channel) {
+        {
+            let mut uncovered = self.uncovered.lock();
+            if uncovered.iter().any(|other| other.id() == channel.id()) {
+                return;
+            }
+            uncovered.push(channel.clone());
+            if uncovered.len() > 1 {
+                // One at a time: who does it goes on with this one.
+                return;
+            }
+        }
+        let resources = self.clone();
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { resources.cover_all() })),
+            None => resources.cover_all(),
+        }
     }
 }

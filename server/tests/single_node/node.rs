@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use folio_broker::broker::Broker;
 use folio_broker::clients::Addresses;
+use folio_broker::gossip;
 use folio_broker::identity::Identity;
 use folio_broker::settings::Settings;
 use folio_engine::disk::sim::SimDisk;
@@ -26,10 +28,10 @@ use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use folio_server::admin::Network;
-use folio_server::broker::Broker;
-use folio_server::gossip;
+use folio_server::hooks::NodeHooks;
 use folio_server::net::{Listener, NetConfig, Resources};
-use folio_server::peer::NodeHooks;
+use folio_server::remoting::Remoting;
+use folio_server::service;
 use folio_state::Command;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,6 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running node.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
+    pub(crate) remoting: Arc<Remoting>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) disk: SimDisk,
     /// Its port for operators.
@@ -191,15 +194,16 @@ impl Node {
             store_host: address,
             addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
         };
-        let broker = Broker::with_settings(identity, settings, Resources::new(&net), group);
-        hooks.attach(&broker);
+        let remoting = service::open(identity, settings, Resources::new(&net), group);
+        hooks.attach(&remoting);
+        let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let listener = Listener::new(net, broker.resources.clone(), Arc::new(broker.clone()));
+        let listener = Listener::new(net, remoting.resources.clone(), Arc::new(remoting.clone()));
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");
         listener.serve_operators(socket);
-        Node { address, broker, disk, admin, _listener: listener }
+        Node { address, remoting, broker, disk, admin, _listener: listener }
     }
 
     /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.

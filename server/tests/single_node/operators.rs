@@ -131,7 +131,7 @@ async fn admin_i2_no_frame_makes_its_sender_an_operator() {
         forged.ext.insert(key, "1");
     }
     refused(&mut client, forged).await;
-    // As a node forwards it (`forward/origin.rs`), of a client that is no operator and of one that is.
+    // As a node forwards it (`server/src/origin.rs`), of a client that is no operator and of one that is.
     let leader = nodes[0].broker.node_id();
     for (is_operator, code) in [(0, ResponseCode::NoPermission), (1, ResponseCode::Success)] {
         let mut bytes = BytesMut::new();

@@ -63,7 +63,7 @@ async fn net_i5_pipelined_queries_beyond_the_limit_wait_unread_and_are_all_answe
     });
     answers(&mut reader, 5_000, &[ResponseCode::Success]).await;
     drop(writing.await.expect("no panic"));
-    assert_eq!(node.broker.resources.budget().used(Share::Requests), 0);
+    assert_eq!(node.remoting.resources.budget().used(Share::Requests), 0);
     client.send("orders", "", "two").await;
 }
 
@@ -104,7 +104,7 @@ async fn net_i3_clients_that_do_not_read_hold_no_more_than_the_nodes_share_and_a
         drop(socket.write_all(&pulls).await);
         deaf.push(socket);
     }
-    let budget = node.broker.resources.budget();
+    let budget = node.remoting.resources.budget();
     // Each of the last requests is served, or its connection is closed.
     let mut closed = 0;
     for socket in &mut deaf {
@@ -137,7 +137,7 @@ async fn disk_reads_i1_pulls_of_what_is_on_disk_wait_for_their_client_and_keep_n
     let pulls =
         encoded(Frame::request(RequestCode::PullMessage, &pull_header("orders", 0), bytes::Bytes::new()), 60);
     let mut deaf = TcpStream::connect(node.address).await.expect("a connection");
-    let budget = node.broker.resources.budget();
+    let budget = node.remoting.resources.budget();
     let all = budget.reads().try_take(usize::MAX).expect("nothing is read");
     deaf.write_all(&pulls).await.expect("written");
     // What is in memory needs none.

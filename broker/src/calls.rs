@@ -1,4 +1,4 @@
-//! Serves what other brokers of the group ask this one, see [`crate::peers`].
+//! Serves what other brokers of the group ask this one, see `peers.rs`.
 
 use std::sync::Arc;
 

@@ -24,8 +24,17 @@ const MEND_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause before it is looked at again.
 const MEND_PAUSE: Duration = Duration::from_millis(50);
 
+impl Broker {
+    /// The message that starts at this position. A follower that has none there, or cannot read it, fails with
+    /// [`BrokerError::AskLeader`]: it may be younger than what this node has applied, or whole at the leader.
+    pub async fn message_at(self: &Arc<Self>, position: i64) -> Result<Found, BrokerError> {
+        let found = find(self, position).await.and_then(|found| found.ok_or_else(|| not_found(position)));
+        found.map_err(|error| if self.leads() { error } else { BrokerError::AskLeader })
+    }
+}
+
 /// The error for a position without a message.
-pub fn not_found(position: i64) -> BrokerError {
+pub(crate) fn not_found(position: i64) -> BrokerError {
     BrokerError::Internal(format!("can not find message by the offset, {position}"))
 }
 
@@ -38,7 +47,7 @@ pub struct Found {
 
 /// The message that starts at this position, if one does. Reads from the disk, apart from the runtime's
 /// threads; the leader waits a moment for what is damaged.
-pub async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Found>, BrokerError> {
+pub(crate) async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Found>, BrokerError> {
     let Ok(position) = u64::try_from(position) else { return Ok(None) };
     let deadline = Instant::now() + MEND_PATIENCE;
     loop {

@@ -40,8 +40,13 @@ use crate::broker::Broker;
 use crate::error::BrokerError;
 
 impl Broker {
-    /// Checks a pull. What a follower refuses may be news that has not come to it yet: only the leader's refusal counts.
+    /// Checks a pull. A follower refuses none, as topic, group or subscription may be news that has not come to it yet: it fails
+    /// with [`BrokerError::AskLeader`].
     pub fn check_pull(&self, wish: ToPull) -> Result<Pull, BrokerError> {
+        self.checked(wish).map_err(|error| if self.leads() { error } else { BrokerError::AskLeader })
+    }
+
+    fn checked(&self, wish: ToPull) -> Result<Pull, BrokerError> {
         let state = self.group.state();
         let broker_readable = self.settings.permission.is_readable();
         let rules = Rules { state: &state, identity: &self.identity, broker_readable };

@@ -7,8 +7,7 @@
 //! | messages, none the consumer wants | 20 |
 //! | the offset lies outside the queue | 21 |
 //!
-//! What only the leader can tell, it is asked. A follower refuses nothing itself: the topic, the group or the subscription may
-//! be news that has not come to it yet.
+//! What only the leader can tell, it is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +43,9 @@ pub(crate) fn pull(remoting: &Arc<Remoting>, request: Request) {
     let commit = commit_of(&header);
     match remoting.broker.check_pull(wish_of(header)) {
         Ok(pull) => serve(remoting, pull, commit, request),
-        Err(BrokerError::GroupNotExist(group)) if remoting.broker.leads() => {
-            create_and_serve(remoting, group, request);
-        }
-        Err(error) if remoting.broker.leads() => request.reply.fail(error),
-        Err(_) => forward::forward(remoting, request),
+        Err(BrokerError::GroupNotExist(group)) => create_and_serve(remoting, group, request),
+        Err(BrokerError::AskLeader) => forward::forward(remoting, request),
+        Err(error) => request.reply.fail(error),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use folio_broker::messages::{find, not_found};
+use folio_broker::error::BrokerError;
 use folio_protocol::header::{Header, ViewMessageHeader};
 
 use crate::forward;
@@ -17,7 +17,6 @@ pub(crate) fn view(remoting: &Arc<Remoting>, request: Request) {
     };
     let remoting = remoting.clone();
     tokio::spawn(async move {
-        let broker = &remoting.broker;
         let _turn = match request.channel() {
             Some(channel) => match channel.read_turn().await {
                 Some(turn) => Some(turn),
@@ -26,13 +25,11 @@ pub(crate) fn view(remoting: &Arc<Remoting>, request: Request) {
             },
             None => None,
         };
-        match find(broker, header.offset).await {
+        match remoting.broker.message_at(header.offset).await {
             // What it holds of the memory of reads is given back when the answer is in its client's queue.
-            Ok(Some(found)) => request.reply.body(found.message.clone()),
-            Ok(None) if broker.leads() => request.reply.fail(not_found(header.offset)),
-            Err(error) if broker.leads() => request.reply.fail(error),
-            // It may be younger than what this node has applied, or whole there.
-            Ok(None) | Err(_) => forward::forward(&remoting, request),
+            Ok(found) => request.reply.body(found.message.clone()),
+            Err(BrokerError::AskLeader) => forward::forward(&remoting, request),
+            Err(error) => request.reply.fail(error),
         }
     });
 }

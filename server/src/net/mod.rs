@@ -16,7 +16,7 @@
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
 //! - net.I10: a guest, told that there are too many connections, is closed soon: `guest.rs`.
 //! - budget.I1, parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
-//!   `reads.rs`, `descriptors.rs`.
+//!   `broker/src/reads.rs`, `descriptors.rs`.
 
 mod addresses;
 mod budget;

@@ -62,7 +62,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let running = broker.clone();
     let stalls = tokio::spawn(async move { running.stalls.watch().await });
-    let listener = Listener::new(config.net.clone(), remoting.resources.clone(), Arc::new(remoting));
+    let listener = service::listener(config.net.clone(), &remoting);
     sockets.serve(&listener);
     tracing::info!(
         node = config.node_id, group = config.group, cluster = config.cluster,

@@ -16,7 +16,7 @@ use crate::error::ServerError;
 use crate::forward;
 use crate::handlers::{members, node_status};
 use crate::incoming::Incoming;
-use crate::net::{Channel, Resources, Service};
+use crate::net::{Channel, Listener, NetConfig, Resources, Service};
 use crate::remoting::{Remoting, Routes};
 use crate::reply::Reply;
 use crate::request::Request;
@@ -33,6 +33,11 @@ pub fn open(
     let polls_max = settings.polls_max.min(budget.held_pulls_max());
     let broker = Broker::new(identity, Settings { polls_max, ..settings }, budget.reads().clone(), group);
     Remoting::new(broker, resources, Routes { dispatch: dispatch::dispatch, serve: dispatch::route })
+}
+
+/// The connections of a front door; no socket yet.
+pub fn listener(net: NetConfig, remoting: &Arc<Remoting>) -> Listener {
+    Listener::new(net, remoting.resources.clone(), Arc::new(remoting.clone()))
 }
 
 impl Service for Arc<Remoting> {

@@ -111,7 +111,7 @@ impl Node {
         hooks.attach(&remoting);
         let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let listener = Listener::new(net, remoting.resources.clone(), Arc::new(remoting));
+        let listener = service::listener(net, &remoting);
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");

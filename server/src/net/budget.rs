@@ -30,9 +30,9 @@ use super::frames::Frames;
 use super::share::{SIXTEENTHS, Share};
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
-pub const MEMORY_BYTES_MIN: usize = 64 << 20;
+pub(crate) const MEMORY_BYTES_MIN: usize = 64 << 20;
 /// The largest sum.
-pub const MEMORY_BYTES_MAX: usize = 1 << 40;
+pub(crate) const MEMORY_BYTES_MAX: usize = 1 << 40;
 /// What a held pull has, besides what it is weighed for.
 const HELD_PULL_BYTES: usize = 2 * 1024;
 const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 / 8 * 7 > FRAME_BYTES_MAX);

@@ -38,7 +38,7 @@ struct Inner {
 
 impl Listener {
     /// No socket yet.
-    pub fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
+    pub(crate) fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
         let (stop, _) = watch::channel(false);
         let guest_config = Guest::limits(&config);
         Self(Arc::new(Inner { config, guest_config, resources, service, stop }))

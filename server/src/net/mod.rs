@@ -39,18 +39,20 @@ mod reading;
 mod resources;
 mod share;
 
-pub use budget::{Budget, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Taken};
+pub use budget::{Budget, Taken};
+pub(crate) use budget::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use config::NetConfig;
 pub use listener::Listener;
-pub use resources::{Resources, Usage};
+pub use resources::Resources;
+pub(crate) use resources::Usage;
 pub use share::Share;
 
 use folio_protocol::frame::Frame;
 
 /// Who the connections of a listener talk to.
-pub trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// A request came in. Called on the connection's task: it must not block.
     fn request(&self, channel: &Channel, frame: Frame);
     /// Whether only an operator asks this: served even when there are too many connections (net.I9).

@@ -24,7 +24,7 @@ pub struct Resources {
 
 /// How much of one resource is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Of what.
     pub name: &'static str,
     /// So much.
@@ -69,7 +69,7 @@ impl Resources {
     }
 
     /// Use and limit of each resource.
-    pub fn usage(&self) -> Vec<Usage> {
+    pub(crate) fn usage(&self) -> Vec<Usage> {
         let counted = |name, (used, limit): (usize, usize), key| Usage {
             name,
             used: used as u64,

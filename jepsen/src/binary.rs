@@ -53,7 +53,7 @@ fn build(own: &Path) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(workspace)
-        .args(["build", "-p", "folio-server", "--bin", "folio", "--target-dir"])
+        .args(["build", "-p", "folio-cli", "--bin", "folio", "--target-dir"])
         .arg(target);
     if release {
         cargo.arg("--release");

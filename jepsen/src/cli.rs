@@ -138,7 +138,7 @@ pub(crate) enum What {
     SplitBrain,
     /// A rolling upgrade to a build of a later feature level, and what becomes of a node that goes back
     Upgrade {
-        /// The later build; `cargo build -p folio-server --features next-level` makes one
+        /// The later build; `cargo build -p folio-cli --features next-level` makes one
         #[arg(long)]
         later: PathBuf,
     },

@@ -1,60 +1,59 @@
 //! Requests that only the leader may answer, on their way there from the node the client knows.
 //!
-//! Called by the dispatcher for a request that came to a follower, and by [`Reply::refuse`] when the
+//! Called by the dispatcher for a request that came to a follower, and by [`Reply::fail`] when the
 //! leadership was lost between dispatch and proposal.
 //!
-//! What goes over `Group::call`, all numbers big-endian (see also `peer.rs` for the kind byte):
+//! What goes over `Group::call`, all numbers big-endian (behind the kind byte, see `hooks.rs`):
 //!
 //! | part | bytes | meaning |
 //! |---|---|---|
-//! | order | 24 | the commit's place among others (`turns.rs`), kind 4 only |
-//! | origin | 8 and more | whose request it is, and how it came (`forward/origin.rs`) |
+//! | order | 24 | the commit's place among others (`broker/src/turns.rs`), kind 4 only |
+//! | origin | 8 and more | whose request it is, and how it came (`origin.rs`) |
 //! | frame | rest | the request as the client sent it |
 //!
-//! The answer: see `forward/answer.rs`.
+//! The answer: see `answer.rs`.
 //!
 //! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
 //! handed out again only if it certainly was not proposed, or changes nothing; an unknown outcome is told,
 //! not retried. forward.I3: a question for a group's offset hears no error while its client waits.
 //! `turns.I1`: nor if it is a commit and a later one has come for its queue.
 
-mod answer;
 mod node;
-mod origin;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use folio_broker::ask::CLOSE_DELAY;
+use folio_broker::error::BrokerError;
+use folio_broker::turns::{Key, Order, Turn};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
+use folio_protocol::header::{Header, QueryConsumerOffsetHeader, UpdateConsumerOffsetHeader};
 use folio_raft::group::CallError;
+use folio_raft::proposal::ProposeError;
 use folio_raft::status::{Role, Status};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-pub(crate) use self::answer::{Answer, not_leader};
-use self::answer::{Asked, decode_answer, decode_frame, encode_answer};
 pub(crate) use self::node::to_node;
-use self::origin::Origin;
-pub(crate) use self::origin::{put_client, take_client};
-use crate::broker::Broker;
-use crate::dispatch;
+use crate::answer::{Answer, Asked, decode_answer, decode_frame, encode_answer, not_leader};
 use crate::error::ServerError;
-use crate::peer;
-use crate::reply::Reply;
+use crate::incoming::Incoming;
+use crate::origin::Origin;
+use crate::pending::{OFFSET_PATIENCE, Pending};
+use crate::remoting::Remoting;
+use crate::reply::{HandOut, Reply};
 use crate::request::Request;
-use crate::request_table;
-use crate::sends;
-use crate::turns::{Order, Turn, Turns};
+
+/// Kind byte of a forwarded request.
+pub(crate) const FORWARD: u8 = 1;
+/// Kind byte of a forwarded commit, which keeps its place among others.
+pub(crate) const FORWARD_COMMIT: u8 = 4;
 
 /// How long a request waits for a leader: several elections.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);
-/// The same for a group's offset. RocketMQ 4, its C++ client and its Go client take every error for "this group has no
-/// offset" and go to a queue's start or end; so an error comes only after they have stopped waiting (5 s).
-pub(crate) const OFFSET_PATIENCE: Duration = Duration::from_secs(6);
 /// How long the leader may take to answer: what clients wait, and then some.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// The same on a node that stops: it has to answer before it closes its connections.
@@ -64,44 +63,30 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// The leader is asked again after this long without a change here: it may know of its election a moment
 /// later than this node does.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Forwarded requests under way at a time.
-const FORWARDS_MAX: usize = 4_096;
-
-/// Bounds what is under way to the leader.
-pub struct Forwards {
-    under_way: Arc<Semaphore>,
-    turns: Arc<Turns>,
-    /// Leaders have said that they have applied up to here.
-    known_position: AtomicU64,
-}
-
-impl Forwards {
-    /// Of one node; nothing is under way.
-    pub(crate) fn new(node_id: u64) -> Self {
-        let under_way = Arc::new(Semaphore::new(FORWARDS_MAX));
-        Self { under_way, turns: Turns::new(node_id), known_position: AtomicU64::new(0) }
-    }
-
-    /// Where everything ends that a leader's answers have shown to be stored.
-    pub(crate) fn known_position(&self) -> u64 {
-        self.known_position.load(Ordering::Acquire)
-    }
-}
-
-/// What is needed to hand a request out again.
-pub(crate) struct Retry {
-    broker: Arc<Broker>,
-    frame: Arc<Frame>,
-    origin: Origin,
-    deadline: Instant,
-    /// This node believed it leads, and was told better: it may believe so for another moment.
-    tried_here: bool,
-    turn: Option<Turn>,
-}
 
 /// Whether a client takes a refusal of it for an answer.
 pub(crate) fn is_offset_query(frame: &Frame) -> bool {
     frame.request_code() == Some(RequestCode::QueryConsumerOffset)
+}
+
+/// The queue whose offset a question is about.
+fn queue_asked_for(frame: &Frame) -> Option<Key> {
+    if !is_offset_query(frame) {
+        return None;
+    }
+    let header = QueryConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
+    let queue = u32::try_from(header.queue_id).ok()?;
+    Some((header.consumer_group.to_string(), header.topic.to_string(), queue))
+}
+
+/// A turn for a request that just came from its client; none if order does not matter to it.
+fn turn_of(remoting: &Remoting, frame: &Frame) -> Option<Turn> {
+    if frame.request_code() != Some(RequestCode::UpdateConsumerOffset) {
+        return None;
+    }
+    let header = UpdateConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
+    let queue = u32::try_from(header.queue_id).ok()?;
+    Some(remoting.forwards.turns.take((header.consumer_group.to_string(), header.topic.to_string(), queue)))
 }
 
 /// When a request that came now is told that there is no leader.
@@ -110,21 +95,24 @@ fn deadline(frame: &Frame) -> Instant {
 }
 
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
-pub(crate) fn armed(broker: &Arc<Broker>, mut request: Request) -> Request {
+pub(crate) fn armed(remoting: &Arc<Remoting>, mut request: Request) -> Request {
     if !request.is_forwarded() {
-        let turn = broker.forwards.turns.take(&request.frame);
-        request.order = turn.as_ref().map(Turn::order);
-        let retry = Retry {
-            broker: broker.clone(),
-            frame: request.frame.clone(),
-            origin: origin_of(&request),
-            deadline: deadline(&request.frame),
-            tried_here: true,
-            turn,
-        };
-        request.reply = request.reply.with_retry(retry);
+        let pending = pending(remoting, &request, true);
+        request.order = pending.turn.as_ref().map(Turn::order);
+        request.reply = request.reply.with_retry(remoting.clone(), pending);
     }
     request
+}
+
+fn pending(remoting: &Remoting, request: &Request, tried_here: bool) -> Pending {
+    Pending {
+        frame: request.frame.clone(),
+        origin: origin_of(request),
+        deadline: deadline(&request.frame),
+        tried_here,
+        is_repeatable: request.is_repeatable,
+        turn: turn_of(remoting, &request.frame),
+    }
 }
 
 fn origin_of(request: &Request) -> Origin {
@@ -132,63 +120,64 @@ fn origin_of(request: &Request) -> Origin {
 }
 
 /// Brings a request of a client of ours to the leader, and the answer back.
-pub(crate) fn forward(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn forward(remoting: &Arc<Remoting>, request: Request) {
     if request.is_forwarded() {
         // forward.I1: by a node that believed we lead.
-        return request.reply.refuse(folio_raft::proposal::ProposeError::NotLeader { leader: None });
+        return request.reply.fail(BrokerError::Propose(ProposeError::NotLeader { leader: None }));
     }
-    let (origin, deadline) = (origin_of(&request), deadline(&request.frame));
-    let Request { frame, reply, .. } = request;
-    let turn = broker.forwards.turns.take(&frame);
-    again(Retry { broker: broker.clone(), frame, origin, deadline, tried_here: false, turn }, reply);
+    let pending = pending(remoting, &request, false);
+    remoting.clone().again(pending, request.reply);
 }
 
-/// Hands a request out that was certainly not proposed yet.
-pub(crate) fn again(retry: Retry, reply: Reply) {
-    let under_way = retry.broker.forwards.under_way.clone();
-    tokio::spawn(async move {
-        // In the order they came. How many a client may have waiting is its connection's business (net.I5).
-        let permit = tokio::time::timeout_at(retry.deadline, under_way.acquire_owned()).await;
-        let permit = permit.ok().and_then(Result::ok);
-        // forward.I3
-        if permit.is_none() && !is_offset_query(&retry.frame) {
-            return reply.fail(ServerError::ForwardBusy);
-        }
-        bring(retry, reply).await;
-        drop(permit);
-    });
+impl HandOut for Remoting {
+    fn again(self: Arc<Self>, pending: Pending, reply: Reply) {
+        let under_way = self.forwards.under_way.clone();
+        tokio::spawn(async move {
+            // In the order they came. How many a client may have waiting is its connection's business (net.I5).
+            let permit = tokio::time::timeout_at(pending.deadline, under_way.acquire_owned()).await;
+            let permit = permit.ok().and_then(Result::ok);
+            // forward.I3
+            if permit.is_none() && !is_offset_query(&pending.frame) {
+                return reply.fail(ServerError::ForwardBusy);
+            }
+            bring(&self, pending, reply).await;
+            drop(permit);
+        });
+    }
 }
 
-async fn bring(retry: Retry, reply: Reply) {
-    let broker = retry.broker.clone();
+async fn bring(remoting: &Arc<Remoting>, pending: Pending, reply: Reply) {
+    let broker = &remoting.broker;
     let mut status = broker.group.watch();
-    let encode = || encode_request(retry.turn.as_ref().map(Turn::order), &retry.origin, &retry.frame);
-    let repeatable = request_table::entry(retry.frame.code).is_some_and(|entry| entry.is_repeatable);
+    let encode = || encode_request(pending.turn.as_ref().map(Turn::order), &pending.origin, &pending.frame);
+    let repeatable = pending.is_repeatable;
     let mut stops = None;
-    broker.forwards.turns.let_pass(&retry.frame, retry.deadline).await;
-    if retry.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= sends::CLOSE_DELAY) {
-        // This node did not run for a while: its client may have gone meanwhile.
-        tokio::time::sleep(sends::CLOSE_DELAY).await;
+    if let Some(queue) = queue_asked_for(&pending.frame) {
+        remoting.forwards.turns.let_pass(&queue, pending.deadline).await;
     }
-    if retry.tried_here {
+    if pending.origin.attempt.is_some_and(|attempt| attempt.arrived.elapsed() >= CLOSE_DELAY) {
+        // This node did not run for a while: its client may have gone meanwhile.
+        tokio::time::sleep(CLOSE_DELAY).await;
+    }
+    if pending.tried_here {
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     loop {
         let (leads, leader) = look(&mut status);
         // turns.I1
-        if retry.turn.as_ref().is_some_and(Turn::is_overtaken) {
-            return reply.fail(ServerError::Overtaken);
+        if pending.turn.as_ref().is_some_and(Turn::is_overtaken) {
+            return reply.fail(BrokerError::Overtaken);
         }
         if leads {
-            return serve_here(retry, reply);
+            return serve_here(remoting, pending, reply);
         }
-        if retry.origin.attempt.is_some() && reply.channel().is_some_and(|channel| !channel.is_open()) {
+        if pending.origin.attempt.is_some() && reply.channel().is_some_and(|channel| !channel.is_open()) {
             // Its client has gone and sends it again by another connection.
-            return reply.fail(ServerError::NoLeader);
+            return reply.fail(BrokerError::NoLeader);
         }
         if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
             // Once more for each question: it tells how old the request is.
-            match ask(&broker, leader, encode(), ANSWER_PATIENCE).await {
+            match ask(remoting, leader, encode(), ANSWER_PATIENCE).await {
                 // It is on its way out, or cannot reach the others: whoever follows it will know.
                 Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
                 Asked::Answered(frame) => return reply.relay(*frame),
@@ -201,9 +190,9 @@ async fn bring(retry: Retry, reply: Reply) {
         if reply.channel().is_some_and(|channel| !channel.takes_requests()) {
             stops.get_or_insert(Instant::now() + STOPPING_PATIENCE);
         }
-        let deadline = stops.map_or(retry.deadline, |stops| stops.min(retry.deadline));
+        let deadline = stops.map_or(pending.deadline, |stops| stops.min(pending.deadline));
         if Instant::now() >= deadline {
-            return reply.fail(ServerError::NoLeader);
+            return reply.fail(BrokerError::NoLeader);
         }
         tokio::time::sleep(RETRY_PAUSE).await;
         // A timeout is answered above, after one last look.
@@ -224,23 +213,24 @@ fn look(status: &mut watch::Receiver<Status>) -> (bool, Option<u64>) {
 }
 
 /// This node became the leader while the request waited.
-fn serve_here(mut retry: Retry, reply: Reply) {
-    retry.tried_here = true;
-    let broker = retry.broker.clone();
-    let (frame, Origin { remote, is_operator, attempt }) = (retry.frame.clone(), retry.origin);
-    let order = retry.turn.as_ref().map(Turn::order);
-    let reply = if Instant::now() < retry.deadline { reply.with_retry(retry) } else { reply };
-    dispatch::route(&broker, Request { frame, remote, is_operator, reply, order, attempt });
+fn serve_here(remoting: &Arc<Remoting>, mut pending: Pending, reply: Reply) {
+    pending.tried_here = true;
+    let is_repeatable = pending.is_repeatable;
+    let (frame, Origin { remote, is_operator, attempt }) = (pending.frame.clone(), pending.origin);
+    let order = pending.turn.as_ref().map(Turn::order);
+    let in_time = Instant::now() < pending.deadline;
+    let reply = if in_time { reply.with_retry(remoting.clone(), pending) } else { reply };
+    remoting.serve(Request { frame, remote, is_operator, reply, order, attempt, is_repeatable });
 }
 
-async fn ask(broker: &Broker, leader: u64, request: Option<Bytes>, patience: Duration) -> Asked {
+async fn ask(remoting: &Remoting, node: u64, request: Option<Bytes>, patience: Duration) -> Asked {
     let Some(request) = request else {
         return Asked::Unknown("the request does not fit a frame".to_owned());
     };
-    match broker.group.call(leader, request, patience).await {
+    match remoting.broker.group.call(node, request, patience).await {
         Ok(answer) => {
             let (position, asked) = decode_answer(answer);
-            broker.forwards.known_position.fetch_max(position, Ordering::AcqRel);
+            remoting.broker.learn_position(position);
             asked
         }
         Err(CallError::UnknownNode(_)) => Asked::NotProposed,
@@ -255,8 +245,8 @@ fn is_unsent(error: &io::Error) -> bool {
 }
 
 /// Answers a request that another node forwarded: the other end of [`ask`].
-pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes {
-    let received = broker.stalls.arrival(Instant::now());
+pub(crate) async fn serve(remoting: &Arc<Remoting>, kind: u8, bytes: Bytes) -> Bytes {
+    let received = remoting.broker.stalls.arrival(Instant::now());
     let Some((order, origin, frame)) = decode_request(kind, bytes, received) else {
         tracing::error!("a forwarded request does not decode");
         return not_leader();
@@ -264,19 +254,20 @@ pub(crate) async fn serve(broker: &Arc<Broker>, kind: u8, bytes: Bytes) -> Bytes
     let Origin { remote, is_operator, attempt } = origin;
     let (sender, receiver) = oneshot::channel();
     let reply = Reply::to_node(sender, &frame);
-    let frame = Arc::new(frame);
-    dispatch::dispatch(broker, Request { frame, remote, is_operator, reply, order, attempt });
+    let frame = Arc::new(Incoming(frame));
+    let is_repeatable = false;
+    remoting.dispatch(Request { frame, remote, is_operator, reply, order, attempt, is_repeatable });
     // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
     let answer = receiver.await.unwrap_or(Answer::Silence);
-    encode_answer(answer, broker.group.applied_position())
+    encode_answer(answer, remoting.broker.group.applied_position())
 }
 
 fn encode_request(order: Option<Order>, origin: &Origin, frame: &Frame) -> Option<Bytes> {
     let mut out = BytesMut::with_capacity(frame.body.len() + 1_024);
     match order {
-        None => out.put_u8(peer::FORWARD),
+        None => out.put_u8(FORWARD),
         Some(order) => {
-            out.put_u8(peer::FORWARD_COMMIT);
+            out.put_u8(FORWARD_COMMIT);
             order.encode(&mut out);
         }
     }
@@ -288,7 +279,7 @@ fn encode_request(order: Option<Order>, origin: &Origin, frame: &Frame) -> Optio
 /// Everything after the kind byte, of a request that was received then.
 fn decode_request(kind: u8, mut bytes: Bytes, received: Instant) -> Option<(Option<Order>, Origin, Frame)> {
     let order = match kind {
-        peer::FORWARD_COMMIT => Some(Order::decode(&mut bytes)?),
+        FORWARD_COMMIT => Some(Order::decode(&mut bytes)?),
         _ => None,
     };
     let origin = Origin::take(&mut bytes, received)?;
@@ -392,7 +383,7 @@ mod tests {
         for (origin, order) in origins {
             let mut bytes = encode_request(order, &origin, &request()).unwrap();
             let kind = bytes.get_u8();
-            assert_eq!(kind == peer::FORWARD_COMMIT, order.is_some());
+            assert_eq!(kind == FORWARD_COMMIT, order.is_some());
             assert_eq!(decode_request(kind, bytes, Instant::now()), Some((order, origin, request())));
         }
     }

@@ -1,38 +1,29 @@
-//! The broker and NameServer of FolioMQ, and its command line.
+//! The front doors of a FolioMQ node, its configuration and its life.
 //!
-//! The life of a request: `net` reads a frame, [`dispatch`](crate::broker::Broker) finds its handler (or
-//! `forward` takes it to the leader), the handler asks the group, and `reply::Reply` answers.
+//! The life of a request: `net` reads a frame, [`service`] gives it to the dispatcher, which finds its handler (or brings it to
+//! the leader, `forward`); the handler decodes it, calls the broker, and `reply::Reply` answers.
 
 pub mod admin;
-mod applied;
-mod bench;
-pub mod broker;
-pub mod cli;
-mod client;
-pub mod clients;
-mod cluster;
-mod config;
+mod answer;
+pub mod config;
 mod dispatch;
 mod error;
 mod forward;
-pub mod gossip;
+mod forwards;
 mod group_thread;
-mod groups;
 pub mod handlers;
+pub mod hooks;
 mod identity;
-mod logging;
+mod incoming;
+pub mod logging;
 pub mod net;
-mod node;
-pub mod old_reads;
-mod panics;
-pub mod peer;
-mod polls;
-mod private;
+pub mod node;
+mod origin;
+pub mod panics;
+mod pending;
+pub mod private;
+pub mod remoting;
 mod reply;
 mod request;
 mod request_table;
-mod sends;
-pub mod settings;
-mod stalls;
-mod system;
-mod turns;
+pub mod service;

@@ -5,13 +5,13 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// The variable that sets the level, weaker than `--log`.
-pub(crate) const VARIABLE: &str = "FOLIO_LOG";
+pub const VARIABLE: &str = "FOLIO_LOG";
 /// openraft tells every step of an election at `info`, and at `warn` every try to reach a peer that is
 /// down: five lines a second. The crate `raft` logs what matters of both.
 const DEFAULT: &str = "info,openraft=error";
 
 /// Starts logging at `level` (`warn`, `folio_server=debug,info`, ...), else as the variable says.
-pub(crate) fn start(level: Option<&str>) -> anyhow::Result<()> {
+pub fn start(level: Option<&str>) -> anyhow::Result<()> {
     let variable = std::env::var(VARIABLE).ok();
     let (source, wanted) = match (level, &variable) {
         (Some(level), _) => ("--log", level),

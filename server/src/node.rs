@@ -5,6 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use folio_broker::broker::Broker;
+use folio_broker::clients::Addresses;
+use folio_broker::gossip;
+use folio_broker::identity::Identity;
+use folio_broker::settings::Settings;
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::planted;
 use folio_raft::group::HandOver;
@@ -14,13 +19,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::Network;
-use crate::broker::{Broker, Identity};
-use crate::clients::Addresses;
 use crate::config::{Listen, NodeConfig};
-use crate::net::Listener;
-use crate::peer::NodeHooks;
-use crate::settings::Settings;
-use crate::{gossip, group_thread, identity, private};
+use crate::hooks::NodeHooks;
+use crate::net::{Listener, Resources};
+use crate::{group_thread, identity, private, service};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,7 +37,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs a node until it is told to stop; the process's exit code.
-pub(crate) async fn run(config: NodeConfig) -> Result<()> {
+pub async fn run(config: NodeConfig) -> Result<()> {
     let mut signals = Signals::new()?;
     if let Some(defect) = planted::active() {
         tracing::error!(defect, "this node breaks a promise on purpose: a build to test the harness with");
@@ -52,14 +54,15 @@ pub(crate) async fn run(config: NodeConfig) -> Result<()> {
         started = group_thread::start(config.group_config(), disk, hooks.clone()) => started?,
         name = signals.next() => bail!("{name} while starting"),
     };
-    let settings = Settings { net: config.net.clone(), ..Settings::default() };
+    let resources = Resources::new(&config.net);
     let identity = identity_of(&config, store_host, sockets.namesrv.is_some());
-    let broker = Broker::with_settings(identity, settings, group.clone());
-    hooks.attach(&broker);
+    let remoting = service::open(identity, Settings::default(), resources, group.clone());
+    hooks.attach(&remoting);
+    let broker = remoting.broker.clone();
     let gossip = tokio::spawn(gossip::run(broker.clone()));
     let running = broker.clone();
     let stalls = tokio::spawn(async move { running.stalls.watch().await });
-    let listener = Listener::new(config.net.clone(), broker.resources.clone(), Arc::new(broker.clone()));
+    let listener = service::listener(config.net.clone(), &remoting);
     sockets.serve(&listener);
     tracing::info!(
         node = config.node_id, group = config.group, cluster = config.cluster,

@@ -27,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// From now on a panic is logged and ends this process by SIGABRT.
-pub(crate) fn end_the_process() -> io::Result<()> {
+pub fn end_the_process() -> io::Result<()> {
     // Before it is needed: a process that panics may be out of threads or memory.
     let end = thread::Builder::new().name("folio-end".into()).spawn(end_after_last_words)?;
     let end = end.thread().clone();

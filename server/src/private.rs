@@ -16,31 +16,31 @@ use rustix::fs::Mode;
 /// A folder of its user alone.
 const DIR_MODE: u32 = 0o700;
 /// A file of its user alone.
-pub(crate) const FILE_MODE: u32 = 0o600;
+pub const FILE_MODE: u32 = 0o600;
 /// What others may do.
 const OTHERS: u32 = 0o077;
 /// What a file system keeps in its own root, readable by its owner alone.
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// From now on nothing that this process makes is anybody else's, whichever code makes it.
-pub(crate) fn mask() {
+pub fn mask() {
     rustix::process::umask(Mode::from_raw_mode(OTHERS));
 }
 
 /// Makes a folder, and its parents.
-pub(crate) fn create_dir_all(dir: &Path) -> io::Result<()> {
+pub fn create_dir_all(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
 }
 
 /// Writes a file, over what was there.
-pub(crate) fn write(file: &Path, text: &str) -> io::Result<()> {
+pub fn write(file: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE).open(file)?.write_all(text.as_bytes())
 }
 
 /// Takes from others what they may do with a folder of ours. `own`: the names in it that are ours, with all below them. A
 /// folder in which something else lies is not ours to close: then, and where it fails, a line in the log says so.
-pub(crate) fn tighten(dir: &Path, own: &[impl AsRef<OsStr>]) {
+pub fn tighten(dir: &Path, own: &[impl AsRef<OsStr>]) {
     match try_tighten(dir, own) {
         Ok(true) => {}
         Ok(false) => tracing::warn!(

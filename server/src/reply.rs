@@ -4,19 +4,28 @@
 //! dropped unused answers SYSTEM_ERROR, so nobody is left waiting. reply.I2: a oneway request is
 //! never answered.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use folio_protocol::code::ResponseCode;
 use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, Serialization};
-use folio_raft::proposal::ProposeError;
 use tokio::sync::oneshot;
 
+use crate::answer::Answer;
 use crate::error::ServerError;
-use crate::forward::{self, Answer, Retry};
+use crate::incoming::outcome_of;
 use crate::net::{Channel, Unanswered};
+use crate::pending::Pending;
 
 /// Bytes of a remark; RocketMQ's longest are a few lines.
 const REMARK_BYTES_MAX: usize = 4 * 1024;
+
+/// Hands a request out again that was certainly not proposed.
+pub(crate) trait HandOut: Send + Sync {
+    /// The request, and where its answer goes.
+    fn again(self: Arc<Self>, pending: Pending, reply: Reply);
+}
 
 /// Where one answer goes.
 pub(crate) struct Reply {
@@ -24,7 +33,7 @@ pub(crate) struct Reply {
     opaque: i32,
     serialization: Serialization,
     oneway: bool,
-    retry: Option<Retry>,
+    retry: Option<(Arc<dyn HandOut>, Pending)>,
     /// Its number in the account of its connection, if it is a send of one.
     send: Option<u64>,
 }
@@ -64,9 +73,9 @@ impl Reply {
         self
     }
 
-    /// Lets [`Reply::refuse`] forward the request to the leader instead of answering "not leader".
-    pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
-        self.retry = Some(retry);
+    /// Lets [`Reply::fail`] bring the request to the leader instead of answering "not leader".
+    pub(crate) fn with_retry(mut self, by: Arc<dyn HandOut>, pending: Pending) -> Self {
+        self.retry = Some((by, pending));
         self
     }
 
@@ -149,18 +158,13 @@ impl Reply {
         self.send(frame);
     }
 
-    /// An error of this server, with the code `error.rs` chose for it.
-    pub(crate) fn fail(self, error: impl Into<ServerError>) {
+    /// An error, with the code that `error.rs` chose for it. "Not leader" means nothing was proposed: the request goes to the
+    /// leader, or back to the node that forwarded it here.
+    pub(crate) fn fail(mut self, error: impl Into<ServerError>) {
         let error = error.into();
-        self.error(error.code(), error.to_string());
-    }
-
-    /// What the group answered instead of storing something. "Not leader" means nothing was proposed:
-    /// the request goes to the leader, or back to the node that forwarded it here.
-    pub(crate) fn refuse(mut self, error: ProposeError) {
-        if let ProposeError::NotLeader { .. } = error {
-            if let Some(retry) = self.retry.take() {
-                return forward::again(retry, self);
+        if error.is_not_leader() {
+            if let Some((by, pending)) = self.retry.take() {
+                return by.again(pending, self);
             }
             if let Some(To::Node(sender)) = self.to.take_if(|to| matches!(to, To::Node(_))) {
                 // The forwarding node gave up meanwhile; nobody waits.
@@ -168,7 +172,7 @@ impl Reply {
                 return;
             }
         }
-        self.fail(error);
+        self.error(error.code(), error.to_string());
     }
 
     /// An answer that another node made.
@@ -203,7 +207,7 @@ impl Reply {
                 }
                 // sends.I1: behind the answer.
                 if let Some(number) = self.send {
-                    channel.sends().end(number, frame.code);
+                    channel.sends().end(number, outcome_of(frame.code));
                 }
             }
             Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields).into()))),

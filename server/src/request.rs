@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use folio_protocol::frame::Frame;
+use folio_broker::turns::Order;
 use folio_raft::proposal::Attempt;
 
+use crate::incoming::Incoming;
 use crate::net::Channel;
 use crate::reply::Reply;
-use crate::turns::Order;
 
 /// A request and everything its handler needs to know of where it came from.
 pub(crate) struct Request {
     /// The request. Shared with the reply of a request that may have to be forwarded.
-    pub frame: Arc<Frame>,
+    pub frame: Arc<Incoming>,
     /// The client's address, also when another node forwarded the request: the born host of messages.
     pub remote: SocketAddr,
     /// Whether its connection is an operator's, as the node that the client is connected to says (`admin.I2`).
@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) order: Option<Order>,
     /// How it came, if it is a send that is answered.
     pub(crate) attempt: Option<Attempt>,
+    /// Whether asking twice is as good as asking once: what its line in the table says.
+    pub(crate) is_repeatable: bool,
 }
 
 impl Request {

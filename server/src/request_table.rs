@@ -12,10 +12,10 @@ use std::sync::Arc;
 use folio_protocol::code::RequestCode;
 
 use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
-use crate::broker::Broker;
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::{clients, configs, groups, locks, offsets, pull, route, send, send_back, topics, view};
+use crate::remoting::Remoting;
 use crate::request::Request;
 
 /// Who may send a request.
@@ -40,7 +40,7 @@ pub(crate) enum Place {
     Leader,
 }
 
-type Handler = fn(&Arc<Broker>, Request);
+type Handler = fn(&Arc<Remoting>, Request);
 
 /// A request code's line in the table.
 #[derive(Debug, Clone, Copy)]

@@ -11,12 +11,14 @@ mod modules;
 mod planted;
 mod source;
 mod tree;
+mod wire;
 
 pub use arrows::arrows;
 pub use circles::circles;
 pub use planted::planted;
 pub use source::{bare_matches, confined, headers, machine_paths, sizes};
 pub use tree::{SourceFile, TreeError, read_tree};
+pub use wire::wire;
 
 /// The longest a Rust file may be. House style aims at 250 lines and calls 500 a smell.
 pub const FILE_LINES_MAX: usize = 500;

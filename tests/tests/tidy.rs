@@ -32,6 +32,11 @@ fn no_files_of_a_crate_import_each_other_in_a_circle() {
 }
 
 #[test]
+fn the_broker_knows_no_wire() {
+    silent(&tidy::wire(&checkout()));
+}
+
+#[test]
 fn no_build_has_planted_defects_unasked() {
     silent(&tidy::planted(&checkout()));
 }

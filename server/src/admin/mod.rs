@@ -1,4 +1,5 @@
-//! Administrative requests: from where they are accepted. Which they are says [`crate::request_table`].
+//! Administrative requests: from where they are accepted. Which they are says `request_table.rs`;
+//! the dispatcher refuses them.
 //!
 //! FolioMQ has no access control yet. Until it does, whoever reaches a port may do what RocketMQ's clients do by
 //! themselves; what changes or reveals the cluster is an operator's. An operator is known by the connection:
@@ -13,24 +14,19 @@
 //! Not here: how nodes know each other; who may write to which topic.
 //!
 //! Invariants
-//! - `admin.I1` A request of class [`Class::Admin`] is neither served nor forwarded unless it is an operator's.
+//! - `admin.I1` A request of class `Class::Admin` is neither served nor forwarded unless it is an operator's.
 //! - `admin.I2` The node that a client is connected to decides, once for each connection, and nothing in a frame changes
-//!   it. Another node is told by the peers' transport (`forward/origin.rs`) and asks again: an administrative request
+//!   it. Another node is told by the peers' transport (`origin.rs`) and asks again: an administrative request
 //!   that comes without that word is refused.
 //! - `admin.I3` Who is no operator creates topics and groups, and takes nothing away from those that exist.
 
-mod change;
 mod networks;
 
-pub(crate) use self::change::{check_group_change, check_topic_change};
 pub use self::networks::{Network, NetworkError};
 
 use std::net::SocketAddr;
 
-use crate::broker::Broker;
 use crate::error::ServerError;
-use crate::request::Request;
-use crate::request_table::{self, Class, name_of};
 
 /// Whether a connection from there is an operator's, whatever port it comes to. Who connects to an address of his own machine
 /// comes from that address; a packet from outside that says so is dropped by the kernel.
@@ -39,30 +35,10 @@ pub(crate) fn is_operator(networks: &[Network], remote: SocketAddr, local: Optio
         || networks.iter().any(|network| network.contains(remote.ip()))
 }
 
-/// Whether a request is to be refused (`admin.I1`).
-pub(crate) fn is_refused(request: &Request) -> bool {
-    let class = request_table::entry(request.frame.code).map(|entry| entry.class);
-    !request.is_operator && class == Some(Class::Admin)
-}
-
-/// Refuses an administrative request of somebody who is no operator.
-pub(crate) fn refuse(broker: &Broker, request: Request) {
-    let (code, remote) = (request.frame.code, request.remote);
-    let admitted = broker.state.refusals.lock().entry(code).or_default().admit();
-    if let Some(untold) = admitted {
-        let name = name_of(code);
-        tracing::warn!(
-            %remote, untold,
-            "administrative request {name} refused: see listen.admin and listen.admin_from"
-        );
-    }
-    request.reply.fail(refusal(&name_of(code), remote));
-}
-
 /// What who is no operator is told.
-fn refusal(what: &str, remote: SocketAddr) -> ServerError {
+pub(crate) fn refusal(what: &str, remote: SocketAddr) -> ServerError {
     let from = remote.ip().to_canonical();
-    ServerError::NoPermission(format!(
+    ServerError::NotAccepted(format!(
         "{what} is an administrative request, which is not accepted from {from}. It is accepted from the machine that the \
          node runs on, at the node's port `listen.admin`, and from the networks in `listen.admin_from` (keys of the node's \
          configuration; `adminListenPort` and `adminFrom` in a broker.conf)"

@@ -8,7 +8,8 @@
 
 use std::time::Duration;
 
-use super::{BadValue, ByteSize, bad};
+use super::size::ByteSize;
+use super::values::{BadValue, DEDUP_KEYS_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, bad};
 use crate::net::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 
 /// From where to where a key's value may go.
@@ -45,12 +46,12 @@ pub(super) static OF_FILE: [Range; 22] = [
     count("workers", 1, 1_024),
     // A record of the largest size, its neighbour and the filler must fit; a segment is removed as a whole, and a start
     // may have to go over the headers of one.
-    bytes("log.segment_size", super::SEGMENT_BYTES_MIN, super::SEGMENT_BYTES_MAX),
+    bytes("log.segment_size", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
     count("log.keep_hours", 0, KEEP_HOURS_MAX),
-    bytes("log.keep_size", super::SEGMENT_BYTES_MIN, 1 << 50),
+    bytes("log.keep_size", SEGMENT_BYTES_MIN, 1 << 50),
     bytes("log.scrub_rate", 0, 16 << 30),
     count("log.scrub_hours", 0, 365 * 24),
-    count("dedup.keys", 2, super::DEDUP_KEYS_MAX),
+    count("dedup.keys", 2, DEDUP_KEYS_MAX),
     count("dedup.seconds", 1, 24 * 3_600),
     // What a restart reads.
     bytes("dedup.log_size", 1 << 20, 64 << 30),
@@ -72,7 +73,7 @@ pub(super) static OF_FILE: [Range; 22] = [
 /// Every number in a `broker.conf`, ports aside.
 pub(super) static OF_BROKER_CONF: [Range; 2] = [
     count("fileReservedTime", 1, KEEP_HOURS_MAX),
-    bytes("mappedFileSizeCommitLog", super::SEGMENT_BYTES_MIN, super::SEGMENT_BYTES_MAX),
+    bytes("mappedFileSizeCommitLog", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
 ];
 
 /// The range of a key.

@@ -20,7 +20,11 @@ use folio_raft::types::NodeAddress;
 
 use super::bounds::within;
 use super::file::{host_of, operators};
-use super::{BadValue, Listen, NodeConfig, bad, secret};
+use super::secret;
+use super::values::{
+    BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, SEGMENT_BYTES,
+    bad, default_workers,
+};
 use crate::net::NetConfig;
 
 /// RocketMQ's `storePathRootDir` when the file has none is in the user's home; ours is said plainly.
@@ -33,12 +37,12 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
     let own = peers.iter().find(|peer| peer.name == own_name);
     let own = own.ok_or_else(|| bad("dLegerSelfId", format!("{own_name:?} is not among dLegerPeers")))?;
     let broker_name = keys.take("brokerName");
-    let group = keys.take("dLegerGroup").or(broker_name).unwrap_or_else(|| super::DEFAULT_GROUP.to_owned());
+    let group = keys.take("dLegerGroup").or(broker_name).unwrap_or_else(|| DEFAULT_GROUP.to_owned());
     let bind: IpAddr = keys.number("bindAddress")?.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let at = |port| SocketAddr::new(bind, port);
     let listen = Listen {
-        namesrv: at(keys.port("namesrvListenPort")?.unwrap_or(super::NAMESRV_PORT)),
-        broker: at(keys.port("listenPort")?.unwrap_or(super::BROKER_PORT)),
+        namesrv: at(keys.port("namesrvListenPort")?.unwrap_or(NAMESRV_PORT)),
+        broker: at(keys.port("listenPort")?.unwrap_or(BROKER_PORT)),
         raft: at(own.port),
         admin: keys.port("adminListenPort")?.map(at),
         namesrv_optional: true,
@@ -53,7 +57,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
     let admin_from: Vec<&str> =
         admin_from.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
     let config = NodeConfig {
-        cluster: keys.take("brokerClusterName").unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
+        cluster: keys.take("brokerClusterName").unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
         group,
         node_id: own.id,
         data_dir: keys.take("storePathRootDir").unwrap_or_else(|| DEFAULT_DATA_DIR.to_owned()).into(),
@@ -63,7 +67,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
         dial: BTreeMap::new(),
         join: false,
         single_node: keys.flag("singleNode")?,
-        segment_bytes: segment_bytes.unwrap_or(super::SEGMENT_BYTES),
+        segment_bytes: segment_bytes.unwrap_or(SEGMENT_BYTES),
         flush: keys.flush()?,
         retention,
         scrub: Scrub::default(),
@@ -74,7 +78,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
             .map(|file| secret::read("secretFile", folder, file.as_ref()))
             .transpose()?,
         net: NetConfig { operators: operators("adminFrom", &admin_from)?, ..NetConfig::default() },
-        workers: super::default_workers(),
+        workers: default_workers(),
         ignored: Vec::new(),
     };
     // It is always on here.

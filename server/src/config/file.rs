@@ -9,12 +9,17 @@ use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
 use super::bounds::{HOUR_MS, SECOND_MS, number, size, time, within};
-use super::{BadValue, ByteSize, Listen, NodeConfig, bad, secret};
+use super::secret;
+use super::size::ByteSize;
+use super::values::{
+    BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, RAFT_PORT,
+    SEGMENT_BYTES, bad, default_workers,
+};
 use crate::admin::Network;
 use crate::net::NetConfig;
 
 /// A complete configuration of the first of three nodes, with every default spelled out.
-pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,9 +64,9 @@ impl Default for ListenSection {
     fn default() -> Self {
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         Self {
-            namesrv: any(super::NAMESRV_PORT),
-            broker: any(super::BROKER_PORT),
-            raft: any(super::RAFT_PORT),
+            namesrv: any(NAMESRV_PORT),
+            broker: any(BROKER_PORT),
+            raft: any(RAFT_PORT),
             admin: None,
             admin_from: Vec::new(),
         }
@@ -139,8 +144,8 @@ impl File {
         let dial = dial(&self.dial, node_id)?;
         let secret = self.secret_file.map(|file| secret::read("secret_file", folder, &file)).transpose()?;
         Ok(NodeConfig {
-            cluster: self.cluster.unwrap_or_else(|| super::DEFAULT_CLUSTER.to_owned()),
-            group: self.group.unwrap_or_else(|| super::DEFAULT_GROUP.to_owned()),
+            cluster: self.cluster.unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
+            group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
             node_id,
             data_dir: self.data_dir,
             host,
@@ -155,7 +160,7 @@ impl File {
             dial,
             join: self.join,
             single_node: self.single_node,
-            segment_bytes: size("log.segment_size", self.log.segment_size)?.unwrap_or(super::SEGMENT_BYTES),
+            segment_bytes: size("log.segment_size", self.log.segment_size)?.unwrap_or(SEGMENT_BYTES),
             flush: match self.log.flush {
                 FlushKey::Sync => Flush::Sync,
                 FlushKey::Async => Flush::Async,
@@ -166,7 +171,7 @@ impl File {
             timing: self.raft.timing()?,
             secret,
             net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,
-            workers: number("workers", self.workers)?.unwrap_or_else(super::default_workers),
+            workers: number("workers", self.workers)?.unwrap_or_else(default_workers),
             ignored: Vec::new(),
         })
     }

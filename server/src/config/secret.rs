@@ -7,7 +7,7 @@ use std::path::Path;
 
 use folio_raft::secret::{ClusterSecret, SECRET_BYTES_MAX};
 
-use super::{BadValue, bad};
+use super::values::{BadValue, bad};
 
 /// Bytes that are read: the longest secret, with a line feed and some white space.
 const FILE_BYTES_MAX: u64 = SECRET_BYTES_MAX as u64 + 64;

@@ -9,12 +9,12 @@ const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ByteSize(pub u64);
+pub struct ByteSize(pub u64);
 
 /// A text that is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no size: write a number, or one of KiB, MiB, GiB behind it")]
-pub(crate) struct SizeError(String);
+pub struct SizeError(String);
 
 impl FromStr for ByteSize {
     type Err = SizeError;

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::answer::Asked;
 use super::{ask, encode_request, origin_of};
-use crate::broker::Broker;
+use crate::answer::Asked;
 use crate::error::ServerError;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
 /// Asks another node, and relays its answer.
-pub(crate) fn to_node(broker: &Arc<Broker>, node: u64, patience: Duration, request: Request) {
+pub(crate) fn to_node(remoting: &Arc<Remoting>, node: u64, patience: Duration, request: Request) {
     let bytes = encode_request(None, &origin_of(&request), &request.frame);
-    let (broker, reply) = (broker.clone(), request.reply);
+    let (remoting, reply) = (remoting.clone(), request.reply);
     tokio::spawn(async move {
-        match ask(&broker, node, bytes, patience).await {
+        match ask(&remoting, node, bytes, patience).await {
             Asked::Answered(frame) => reply.relay(*frame),
             Asked::Silent => reply.done(),
             Asked::NotProposed => reply.fail(ServerError::NodeAway(node)),

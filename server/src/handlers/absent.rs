@@ -9,39 +9,42 @@
 
 use std::sync::Arc;
 
-use crate::broker::Broker;
+use folio_broker::broker::Broker;
+use folio_broker::error::BrokerError;
+
 use crate::forward;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
 /// Answers with what `find` finds here. What is not found is looked for once more where that is certain: here if this node
 /// leads, else there.
-pub(crate) fn find<T>(
-    broker: &Arc<Broker>,
+pub(super) fn find<T>(
+    remoting: &Arc<Remoting>,
     request: Request,
     find: impl Fn(&Broker) -> Option<T> + Send + 'static,
-    answer: impl FnOnce(&Broker, Request, Option<T>) + Send + 'static,
+    answer: impl FnOnce(&Remoting, Request, Option<T>) + Send + 'static,
 ) {
-    match find(broker) {
-        Some(found) => answer(broker, request, Some(found)),
-        None if broker.leads() => surely(broker, request, move |broker, request| {
-            let found = find(broker);
-            answer(broker, request, found);
+    match find(&remoting.broker) {
+        Some(found) => answer(remoting, request, Some(found)),
+        None if remoting.broker.leads() => surely(remoting, request, move |remoting, request| {
+            let found = find(&remoting.broker);
+            answer(remoting, request, found);
         }),
-        None => forward::forward(broker, request),
+        None => forward::forward(remoting, request),
     }
 }
 
 /// Serves a request once this node has proved that it leads and has applied everything acknowledged.
-pub(crate) fn surely(
-    broker: &Arc<Broker>,
+fn surely(
+    remoting: &Arc<Remoting>,
     request: Request,
-    serve: impl FnOnce(&Arc<Broker>, Request) + Send + 'static,
+    serve: impl FnOnce(&Arc<Remoting>, Request) + Send + 'static,
 ) {
-    let broker = broker.clone();
+    let remoting = remoting.clone();
     drop(tokio::spawn(async move {
-        match broker.group.confirm().await {
-            Ok(()) => serve(&broker, request),
-            Err(error) => request.reply.refuse(error),
+        match remoting.broker.group.confirm().await {
+            Ok(()) => serve(&remoting, request),
+            Err(error) => request.reply.fail(BrokerError::Propose(error)),
         }
     }));
 }

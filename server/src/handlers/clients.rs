@@ -1,54 +1,38 @@
-//! Clients and their groups: heartbeat 34, unregister 35, member list 38, notification 40, check 46.
-//!
-//! When a group changes, its members are told at once, but for the one that has just joined: that one a moment later.
+//! Clients and their groups: heartbeat 34, unregister 35, member list 38, check 46. A change of a group is notified with 40, see
+//! `net/client.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use folio_protocol::body::{self, BodyError, CheckClientConfig, ConsumerList, HeartbeatData};
-use folio_protocol::code::{RequestCode, ResponseCode};
-use folio_protocol::frame::Frame;
+use folio_broker::clients::{Software, limits};
+use folio_broker::error::BrokerError;
+use folio_broker::registrations::Registered;
+use folio_protocol::body::{CheckClientConfig, ConsumerList, HeartbeatData};
+use folio_protocol::code::ResponseCode;
 use folio_protocol::header::{
-    GetConsumerListHeader, Header, HeartbeatResponseHeader, NotifyConsumerIdsChangedHeader,
-    UnregisterClientHeader,
+    GetConsumerListHeader, Header, HeartbeatResponseHeader, UnregisterClientHeader,
 };
 use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_raft::log_rate_limiter::LogRateLimiter;
 
-use crate::broker::Broker;
-use crate::clients::{Duplicate, Notice, limits};
+use super::answers::{decode, json};
 use crate::error::ServerError;
-use crate::gossip;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
 /// Objects in a question for one subscription.
 const CHECK_OBJECTS_MAX: usize = 16;
-/// When a client that has joined a group is told that the group changed. Clients rebalance at most once a second.
-const NEWCOMER_TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// 34. Answers when the client's consumer groups exist, so that its first pull finds them.
-pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
-    let Some(channel) = request.channel() else {
-        return request.reply.fail(ServerError::Internal("a heartbeat was forwarded".to_owned()));
-    };
-    let data = match decode_heartbeat(&request.frame.body) {
-        Ok(data) => data,
+pub(crate) fn heartbeat(remoting: &Arc<Remoting>, request: Request) {
+    let Registered { sub_changed, missing } = match register(remoting, &request) {
+        Ok(registered) => registered,
         Err(error) => return request.reply.fail(error),
     };
-    let groups = data.consumer_data_set.iter().map(|consumer| consumer.group_name.clone());
-    let missing: Vec<String> = groups.filter(|group| !broker.has_group(group)).collect();
-    let heard = match broker.clients.heartbeat(channel, &request.frame, data) {
-        Ok(heard) => heard,
-        Err(full) => return request.reply.fail(ServerError::from(full)),
-    };
-    tell(heard.notices);
-    tell_later(heard.later);
-    heard.duplicates.iter().for_each(warn);
-    let header = HeartbeatResponseHeader { is_support_v2: true, is_sub_change: heard.sub_changed };
+    let header = HeartbeatResponseHeader { is_support_v2: true, is_sub_change: sub_changed };
     if missing.is_empty() {
         return request.reply.ok(&header, "");
     }
-    let broker = broker.clone();
+    let broker = remoting.broker.clone();
     tokio::spawn(async move {
         for group in missing {
             if let Err(error) = broker.ensure_group(&group).await {
@@ -63,90 +47,58 @@ pub(crate) fn heartbeat(broker: &Arc<Broker>, request: Request) {
     });
 }
 
-fn decode_heartbeat(bytes: &[u8]) -> Result<HeartbeatData, ServerError> {
+fn register(remoting: &Remoting, request: &Request) -> Result<Registered, ServerError> {
+    let Some(channel) = request.channel() else {
+        return Err(ServerError::Internal("a heartbeat was forwarded".to_owned()));
+    };
+    let bytes = &request.frame.body;
     limits::check_length(bytes)?;
-    let data = body::decode_request(bytes, BODY_OBJECTS_MAX)
-        .map_err(|BodyError { reason }| ServerError::Body(reason))?;
+    let data: HeartbeatData = decode(bytes, BODY_OBJECTS_MAX)?;
     limits::check(&data)?;
-    Ok(data)
+    let software = Software { language: request.frame.language.name(), version: request.frame.version };
+    Ok(remoting.broker.heartbeat(channel, software, data)?)
 }
 
 /// 35. Answers when no living node lists the client any more (`gossip.I1`).
-pub(crate) fn unregister(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn unregister(remoting: &Arc<Remoting>, request: Request) {
     let header = match UnregisterClientHeader::from_ext(&request.frame.ext) {
         Ok(header) => header,
         Err(error) => return request.reply.fail(error),
     };
+    let broker = remoting.broker.clone();
     if let Some(channel) = request.channel() {
         let (producer, consumer) = (header.producer_group.as_deref(), header.consumer_group.as_deref());
-        tell(broker.clients.unregister(channel.id(), &header.client_id, producer, consumer));
+        broker.unregister(channel.id(), &header.client_id, producer, consumer);
     }
-    let broker = broker.clone();
     tokio::spawn(async move {
-        gossip::tell_all(&broker).await;
+        broker.all_have_heard().await;
         request.reply.done();
     });
 }
 
 /// 38.
-pub(crate) fn consumer_list(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn consumer_list(remoting: &Arc<Remoting>, request: Request) {
     let group = match GetConsumerListHeader::from_ext(&request.frame.ext) {
         Ok(header) => header.consumer_group,
         Err(error) => return request.reply.fail(error),
     };
-    let consumer_id_list = broker.clients.members(&group);
+    let consumer_id_list = remoting.broker.clients.members(&group);
     if consumer_id_list.is_empty() {
         let remark = format!("no consumer for this group, {group}");
         return request.reply.error(ResponseCode::SystemError, remark);
     }
-    match body::encode(&ConsumerList { consumer_id_list }) {
-        Ok(body) => request.reply.body(body),
-        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
-    }
+    json(request, &ConsumerList { consumer_id_list });
 }
 
 /// 46. Clients ask it for what is not a tag expression.
-pub(crate) fn check_config(_broker: &Arc<Broker>, request: Request) {
-    let check: CheckClientConfig = match body::decode_request(&request.frame.body, CHECK_OBJECTS_MAX) {
+pub(crate) fn check_config(_remoting: &Arc<Remoting>, request: Request) {
+    let check: CheckClientConfig = match decode(&request.frame.body, CHECK_OBJECTS_MAX) {
         Ok(check) => check,
-        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+        Err(error) => return request.reply.fail(error),
     };
     if check.subscription_data.is_tag() {
         return request.reply.done();
     }
     let kind = check.subscription_data.expression_type.unwrap_or_default();
-    let remark = format!("The broker does not support consumer to filter message by {kind}");
-    request.reply.error(ResponseCode::SystemError, remark);
-}
-
-/// 40, to members connected to this node.
-pub(crate) fn tell(notices: Vec<Notice>) {
-    for Notice { group, channel } in notices {
-        let header = NotifyConsumerIdsChangedHeader { consumer_group: group.into() };
-        channel.notify(Frame::request(RequestCode::NotifyConsumerIdsChanged, &header, bytes::Bytes::new()));
-    }
-}
-
-fn tell_later(notices: Vec<Notice>) {
-    if notices.is_empty() {
-        return;
-    }
-    tokio::spawn(async move {
-        tokio::time::sleep(NEWCOMER_TOLD_AFTER).await;
-        tell(notices.into_iter().filter(|notice| notice.channel.is_open()).collect());
-    });
-}
-
-fn warn(duplicate: &Duplicate) {
-    static LINES: LogRateLimiter = LogRateLimiter::new();
-    let Some(left_out) = LINES.admit() else { return };
-    let Duplicate { group, client_id, addresses: [one, other] } = duplicate;
-    tracing::warn!(
-        left_out,
-        group,
-        client_id,
-        %one,
-        %other,
-        "two processes use one client id, so both consume the same queues: give each an instanceName or a clientIP of its own"
-    );
+    request.reply.fail(BrokerError::FilterNotSupported(kind));
 }

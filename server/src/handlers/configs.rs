@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use folio_broker::broker::Broker;
+use folio_broker::clock::now_ms;
+use folio_broker::error::BrokerError;
 use folio_protocol::body::{
     self, BodyError, DataVersion, SubscriptionGroupConfig, SubscriptionGroupTable, TopicConfig,
     TopicConfigTable,
@@ -14,42 +17,41 @@ use folio_protocol::header::{GetGroupConfigHeader, GetTopicConfigHeader, Header}
 use folio_state::{ConsumerGroup, Topic};
 use serde::Serialize;
 
-use crate::broker::{Broker, now_ms};
+use super::absent;
+use super::answers::json;
 use crate::error::ServerError;
-use crate::handlers::absent;
+use crate::remoting::Remoting;
 use crate::request::Request;
-use crate::system;
 
 /// 21. Built-in topics are listed with the created ones, as RocketMQ does.
-pub(crate) fn all_topics(broker: &Arc<Broker>, request: Request) {
-    let built_in = system::names(&broker.identity);
-    let built_in = built_in.iter().filter_map(|name| system::topic(name, &broker.identity));
-    let mut topics: BTreeMap<String, TopicConfig> =
-        built_in.map(|topic| (topic.name.clone(), topic_config(&topic))).collect();
-    topics.extend(broker.group.state().topics().map(|topic| (topic.name.clone(), topic_config(topic))));
+pub(crate) fn all_topics(remoting: &Arc<Remoting>, request: Request) {
+    let broker = &remoting.broker;
+    let topics = broker.topics().into_iter().map(|topic| (topic.name.clone(), topic_config(&topic)));
+    let topics: BTreeMap<String, TopicConfig> = topics.collect();
     let total = topics.len();
     let table = TopicConfigTable { data_version: version(broker), topic_config_table: topics };
     table_answer(request, "totalTopicNum", total, &table);
 }
 
 /// 351.
-pub(crate) fn one_topic(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn one_topic(remoting: &Arc<Remoting>, request: Request) {
     let name = match GetTopicConfigHeader::from_ext(&request.frame.ext) {
         Ok(header) => header.topic,
         Err(error) => return request.reply.fail(error),
     };
     let wanted = name.clone();
     let find = move |broker: &Broker| broker.topic(&wanted);
-    absent::find(broker, request, find, move |_, request, topic| match topic {
-        Some(topic) => body_answer(request, &topic_config(&topic)),
-        None => request.reply.fail(ServerError::TopicNotExist(name.to_string())),
+    absent::find(remoting, request, find, move |_, request, topic| match topic {
+        Some(topic) => json(request, &topic_config(&topic)),
+        None => request.reply.fail(BrokerError::TopicNotExist(name.to_string())),
     });
 }
 
 /// 201.
-pub(crate) fn all_groups(broker: &Arc<Broker>, request: Request) {
-    let groups: BTreeMap<String, SubscriptionGroupConfig> =
-        broker.group.state().groups().map(|group| (group.name.clone(), group_config(group))).collect();
+pub(crate) fn all_groups(remoting: &Arc<Remoting>, request: Request) {
+    let broker = &remoting.broker;
+    let groups = broker.consumer_groups().into_iter().map(|group| (group.name.clone(), group_config(&group)));
+    let groups: BTreeMap<String, SubscriptionGroupConfig> = groups.collect();
     let total = groups.len();
     let table = SubscriptionGroupTable {
         data_version: version(broker),
@@ -60,16 +62,16 @@ pub(crate) fn all_groups(broker: &Arc<Broker>, request: Request) {
 }
 
 /// 352.
-pub(crate) fn one_group(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn one_group(remoting: &Arc<Remoting>, request: Request) {
     let name = match GetGroupConfigHeader::from_ext(&request.frame.ext) {
         Ok(header) => header.group,
         Err(error) => return request.reply.fail(error),
     };
     let wanted = name.clone();
-    let find = move |broker: &Broker| broker.group.state().group(&wanted).map(group_config);
-    absent::find(broker, request, find, move |_, request, config| match config {
-        Some(config) => body_answer(request, &config),
-        None => request.reply.fail(ServerError::GroupNotExist(name.to_string())),
+    let find = move |broker: &Broker| broker.consumer_group(&wanted);
+    absent::find(remoting, request, find, move |_, request, group| match group {
+        Some(group) => json(request, &group_config(&group)),
+        None => request.reply.fail(BrokerError::GroupNotExist(name.to_string())),
     });
 }
 
@@ -90,13 +92,6 @@ fn table_answer(request: Request, count_key: &str, count: usize, table: &impl Se
             frame.ext.insert_display(count_key, count);
             request.reply.send(frame);
         }
-        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
-    }
-}
-
-fn body_answer(request: Request, body: &impl Serialize) {
-    match body::encode(body) {
-        Ok(body) => request.reply.body(body),
         Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
     }
 }

@@ -1,75 +1,55 @@
 //! Orderly locks: 41 takes or renews queues for one client of a group, 42 gives them back.
-//!
-//! A lock lives 60 s without a renewal (upstream's `rebalance.lockMaxLiveTime`). It is a command in the
-//! log, stamped with a clock that goes on from leader to leader: all replicas agree who holds a queue, and a
-//! new leader goes on with the locks of the old one, whatever its wall clock says, instead of giving a queue
-//! away twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use folio_protocol::body::{self, LockBatchRequest, LockBatchResponse, MessageQueue};
+use folio_broker::error::BrokerError;
+use folio_protocol::body::{LockBatchRequest, LockBatchResponse, MessageQueue};
 use folio_protocol::limits::LOCK_QUEUES_MAX;
+use folio_state::QueueRef;
 use folio_state::bounds::{ENTRIES_MAX, at_most};
-use folio_state::{Outcome, QueueRef, UnlockQueues};
 
-use super::changes::execute;
-use crate::broker::Broker;
+use super::answers::{self, json, when_done};
 use crate::error::ServerError;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
-/// How long a lock lives without a renewal; clients renew every 20 s.
-const LOCK_TTL_MS: u64 = 60_000;
-
 /// 41: locks queues; answers those the client holds now.
-pub(crate) fn lock(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn lock(remoting: &Arc<Remoting>, request: Request) {
     let wish = match decode(&request.frame.body) {
         Ok(wish) => wish,
         Err(error) => return request.reply.fail(error),
     };
-    let broker = broker.clone();
+    let broker = remoting.broker.clone();
     tokio::spawn(async move {
-        let (group, client) = (wish.consumer_group, wish.client_id);
-        let queues = existing(&broker, queue_refs(&wish.mq_set));
-        match broker.group.lock_queues(group, client, queues, LOCK_TTL_MS).await {
-            Ok(Outcome::Locked(held)) => match body::encode(&held_queues(wish.mq_set, held)) {
-                Ok(bytes) => request.reply.body(bytes),
-                Err(error) => request.reply.fail(ServerError::Internal(error.to_string())),
-            },
-            Ok(other) => {
-                request.reply.fail(ServerError::Internal(format!("locking queues answered {other:?}")))
-            }
-            Err(error) => request.reply.refuse(error),
+        let queues = queue_refs(&wish.mq_set);
+        match broker.lock(wish.consumer_group, wish.client_id, queues).await {
+            Ok(held) => json(request, &held_queues(wish.mq_set, held)),
+            Err(error) => request.reply.fail(error),
         }
     });
 }
 
-/// The queues that exist: a lock on another one would stay in the replicated state.
-fn existing(broker: &Broker, mut queues: Vec<QueueRef>) -> Vec<QueueRef> {
-    let state = broker.group.state();
-    queues.retain(|queue| state.topic(&queue.topic).is_some_and(|topic| queue.queue < topic.queue_count()));
-    queues
-}
-
 /// 42: gives locks back; those of other clients are left alone.
-pub(crate) fn unlock(broker: &Arc<Broker>, request: Request) {
+pub(crate) fn unlock(remoting: &Arc<Remoting>, request: Request) {
     match decode(&request.frame.body) {
         Ok(wish) => {
             let queues = queue_refs(&wish.mq_set);
             let (group, client) = (wish.consumer_group, wish.client_id);
-            execute(broker, vec![UnlockQueues { group, client, queues }.into()], request);
+            let broker = remoting.broker.clone();
+            when_done(request, async move { broker.unlock(group, client, queues).await });
         }
         Err(error) => request.reply.fail(error),
     }
 }
 
 fn decode(bytes: &[u8]) -> Result<LockBatchRequest, ServerError> {
-    let wish: LockBatchRequest = body::decode_request(bytes, LOCK_QUEUES_MAX + 1)
-        .map_err(|error| ServerError::Body(error.to_string()))?;
+    let wish: LockBatchRequest = answers::decode(bytes, LOCK_QUEUES_MAX + 1)?;
     if wish.consumer_group.is_empty() || wish.client_id.is_empty() {
-        return Err(ServerError::InvalidParameter("a lock needs consumerGroup and clientId".to_owned()));
+        let text = "a lock needs consumerGroup and clientId".to_owned();
+        return Err(BrokerError::InvalidParameter(text).into());
     }
-    at_most("queues in one request", wish.mq_set.len(), ENTRIES_MAX)?;
+    at_most("queues in one request", wish.mq_set.len(), ENTRIES_MAX).map_err(BrokerError::from)?;
     Ok(wish)
 }
 

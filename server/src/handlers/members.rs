@@ -10,16 +10,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_protocol::body::{self, BodyError};
-use folio_protocol::code::ResponseCode;
-use folio_raft::group::AdminError;
+use folio_broker::error::BrokerError;
 use folio_raft::types::NodeAddress;
 use serde::{Deserialize, Serialize};
 
+use super::answers::{decode, when_done};
 use super::node_status::NodeAt;
-use crate::broker::Broker;
-use crate::error::ServerError;
 use crate::forward;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
 /// "Take this node in."
@@ -28,7 +26,7 @@ pub const ADD_NODE: i32 = 90_002;
 pub const REMOVE_NODE: i32 = 90_003;
 
 /// How long the leader may take for a change: a node that is added has to catch up first.
-pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
+pub const CHANGE_PATIENCE: Duration = Duration::from_secs(600);
 /// Objects in one request.
 const OBJECTS_MAX: usize = 8;
 
@@ -49,56 +47,35 @@ pub struct RemoveNode {
 }
 
 /// The request, if this node has to serve it itself.
-fn unless_forwarded(broker: &Arc<Broker>, request: Request) -> Option<Request> {
+fn unless_forwarded(remoting: &Arc<Remoting>, request: Request) -> Option<Request> {
+    let broker = &remoting.broker;
     if broker.leads() || request.is_forwarded() {
         return Some(request);
     }
     match broker.group.status().leader.filter(|leader| *leader != broker.node_id()) {
-        Some(leader) => forward::to_node(broker, leader, CHANGE_PATIENCE, request),
-        None => request.reply.fail(ServerError::NoLeader),
+        Some(leader) => forward::to_node(remoting, leader, CHANGE_PATIENCE, request),
+        None => request.reply.fail(BrokerError::NoLeader),
     }
     None
 }
 
-pub(crate) fn add_node(broker: &Arc<Broker>, request: Request) {
-    let Some(request) = unless_forwarded(broker, request) else { return };
-    let AddNode { id, at } = match body::decode_request(&request.frame.body, OBJECTS_MAX) {
+pub(crate) fn add_node(remoting: &Arc<Remoting>, request: Request) {
+    let Some(request) = unless_forwarded(remoting, request) else { return };
+    let AddNode { id, at } = match decode(&request.frame.body, OBJECTS_MAX) {
         Ok(add) => add,
-        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+        Err(error) => return request.reply.fail(error),
     };
     let address = NodeAddress { raft: at.raft, broker: at.broker, namesrv: at.namesrv };
-    let broker = broker.clone();
-    tokio::spawn(async move {
-        tracing::info!(node = id, raft = address.raft, "a node is being added");
-        let added = match broker.group.add_learner(id, address).await {
-            Ok(()) => broker.group.promote(id).await,
-            Err(error) => Err(error),
-        };
-        answer(request, added);
-    });
+    let broker = remoting.broker.clone();
+    when_done(request, async move { broker.add_node(id, address).await });
 }
 
-pub(crate) fn remove_node(broker: &Arc<Broker>, request: Request) {
-    let Some(request) = unless_forwarded(broker, request) else { return };
-    let RemoveNode { id } = match body::decode_request(&request.frame.body, OBJECTS_MAX) {
+pub(crate) fn remove_node(remoting: &Arc<Remoting>, request: Request) {
+    let Some(request) = unless_forwarded(remoting, request) else { return };
+    let RemoveNode { id } = match decode(&request.frame.body, OBJECTS_MAX) {
         Ok(remove) => remove,
-        Err(BodyError { reason }) => return request.reply.fail(ServerError::Body(reason)),
+        Err(error) => return request.reply.fail(error),
     };
-    let broker = broker.clone();
-    tokio::spawn(async move {
-        tracing::info!(node = id, "a node is being removed");
-        answer(request, broker.group.remove_member(id).await);
-    });
-}
-
-fn answer(request: Request, result: Result<(), AdminError>) {
-    match result {
-        Ok(()) => request.reply.done(),
-        Err(error @ AdminError::NotLeader(_)) => {
-            request.reply.error(ResponseCode::ServiceNotAvailable, error.to_string());
-        }
-        Err(error @ AdminError::Refused(_)) => {
-            request.reply.error(ResponseCode::SystemError, error.to_string())
-        }
-    }
+    let broker = remoting.broker.clone();
+    when_done(request, async move { broker.remove_node(id).await });
 }

@@ -1,9 +1,10 @@
-//! What requests mean: one file per family.
+//! What requests mean: one file per family. A handler decodes, calls the broker, and encodes the answer.
 
 mod absent;
-mod changes;
+mod answers;
 pub(crate) mod clients;
 pub(crate) mod configs;
+mod creating;
 pub(crate) mod groups;
 pub(crate) mod locks;
 pub mod members;
@@ -13,11 +14,5 @@ pub(crate) mod pull;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;
-mod state;
-#[cfg(test)]
-pub(crate) mod testing;
 pub(crate) mod topics;
 pub(crate) mod view;
-
-pub use pull::Parked;
-pub use state::HandlerState;

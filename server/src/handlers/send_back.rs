@@ -1,232 +1,33 @@
-//! CONSUMER_SEND_MSG_BACK (36): a consumer could not handle a message; it comes again later or, after its
-//! last retry, becomes a dead letter.
-//!
-//! The message is found by its position, rewritten for `%RETRY%group` (or `%DLQ%group`) and stored through
-//! the log; the answer is SUCCESS only after the commit, so a message is never lost between the two. A consumer that does
-//! not hear the answer sends it back again, and it is stored once: the group's state notes what was moved
-//! (`folio_raft::driver`).
-//!
-//! What does not happen yet: the delay. Upstream a retry waits 10 s, 30 s, 1 min and so on up to 2 h; here it
-//! is delivered at once, until delayed messages exist. A consumer that fails every time therefore gets a
-//! message its sixteen retries in quick succession and then finds it in the dead-letter topic.
+//! CONSUMER_SEND_MSG_BACK (36): a consumer could not handle a message, see [`folio_broker::send_back`].
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use folio_protocol::Name;
-use folio_protocol::flags::sys_flag;
+use folio_broker::send_back::ToSendBack;
 use folio_protocol::header::{ConsumerSendBackHeader, Header};
-use folio_protocol::ids::OffsetMessageId;
-use folio_protocol::message::{MessageView, NewMessage};
-use folio_protocol::names;
-use folio_protocol::properties::{self, Properties};
-use folio_raft::driver::SendBack;
-use folio_raft::proposal::ProposeError;
-use folio_state::{ConsumerGroup, QueueRef, Topic};
 
 use super::send::VERSION_WITH_MAX_RECONSUME;
-use super::view::Found;
-use super::{topics, view};
-use crate::broker::Broker;
-use crate::error::ServerError;
+use crate::remoting::Remoting;
 use crate::request::Request;
 
-/// `DLQ_NUMS_PER_GROUP`: a dead-letter topic has one queue.
-const DLQ_QUEUES: u32 = 1;
-
 /// 36: stores a message again.
-pub(crate) fn send_back(broker: &Arc<Broker>, request: Request) {
-    let broker = broker.clone();
-    tokio::spawn(async move {
-        match prepare(&broker, &request).await {
-            Ok(Some(wish)) => propose(&broker, wish, request),
-            Ok(None) => request.reply.done(),
-            Err(Failure::Refused(error)) => request.reply.fail(error),
-            Err(Failure::Propose(error)) => request.reply.refuse(error),
-        }
-    });
-}
-
-enum Failure {
-    Refused(ServerError),
-    /// Creating the topic failed; the request may go to another leader.
-    Propose(ProposeError),
-}
-
-impl<E: Into<ServerError>> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure::Refused(error.into())
-    }
-}
-
-/// What is to be moved; `None` if the group wants no retries.
-async fn prepare(broker: &Arc<Broker>, request: &Request) -> Result<Option<SendBack>, Failure> {
-    let header = ConsumerSendBackHeader::from_ext(&request.frame.ext)?;
-    let group = broker.group.state().group(&header.group).cloned();
-    let group = group.ok_or_else(|| ServerError::GroupNotExist(header.group.to_string()))?;
-    if !broker.settings.permission.is_writable() {
-        return Err(ServerError::NoPermission("the broker sending message is forbidden".to_owned()).into());
-    }
-    if group.retry_queues == 0 {
-        return Ok(None);
-    }
-    let found = view::find(broker, header.offset).await?;
-    let Found { message: bytes, _memory } = found.ok_or_else(|| view::not_found(header.offset))?;
-    let message = MessageView::parse(&bytes).map_err(|error| ServerError::Internal(error.to_string()))?;
-    let max = header.max_reconsume_times.filter(|_| request.frame.version >= VERSION_WITH_MAX_RECONSUME);
-    let wish = if is_dead(&message, &header, &group, max) {
-        Topic::new(names::dlq_topic(&group.name), DLQ_QUEUES)
-    } else {
-        Topic::new(names::retry_topic(&group.name), group.retry_queues)
+pub(crate) fn send_back(remoting: &Arc<Remoting>, request: Request) {
+    let header = match ConsumerSendBackHeader::from_ext(&request.frame.ext) {
+        Ok(header) => header,
+        Err(error) => return request.reply.fail(error),
     };
-    let topic = ensure(broker, wish).await?;
-    if !topic.writable() {
-        let text = format!("the topic[{}] sending message is forbidden", topic.name);
-        return Err(ServerError::NoPermission(text).into());
-    }
-    let queue = broker.state.draw().checked_rem(topic.write_queues).unwrap_or(0);
-    Ok(Some(SendBack {
-        group: group.name,
-        queue: QueueRef { topic: message.topic().to_owned(), queue: message.queue_id() },
-        offset: message.queue_offset(),
-        position: message.physical_offset(),
-        message: rewrite(broker, &message, &bytes, (topic.name.as_str().into(), queue)),
-    }))
-}
-
-fn is_dead(
-    message: &MessageView<'_>,
-    header: &ConsumerSendBackHeader,
-    group: &ConsumerGroup,
-    max: Option<i32>,
-) -> bool {
-    let max = max.map_or(i64::from(group.retry_max), i64::from);
-    header.delay_level < 0 || i64::from(message.reconsume_times()) >= max
-}
-
-/// The topic as it is, created now if need be.
-async fn ensure(broker: &Arc<Broker>, wish: Topic) -> Result<Topic, Failure> {
-    let known = broker.group.state().topic(&wish.name).cloned();
-    if let Some(topic) = known {
-        return Ok(topic);
-    }
-    topics::create_once(broker, wish.clone()).await.map_err(Failure::Propose)?;
-    Ok(wish)
-}
-
-/// The same message for another topic and queue, one retry older.
-fn rewrite(
-    broker: &Broker,
-    message: &MessageView<'_>,
-    bytes: &Bytes,
-    (topic, queue_id): (Name, u32),
-) -> NewMessage {
-    NewMessage {
-        topic,
-        queue_id,
-        flag: message.flag(),
-        sys_flag: message.sys_flag() & !sys_flag::TRANSACTION_MASK,
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        store_timestamp: 0,
-        store_host: broker.identity.store_host,
-        reconsume_times: message.reconsume_times().saturating_add(1),
-        prepared_transaction_offset: 0,
-        body: bytes.slice_ref(message.body()),
-        properties: retry_properties(message).encode(),
-    }
-}
-
-/// The properties of a retry: where the message came from first and what it was called there.
-fn retry_properties(message: &MessageView<'_>) -> Properties {
-    let mut all = Properties::parse(message.properties());
-    if all.get(properties::RETRY_TOPIC).is_none() {
-        all.set(properties::RETRY_TOPIC, message.topic());
-    }
-    if all.get(properties::ORIGIN_MESSAGE_ID).is_none() {
-        let id = OffsetMessageId { host: message.store_host(), position: message.physical_offset() };
-        all.set(properties::ORIGIN_MESSAGE_ID, &id.to_string());
-    }
-    all.remove(properties::DELAY);
-    all
-}
-
-fn propose(broker: &Arc<Broker>, wish: SendBack, request: Request) {
-    let reply = request.reply;
-    let reply = Box::new(move |outcome| match outcome {
-        Ok(()) => reply.done(),
-        Err(error) => reply.refuse(error),
+    let says_max = request.frame.version >= VERSION_WITH_MAX_RECONSUME;
+    let wish = ToSendBack {
+        offset: header.offset,
+        group: header.group,
+        delay_level: header.delay_level,
+        max_reconsume_times: header.max_reconsume_times.filter(|_| says_max),
+    };
+    let (broker, reply) = (remoting.broker.clone(), request.reply);
+    tokio::spawn(async move {
+        let done = move |outcome| match outcome {
+            Ok(()) => reply.done(),
+            Err(error) => reply.fail(error),
+        };
+        broker.send_back(&wish, done).await;
     });
-    broker.group.send_back(wish, reply);
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::BytesMut;
-
-    use super::*;
-
-    fn stored(reconsume_times: i32, properties: &[u8]) -> Bytes {
-        let message = NewMessage {
-            topic: "orders".into(),
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: ([127, 0, 0, 1], 1).into(),
-            store_timestamp: 2,
-            store_host: ([127, 0, 0, 1], 10911).into(),
-            reconsume_times,
-            prepared_transaction_offset: 0,
-            body: Bytes::from_static(b"body"),
-            properties: Bytes::copy_from_slice(properties),
-        };
-        let mut out = BytesMut::new();
-        message.encode(&mut out).expect("a message");
-        folio_protocol::message::stamp(&mut out, 5, 0x1234);
-        out.freeze()
-    }
-
-    fn header(delay_level: i32) -> ConsumerSendBackHeader {
-        ConsumerSendBackHeader {
-            offset: 0,
-            group: "g".into(),
-            delay_level,
-            origin_msg_id: None,
-            origin_topic: None,
-            unit_mode: false,
-            max_reconsume_times: None,
-            broker_name: None,
-        }
-    }
-
-    #[test]
-    fn a_first_retry_says_where_it_comes_from() {
-        let bytes = stored(0, b"KEYS\x01k\x02DELAY\x013\x02");
-        let all = retry_properties(&MessageView::parse(&bytes).expect("a message"));
-        assert_eq!(all.get("RETRY_TOPIC"), Some("orders"));
-        assert_eq!(all.get("ORIGIN_MESSAGE_ID"), Some("7F00000100002A9F0000000000001234"));
-        assert_eq!(all.get("KEYS"), Some("k"));
-        assert_eq!(all.get("DELAY"), None);
-    }
-
-    #[test]
-    fn a_later_retry_keeps_its_origin() {
-        let bytes = stored(1, b"RETRY_TOPIC\x01first\x02ORIGIN_MESSAGE_ID\x01ID\x02");
-        let all = retry_properties(&MessageView::parse(&bytes).expect("a message"));
-        assert_eq!((all.get("RETRY_TOPIC"), all.get("ORIGIN_MESSAGE_ID")), (Some("first"), Some("ID")));
-    }
-
-    #[test]
-    fn the_last_retry_or_a_negative_level_makes_a_dead_letter() {
-        let group = ConsumerGroup::new("g");
-        let dead = |times: i32, level: i32, max: Option<i32>| {
-            let bytes = stored(times, b"");
-            is_dead(&MessageView::parse(&bytes).expect("a message"), &header(level), &group, max)
-        };
-        assert!(!dead(15, 0, None) && dead(16, 0, None), "the group's limit");
-        assert!(!dead(1, 0, Some(2)) && dead(2, 0, Some(2)), "the client's limit");
-        assert!(dead(0, -1, None));
-        assert!(!dead(16, 3, Some(i32::MAX)));
-    }
 }

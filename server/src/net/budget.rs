@@ -22,64 +22,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use folio_broker::reads::Reads;
 use folio_protocol::limits::FRAME_BYTES_MAX;
 
+use super::addresses::{AddressUse, Addresses};
 use super::frames::Frames;
-use super::parts::{AddressUse, Addresses};
-use super::reads::Reads;
+use super::share::{SIXTEENTHS, Share};
 
 /// The least sum: `frames` takes one frame of the largest size then, and some more.
-pub const MEMORY_BYTES_MIN: usize = 64 << 20;
+pub(crate) const MEMORY_BYTES_MIN: usize = 64 << 20;
 /// The largest sum.
-pub const MEMORY_BYTES_MAX: usize = 1 << 40;
+pub(crate) const MEMORY_BYTES_MAX: usize = 1 << 40;
 /// What a held pull has, besides what it is weighed for.
 const HELD_PULL_BYTES: usize = 2 * 1024;
-const SIXTEENTHS: usize = 16;
-/// Units of all requests together, see `in_flight.rs`: 4,096 queries, which two processors answer within some 50 ms. One
-/// connection gets an eighth: 8,192 sends.
-const REQUEST_UNITS_MAX: usize = 65_536;
-
 const _: () = assert!(MEMORY_BYTES_MIN / SIXTEENTHS * 5 / 8 * 7 > FRAME_BYTES_MAX);
-
-/// What bytes are held for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    /// Read buffers.
-    Buffers,
-    /// Requests that are served.
-    Requests,
-    /// The same requests, counted in units instead of bytes.
-    RequestUnits,
-    /// Answers that have not left.
-    Answers,
-}
-
-impl Share {
-    pub(super) const COUNT: usize = 4;
-    /// All of them.
-    pub const ALL: [Share; Share::COUNT] =
-        [Share::Buffers, Share::Requests, Share::RequestUnits, Share::Answers];
-
-    const fn max(self, sum: usize) -> usize {
-        let sixteenths = match self {
-            Share::Buffers => 2,
-            Share::Requests => 3,
-            Share::Answers => 3,
-            Share::RequestUnits => return REQUEST_UNITS_MAX,
-        };
-        sum / SIXTEENTHS * sixteenths
-    }
-
-    /// As the status of a node calls it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Share::Buffers => "buffer_bytes",
-            Share::Requests => "request_bytes",
-            Share::RequestUnits => "request_units",
-            Share::Answers => "answer_bytes",
-        }
-    }
-}
 
 /// The shares of one node.
 #[derive(Debug)]
@@ -87,7 +43,7 @@ pub struct Budget {
     shares: [Pot; Share::COUNT],
     frames: Arc<Frames>,
     addresses: Addresses,
-    reads: Reads,
+    reads: Arc<Reads>,
     held_pulls_max: usize,
 }
 
@@ -106,7 +62,7 @@ impl Budget {
             shares: Share::ALL.map(pot),
             frames: Frames::new(sum / SIXTEENTHS * 5),
             addresses: Addresses::default(),
-            reads: Reads::new(sum / SIXTEENTHS),
+            reads: Arc::new(Reads::new(sum / SIXTEENTHS)),
             held_pulls_max: sum / SIXTEENTHS * 2 / HELD_PULL_BYTES,
         })
     }
@@ -147,7 +103,7 @@ impl Budget {
     }
 
     /// The memory of what is read from the disk for answers.
-    pub fn reads(&self) -> &Reads {
+    pub fn reads(&self) -> &Arc<Reads> {
         &self.reads
     }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_broker::reads::{READS_MAX, ReadTurn};
+use folio_broker::sends::Sends;
 use folio_protocol::fields::Fields;
 use folio_protocol::frame::{Frame, FrameError};
 use parking_lot::Mutex;
@@ -20,9 +22,7 @@ use super::budget::Budget;
 use super::in_flight::{Cost, InFlight};
 use super::outgoing::{Outgoing, Overflow};
 use super::read_buffer::Kept;
-use super::reads::{READS_MAX, ReadTurn};
-use super::{CloseReason, NetConfig, Resources};
-use crate::sends::Sends;
+use super::{CloseReason, NetConfig};
 
 /// Calls of this server to one client that may wait for their answers at a time.
 const CALLS_MAX: usize = 1_024;
@@ -37,7 +37,8 @@ struct Inner {
     id: u64,
     remote: SocketAddr,
     is_operator: bool,
-    resources: Arc<Resources>,
+    budget: Arc<Budget>,
+    relief: Arc<dyn Relief>,
     outgoing: Outgoing,
     in_flight: InFlight,
     reason: Mutex<Option<CloseReason>>,
@@ -55,6 +56,12 @@ struct Inner {
     reads: Arc<Semaphore>,
     /// After its end.
     kept: Mutex<Option<Kept>>,
+}
+
+/// Makes room where more waits for all clients than may (net.I3).
+pub(super) trait Relief: Send + Sync {
+    /// By closing others, or this one.
+    fn relieve(self: Arc<Self>, channel: &Channel);
 }
 
 /// Why a client did not answer a call of this server.
@@ -76,17 +83,19 @@ impl Channel {
         remote: SocketAddr,
         is_operator: bool,
         config: &NetConfig,
-        resources: &Arc<Resources>,
+        budget: &Arc<Budget>,
+        relief: Arc<dyn Relief>,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        let (budget, address) = (resources.budget(), resources.budget().address(remote.ip()));
+        let address = budget.address(remote.ip());
         Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             remote,
             is_operator,
             outgoing: Outgoing::new(config.outgoing_bytes_max, budget, &address),
             in_flight: InFlight::new(config.requests_max, budget, &address),
-            resources: resources.clone(),
+            budget: budget.clone(),
+            relief,
             reason: Mutex::new(None),
             closing: Notify::new(),
             unanswered: AtomicUsize::new(0),
@@ -109,7 +118,9 @@ impl Channel {
     /// The same with limits of its own.
     #[cfg(test)]
     pub(super) fn with_limits(config: &NetConfig) -> Self {
-        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), false, config, &Resources::new(config))
+        let resources = super::Resources::new(config);
+        let remote = SocketAddr::from(([127, 0, 0, 1], 9));
+        Self::new(remote, false, config, resources.budget(), resources.clone())
     }
 
     /// Unique in this process, never used again.
@@ -208,7 +219,7 @@ impl Channel {
 
     /// What all connections take their memory from.
     pub(super) fn budget(&self) -> &Arc<Budget> {
-        self.0.resources.budget()
+        &self.0.budget
     }
 
     /// Whether requests are still served; once they are not, each is refused.
@@ -271,7 +282,7 @@ impl Channel {
         match pushed {
             Ok(()) => {}
             Err(Overflow::Client { queued, max }) => self.close(CloseReason::NotReading { queued, max }),
-            Err(Overflow::Node) => self.0.resources.relieve(self),
+            Err(Overflow::Node) => self.0.relief.clone().relieve(self),
         }
     }
 
@@ -446,5 +457,25 @@ mod tests {
         channel.close(CloseReason::Tls);
         channel.close(CloseReason::PeerClosed);
         assert!(channel.take_reason().is_some_and(|reason| reason.to_string().contains("TLS")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn disk_reads_i1_a_connection_has_few_reads_at_a_time_and_none_while_it_has_much_to_read() {
+        let channel = Channel::with_limits(&NetConfig::with_memory(64 << 20));
+        let mut turns: Vec<_> = (0..READS_MAX).map(|_| channel.try_read_turn().expect("a turn")).collect();
+        assert!(channel.try_read_turn().is_none());
+        let fifth = tokio::time::timeout(Duration::from_millis(10), channel.read_turn()).await;
+        assert!(fifth.is_err());
+        turns.pop();
+        channel.push(&Frame::default().with_body(vec![0; 2 << 20])).expect("a frame");
+        assert!(channel.try_read_turn().is_none());
+        let (waiting, closed) = (channel.clone(), channel.clone());
+        let waiting = tokio::spawn(async move { waiting.read_turn().await.is_some() });
+        let last = tokio::spawn(async move { closed.read_turn().await.is_some() });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!waiting.is_finished());
+        channel.close(CloseReason::PeerClosed);
+        assert_eq!((waiting.await.expect("no panic"), last.await.expect("no panic")), (false, false));
+        assert!(channel.read_turn().await.is_none());
     }
 }

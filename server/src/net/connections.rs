@@ -239,7 +239,9 @@ mod tests {
     impl Node {
         fn comes(&self, from: &str) -> (Channel, Admission) {
             let remote = SocketAddr::new(from.parse().expect("an address"), 1);
-            let channel = Channel::new(remote, remote.ip().is_loopback(), &self.0, &self.1);
+            let Node(config, resources) = self;
+            let is_operator = remote.ip().is_loopback();
+            let channel = Channel::new(remote, is_operator, config, resources.budget(), resources.clone());
             let admission = self.1.connections().admit(&channel);
             (channel, admission)
         }

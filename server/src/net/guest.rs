@@ -95,7 +95,8 @@ mod tests {
     fn guest(is_operator: bool) -> (Channel, NetConfig) {
         let config = Guest::limits(&NetConfig::with_memory(64 << 20));
         let remote = ([127, 0, 0, 1], 9).into();
-        (Channel::new(remote, is_operator, &config, &Resources::new(&config)), config)
+        let resources = Resources::new(&config);
+        (Channel::new(remote, is_operator, &config, resources.budget(), resources.clone()), config)
     }
 
     /// Each response frame counted as life, and reached no code that refuses.

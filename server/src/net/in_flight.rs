@@ -18,8 +18,10 @@ use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use tokio::sync::Notify;
 
-use super::budget::{Budget, Share};
-use super::parts::{AddressUse, Part};
+use super::addresses::AddressUse;
+use super::budget::Budget;
+use super::parts::Part;
+use super::share::Share;
 
 /// Bytes that the requests of each connection may have without a share.
 pub(super) const BASE_BYTES: u64 = 16 * 1024;

@@ -38,7 +38,7 @@ struct Inner {
 
 impl Listener {
     /// No socket yet.
-    pub fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
+    pub(crate) fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
         let (stop, _) = watch::channel(false);
         let guest_config = Guest::limits(&config);
         Self(Arc::new(Inner { config, guest_config, resources, service, stop }))
@@ -140,7 +140,8 @@ impl Inner {
     fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, of_operators: bool) {
         let local = stream.local_addr().ok();
         let is_operator = of_operators || admin::is_operator(&self.config.operators, remote, local);
-        let channel = Channel::new(remote, is_operator, &self.config, &self.resources);
+        let channel =
+            Channel::new(remote, is_operator, &self.config, self.resources.budget(), self.resources.clone());
         let admission = self.connections().admit(&channel);
         self.connections().tell_refused(remote, &admission);
         if admission == Admission::Refused {

@@ -16,10 +16,12 @@
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
 //! - net.I10: a guest, told that there are too many connections, is closed soon: `guest.rs`.
 //! - budget.I1, parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
-//!   `reads.rs`, `descriptors.rs`.
+//!   `broker/src/reads.rs`, `descriptors.rs`.
 
+mod addresses;
 mod budget;
 mod channel;
+mod client;
 mod close;
 mod config;
 mod connection;
@@ -34,21 +36,23 @@ mod outgoing;
 mod parts;
 mod read_buffer;
 mod reading;
-mod reads;
 mod resources;
+mod share;
 
-pub use budget::{Budget, MEMORY_BYTES_MAX, MEMORY_BYTES_MIN, Share, Taken};
+pub use budget::{Budget, Taken};
+pub(crate) use budget::{MEMORY_BYTES_MAX, MEMORY_BYTES_MIN};
 pub use channel::{CallFailure, Channel, Unanswered};
 pub use close::CloseReason;
 pub use config::NetConfig;
 pub use listener::Listener;
-pub use reads::{ReadMemory, ReadTurn, Reads};
-pub use resources::{Resources, Usage};
+pub use resources::Resources;
+pub(crate) use resources::Usage;
+pub use share::Share;
 
 use folio_protocol::frame::Frame;
 
 /// Who the connections of a listener talk to.
-pub trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// A request came in. Called on the connection's task: it must not block.
     fn request(&self, channel: &Channel, frame: Frame);
     /// Whether only an operator asks this: served even when there are too many connections (net.I9).

@@ -15,8 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::CloseReason;
-use super::budget::{Budget, Share};
-use super::parts::{AddressUse, Cover, Part};
+use super::addresses::AddressUse;
+use super::budget::Budget;
+use super::parts::{Cover, Part};
+use super::share::Share;
 
 /// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is gained.
 const SLICES_MAX: usize = 64;

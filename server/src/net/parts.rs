@@ -8,56 +8,17 @@
 //! - `parts.I1`: what a connection takes of requests, beyond what each has without a share, is its part or less; a
 //!   connection that has more answers unread than its part has no more requests read.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
-
-use super::budget::{Budget, Share};
+use super::addresses::AddressUse;
+use super::budget::Budget;
+use super::share::Share;
 
 /// One connection takes at most one of so many parts of what is left.
 const CONNECTION_PART: usize = 8;
 /// All connections of one address.
 const ADDRESS_PART: usize = 2;
-/// Addresses that are forgotten together, at least.
-const FORGOTTEN_MIN: usize = 64;
-
-/// What the connections of one address have of the shares.
-#[derive(Debug, Default)]
-pub(super) struct AddressUse {
-    used: [AtomicUsize; Share::COUNT],
-}
-
-/// The same of all addresses.
-#[derive(Debug, Default)]
-pub(super) struct Addresses(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    by_address: HashMap<IpAddr, Weak<AddressUse>>,
-    /// When so many are known, those without connections are forgotten.
-    full: usize,
-}
-
-impl Addresses {
-    /// What the connections of this address share.
-    pub(super) fn of(&self, address: IpAddr) -> Arc<AddressUse> {
-        let mut known = self.0.lock();
-        if let Some(used) = known.by_address.get(&address).and_then(Weak::upgrade) {
-            return used;
-        }
-        if known.by_address.len() >= known.full {
-            known.by_address.retain(|_, used| used.strong_count() > 0);
-            known.full = 2 * known.by_address.len() + FORGOTTEN_MIN;
-        }
-        let used = Arc::default();
-        known.by_address.insert(address, Arc::downgrade(&used));
-        used
-    }
-}
-
 /// What a connection has of one share; dropped, it is given back.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -159,7 +120,7 @@ impl Drop for Part {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::super::budget::MEMORY_BYTES_MIN;
     use super::*;
@@ -203,16 +164,5 @@ mod tests {
         assert!(fill(&other) >= budget.limit(SHARE) / 16 - 16);
         drop(many);
         assert_eq!(budget.address(address(1)).used[SHARE as usize].load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn addresses_without_connections_are_forgotten() {
-        let addresses = Addresses::default();
-        let kept = addresses.of(address(1));
-        for number in 0..200_000_u32 {
-            addresses.of(IpAddr::V4(Ipv4Addr::from(number)));
-        }
-        assert!(addresses.0.lock().by_address.len() <= 2 * FORGOTTEN_MIN + 2);
-        assert!(Arc::ptr_eq(&kept, &addresses.of(address(1))));
     }
 }

@@ -25,8 +25,9 @@ use folio_protocol::frame::{Frame, FrameError};
 use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::net::tcp::OwnedReadHalf;
 
-use super::budget::{Budget, Share, Taken};
+use super::budget::{Budget, Taken};
 use super::frames::FrameMemory;
+use super::share::Share;
 
 /// Room made for the first bytes of a connection that was idle.
 const FIRST_READ_BYTES: usize = 4 * 1024;

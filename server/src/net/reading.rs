@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::budget::Share;
 use super::config::after;
 use super::read_buffer::{Holds, READ_BYTES_MAX, Read, ReadBuffer, Source, Step};
+use super::share::Share;
 use super::{Channel, CloseReason, NetConfig, Service};
 
 /// First byte of a TLS handshake record. As a frame's first byte it would mean 352 MiB or more.

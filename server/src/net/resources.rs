@@ -5,8 +5,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use super::budget::{Budget, Share};
+use super::budget::Budget;
+use super::channel::Relief;
 use super::connections::Connections;
+use super::share::Share;
 use super::{Channel, NetConfig};
 
 /// The limits that all connections of a node share.
@@ -22,7 +24,7 @@ pub struct Resources {
 
 /// How much of one resource is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Of what.
     pub name: &'static str,
     /// So much.
@@ -53,27 +55,6 @@ impl Resources {
         &self.connections
     }
 
-    /// What waits for this client is more than all may have together: room is made, by closing others or this one (net.I3).
-    /// Not here and now: this may be the group's thread, and connections are many.
-    pub(super) fn relieve(self: &Arc<Self>, channel: &Channel) {
-        {
-            let mut uncovered = self.uncovered.lock();
-            if uncovered.iter().any(|other| other.id() == channel.id()) {
-                return;
-            }
-            uncovered.push(channel.clone());
-            if uncovered.len() > 1 {
-                // One at a time: who does it goes on with this one.
-                return;
-            }
-        }
-        let resources = self.clone();
-        match &self.runtime {
-            Some(runtime) => drop(runtime.spawn(async move { resources.cover_all() })),
-            None => resources.cover_all(),
-        }
-    }
-
     fn cover_all(&self) {
         let first = || self.uncovered.lock().first().cloned();
         while let Some(channel) = first() {
@@ -88,7 +69,7 @@ impl Resources {
     }
 
     /// Use and limit of each resource.
-    pub fn usage(&self) -> Vec<Usage> {
+    pub(crate) fn usage(&self) -> Vec<Usage> {
         let counted = |name, (used, limit): (usize, usize), key| Usage {
             name,
             used: used as u64,
@@ -117,5 +98,28 @@ impl Resources {
         };
         all.extend(Share::ALL.map(share));
         all
+    }
+}
+
+impl Relief for Resources {
+    /// What waits for this client is more than all may have together: room is made, by closing others or this one (net.I3).
+    /// Not here and now: this may be the group's thread, and connections are many.
+    fn relieve(self: Arc<Self>, channel: &Channel) {
+        {
+            let mut uncovered = self.uncovered.lock();
+            if uncovered.iter().any(|other| other.id() == channel.id()) {
+                return;
+            }
+            uncovered.push(channel.clone());
+            if uncovered.len() > 1 {
+                // One at a time: who does it goes on with this one.
+                return;
+            }
+        }
+        let resources = self.clone();
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { resources.cover_all() })),
+            None => resources.cover_all(),
+        }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use folio_broker::settings::Settings;
 use folio_protocol::body::{
     self, ConsumerData, HeartbeatData, LockBatchRequest, LockBatchResponse, MessageQueue, SubscriptionData,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{PullMessageHeader, UnregisterClientHeader, UpdateConsumerOffsetHeader};
-use folio_server::settings::Settings;
 
 use crate::node::{Client, Node, expect, messages, pull_header, with_body};
 use crate::pull::{held as held_pull, request};

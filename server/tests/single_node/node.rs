@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use folio_broker::broker::Broker;
+use folio_broker::clients::Addresses;
+use folio_broker::gossip;
+use folio_broker::identity::Identity;
+use folio_broker::settings::Settings;
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::queues::UNIT_BYTES;
@@ -23,12 +28,10 @@ use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use folio_server::admin::Network;
-use folio_server::broker::{Broker, Identity};
-use folio_server::clients::Addresses;
-use folio_server::gossip;
-use folio_server::net::{Listener, NetConfig};
-use folio_server::peer::NodeHooks;
-use folio_server::settings::Settings;
+use folio_server::hooks::NodeHooks;
+use folio_server::net::{Listener, NetConfig, Resources};
+use folio_server::remoting::Remoting;
+use folio_server::service;
 use folio_state::Command;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,6 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running node.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
+    pub(crate) remoting: Arc<Remoting>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) disk: SimDisk,
     /// Its port for operators.
@@ -63,6 +67,10 @@ impl Operators {
             Operators::Nowhere => Vec::new(),
         }
     }
+}
+
+fn net_of(operators: Operators) -> NetConfig {
+    NetConfig { operators: operators.networks(), ..NetConfig::default() }
 }
 
 /// A port nothing listens on, below those the system gives to outgoing connections.
@@ -112,8 +120,10 @@ impl Node {
         let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member(operators))).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes
-                .push(Node::join(*id, members.clone(), timing.clone(), Settings::default(), operators).await);
+            nodes.push(
+                Node::join(*id, members.clone(), timing.clone(), Settings::default(), net_of(operators))
+                    .await,
+            );
         }
         for node in &nodes {
             let mut status = node.broker.group.watch();
@@ -130,8 +140,17 @@ impl Node {
 
     /// Starts a node that is set like this and waits until it leads.
     pub(crate) async fn start_with(settings: Settings) -> Node {
+        Node::alone(settings, net_of(Operators::Loopback)).await
+    }
+
+    /// Starts a node whose connections are limited like this and waits until it leads.
+    pub(crate) async fn start_limited(net: NetConfig) -> Node {
+        Node::alone(Settings::default(), net).await
+    }
+
+    async fn alone(settings: Settings, net: NetConfig) -> Node {
         let members = BTreeMap::from([(1, member(Operators::Loopback))]);
-        let node = Node::join(1, members, Timing::default(), settings, Operators::Loopback).await;
+        let node = Node::join(1, members, Timing::default(), settings, net).await;
         let mut status = node.broker.group.watch();
         let led = status.wait_for(|status| status.role == Role::Leader);
         drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
@@ -143,7 +162,7 @@ impl Node {
         members: BTreeMap<u64, NodeAddress>,
         timing: Timing,
         settings: Settings,
-        operators: Operators,
+        net: NetConfig,
     ) -> Node {
         let own = members[&node_id].clone();
         let address: SocketAddr = own.broker.parse().expect("an address");
@@ -175,16 +194,16 @@ impl Node {
             store_host: address,
             addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
         };
-        let broker = Broker::with_settings(identity, settings, group);
-        hooks.attach(&broker);
+        let remoting = service::open(identity, settings, Resources::new(&net), group);
+        hooks.attach(&remoting);
+        let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
-        let net = NetConfig { operators: operators.networks(), ..broker.settings.net.clone() };
-        let listener = Listener::new(net, broker.resources.clone(), Arc::new(broker.clone()));
+        let listener = service::listener(net, &remoting);
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");
         listener.serve_operators(socket);
-        Node { address, broker, disk, admin, _listener: listener }
+        Node { address, remoting, broker, disk, admin, _listener: listener }
     }
 
     /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.

@@ -1,6 +1,5 @@
 //! Who may administer: what changes or reveals the cluster is an operator's, known by the connection.
 
-use std::process::Output;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -132,7 +131,7 @@ async fn admin_i2_no_frame_makes_its_sender_an_operator() {
         forged.ext.insert(key, "1");
     }
     refused(&mut client, forged).await;
-    // As a node forwards it (`forward/origin.rs`), of a client that is no operator and of one that is.
+    // As a node forwards it (`server/src/origin.rs`), of a client that is no operator and of one that is.
     let leader = nodes[0].broker.node_id();
     for (is_operator, code) in [(0, ResponseCode::NoPermission), (1, ResponseCode::Success)] {
         let mut bytes = BytesMut::new();
@@ -198,44 +197,4 @@ async fn admin_i3_a_list_took_queues_from_a_topic_that_was_made_while_it_was_exe
     assert!(node.broker.topic("bait-299").is_none(), "the list was faster");
     expect(&hostile.take().await, ResponseCode::NoPermission);
     assert_eq!(node.broker.topic("orders").map(|topic| topic.read_queues), Some(8));
-}
-
-async fn folio(words: &[&str]) -> Output {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_folio"));
-    command.args(words).env_remove("FOLIO_LOG").kill_on_drop(true).output().await.expect("folio runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// What an operator types on one of three machines: that node takes it, and no other one would from there.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_line_needs_one_node_that_takes_it_for_an_operator() {
-    let nodes = Node::cluster_of(3, Operators::Nowhere).await;
-    let (door, closed) = (nodes[1].admin.to_string(), nodes[1].address.to_string());
-    let status = folio(&["cluster", "status", "--json", "-n", &door]).await;
-    let told: Vec<NodeStatus> = serde_json::from_slice(&status.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", text(&status.stderr)));
-    assert_eq!(told.len(), 3);
-    assert!(told.iter().any(|node| node.role == "leader"), "{told:?}");
-    let gone = nodes[2].broker.node_id().to_string();
-    let removed = folio(&["cluster", "remove-node", "--id", &gone, "-n", &door]).await;
-    assert!(removed.status.success(), "{}", text(&removed.stderr));
-    for words in [
-        vec!["cluster", "status"],
-        vec!["cluster", "remove-node", "--id", "1"],
-        vec!["topic", "list"],
-        vec!["topic", "delete", "orders"],
-    ] {
-        let refused = folio(&[&words[..], &["-n", closed.as_str()]].concat()).await;
-        let said = text(&refused.stderr);
-        assert!(!refused.status.success(), "{words:?} was accepted");
-        assert!(
-            said.starts_with(&format!("folio: {closed} refuses: ")) && said.contains("listen.admin_from"),
-            "{said}"
-        );
-    }
-    let created = folio(&["topic", "create", "orders", "-n", &closed]).await;
-    assert!(created.status.success(), "{}", text(&created.stderr));
 }

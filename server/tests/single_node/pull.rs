@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use folio_broker::old_reads::OldReadsConfig;
+use folio_broker::settings::Settings;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
     OffsetResponseHeader, PullMessageHeader, PullMessageResponseHeader, QueryConsumerOffsetHeader,
 };
-
-use folio_server::old_reads::OldReadsConfig;
-use folio_server::settings::Settings;
 
 use crate::node::{Client, Node, expect, header, messages, pull_header};
 

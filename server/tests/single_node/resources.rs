@@ -8,16 +8,15 @@ use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{GetMaxOffsetHeader, PullMessageHeader, QueryConsumerOffsetHeader};
 use folio_server::net::{NetConfig, Share};
-use folio_server::settings::Settings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::node::{Node, expect, message, messages, pull_header, send_header};
 
-fn limited(change: impl FnOnce(&mut NetConfig)) -> Settings {
+fn limited(change: impl FnOnce(&mut NetConfig)) -> NetConfig {
     let mut net = NetConfig::with_memory(64 << 20);
     change(&mut net);
-    Settings { net, ..Settings::default() }
+    net
 }
 
 fn encoded(request: Frame, count: i32) -> BytesMut {
@@ -46,7 +45,7 @@ async fn answers(socket: &mut (impl AsyncReadExt + Unpin), count: usize, codes: 
 /// 60,000 at once raised what others waited to 1.1 s. Beyond the limit they wait in the sockets, and each is answered.
 #[tokio::test]
 async fn net_i5_pipelined_queries_beyond_the_limit_wait_unread_and_are_all_answered() {
-    let node = Node::start_with(limited(|net| net.requests_max = 256)).await;
+    let node = Node::start_limited(limited(|net| net.requests_max = 256)).await;
     let mut client = node.client_of_group().await;
     client.send("orders", "", "one").await;
     let query = QueryConsumerOffsetHeader {
@@ -64,14 +63,14 @@ async fn net_i5_pipelined_queries_beyond_the_limit_wait_unread_and_are_all_answe
     });
     answers(&mut reader, 5_000, &[ResponseCode::Success]).await;
     drop(writing.await.expect("no panic"));
-    assert_eq!(node.broker.resources.budget().used(Share::Requests), 0);
+    assert_eq!(node.remoting.resources.budget().used(Share::Requests), 0);
     client.send("orders", "", "two").await;
 }
 
 /// Held pulls may never be answered: a connection full of them serves on.
 #[tokio::test]
 async fn net_i5_held_pulls_do_not_keep_their_connection_from_being_read() {
-    let node = Node::start_with(limited(|net| net.requests_max = 16)).await;
+    let node = Node::start_limited(limited(|net| net.requests_max = 16)).await;
     let mut client = node.client_of_group().await;
     client.send("orders", "", "one").await;
     let pull = pull_header("orders", 1);
@@ -92,7 +91,7 @@ async fn net_i5_held_pulls_do_not_keep_their_connection_from_being_read() {
 /// Twenty clients that did not read held 1.1 GB.
 #[tokio::test]
 async fn net_i3_clients_that_do_not_read_hold_no_more_than_the_nodes_share_and_are_closed() {
-    let node = Node::start_with(limited(|_| {})).await;
+    let node = Node::start_limited(limited(|_| {})).await;
     let mut client = node.client_of_group().await;
     let answer = client.call(message(&send_header("orders", ""), &"x".repeat(1 << 20))).await;
     expect(&answer, ResponseCode::Success);
@@ -105,7 +104,7 @@ async fn net_i3_clients_that_do_not_read_hold_no_more_than_the_nodes_share_and_a
         drop(socket.write_all(&pulls).await);
         deaf.push(socket);
     }
-    let budget = node.broker.resources.budget();
+    let budget = node.remoting.resources.budget();
     // Each of the last requests is served, or its connection is closed.
     let mut closed = 0;
     for socket in &mut deaf {
@@ -129,7 +128,7 @@ async fn net_i3_clients_that_do_not_read_hold_no_more_than_the_nodes_share_and_a
 /// Pulls of messages that were in memory no more were all read at once, into memory of no share.
 #[tokio::test]
 async fn disk_reads_i1_pulls_of_what_is_on_disk_wait_for_their_client_and_keep_no_other_waiting() {
-    let node = Node::start_with(limited(|_| {})).await;
+    let node = Node::start_limited(limited(|_| {})).await;
     let mut client = node.client_of_group().await;
     for _ in 0..14 {
         let answer = client.call(message(&send_header("orders", ""), &"x".repeat(3 << 20))).await;
@@ -138,7 +137,7 @@ async fn disk_reads_i1_pulls_of_what_is_on_disk_wait_for_their_client_and_keep_n
     let pulls =
         encoded(Frame::request(RequestCode::PullMessage, &pull_header("orders", 0), bytes::Bytes::new()), 60);
     let mut deaf = TcpStream::connect(node.address).await.expect("a connection");
-    let budget = node.broker.resources.budget();
+    let budget = node.remoting.resources.budget();
     let all = budget.reads().try_take(usize::MAX).expect("nothing is read");
     deaf.write_all(&pulls).await.expect("written");
     // What is in memory needs none.

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 
 use super::super::Unanswered;
-use super::super::budget::Share;
+use super::super::share::Share;
 use super::*;
 
 #[derive(Default)]

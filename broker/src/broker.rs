@@ -1,0 +1,149 @@
+//! The broker of one group on one node: what its services work on.
+//!
+//! Not here: the services themselves, one file each (`send/`, `pull/`, `offsets.rs`, ...), and who calls them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use folio_engine::queues::Arrival;
+use folio_raft::group::Group;
+use folio_raft::status::{Role, Status};
+use folio_state::{ConsumerGroup, Topic};
+use tokio::sync::watch;
+
+use crate::clients::ClientTable;
+use crate::commits::Commits;
+use crate::creations::Creations;
+use crate::hearing::Hearing;
+use crate::identity::Identity;
+use crate::ids::Ids;
+use crate::name_locks::NameLocks;
+use crate::old_reads::OldReads;
+use crate::polls::{Held, PollTable};
+use crate::reads::Reads;
+use crate::sends::SendTable;
+use crate::settings::Settings;
+use crate::stalls::Stalls;
+use crate::stamp::Stamp;
+use crate::system;
+
+/// The broker of one group on one node.
+pub struct Broker {
+    /// Names and addresses.
+    pub identity: Identity,
+    /// The replicated group.
+    pub group: Group,
+    /// What an operator may set.
+    pub settings: Settings,
+    /// Pulls that wait for a message.
+    pub polls: PollTable<Box<dyn Held>>,
+    /// Who is connected, here and at the other nodes.
+    pub clients: ClientTable,
+    /// What became of the sends of this node's clients.
+    pub sends: SendTable,
+    /// When this process did not run.
+    pub stalls: Stalls,
+    /// Whether the task runs that answers held pulls.
+    pub(crate) poll_task_runs: AtomicBool,
+    /// Reads of old messages.
+    pub(crate) old_reads: OldReads,
+    /// The memory of what is read from the disk for answers.
+    pub(crate) reads: Arc<Reads>,
+    /// How far the other nodes have heard who is connected here.
+    pub(crate) hearing: Hearing,
+    /// What is added to every stored message.
+    pub(crate) stamp: Stamp,
+    /// Topics being created for senders that wait.
+    pub(crate) creations: Creations,
+    /// Topics and groups being replaced.
+    pub(crate) replaced: NameLocks,
+    /// Consumer offsets on their way into the log.
+    pub(crate) commits: Commits,
+    pub(crate) ids: Ids,
+    /// Leaders have said that they have applied up to here.
+    told_position: AtomicU64,
+    status: watch::Receiver<Status>,
+}
+
+impl Broker {
+    /// A broker over a running group, set as an operator wants it. What it reads from the disk it takes of `reads`.
+    pub fn new(identity: Identity, settings: Settings, reads: Arc<Reads>, group: Group) -> Arc<Self> {
+        Arc::new(Self {
+            polls: PollTable::new(settings.polls_max),
+            clients: ClientTable::new(identity.addresses.clone()),
+            sends: SendTable::default(),
+            stalls: Stalls::new(),
+            poll_task_runs: AtomicBool::new(false),
+            old_reads: OldReads::new(settings.old_reads.clone(), group.clone()),
+            reads,
+            hearing: Hearing::default(),
+            stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),
+            creations: Creations::default(),
+            replaced: NameLocks::default(),
+            commits: Commits::default(),
+            ids: Ids::new(&identity),
+            told_position: AtomicU64::new(0),
+            status: group.watch(),
+            identity,
+            settings,
+            group,
+        })
+    }
+
+    /// This node in the group.
+    pub fn node_id(&self) -> u64 {
+        self.identity.node_id
+    }
+
+    /// Whether this node takes proposals.
+    pub fn leads(&self) -> bool {
+        self.status.borrow().role == Role::Leader
+    }
+
+    /// The nodes of the group besides this one.
+    pub fn other_members(&self) -> BTreeSet<u64> {
+        let status = self.status.borrow();
+        status.members.keys().copied().filter(|id| *id != self.node_id()).collect()
+    }
+
+    /// Where everything ends that this node knows to be stored.
+    pub fn known_position(&self) -> u64 {
+        self.group.applied_position().max(self.told_position.load(Ordering::Acquire))
+    }
+
+    /// A leader has applied the log up to here.
+    pub fn learn_position(&self, position: u64) {
+        self.told_position.fetch_max(position, Ordering::AcqRel);
+    }
+
+    /// Messages that readers can see. Called on the thread that applies records: waits for nobody.
+    pub fn arrived(&self, arrivals: &[Arrival]) {
+        self.polls.note(arrivals);
+    }
+
+    /// A topic by name: created ones, and those RocketMQ has without anybody creating them.
+    pub fn topic(&self, name: &str) -> Option<Topic> {
+        let created = self.group.state().topic(name).cloned();
+        created.or_else(|| system::topic(name, &self.identity))
+    }
+
+    /// All topics, created and built-in ones, in no order; a created one comes after a built-in one of its name.
+    pub fn topics(&self) -> Vec<Topic> {
+        let built_in = system::names(&self.identity);
+        let mut topics: Vec<Topic> =
+            built_in.iter().filter_map(|name| system::topic(name, &self.identity)).collect();
+        topics.extend(self.group.state().topics().cloned());
+        topics
+    }
+
+    /// A consumer group by name.
+    pub fn consumer_group(&self, name: &str) -> Option<ConsumerGroup> {
+        self.group.state().group(name).cloned()
+    }
+
+    /// All consumer groups.
+    pub fn consumer_groups(&self) -> Vec<ConsumerGroup> {
+        self.group.state().groups().cloned().collect()
+    }
+}

@@ -1,0 +1,432 @@
+//! The table of registrations and the views derived from it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use folio_protocol::body::{HeartbeatData, SubscriptionData};
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::duplicates::{Duplicate, Owners};
+use super::feed::{self, Feed};
+use super::full::Full;
+use super::limits::{CONNECTION_BYTES_MAX, TABLE_BYTES_MAX};
+use super::local::{Beat, Ended, Local};
+use super::members::{Members, Place};
+use super::registered::{Said, Timed};
+use super::share::{Addresses, Heard, Outgoing, PART_BYTES_MAX, Part, Progress};
+use super::view::GroupView;
+use super::{ClientInfo, Consumer, Producer, SHARE_EXPIRES_AFTER};
+use crate::connection::Connection;
+
+/// All registrations this node knows of.
+pub struct ClientTable {
+    addresses: Addresses,
+    /// Tells this process from an earlier one of the same node.
+    process: u64,
+    /// Passes that were begun, see [`super::share`].
+    passes: AtomicU64,
+    state: RwLock<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Registrations at this node, by channel.
+    local: HashMap<u64, Local>,
+    /// Their changes.
+    feed: Feed,
+    owners: Owners,
+    /// What peers said, by node.
+    shares: BTreeMap<u64, Heard>,
+    /// The consumers of each group, here and at peers.
+    members: Members,
+    /// Derived: consumer groups over all nodes.
+    groups: HashMap<String, GroupView>,
+}
+
+/// What a heartbeat changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeat {
+    /// Whether some group now has other members or subscriptions, or a subscription is missing.
+    pub sub_changed: bool,
+    /// Who has to be told.
+    pub notices: Vec<Notice>,
+    /// The client itself, of the groups that it has just joined. It rebalances by itself after its first heartbeats; a notice in
+    /// the middle of them has it look before all nodes know it, and then not again for a while.
+    pub later: Vec<Notice>,
+    /// Other processes found under the client's id.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// What a client's program is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Software {
+    /// Its language, RocketMQ's name.
+    pub language: &'static str,
+    /// Its wire version.
+    pub version: i32,
+}
+
+/// A connection of this node to be told that a group changed.
+pub(crate) struct Notice {
+    group: String,
+    channel: Arc<dyn Connection>,
+}
+
+impl Notice {
+    /// Tells the members.
+    pub(crate) fn tell(notices: Vec<Notice>) {
+        notices.iter().for_each(|notice| notice.channel.group_changed(&notice.group));
+    }
+
+    /// Whether the member is still there.
+    pub(crate) fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} to {}", self.group, self.channel.id())
+    }
+}
+
+impl PartialEq for Notice {
+    fn eq(&self, other: &Self) -> bool {
+        self.group == other.group && self.channel.id() == other.channel.id()
+    }
+}
+
+impl Eq for Notice {}
+
+impl ClientTable {
+    /// An empty table of a node reached at `addresses`.
+    pub(crate) fn new(addresses: Addresses) -> Self {
+        let process = RandomState::new().hash_one(std::process::id());
+        let (state, changed) = (RwLock::default(), Notify::new());
+        Self { addresses, process, passes: AtomicU64::new(0), state, changed }
+    }
+
+    /// Registers what a client says of itself, all of it or nothing.
+    pub(crate) fn heartbeat(
+        &self,
+        channel: &(impl Connection + Clone),
+        software: Software,
+        data: HeartbeatData,
+    ) -> Result<Heartbeat, Full> {
+        let client = ClientInfo {
+            client_id: data.client_id.clone(),
+            address: channel.remote().to_string(),
+            language: software.language.to_owned(),
+            version: software.version,
+        };
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        let beat = match state.local.get(&channel.id()) {
+            Some(local) => local.hear(&client, data),
+            None => Local::new(Arc::new(channel.clone())).hear(&client, data),
+        };
+        let growth = beat.growth();
+        if growth > 0 {
+            let own = state.local.get(&channel.id()).map_or(0, Local::bytes);
+            let all = state.feed.bytes();
+            for (bytes, limit, by) in
+                [(own, CONNECTION_BYTES_MAX, "connection"), (all, TABLE_BYTES_MAX, "node")]
+            {
+                if bytes.saturating_add_signed(growth) > limit {
+                    return Err(Full { bytes, limit, by });
+                }
+            }
+        }
+        let (before, missing) = (state.feed.revision(), beat.missing);
+        let Registered { mut touched, joined, duplicates } = state.register(channel, beat);
+        // A channel that closed before its heartbeat was served must not stay (clients.I1).
+        if !channel.is_open() {
+            touched.extend(state.remove(channel.id()));
+        }
+        let news = state.feed.revision() != before;
+        let all = if news { state.rebuild(touched) } else { Vec::new() };
+        drop(guard);
+        if news {
+            self.changed.notify_one();
+        }
+        let sub_changed = missing || !all.is_empty();
+        let newcomer =
+            |notice: &Notice| notice.channel.id() == channel.id() && joined.contains(&notice.group);
+        let (later, notices) = all.into_iter().partition(newcomer);
+        Ok(Heartbeat { sub_changed, notices, later, duplicates })
+    }
+
+    /// Takes a client out of a producer and a consumer group.
+    #[must_use]
+    pub(crate) fn unregister(
+        &self,
+        channel: u64,
+        client_id: &str,
+        producer_group: Option<&str>,
+        consumer_group: Option<&str>,
+    ) -> Vec<Notice> {
+        let key = |group: &str| (group.to_owned(), client_id.to_owned());
+        self.change(|state| {
+            let Some(local) = state.local.get_mut(&channel) else { return BTreeSet::new() };
+            let produced = producer_group.and_then(|group| local.producers.remove(&key(group)));
+            let left = consumer_group.and_then(|group| local.consumers.remove_entry(&key(group)));
+            let ended =
+                Ended { consumers: left.into_iter().collect(), producers: produced.into_iter().collect() };
+            state.end(channel, ended)
+        })
+    }
+
+    /// Forgets everything registered over a connection that is gone.
+    #[must_use]
+    pub(crate) fn closed(&self, channel: u64) -> Vec<Notice> {
+        if !self.state.read().local.contains_key(&channel) {
+            return Vec::new();
+        }
+        self.change(|state| state.remove(channel))
+    }
+
+    /// Forgets who was not heard of for too long.
+    #[must_use]
+    pub(crate) fn expire(&self) -> Vec<Notice> {
+        let now = Instant::now();
+        self.change(|state| {
+            let ended: Vec<(u64, Ended)> =
+                state.local.iter_mut().map(|(channel, local)| (*channel, local.expire(now))).collect();
+            let mut touched = BTreeSet::new();
+            for (channel, ended) in ended {
+                touched.extend(state.end(channel, ended));
+            }
+            for heard in state.shares.values_mut().filter(|heard| !heard.expired) {
+                if now.duration_since(heard.at) > SHARE_EXPIRES_AFTER {
+                    heard.expired = true;
+                    touched.extend(groups_of(heard));
+                }
+            }
+            touched
+        })
+    }
+
+    /// Takes over what a peer says of its clients; what it is answered.
+    #[must_use]
+    pub(crate) fn heard(&self, node: u64, bytes: &[u8]) -> (Vec<Notice>, Bytes) {
+        let part: Part<Consumer, Producer> = match serde_json::from_slice(bytes) {
+            Ok(part) => part,
+            Err(error) => {
+                tracing::error!(node, "a peer's client table does not decode: {error}");
+                return (Vec::new(), Progress::default().encode());
+            }
+        };
+        let mut guard = self.state.write();
+        let state = &mut *guard;
+        let heard = state.shares.entry(node).or_insert_with(Heard::new);
+        let news = heard.take(part);
+        let mut touched = BTreeSet::new();
+        if std::mem::take(&mut heard.expired) {
+            touched = groups_of(heard);
+        }
+        let progress = heard.progress;
+        for (id, consumer) in news.left {
+            state.members.remove(Place::Node(node, id), &consumer.data.group_name);
+            touched.insert(consumer.data.group_name.clone());
+        }
+        for (id, consumer) in news.came {
+            touched.insert(consumer.data.group_name.clone());
+            state.members.insert(Place::Node(node, id), consumer);
+        }
+        (state.rebuild(touched), progress.encode())
+    }
+
+    /// How many changes this node's part has seen.
+    pub(crate) fn revision(&self) -> u64 {
+        self.state.read().feed.revision()
+    }
+
+    /// What a peer is told next that has heard so much, or nothing.
+    pub(crate) fn part(&self, heard: Option<Progress>) -> Outgoing {
+        let state = self.state.read();
+        let heard = heard.filter(|heard| heard.revision.max(heard.begun) >= state.feed.forgotten());
+        let (pass, base, begun) = match heard {
+            Some(heard) => (heard.pass, heard.revision, heard.begun),
+            None => (self.passes.fetch_add(1, Ordering::Relaxed) + 1, 0, state.feed.revision()),
+        };
+        let (changes, upto) = state.feed.after(base, PART_BYTES_MAX);
+        let complete = upto == state.feed.revision();
+        drop(state);
+        let then = Progress { process: self.process, pass, revision: upto, begun };
+        Outgoing::new(then, base, complete, self.addresses.clone(), &changes)
+    }
+
+    /// Returns when this node's part changed since the last call.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Where clients reach a peer, if it ever said so.
+    pub(crate) fn addresses_of(&self, node: u64) -> Option<Addresses> {
+        let state = self.state.read();
+        let heard = state.shares.get(&node).filter(|heard| heard.has_begun());
+        heard.map(|heard| heard.addresses.clone())
+    }
+
+    /// A consumer group as all nodes together see it.
+    pub fn group(&self, group: &str) -> Option<GroupView> {
+        self.state.read().groups.get(group).cloned()
+    }
+
+    /// The client ids of a group's members, sorted.
+    pub fn members(&self, group: &str) -> Vec<String> {
+        let state = self.state.read();
+        state.groups.get(group).map(|view| view.members.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What a group wants of a topic, for pulls that do not say it themselves.
+    pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Arc<SubscriptionData>> {
+        self.state.read().groups.get(group)?.subscriptions.get(topic).cloned()
+    }
+
+    /// The producers of a group on all nodes.
+    pub fn producers(&self, group: &str) -> Vec<ClientInfo> {
+        let state = self.state.read();
+        let local = state.local.values().flat_map(|local| local.producers.values()).map(|timed| &timed.what);
+        let heard = state.shares.values().filter(|heard| !heard.expired);
+        let all = local.chain(heard.flat_map(|heard| heard.producers.values()));
+        let of_group = all.filter(|producer| producer.group == group);
+        let by_id: BTreeMap<_, _> =
+            of_group.map(|producer| (&producer.client.client_id, &producer.client)).collect();
+        by_id.into_values().cloned().collect()
+    }
+
+    /// `change` gives the groups that it touched.
+    fn change(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) -> Vec<Notice> {
+        let mut state = self.state.write();
+        let before = state.feed.revision();
+        let touched = change(&mut state);
+        let news = state.feed.revision() != before;
+        let notices = state.rebuild(touched);
+        drop(state);
+        if news {
+            self.changed.notify_one();
+        }
+        notices
+    }
+}
+
+/// What a heartbeat registered.
+#[derive(Default)]
+struct Registered {
+    /// The groups that it names.
+    touched: BTreeSet<String>,
+    /// Those that its client was not in.
+    joined: BTreeSet<String>,
+    duplicates: Vec<Duplicate>,
+}
+
+impl State {
+    fn register(&mut self, channel: &(impl Connection + Clone), beat: Beat) -> Registered {
+        let local = self.local.entry(channel.id()).or_insert_with(|| Local::new(Arc::new(channel.clone())));
+        let (mut registered, heard) = (Registered::default(), Instant::now());
+        for Said { key, what, bytes, .. } in beat.consumers {
+            let known = local.consumers.get(&key);
+            if known.is_none() {
+                registered.joined.insert(key.0.clone());
+            }
+            registered.touched.insert(key.0.clone());
+            registered.duplicates.extend(self.owners.heard(&key, channel));
+            let number = match known {
+                Some(known) if known.says(&what) => known.number,
+                _ => {
+                    let before = known.map(|known| known.number);
+                    let number = self.feed.tell(before, feed::Said::Consumer(what.clone()), bytes);
+                    self.members.insert(Place::Channel(channel.id(), number.id), what.clone());
+                    number
+                }
+            };
+            local.consumers.insert(key, Timed { what, heard, bytes, number });
+        }
+        for Said { key, what, bytes, .. } in beat.producers {
+            let known = local.producers.get(&key);
+            let number = match known {
+                Some(known) if known.says(&what) => known.number,
+                _ => {
+                    let before = known.map(|known| known.number);
+                    self.feed.tell(before, feed::Said::Producer(what.clone()), bytes)
+                }
+            };
+            local.producers.insert(key, Timed { what, heard, bytes, number });
+        }
+        registered
+    }
+
+    /// Forgets a connection. Returns the groups that it was in.
+    fn remove(&mut self, channel: u64) -> BTreeSet<String> {
+        let Some(local) = self.local.remove(&channel) else { return BTreeSet::new() };
+        self.end(channel, local.end())
+    }
+
+    /// Registrations of a connection have ended. Returns the groups that they were in.
+    fn end(&mut self, channel: u64, ended: Ended) -> BTreeSet<String> {
+        let mut groups = BTreeSet::new();
+        for (key, timed) in ended.consumers {
+            self.owners.gone(&key, channel);
+            self.feed.end(timed.number);
+            self.members.remove(Place::Channel(channel, timed.number.id), &key.0);
+            groups.insert(key.0);
+        }
+        ended.producers.into_iter().for_each(|timed| self.feed.end(timed.number));
+        groups
+    }
+
+    /// Derives the views of these groups again; says whom to tell.
+    fn rebuild(&mut self, touched: BTreeSet<String>) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for group in touched {
+            let view = self.view_of(&group);
+            let before = self.groups.get(&group);
+            let differs = before.map_or(!view.members.is_empty(), |before| view.differs(before));
+            if view.members.is_empty() {
+                self.groups.remove(&group);
+            } else {
+                self.groups.insert(group.clone(), view);
+            }
+            if differs {
+                notices.extend(self.notices_of(&group));
+            }
+        }
+        notices
+    }
+
+    /// A group as it is now. Looks at its members alone.
+    fn view_of(&self, group: &str) -> GroupView {
+        let is_known = |place: &Place| match place {
+            Place::Node(node, _) => self.shares.get(node).is_some_and(|heard| !heard.expired),
+            Place::Channel(..) => true,
+        };
+        let members = self.members.of(group).filter(|(place, _)| is_known(place));
+        GroupView::of(members.map(|(_, consumer)| consumer))
+    }
+
+    /// For each connection of this node with members of the group.
+    fn notices_of(&self, group: &str) -> Vec<Notice> {
+        let channels = self.members.of(group).filter_map(|(place, _)| match place {
+            Place::Channel(channel, _) => Some(channel),
+            Place::Node(..) => None,
+        });
+        let channels: BTreeSet<u64> = channels.collect();
+        let local = channels.iter().filter_map(|channel| self.local.get(channel));
+        local.map(|local| Notice { group: group.to_owned(), channel: local.channel.clone() }).collect()
+    }
+}
+
+fn groups_of(heard: &Heard) -> BTreeSet<String> {
+    heard.consumers.values().map(|consumer| consumer.data.group_name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! What a call of the broker can fail with. Which response a client is sent for it is the front door's business.
+
+use folio_protocol::names::NameError;
+use folio_protocol::subscription::TagFilterError;
+use folio_raft::group::AdminError;
+use folio_raft::proposal::ProposeError;
+use folio_state::bounds::OutOfBounds;
+
+use crate::clients::Full;
+
+/// Why a call was not served.
+///
+/// Refused, the caller can mend it: names, parameters, messages, permissions, what does not exist. Transient, a repeat is safe:
+/// [`BrokerError::NoLeader`], [`BrokerError::AskLeader`], [`BrokerError::ClientsFull`], [`BrokerError::Unreadable`], and of
+/// [`BrokerError::Propose`] what was certainly not proposed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// A topic's or group's name breaks the rules.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The group did not store what was proposed, or cannot tell.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// No leader could be reached for a while; nothing was proposed.
+    #[error("the group has no leader that can be reached right now: nothing was changed, try again")]
+    NoLeader,
+    /// Only the leader can tell, and this node does not lead.
+    #[error("this node does not lead, and only the leader can tell")]
+    AskLeader,
+    /// The membership was not changed: only the leader can do that, and what it said instead.
+    #[error("{0}")]
+    NotLeading(String),
+    /// The clients of this node have registered as much as they may.
+    #[error(transparent)]
+    ClientsFull(#[from] Full),
+    /// A later commit has come for the same queue; this one was not stored.
+    #[error("[COMMIT]a later commit of the group for this queue has come: this one was not stored")]
+    Overtaken,
+    /// No such topic.
+    #[error("topic[{0}] not exist, apply first please!")]
+    TopicNotExist(String),
+    /// No such consumer group.
+    #[error("subscription group [{0}] does not exist")]
+    GroupNotExist(String),
+    /// Not allowed by a permission bit, or not to this caller.
+    #[error("{0}")]
+    NoPermission(String),
+    /// A value that is of the right type and still impossible.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// A message that cannot be stored as it is.
+    #[error("{0}")]
+    IllegalMessage(String),
+    /// Nothing is stored under the key asked for.
+    #[error("{0}")]
+    NotFound(String),
+    /// A filter expression that is none, or beyond a limit.
+    #[error("parse the consumer's subscription failed: {0}")]
+    SubscriptionParse(#[from] TagFilterError),
+    /// Nobody has said what the group wants of the topic: its heartbeat is yet to come.
+    #[error("the consumer's subscription not exist")]
+    SubscriptionNotExist,
+    /// The group's heartbeat with the subscription this pull means is yet to come.
+    #[error("the consumer's subscription not latest")]
+    SubscriptionNotLatest,
+    /// A filter language other than tags.
+    #[error("The broker does not support consumer to filter message by {0}")]
+    FilterNotSupported(String),
+    /// What is asked for is stored here and cannot be read now, as it is damaged; it is about to be mended.
+    #[error("{0}; try again")]
+    Unreadable(String),
+    /// Something of ours failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<OutOfBounds> for BrokerError {
+    fn from(error: OutOfBounds) -> BrokerError {
+        BrokerError::InvalidParameter(error.to_string())
+    }
+}
+
+impl From<AdminError> for BrokerError {
+    fn from(error: AdminError) -> BrokerError {
+        match error {
+            AdminError::NotLeader(_) => BrokerError::NotLeading(error.to_string()),
+            AdminError::Refused(why) => BrokerError::Internal(why),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Making the messages to store of what a client sent.
+
+use bytes::Bytes;
+use folio_protocol::Name;
+use folio_protocol::batch::BatchItems;
+use folio_protocol::flags::sys_flag;
+use folio_protocol::limits::{PROPERTIES_BYTES_MAX, TOPIC_BYTES_MAX};
+use folio_protocol::message::NewMessage;
+use folio_protocol::names;
+
+use super::check::Place;
+use super::stored::{self, Kind};
+use super::to_send::{ToSend, UniqueKey};
+use crate::broker::Broker;
+use crate::error::BrokerError;
+
+/// Messages of one batch at most: what fits its body is far less than a record holds.
+const BATCH_MESSAGES_MAX: usize = 65_536;
+/// System flag bits that are the server's to set.
+const SERVERS_FLAGS: i32 = sys_flag::TRANSACTION_MASK | sys_flag::NEED_UNWRAP | sys_flag::INNER_BATCH;
+
+/// Everything the messages of one request share.
+pub(super) struct Draft<'a> {
+    broker: &'a Broker,
+    wish: &'a ToSend<'a>,
+    /// The topic to store in.
+    topic: Name,
+    place: Place,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(broker: &'a Broker, wish: &'a ToSend<'a>, place: Place) -> Self {
+        let topic = place.diverted.as_deref().unwrap_or(wish.topic).into();
+        Self { broker, wish, topic, place }
+    }
+
+    /// The one message of an ordinary send, and its unique key.
+    pub(super) fn single(&self) -> Result<(NewMessage, UniqueKey), BrokerError> {
+        let body = self.wish.body;
+        self.check_body(body.len())?;
+        let sent = self.wish.properties.as_bytes();
+        if sent.len() > PROPERTIES_BYTES_MAX {
+            return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
+        }
+        let seen = stored::look(sent)?;
+        if !names::is_retry_topic(self.wish.topic) {
+            self.check_kind(seen.kind)?;
+        }
+        let made = seen.unique_key.is_none().then(|| self.broker.ids.unique_id());
+        let unique_key = seen.unique_key.or(made.as_deref()).unwrap_or_default();
+        let properties = stored::store(sent, &seen, &self.broker.stamp, unique_key)?;
+        Ok((
+            self.message(self.wish.flag, body.clone(), properties),
+            UniqueKey::from_slice(unique_key.as_bytes()),
+        ))
+    }
+
+    /// The messages of a batch, their bodies and properties slices of the received bytes.
+    pub(super) fn batch(&self) -> Result<Vec<NewMessage>, BrokerError> {
+        let body = self.wish.body;
+        self.check_body(body.len())?;
+        let mut messages = Vec::new();
+        for item in BatchItems::new(body) {
+            let item = item.map_err(|error| BrokerError::IllegalMessage(error.to_string()))?;
+            self.check_kind(stored::look(item.properties)?.kind)?;
+            if messages.len() == BATCH_MESSAGES_MAX {
+                return Err(too_long("batch", messages.len() + 1, BATCH_MESSAGES_MAX));
+            }
+            let (item_body, properties) = (body.slice(item.body_range), body.slice(item.properties_range));
+            messages.push(self.message(item.flag, item_body, properties));
+        }
+        Ok(messages)
+    }
+
+    fn check_body(&self, bytes: usize) -> Result<(), BrokerError> {
+        if bytes == 0 {
+            return Err(BrokerError::IllegalMessage("the message body is empty".to_owned()));
+        }
+        let max = self.broker.settings.body_bytes_max;
+        if bytes > max {
+            return Err(too_long("body", bytes, max));
+        }
+        let topic = self.wish.topic;
+        if topic.len() > TOPIC_BYTES_MAX && !names::is_retry_topic(topic) && !names::is_dlq_topic(topic) {
+            return Err(too_long("topic", topic.len(), TOPIC_BYTES_MAX));
+        }
+        Ok(())
+    }
+
+    fn check_kind(&self, kind: Kind) -> Result<(), BrokerError> {
+        let prepared = sys_flag::transaction(self.wish.sys_flag) == sys_flag::TRANSACTION_PREPARED;
+        match kind {
+            Kind::Prepared => Err(no_transactions()),
+            Kind::Normal if prepared => Err(no_transactions()),
+            Kind::Delayed => Err(BrokerError::IllegalMessage(
+                "delayed and timed messages (DELAY, TIMER_*) are not supported yet".to_owned(),
+            )),
+            Kind::Normal => Ok(()),
+        }
+    }
+
+    fn message(&self, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
+        let wish = self.wish;
+        let multi_tags = if self.place.multi_tags { sys_flag::MULTI_TAGS } else { 0 };
+        NewMessage {
+            topic: self.topic.clone(),
+            queue_id: self.place.queue,
+            flag,
+            sys_flag: wish.sys_flag & !SERVERS_FLAGS | multi_tags,
+            born_timestamp: wish.born_timestamp,
+            born_host: self.wish.client,
+            store_timestamp: 0,
+            store_host: self.broker.identity.store_host,
+            reconsume_times: wish.reconsume_times,
+            prepared_transaction_offset: 0,
+            body,
+            properties,
+        }
+    }
+}
+
+fn no_transactions() -> BrokerError {
+    BrokerError::NoPermission(
+        "sending transaction message is forbidden: transactions are not supported yet".to_owned(),
+    )
+}
+
+fn too_long(what: &str, length: usize, max: usize) -> BrokerError {
+    BrokerError::IllegalMessage(format!("the message {what} has a length of {length}, the limit is {max}"))
+}

@@ -1,0 +1,212 @@
+//! Sending back: a consumer could not handle a message; it comes again later or, after its
+//! last retry, becomes a dead letter.
+//!
+//! The message is found by its position, rewritten for `%RETRY%group` (or `%DLQ%group`) and stored through
+//! the log; it is done only after the commit, so a message is never lost between the two. A consumer that does
+//! not hear the answer sends it back again, and it is stored once: the group's state notes what was moved
+//! (`folio_raft::driver`).
+//!
+//! What does not happen yet: the delay. Upstream a retry waits 10 s, 30 s, 1 min and so on up to 2 h; here it
+//! is delivered at once, until delayed messages exist. A consumer that fails every time therefore gets a
+//! message its sixteen retries in quick succession and then finds it in the dead-letter topic.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use folio_protocol::Name;
+use folio_protocol::flags::sys_flag;
+use folio_protocol::ids::OffsetMessageId;
+use folio_protocol::message::{MessageView, NewMessage};
+use folio_protocol::names;
+use folio_protocol::properties::{self, Properties};
+use folio_raft::driver::SendBack;
+use folio_raft::proposal::ProposeError;
+use folio_state::{ConsumerGroup, QueueRef, Topic};
+
+use crate::broker::Broker;
+use crate::error::BrokerError;
+use crate::messages::Found;
+use crate::{messages, topics};
+
+/// `DLQ_NUMS_PER_GROUP`: a dead-letter topic has one queue.
+const DLQ_QUEUES: u32 = 1;
+
+/// A message that a consumer could not handle.
+#[derive(Debug, Clone)]
+pub struct ToSendBack {
+    /// Its position in the commit log.
+    pub offset: i64,
+    /// The consumer's group.
+    pub group: Name,
+    /// When it shall come again; negative: it becomes a dead letter.
+    pub delay_level: i32,
+    /// How often it may be retried, where the client says so.
+    pub max_reconsume_times: Option<i32>,
+}
+
+impl Broker {
+    /// Stores a message again. `done` is called exactly once, maybe from a task of the group: it must not block.
+    pub async fn send_back(
+        self: &Arc<Self>,
+        wish: &ToSendBack,
+        done: impl FnOnce(Result<(), BrokerError>) + Send + 'static,
+    ) {
+        match prepare(self, wish).await {
+            Ok(Some(wish)) => propose(self, wish, done),
+            Ok(None) => done(Ok(())),
+            Err(error) => done(Err(error)),
+        }
+    }
+}
+
+/// What is to be moved; `None` if the group wants no retries.
+async fn prepare(broker: &Arc<Broker>, wish: &ToSendBack) -> Result<Option<SendBack>, BrokerError> {
+    let group = broker.group.state().group(&wish.group).cloned();
+    let group = group.ok_or_else(|| BrokerError::GroupNotExist(wish.group.to_string()))?;
+    if !broker.settings.permission.is_writable() {
+        return Err(BrokerError::NoPermission("the broker sending message is forbidden".to_owned()));
+    }
+    if group.retry_queues == 0 {
+        return Ok(None);
+    }
+    let found = messages::find(broker, wish.offset).await?;
+    let Found { message: bytes, _memory } = found.ok_or_else(|| messages::not_found(wish.offset))?;
+    let message = MessageView::parse(&bytes).map_err(|error| BrokerError::Internal(error.to_string()))?;
+    let topic = if is_dead(&message, wish, &group) {
+        Topic::new(names::dlq_topic(&group.name), DLQ_QUEUES)
+    } else {
+        Topic::new(names::retry_topic(&group.name), group.retry_queues)
+    };
+    let topic = ensure(broker, topic).await?;
+    if !topic.writable() {
+        let text = format!("the topic[{}] sending message is forbidden", topic.name);
+        return Err(BrokerError::NoPermission(text));
+    }
+    let queue = broker.ids.draw().checked_rem(topic.write_queues).unwrap_or(0);
+    Ok(Some(SendBack {
+        group: group.name,
+        queue: QueueRef { topic: message.topic().to_owned(), queue: message.queue_id() },
+        offset: message.queue_offset(),
+        position: message.physical_offset(),
+        message: rewrite(broker, &message, &bytes, (topic.name.as_str().into(), queue)),
+    }))
+}
+
+fn is_dead(message: &MessageView<'_>, wish: &ToSendBack, group: &ConsumerGroup) -> bool {
+    let max = wish.max_reconsume_times.map_or(i64::from(group.retry_max), i64::from);
+    wish.delay_level < 0 || i64::from(message.reconsume_times()) >= max
+}
+
+/// The topic as it is, created now if need be.
+async fn ensure(broker: &Arc<Broker>, wish: Topic) -> Result<Topic, BrokerError> {
+    let known = broker.group.state().topic(&wish.name).cloned();
+    if let Some(topic) = known {
+        return Ok(topic);
+    }
+    topics::create_once(broker, wish.clone()).await?;
+    Ok(wish)
+}
+
+/// The same message for another topic and queue, one retry older.
+fn rewrite(
+    broker: &Broker,
+    message: &MessageView<'_>,
+    bytes: &Bytes,
+    (topic, queue_id): (Name, u32),
+) -> NewMessage {
+    NewMessage {
+        topic,
+        queue_id,
+        flag: message.flag(),
+        sys_flag: message.sys_flag() & !sys_flag::TRANSACTION_MASK,
+        born_timestamp: message.born_timestamp(),
+        born_host: message.born_host(),
+        store_timestamp: 0,
+        store_host: broker.identity.store_host,
+        reconsume_times: message.reconsume_times().saturating_add(1),
+        prepared_transaction_offset: 0,
+        body: bytes.slice_ref(message.body()),
+        properties: retry_properties(message).encode(),
+    }
+}
+
+/// The properties of a retry: where the message came from first and what it was called there.
+fn retry_properties(message: &MessageView<'_>) -> Properties {
+    let mut all = Properties::parse(message.properties());
+    if all.get(properties::RETRY_TOPIC).is_none() {
+        all.set(properties::RETRY_TOPIC, message.topic());
+    }
+    if all.get(properties::ORIGIN_MESSAGE_ID).is_none() {
+        let id = OffsetMessageId { host: message.store_host(), position: message.physical_offset() };
+        all.set(properties::ORIGIN_MESSAGE_ID, &id.to_string());
+    }
+    all.remove(properties::DELAY);
+    all
+}
+
+fn propose(broker: &Broker, wish: SendBack, done: impl FnOnce(Result<(), BrokerError>) + Send + 'static) {
+    let reply = Box::new(move |outcome: Result<(), ProposeError>| done(outcome.map_err(BrokerError::from)));
+    broker.group.send_back(wish, reply);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    fn stored(reconsume_times: i32, properties: &[u8]) -> Bytes {
+        let message = NewMessage {
+            topic: "orders".into(),
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: ([127, 0, 0, 1], 1).into(),
+            store_timestamp: 2,
+            store_host: ([127, 0, 0, 1], 10911).into(),
+            reconsume_times,
+            prepared_transaction_offset: 0,
+            body: Bytes::from_static(b"body"),
+            properties: Bytes::copy_from_slice(properties),
+        };
+        let mut out = BytesMut::new();
+        message.encode(&mut out).expect("a message");
+        folio_protocol::message::stamp(&mut out, 5, 0x1234);
+        out.freeze()
+    }
+
+    fn wish(delay_level: i32, max_reconsume_times: Option<i32>) -> ToSendBack {
+        ToSendBack { offset: 0, group: "g".into(), delay_level, max_reconsume_times }
+    }
+
+    #[test]
+    fn a_first_retry_says_where_it_comes_from() {
+        let bytes = stored(0, b"KEYS\x01k\x02DELAY\x013\x02");
+        let all = retry_properties(&MessageView::parse(&bytes).expect("a message"));
+        assert_eq!(all.get("RETRY_TOPIC"), Some("orders"));
+        assert_eq!(all.get("ORIGIN_MESSAGE_ID"), Some("7F00000100002A9F0000000000001234"));
+        assert_eq!(all.get("KEYS"), Some("k"));
+        assert_eq!(all.get("DELAY"), None);
+    }
+
+    #[test]
+    fn a_later_retry_keeps_its_origin() {
+        let bytes = stored(1, b"RETRY_TOPIC\x01first\x02ORIGIN_MESSAGE_ID\x01ID\x02");
+        let all = retry_properties(&MessageView::parse(&bytes).expect("a message"));
+        assert_eq!((all.get("RETRY_TOPIC"), all.get("ORIGIN_MESSAGE_ID")), (Some("first"), Some("ID")));
+    }
+
+    #[test]
+    fn the_last_retry_or_a_negative_level_makes_a_dead_letter() {
+        let group = ConsumerGroup::new("g");
+        let dead = |times: i32, level: i32, max: Option<i32>| {
+            let bytes = stored(times, b"");
+            is_dead(&MessageView::parse(&bytes).expect("a message"), &wish(level, max), &group)
+        };
+        assert!(!dead(15, 0, None) && dead(16, 0, None), "the group's limit");
+        assert!(!dead(1, 0, Some(2)) && dead(2, 0, Some(2)), "the client's limit");
+        assert!(dead(0, -1, None));
+        assert!(!dead(16, 3, Some(i32::MAX)));
+    }
+}

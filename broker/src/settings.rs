@@ -1,0 +1,44 @@
+//! What an operator may set of the broker's behaviour, by RocketMQ's names and defaults.
+
+use folio_protocol::flags::PermissionBits;
+use folio_protocol::limits::BODY_BYTES_MAX;
+
+use crate::old_reads::OldReadsConfig;
+
+/// The region of a broker that is told none.
+const DEFAULT_REGION: &str = "DefaultRegion";
+
+/// The broker's settings; fixed while the node runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `autoCreateTopicEnable`: whether a send to an unknown topic creates it from its template.
+    pub auto_create_topic: bool,
+    /// `brokerPermission`: whether this broker takes and gives messages at all.
+    pub permission: PermissionBits,
+    /// `maxMessageSize`: the longest body, bytes.
+    pub body_bytes_max: usize,
+    /// `regionId`, told to clients and stored with messages.
+    pub region: String,
+    /// `traceOn`, told to clients and stored with messages.
+    pub trace_on: bool,
+    /// Pulls that may wait for a message at a time; one that keeps much counts more than once, and one connection has a
+    /// quarter of it. RocketMQ has no limit here.
+    pub polls_max: usize,
+    /// What counts as an old message, and how fast they are read while clients write; none of RocketMQ's.
+    pub old_reads: OldReadsConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            auto_create_topic: true,
+            permission: PermissionBits::READ_WRITE,
+            body_bytes_max: BODY_BYTES_MAX,
+            region: DEFAULT_REGION.to_owned(),
+            trace_on: true,
+            // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.
+            polls_max: 50_000,
+            old_reads: OldReadsConfig::default(),
+        }
+    }
+}

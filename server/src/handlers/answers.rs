@@ -1,0 +1,35 @@
+//! Reading bodies and giving answers, as several handlers do.
+
+use folio_broker::error::BrokerError;
+use folio_protocol::body::{self, BodyError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ServerError;
+use crate::request::Request;
+
+/// A request's body in JSON.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], objects_max: usize) -> Result<T, ServerError> {
+    body::decode_request(bytes, objects_max).map_err(|BodyError { reason }| ServerError::Body(reason))
+}
+
+/// Answers with a body in JSON.
+pub(super) fn json(request: Request, body: &impl Serialize) {
+    match body::encode(body) {
+        Ok(body) => request.reply.body(body),
+        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
+    }
+}
+
+/// Answers once a call of the broker has ended that has no result.
+pub(super) fn when_done(
+    request: Request,
+    call: impl Future<Output = Result<(), BrokerError>> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        match call.await {
+            Ok(()) => request.reply.done(),
+            Err(error) => request.reply.fail(error),
+        }
+    });
+}

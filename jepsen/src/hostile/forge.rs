@@ -123,8 +123,8 @@ pub(super) fn credentials(proof: &Proof, told: &Credentials) -> Bytes {
         }
     }
     put_text(&mut out, "127.0.0.1:1");
-    // The feature levels that it supports and uses, and nothing more.
-    out.put_u16_le(1);
+    // The feature levels that it supports, as a later build would, and uses, and nothing more.
+    out.put_u16_le(u16::MAX);
     out.put_u16_le(1);
     put_text(&mut out, "");
     frame(CREDENTIALS, 0, &out)

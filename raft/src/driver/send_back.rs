@@ -84,7 +84,8 @@ impl SendBacks {
             if notes.has(&group, &queue, offset) || self.is_in_window(&message, state) {
                 return Decision::Done;
             }
-            if position < notes.floor() {
+            // After the look at the window: what it named lay behind this message, and may have been dropped with it.
+            if position < notes.floor().max(self.shared.log.state().start_position) {
                 let why = format!("the message at {position} is not in the log any more");
                 return Decision::Refused(ProposeError::Refused(why));
             }

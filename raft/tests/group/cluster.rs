@@ -16,7 +16,7 @@ use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::secret::ClusterSecret;
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
-use folio_state::Command;
+use folio_state::{Command, FEATURE_LEVEL};
 use openraft::base::BoxFuture;
 use tempfile::TempDir;
 
@@ -192,6 +192,15 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.leader().await.execute(command.clone()).await {
             assert!(Instant::now() < deadline, "not executed: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until every node uses all that this build supports.
+    pub(crate) async fn reach_level(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.groups.values().any(|group| group.status().feature_level < FEATURE_LEVEL) {
+            assert!(Instant::now() < deadline, "the feature level stays");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -346,6 +346,8 @@ async fn locks_i2_locks_of_dead_clients_stayed_for_ever() {
     };
     lock("alive", 600_000).await;
     let bytes = |group: &Group| group.state().encoded_bytes();
+    // The state of a new level has more sections.
+    cluster.reach_level().await;
     let before = bytes(&leader);
     for client in 0..20 {
         lock(&client.to_string(), 100).await;

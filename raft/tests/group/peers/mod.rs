@@ -33,7 +33,7 @@ fn says(group: &Group, from: u64, to: u64, secret: Option<ClusterSecret>) -> Say
         group_id: group.status().group_id,
         secret,
         nonce: [from as u8; 32],
-        levels: [FIRST_LEVEL; 2],
+        levels: [FEATURE_LEVEL, FIRST_LEVEL],
     }
 }
 

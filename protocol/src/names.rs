@@ -125,6 +125,11 @@ pub fn group_of_retry_topic(topic: &str) -> Option<&str> {
     topic.strip_prefix(RETRY_PREFIX)
 }
 
+/// The group a `%DLQ%` topic belongs to.
+pub fn group_of_dlq_topic(topic: &str) -> Option<&str> {
+    topic.strip_prefix(DLQ_PREFIX)
+}
+
 /// The topic POP upstream keeps a group's retries of one topic in (its first version).
 pub fn pop_retry_topic(group: &str, topic: &str) -> String {
     format!("{RETRY_PREFIX}{group}_{topic}")

@@ -8,7 +8,6 @@ use crate::section::{Has, NextOffsets, Section};
 use crate::sections::groups::{ConsumerGroups, delete, growth_of_deletion};
 use crate::sections::locks::{LockQueues, Locks};
 use crate::sections::offsets::Offsets;
-use crate::sections::sent_back::SentBack;
 use crate::sections::topics::{PutTopic, Topic, Topics};
 
 /// Creates or replaces a topic; messages in queues that it loses are not deleted.
@@ -75,7 +74,7 @@ impl Operation for DeleteGroupV1 {
 
 impl<S> Apply<S> for DeleteGroupV1
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
 {
     fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
         growth_of_deletion(state, &self.name, self.clean_offsets)

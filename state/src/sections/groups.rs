@@ -183,14 +183,13 @@ where
     }
 }
 
-/// Deletes a group with its locks and, if asked for, its offsets and what it sent back.
+/// Deletes a group with its locks and, if asked for, its offsets.
 pub(crate) fn delete<S>(state: &mut S, name: &str, clean_offsets: bool) -> Outcome
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
 {
     if clean_offsets {
         Offsets::within_mut(state).forget(name);
-        SentBack::within_mut(state).forget(name);
     }
     Locks::within_mut(state).forget(name);
     removed(ConsumerGroups::within_mut(state).0.remove(name))
@@ -198,14 +197,10 @@ where
 
 pub(crate) fn growth_of_deletion<S>(state: &S, name: &str, clean_offsets: bool) -> i64
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks>,
+    S: Has<ConsumerGroups> + Has<Offsets> + Has<Locks>,
 {
-    let of_consuming = if clean_offsets {
-        Offsets::within(state).growth_of_removal(name) + SentBack::within(state).growth_of_removal(name)
-    } else {
-        0
-    };
-    of_consuming
+    let of_offsets = if clean_offsets { Offsets::within(state).growth_of_removal(name) } else { 0 };
+    of_offsets
         - entry(name, Locks::within(state).of(name))
         - entry(name, ConsumerGroups::within(state).get(name))
 }

@@ -5,7 +5,8 @@
 //!
 //! What is forgotten:
 //!
-//! - the notes of a group that is deleted with its offsets: its retries go too, and a group of that name begins anew;
+//! - the notes of a group of whose retry or dead-letter topic messages are deleted, with the topic, with queues that it loses, or with
+//!   the group and its offsets: what was moved there may be gone, and who sends it back again must not be told that it is there;
 //! - the notes of a queue from an offset on, when the group commits that offset and had committed a later one: it consumes these
 //!   messages again, and each may be sent back again. An operator who resets a group's offsets does just that;
 //! - the oldest notes, an eighth of them, when a group has more than [`GROUP_NOTES_MAX`], or all together more than
@@ -17,6 +18,7 @@
 //! - `sent_back.I1` A message is moved for a group once, until what notes it is forgotten by one of these rules.
 //! - `sent_back.I2` There are never more notes than these limits, for any history of commands.
 
+use folio_protocol::names;
 use serde::{Deserialize, Serialize};
 
 use super::features::TRANSITIONS;
@@ -146,16 +148,16 @@ impl SentBack {
         }
     }
 
-    /// Forgets a group that is deleted.
-    pub(crate) fn forget(&mut self, group: &str) {
-        if let Some(notes) = self.groups.remove(group) {
+    /// Forgets the notes of the group that moved messages to this topic, if there is one: messages of the topic are deleted.
+    pub(crate) fn forget_moved_to(&mut self, topic: &str) {
+        if let Some(notes) = mover(topic).and_then(|group| self.groups.remove(group)) {
             self.count -= notes.count;
         }
     }
 
-    /// What [`SentBack::forget`] adds.
-    pub(crate) fn growth_of_removal(&self, group: &str) -> i64 {
-        -entry(group, self.groups.get(group))
+    /// What [`SentBack::forget_moved_to`] adds.
+    pub(crate) fn growth_of_loss(&self, topic: &str) -> i64 {
+        mover(topic).map_or(0, |group| -entry(group, self.groups.get(group)))
     }
 
     /// Forgets the notes of a queue from an offset on: the group consumes it again from there.
@@ -197,6 +199,11 @@ impl SentBack {
                 + if known { 0 } else { NOTE_BYTES },
         )
     }
+}
+
+/// The group whose messages are moved to this topic.
+fn mover(topic: &str) -> Option<&str> {
+    names::group_of_retry_topic(topic).or_else(|| names::group_of_dlq_topic(topic))
 }
 
 /// The number of the first note that is kept of so many.
@@ -292,7 +299,9 @@ impl<S: Has<SentBack>> Apply<S> for RaiseFloor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CommitOffsets, DeleteGroup, OffsetCommit, RaiseLevel, State};
+    use crate::{
+        Command, CommitOffsets, DeleteGroup, DeleteTopic, OffsetCommit, PutTopic, RaiseLevel, State, Topic,
+    };
 
     fn queue(number: u32) -> QueueRef {
         QueueRef { topic: "orders".into(), queue: number }
@@ -351,6 +360,39 @@ mod tests {
         state.apply(DeleteGroup { name: "g".into(), clean_offsets: true });
         assert_eq!((noted(&state, "g", 0), noted(&state, "h", 0)), (vec![], vec![5]));
         assert_eq!(state.sent_back().count(), 1);
+    }
+
+    /// The message was in no queue any more, and who sent it back was told that it is.
+    #[test]
+    fn sent_back_i1_what_was_moved_and_then_deleted_was_never_moved_again() {
+        struct Ends;
+        impl NextOffsets for Ends {
+            fn next_offsets(&self, _: &str) -> Vec<(u32, u64)> {
+                vec![(0, 3), (1, 4)]
+            }
+        }
+        let delete = |name: &str| Command::from(DeleteTopic { name: name.into() });
+        let put = |queues| Command::from(PutTopic(Topic::new("%RETRY%g".to_owned(), queues)));
+        for (deletes, forgets) in [
+            (delete("%RETRY%g"), true),
+            (delete("%DLQ%g"), true),
+            (put(1), true),
+            (put(2), false),
+            (put(3), false),
+            (delete("orders"), false),
+            (delete("g"), false),
+        ] {
+            let mut state = State::default();
+            state.apply(RaiseLevel { level: TRANSITIONS });
+            state.apply(put(2));
+            state.apply(note("g", 0, 5));
+            state.apply(note("h", 0, 5));
+            let (growth, before) = (state.growth(&deletes, &Ends), state.encoded_bytes() as i64);
+            state.apply_with(deletes.clone(), &Ends);
+            assert_eq!(noted(&state, "g", 0).is_empty(), forgets, "{deletes:?}");
+            assert_eq!(noted(&state, "h", 0), [5], "{deletes:?}");
+            assert_eq!(state.encoded_bytes() as i64, before + growth, "{deletes:?}");
+        }
     }
 
     #[test]

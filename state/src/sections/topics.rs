@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::min_offsets::MinOffsets;
+use super::sent_back::SentBack;
 use super::size::{entry, replaced};
 use super::{insert_new, removed};
 use crate::bounds::{
@@ -174,16 +175,18 @@ impl Operation for PutTopic {
     }
 }
 
-impl<S: Has<Topics> + Has<MinOffsets>> Apply<S> for PutTopic {
+impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack>> Apply<S> for PutTopic {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
-        let minimums =
-            MinOffsets::within(state).growth(&self.0.name, &self.lost(Topics::within(state), queues));
-        Topics::within(state).growth_of_put(&self.0) + minimums
+        let lost = self.lost(Topics::within(state), queues);
+        let of_loss = if lost.is_empty() { 0 } else { growth_of_loss(state, &self.0.name, &lost) };
+        Topics::within(state).growth_of_put(&self.0) + of_loss
     }
 
     fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
         let lost = self.lost(Topics::within(state), queues);
-        MinOffsets::within_mut(state).raise(&self.0.name, lost);
+        if !lost.is_empty() {
+            lose(state, &self.0.name, lost);
+        }
         Topics::within_mut(state).put(self.0);
         Outcome::Done
     }
@@ -212,16 +215,27 @@ impl Operation for DeleteTopic {
     }
 }
 
-impl<S: Has<Topics> + Has<MinOffsets>> Apply<S> for DeleteTopic {
+impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack>> Apply<S> for DeleteTopic {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
-        let minimums = MinOffsets::within(state).growth(&self.name, &queues.next_offsets(&self.name));
-        minimums + Topics::within(state).growth_of_removal(&self.name)
+        let lost = queues.next_offsets(&self.name);
+        growth_of_loss(state, &self.name, &lost) + Topics::within(state).growth_of_removal(&self.name)
     }
 
     fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
-        MinOffsets::within_mut(state).raise(&self.name, queues.next_offsets(&self.name));
+        lose(state, &self.name, queues.next_offsets(&self.name));
         Topics::within_mut(state).remove(&self.name)
     }
+}
+
+/// Deletes all that these queues of a topic hold below their ends, and what was noted of it (`sent_back.I1`).
+fn lose<S: Has<MinOffsets> + Has<SentBack>>(state: &mut S, topic: &str, lost: Vec<(u32, u64)>) {
+    SentBack::within_mut(state).forget_moved_to(topic);
+    MinOffsets::within_mut(state).raise(topic, lost);
+}
+
+/// What [`lose`] adds.
+fn growth_of_loss<S: Has<MinOffsets> + Has<SentBack>>(state: &S, topic: &str, lost: &[(u32, u64)]) -> i64 {
+    SentBack::within(state).growth_of_loss(topic) + MinOffsets::within(state).growth(topic, lost)
 }
 
 #[cfg(test)]

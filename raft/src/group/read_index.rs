@@ -22,12 +22,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use openraft::RaftMetrics;
 use openraft::errors::Fatal;
-use openraft::metrics::WaitError;
 use openraft::raft::AppendEntriesRequest;
 
 use super::Group;
 use super::log_summary::Members;
-use super::reads::CONFIRM_MAX;
 use crate::codec;
 use crate::proposal::ProposeError;
 use crate::transport::replication::append_parts;
@@ -47,7 +45,7 @@ struct Moment {
 
 impl Group {
     /// Waits until this node has proved that it led when this was called, and has applied what was acknowledged before
-    /// (`read_index.I1`, `read_index.I2`).
+    /// (`read_index.I1`, `read_index.I2`). Has no time limit of its own.
     pub(super) async fn read_index(&self) -> Result<(), ProposeError> {
         let (vote, index, members) = loop {
             let Moment { vote, committed, members } = self.moment().await?;
@@ -142,11 +140,8 @@ impl Group {
         is_so: impl Fn(&RaftMetrics<TypeConfig>) -> bool + Send,
         what: &str,
     ) -> Result<(), ProposeError> {
-        match self.0.raft.wait(Some(CONFIRM_MAX)).metrics(is_so, what).await {
-            Ok(_) => Ok(()),
-            Err(WaitError::Timeout(..)) => Err(ProposeError::NotLeader { leader: None }),
-            Err(error @ WaitError::ShuttingDown) => Err(ProposeError::Stopped(error.to_string())),
-        }
+        let waited = self.0.raft.wait(None).metrics(is_so, what).await;
+        waited.map(drop).map_err(|error| ProposeError::Stopped(error.to_string()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::proposal::ProposeError;
 use crate::status::Role;
 
 /// How long a quorum may take to confirm the leader: several elections.
-pub(super) const CONFIRM_MAX: Duration = Duration::from_secs(2);
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
 /// How often a new leader looks whether it has applied what its predecessors left.
 const SETTLE_POLL: Duration = Duration::from_millis(1);
 

@@ -51,7 +51,7 @@ impl CommitLog {
         base: StampBase,
     ) -> Result<CommitLog, OpenError> {
         let workers = Arc::new(Threads::default());
-        open(disk, workers, dir, config, base, OnRot::Refuse)
+        CommitLog::open_on(disk, workers, dir, config, base, OnRot::Refuse)
     }
 
     /// Like [`CommitLog::open`], with workers that a simulation may step, and a say in what happens when acknowledged
@@ -64,95 +64,83 @@ impl CommitLog {
         base: StampBase,
         on_rot: OnRot,
     ) -> Result<CommitLog, OpenError> {
-        open(disk, workers, dir, config, base, on_rot)
-    }
-}
-
-/// See [`CommitLog::open_on`].
-fn open(
-    disk: Arc<dyn Disk>,
-    workers: Arc<dyn Workers>,
-    dir: &Path,
-    config: LogConfig,
-    base: StampBase,
-    on_rot: OnRot,
-) -> Result<CommitLog, OpenError> {
-    if config.segment_bytes < SEGMENT_BYTES_MIN {
-        return Err(OpenError::Config(config.segment_bytes));
-    }
-    let directory = dir.join("commitlog");
-    disk.create_dir_all(&directory).context("create", &directory)?;
-    disk.sync_dir(dir).context("sync", dir)?;
-    let start_path = dir.join("start");
-    let mut start_file = StartFile::open(&*disk, &start_path)?;
-    let start = start_file.start();
-    if has_segments(&*disk, &directory).context("list", &directory)? {
-        check_is_there(&*disk, &dir.join("vote"))?;
-        if on_rot != OnRot::Cut {
-            check_is_there(&*disk, &dir.join("durable"))?;
+        if config.segment_bytes < SEGMENT_BYTES_MIN {
+            return Err(OpenError::Config(config.segment_bytes));
         }
-    }
-    let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC, true)?;
-    let durable_path = dir.join("durable");
-    let mut mark = match Mark::open(&*disk, &durable_path, &start) {
-        // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
-        Err(OpenError::StateFile { .. }) if on_rot == OnRot::Cut => {
-            disk.remove(&durable_path).context("remove", &durable_path)?;
-            Mark::open(&*disk, &durable_path, &start)?
+        let directory = dir.join("commitlog");
+        disk.create_dir_all(&directory).context("create", &directory)?;
+        disk.sync_dir(dir).context("sync", dir)?;
+        let start_path = dir.join("start");
+        let mut start_file = StartFile::open(&*disk, &start_path)?;
+        let start = start_file.start();
+        if has_segments(&*disk, &directory).context("list", &directory)? {
+            check_is_there(&*disk, &dir.join("vote"))?;
+            if on_rot != OnRot::Cut {
+                check_is_there(&*disk, &dir.join("durable"))?;
+            }
         }
-        opened => opened?,
-    };
-    let recovered = Recovery::new(&*disk, &directory, config, start, &mark, on_rot)?;
-    let recovered = recovered.run(base, &mut mark)?;
-    mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
-    if !start_file.prepare_if_room(&*disk).context("prepare", &start_path)? {
-        tracing::warn!(file = %start_path.display(), "disk full: old segments are dropped once there is room");
-    }
+        let (votes, vote) = Slots::open(&*disk, &dir.join("vote"), VOTE_MAGIC, true)?;
+        let durable_path = dir.join("durable");
+        let mut mark = match Mark::open(&*disk, &durable_path, &start) {
+            // Then any bad record ends the log: the caller has noted that this replica may lack what it acknowledged.
+            Err(OpenError::StateFile { .. }) if on_rot == OnRot::Cut => {
+                disk.remove(&durable_path).context("remove", &durable_path)?;
+                Mark::open(&*disk, &durable_path, &start)?
+            }
+            opened => opened?,
+        };
+        let recovered = Recovery::new(&*disk, &directory, config, start, &mark, on_rot)?;
+        let recovered = recovered.run(base, &mut mark)?;
+        mark.raise(recovered.walk.end).and_then(|()| mark.sync()).context("write", &durable_path)?;
+        if !start_file.prepare_if_room(&*disk).context("prepare", &start_path)? {
+            tracing::warn!(file = %start_path.display(), "disk full: old segments are dropped once there is room");
+        }
 
-    let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
-    let preparer = Arc::new(preparer);
-    let base = segment::base_of(recovered.walk.end, config.segment_bytes);
-    let reserved = recovered.unreserved != Some(base);
-    preparer.want(if reserved { base + config.segment_bytes } else { base });
-    let remover = Arc::new(Remover::new(disk.clone(), &directory));
-    let shared = Arc::new(Shared {
-        disk,
-        directory,
-        start_has_space: start_file.has_space().into(),
-        start: Mutex::new(start_file),
-        config,
-        view: Mutex::new(view(start, &recovered)),
-        queue: Queue::default(),
-        vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
-        poison: OnceLock::new(),
-        buffers: Buffers::default(),
-        stretches: Default::default(),
-        synced_us: Default::default(),
-        damages: Default::default(),
-    });
-    let Recovered { files, stamper, walk, leaving, unreserved, .. } = recovered;
-    remover.add(leaving);
-    let now = workers.now();
-    let writer = Writer {
-        shared: shared.clone(),
-        preparer: preparer.clone(),
-        remover: remover.clone(),
-        files,
-        unreserved,
-        dirty: Default::default(),
-        end: walk.end,
-        ahead: Default::default(),
-        last: walk.last,
-        mark,
-        votes,
-        workers: workers.clone(),
-        mark_synced: now,
-        data_synced: now,
-        pending: None,
-    };
-    let running = Mutex::new(start_workers(&*workers, writer).context("start a worker for", dir)?);
-    let tail = Mutex::new(Tail::new(walk.end, walk.prev_crc, walk.last, stamper));
-    Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail, running }) })
+        let preparer = Preparer::new(disk.clone(), &directory, config.segment_bytes, workers.may_wait());
+        let preparer = Arc::new(preparer);
+        let base = segment::base_of(recovered.walk.end, config.segment_bytes);
+        let reserved = recovered.unreserved != Some(base);
+        preparer.want(if reserved { base + config.segment_bytes } else { base });
+        let remover = Arc::new(Remover::new(disk.clone(), &directory));
+        let shared = Arc::new(Shared {
+            disk,
+            directory,
+            start_has_space: start_file.has_space().into(),
+            start: Mutex::new(start_file),
+            config,
+            view: Mutex::new(view(start, &recovered)),
+            queue: Queue::default(),
+            vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
+            poison: OnceLock::new(),
+            buffers: Buffers::default(),
+            stretches: Default::default(),
+            synced_us: Default::default(),
+            damages: Default::default(),
+        });
+        let Recovered { files, stamper, walk, leaving, unreserved, .. } = recovered;
+        remover.add(leaving);
+        let now = workers.now();
+        let writer = Writer {
+            shared: shared.clone(),
+            preparer: preparer.clone(),
+            remover: remover.clone(),
+            files,
+            unreserved,
+            dirty: Default::default(),
+            end: walk.end,
+            ahead: Default::default(),
+            last: walk.last,
+            mark,
+            votes,
+            workers: workers.clone(),
+            mark_synced: now,
+            data_synced: now,
+            pending: None,
+        };
+        let running = Mutex::new(start_workers(&*workers, writer).context("start a worker for", dir)?);
+        let tail = Mutex::new(Tail::new(walk.end, walk.prev_crc, walk.last, stamper));
+        Ok(CommitLog { inner: Arc::new(Inner { shared, preparer, tail, running }) })
+    }
 }
 
 fn view(start: Start, recovered: &Recovered) -> View {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use folio_benches::new_message;
 use folio_engine::disk::RealDisk;
 use folio_engine::queues::Arrival;
 use folio_protocol::message::NewMessage;
@@ -36,7 +37,6 @@ const FILL_OFFSETS: u32 = 10_000;
 const COMMIT_OFFSETS: u32 = 200;
 /// Senders, each with one message under way.
 const SENDERS: u32 = 16;
-const BODY_BYTES: usize = 1024;
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Long enough for two checkpoints.
 const TURN: Duration = Duration::from_secs(35);
@@ -97,21 +97,7 @@ fn commits(first: u32, count: u32, offset: u64) -> CommitOffsets {
 }
 
 fn message(sender: u32) -> NewMessage {
-    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    NewMessage {
-        topic: "orders".into(),
-        queue_id: sender,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: local,
-        store_timestamp: 0,
-        store_host: local,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: vec![b'x'; BODY_BYTES].into(),
-        properties: Bytes::new(),
-    }
+    NewMessage { properties: Bytes::new(), ..new_message(sender) }
 }
 
 /// Sends one message after the other; how long each waited, in microseconds.

@@ -12,14 +12,14 @@ use folio_protocol::properties::{self, ORIGIN_MESSAGE_ID};
 use folio_raft::driver::SendBack;
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
-use folio_raft::status::{Role, Status};
+use folio_raft::status::Status;
 use folio_state::QueueRef;
 use parking_lot::Mutex;
 
 use crate::check::moves::Key;
 use crate::check::oracle::Oracle;
 use crate::check::place::Place;
-use crate::node::Node;
+use crate::node::{Node, a_leader};
 
 /// The first one also commits offsets and is deleted, by other clients.
 const GROUPS: [&str; 2] = ["g", "consumers"];
@@ -57,12 +57,7 @@ impl Consumers {
         if self.random.below(100) >= RATE {
             return;
         }
-        let leaders: Vec<u64> =
-            seen.values().filter(|status| status.role == Role::Leader).map(|status| status.node_id).collect();
-        if leaders.is_empty() {
-            return;
-        }
-        let node = &nodes[&leaders[self.random.below(leaders.len() as u64) as usize]];
+        let Some(node) = a_leader(&mut self.random, nodes, seen) else { return };
         let Some(group) = node.group() else { return };
         let Some((name, place)) = self.wish(oracle) else { return };
         if !has(&group, &place) {

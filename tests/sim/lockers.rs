@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use folio_engine::disk::sim::SeededChoice;
-use folio_raft::status::{Role, Status};
+use folio_raft::status::Status;
 use folio_state::{Outcome, QueueRef};
 use parking_lot::Mutex;
 
 use crate::check::{Checked, violation};
-use crate::node::Node;
+use crate::node::{Node, a_leader};
 
 /// Short, so that locks end while leaders change.
 const TTL_MS: u64 = 1_500;
@@ -46,12 +46,7 @@ impl Lockers {
             return;
         }
         let client = self.random.below(CLIENTS);
-        let leaders: Vec<u64> =
-            seen.values().filter(|status| status.role == Role::Leader).map(|status| status.node_id).collect();
-        if leaders.is_empty() {
-            return;
-        }
-        let node = &nodes[&leaders[self.random.below(leaders.len() as u64) as usize]];
+        let Some(node) = a_leader(&mut self.random, nodes, seen) else { return };
         let Some(group) = node.group() else { return };
         let answers = self.answers.clone();
         node.spawn(async move {

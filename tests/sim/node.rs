@@ -15,7 +15,7 @@ use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timi
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Known, Question};
 use folio_raft::secret::ClusterSecret;
-use folio_raft::status::Role;
+use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
@@ -240,4 +240,18 @@ impl Node {
     pub(crate) fn lose_disk(&mut self) {
         self.machine.replace_disk();
     }
+}
+
+/// One of the nodes that say that they lead; several may.
+pub(crate) fn a_leader<'a>(
+    random: &mut SeededChoice,
+    nodes: &'a BTreeMap<u64, Node>,
+    seen: &BTreeMap<u64, Status>,
+) -> Option<&'a Node> {
+    let leaders: Vec<u64> =
+        seen.values().filter(|status| status.role == Role::Leader).map(|status| status.node_id).collect();
+    if leaders.is_empty() {
+        return None;
+    }
+    nodes.get(&leaders[random.below(leaders.len() as u64) as usize])
 }

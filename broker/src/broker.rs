@@ -117,7 +117,7 @@ impl Broker {
         self.told_position.fetch_max(position, Ordering::AcqRel);
     }
 
-    /// Messages that readers can see. Called on the thread that applies records: waits for nobody.
+    /// Messages that readers can see. Called on the thread that applies records: must not block.
     pub fn arrived(&self, arrivals: &[Arrival]) {
         self.polls.note(arrivals);
     }

@@ -67,7 +67,7 @@ impl Commits {
         }
     }
 
-    /// Takes a commit in for the next command. Whether nobody drains yet: the caller has to then.
+    /// Adds a commit to the next command. Returns whether no task drains yet: the caller starts one then.
     pub(crate) fn add(
         &self,
         commit: OffsetCommit,

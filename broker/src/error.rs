@@ -10,7 +10,7 @@ use crate::clients::Full;
 
 /// Why a call was not served.
 ///
-/// Refused, the caller can mend it: names, parameters, messages, permissions, what does not exist. Transient, a repeat is safe:
+/// Refused, the caller can correct it: names, parameters, messages, permissions, what does not exist. Transient, a repeat is safe:
 /// [`BrokerError::NoLeader`], [`BrokerError::AskLeader`], [`BrokerError::ClientsFull`], [`BrokerError::Unreadable`], and of
 /// [`BrokerError::Propose`] what was certainly not proposed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum BrokerError {
     /// A filter expression that is none, or beyond a limit.
     #[error("parse the consumer's subscription failed: {0}")]
     SubscriptionParse(#[from] TagFilterError),
-    /// Nobody has said what the group wants of the topic: its heartbeat is yet to come.
+    /// The group's subscription of the topic is not known: its heartbeat is yet to come.
     #[error("the consumer's subscription not exist")]
     SubscriptionNotExist,
     /// The group's heartbeat with the subscription this pull means is yet to come.
@@ -66,7 +66,7 @@ pub enum BrokerError {
     /// A filter language other than tags.
     #[error("The broker does not support consumer to filter message by {0}")]
     FilterNotSupported(String),
-    /// What is asked for is stored here and cannot be read now, as it is damaged; it is about to be mended.
+    /// What is asked for is stored here and cannot be read now, as it is corrupt; a repair is under way.
     #[error("{0}; try again")]
     Unreadable(String),
     /// Something of ours failed.

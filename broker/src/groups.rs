@@ -19,7 +19,7 @@ use crate::error::BrokerError;
 use crate::{peers, rights};
 
 /// How long a heartbeat waits for its group to exist; the next heartbeat tries again.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ENSURE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Queues of a group's retry topic at most.
 const RETRY_QUEUES_MAX: u32 = 1_024;
 /// Pause before the leader is asked again.
@@ -39,7 +39,7 @@ impl Broker {
     /// Creates a consumer group and its retry topic unless they exist, from whatever node this is.
     pub async fn ensure_group(&self, group: &str) -> Result<(), BrokerError> {
         names::check_group(group)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ENSURE_TIMEOUT;
         while !self.has_group(group) {
             match self.create_group(group).await {
                 Err(BrokerError::NoLeader) if Instant::now() < deadline => sleep(RETRY_PAUSE).await,
@@ -91,8 +91,11 @@ impl Broker {
         request.put_u8(peers::ENSURE_GROUP);
         request.extend_from_slice(group.as_bytes());
         // Creating what exists changes nothing: an unknown outcome may be tried again.
-        let answer =
-            self.group.call(leader, request.freeze(), PATIENCE).await.map_err(|_| BrokerError::NoLeader)?;
+        let answer = self
+            .group
+            .call(leader, request.freeze(), ENSURE_TIMEOUT)
+            .await
+            .map_err(|_| BrokerError::NoLeader)?;
         match answer.first() {
             Some(&DONE) => Ok(()),
             Some(&FAILED) => Err(BrokerError::Internal(String::from_utf8_lossy(&answer[1..]).into_owned())),

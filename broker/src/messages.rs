@@ -19,10 +19,10 @@ use crate::reads::ReadMemory;
 
 /// Bytes of TOTALSIZE, which a message starts with.
 const TOTAL_SIZE_BYTES: usize = 4;
-/// How long to wait for a message to be mended that is found damaged.
-const MEND_PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for the repair of a message that is found corrupt.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause before it is looked at again.
-const MEND_PAUSE: Duration = Duration::from_millis(50);
+const REPAIR_PAUSE: Duration = Duration::from_millis(50);
 
 impl Broker {
     /// The message that starts at this position. A follower that has none there, or cannot read it, fails with
@@ -49,10 +49,10 @@ pub struct Found {
 /// threads; the leader waits a moment for what is damaged.
 pub(crate) async fn find(broker: &Arc<Broker>, position: i64) -> Result<Option<Found>, BrokerError> {
     let Ok(position) = u64::try_from(position) else { return Ok(None) };
-    let deadline = Instant::now() + MEND_PATIENCE;
+    let deadline = Instant::now() + REPAIR_TIMEOUT;
     loop {
         match look(broker, position).await {
-            Err(_) if broker.leads() && Instant::now() < deadline => tokio::time::sleep(MEND_PAUSE).await,
+            Err(_) if broker.leads() && Instant::now() < deadline => tokio::time::sleep(REPAIR_PAUSE).await,
             found => return found,
         }
     }

@@ -1,5 +1,5 @@
-//! Answers to pulls whose messages were chosen: with the messages, or where these cannot be read here now. Then rot was found,
-//! and is about to be mended.
+//! Answers to pulls whose messages were chosen: with the messages, or where these cannot be read here now. Then corruption was found,
+//! and its repair is under way.
 //!
 //! A follower lets the leader be asked instead. The leader waits a moment; stock consumers ask again after the error that comes
 //! when that did not help. Nobody is ever told that there is no message, or another offset.
@@ -15,9 +15,9 @@ use super::scan::Batch;
 use crate::broker::Broker;
 use crate::error::BrokerError;
 
-/// How long a pull waits for what it asks for to be mended: less than any client or forwarding node waits.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Pause before what was damaged is read again.
+/// How long a pull waits for the repair of what it asks for: less than any client or forwarding node waits.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before what was corrupt is read again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers with what was read.
@@ -52,7 +52,7 @@ pub(super) fn unreadable(broker: &Arc<Broker>, pull: Pull, puller: impl Puller, 
 }
 
 async fn wait(broker: Arc<Broker>, mut pull: Pull, puller: impl Puller, mut error: BrokerError) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + REPAIR_TIMEOUT;
     while Instant::now() < deadline {
         tokio::time::sleep(PAUSE).await;
         if !broker.leads() || expired(&broker, &pull) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use folio_engine::log::{ReadError, WriteError};
+use folio_engine::log::{DurableLog, ReadError, WriteError};
 use folio_engine::planted;
 use folio_engine::record::{EntryId, Record};
 use futures_util::{Stream, StreamExt, stream};
@@ -44,6 +44,11 @@ impl LogStore {
         LogStore { host, shared }
     }
 
+    /// The log as its contract has it. What belongs to its disk alone is asked of [`Shared::log`] (space, damage, what is in memory).
+    fn log(&self) -> &impl DurableLog {
+        &self.shared.log
+    }
+
     /// What it is a view of.
     #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -52,7 +57,7 @@ impl LogStore {
 
     /// Clamps a range to the entries that are present; `None` when there are none.
     fn clamp(&self, range: &impl RangeBounds<u64>) -> Option<(u64, u64)> {
-        let state = self.shared.log.state();
+        let state = self.log().state();
         let last = state.last?.index;
         let start = match range.start_bound() {
             Bound::Included(start) => *start,
@@ -71,7 +76,7 @@ impl LogStore {
     /// Records that are in files only are read where the disk may be waited for: the group's thread serves everybody.
     async fn read_once(&self, start: u64, end: u64) -> Result<Vec<Record>, ReadError> {
         if self.shared.log.is_in_memory(start) {
-            return self.shared.log.read(start, end, READ_BYTES_MAX);
+            return self.log().read(start, end, READ_BYTES_MAX);
         }
         let log = self.shared.log.clone();
         let read = self.host.blocking(move || log.read(start, end, READ_BYTES_MAX)).await;
@@ -135,7 +140,7 @@ impl LogStore {
     }
 
     fn has(&self, index: u64) -> bool {
-        self.shared.log.state().last.is_some_and(|last| last.index >= index)
+        self.log().state().last.is_some_and(|last| last.index >= index)
     }
 
     fn appended(&self, record: &Record) {
@@ -194,7 +199,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         match self.read(start, end).await {
             // Purged since a stream of appends was begun: the stream ends by the empty append that openraft makes of this
             // (`transport::replication`). An error here would stop this node.
-            Err(_) if start < self.shared.log.state().first_index => Ok(Vec::new()),
+            Err(_) if start < self.log().state().first_index => Ok(Vec::new()),
             read => read,
         }
     }
@@ -220,7 +225,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        let Some(bytes) = self.shared.log.vote() else { return Ok(None) };
+        let Some(bytes) = self.log().vote() else { return Ok(None) };
         codec::decode_vote(&bytes).map(Some).map_err(io::Error::other)
     }
 }
@@ -229,7 +234,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let state = self.shared.log.state();
+        let state = self.log().state();
         let last_purged_log_id = state.purged.map(log_id);
         Ok(LogState { last_purged_log_id, last_log_id: state.last.map(log_id).or(last_purged_log_id) })
     }
@@ -240,7 +245,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let bytes = codec::encode_vote(vote);
-        self.shared.durably(|done| self.shared.log.save_vote(&bytes, done)).await
+        self.shared.durably(|done| self.log().save_vote(&bytes, done)).await
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -255,20 +260,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 Content::New(payload) => {
                     let body = body_of(payload);
                     body.taken.store(true, Ordering::Release);
-                    let record = self.shared.log.append(id, body.draft).map_err(io::Error::other)?;
+                    let record = self.log().append(id, body.draft).map_err(io::Error::other)?;
                     self.appended(&record);
                     early.extend(body.early.map(|answer| (answer.into_inner(), record)));
                 }
                 Content::Stored(_) if planted::is("skip-truncation") && self.has(id.index) => {}
                 Content::Stored(record) => {
-                    let record = self.shared.log.append_record(record).map_err(io::Error::other)?;
+                    let record = self.log().append_record(record).map_err(io::Error::other)?;
                     self.appended(&record);
                 }
             }
             last = Some(id.index);
         }
         let shared = self.shared.clone();
-        self.shared.log.submit(Box::new(move |result| {
+        self.log().submit(Box::new(move |result| {
             shared.note_durable(last, result.as_ref().err().map(ToString::to_string));
             if result.is_ok() {
                 early.into_iter().for_each(|(answer, record)| answer(&record));
@@ -283,7 +288,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if planted::is("skip-truncation") {
             return Ok(());
         }
-        self.shared.durably(|done| self.shared.log.truncate_after(keep, done)).await?;
+        self.shared.durably(|done| self.log().truncate_after(keep, done)).await?;
         self.shared.note_truncated(keep);
         Ok(())
     }
@@ -306,17 +311,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             pending.retain(|other, _| *other > id);
             taken
         };
-        let held = self.shared.log.state().last.is_some_and(|last| last.index >= id.index);
+        let held = self.log().state().last.is_some_and(|last| last.index >= id.index);
         match pending {
             // Everything up to the snapshot and more is here already: keep what follows it.
             Some(base) if !held => {
-                self.shared.durably(|done| self.shared.log.reset(base, done)).await?;
+                self.shared.durably(|done| self.log().reset(base, done)).await?;
                 self.shared.note_truncated(None);
                 Ok(())
             }
             _ => loop {
                 let damages = self.shared.log.damages();
-                match self.shared.durably(|done| self.shared.log.purge(id, done)).await {
+                match self.shared.durably(|done| self.log().purge(id, done)).await {
                     // Finding the place needs the records around it.
                     Err(_) if *self.shared.stopping.borrow() => {
                         return Err(io::Error::other("the group stopped while a purge waited for a repair"));

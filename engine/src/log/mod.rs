@@ -35,6 +35,7 @@
 mod ahead;
 mod cache;
 mod config;
+mod contract;
 mod cut;
 mod damage;
 mod error;
@@ -73,6 +74,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use config::{LogConfig, OnRot};
+pub use contract::DurableLog;
 pub use damage::{Damage, Watcher};
 pub use error::{AppendError, NoCut, NoMend, OpenError, ReadError, Refusal, WriteError};
 pub use gather::{Span, Ungathered};

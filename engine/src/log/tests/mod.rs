@@ -1,6 +1,7 @@
 //! The log as its callers use it, on the real disk; each file is one family of behaviour.
 
 mod append;
+mod contract;
 mod crash;
 mod damage;
 mod fault;

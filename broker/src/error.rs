@@ -3,16 +3,12 @@
 use folio_protocol::names::NameError;
 use folio_protocol::subscription::TagFilterError;
 use folio_raft::group::AdminError;
-use folio_raft::proposal::ProposeError;
+use folio_raft::proposal::{ProposeError, Retry};
 use folio_state::bounds::OutOfBounds;
 
 use crate::clients::Full;
 
-/// Why a call was not served.
-///
-/// Refused, the caller can correct it: names, parameters, messages, permissions, what does not exist. Transient, a repeat is safe:
-/// [`BrokerError::NoLeader`], [`BrokerError::AskLeader`], [`BrokerError::ClientsFull`], [`BrokerError::Unreadable`], and of
-/// [`BrokerError::Propose`] what was certainly not proposed.
+/// Why a call was not served. [`BrokerError::retry`] says what a retry may do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
     /// A topic's or group's name breaks the rules.
@@ -72,6 +68,33 @@ pub enum BrokerError {
     /// Something of ours failed.
     #[error("{0}")]
     Internal(String),
+}
+
+impl BrokerError {
+    /// What a retry of the call may do.
+    pub fn retry(&self) -> Retry {
+        match self {
+            BrokerError::Propose(error) => error.retry(),
+            BrokerError::NoLeader
+            | BrokerError::AskLeader
+            | BrokerError::NotLeading(_)
+            | BrokerError::ClientsFull(_)
+            | BrokerError::SubscriptionNotExist
+            | BrokerError::SubscriptionNotLatest
+            | BrokerError::Unreadable(_) => Retry::Safe,
+            BrokerError::Name(_)
+            | BrokerError::Overtaken
+            | BrokerError::TopicNotExist(_)
+            | BrokerError::GroupNotExist(_)
+            | BrokerError::NoPermission(_)
+            | BrokerError::InvalidParameter(_)
+            | BrokerError::IllegalMessage(_)
+            | BrokerError::NotFound(_)
+            | BrokerError::SubscriptionParse(_)
+            | BrokerError::FilterNotSupported(_) => Retry::Useless,
+            BrokerError::Internal(_) => Retry::MayRepeat,
+        }
+    }
 }
 
 impl From<OutOfBounds> for BrokerError {

@@ -168,9 +168,38 @@ pub enum ProposeError {
     /// It was proposed and this node cannot tell what became of it: stored, or not, or not yet.
     #[error("[OUTCOME_UNKNOWN] stored or not, this node cannot tell: {0}")]
     Unknown(String),
-    /// The group on this node has stopped.
+    /// Refused before it was proposed: the group on this node has stopped. A retry at another node is safe.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),
+}
+
+/// What a retry of something that failed may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing was changed, and nothing will be. A retry is safe; later, or at another node, it may succeed.
+    Safe,
+    /// Nothing was changed, and the same request is refused again: what is asked for has to change.
+    Useless,
+    /// It may have been done, or be done yet: a retry may do it once more.
+    MayRepeat,
+}
+
+impl ProposeError {
+    /// What a retry of the proposal may do.
+    pub fn retry(&self) -> Retry {
+        match self {
+            ProposeError::NotLeader { .. }
+            | ProposeError::Busy
+            | ProposeError::DiskFull
+            | ProposeError::StateFull
+            | ProposeError::Level { .. }
+            | ProposeError::Stopped(_) => Retry::Safe,
+            ProposeError::TooLarge { .. } | ProposeError::OutOfBounds(_) | ProposeError::Refused(_) => {
+                Retry::Useless
+            }
+            ProposeError::Unknown(_) => Retry::MayRepeat,
+        }
+    }
 }
 
 impl From<OutOfBounds> for ProposeError {

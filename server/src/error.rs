@@ -111,6 +111,8 @@ fn propose_code(error: &ProposeError) -> ResponseCode {
 
 #[cfg(test)]
 mod tests {
+    use folio_raft::proposal::Retry;
+
     use super::*;
 
     fn propose(error: ProposeError) -> ServerError {
@@ -133,6 +135,36 @@ mod tests {
         {
             assert_eq!(error.code(), ResponseCode::SystemError);
             assert!(error.to_string().starts_with("[OUTCOME_UNKNOWN] "), "{error}");
+        }
+    }
+
+    /// Producers send again on the codes that say so: where the message may be stored, they must not be told one of these.
+    #[test]
+    fn a_code_that_says_nothing_was_stored_is_given_only_where_a_retry_repeats_nothing() {
+        let text = || "why".to_owned();
+        let errors = [
+            ProposeError::NotLeader { leader: None },
+            ProposeError::Busy,
+            ProposeError::DiskFull,
+            ProposeError::TooLarge { bytes: 2, limit: 1 },
+            ProposeError::StateFull,
+            ProposeError::Level { needs: 2, level: 1 },
+            ProposeError::Refused(text()),
+            ProposeError::Unknown(text()),
+            ProposeError::Stopped(text()),
+        ];
+        let errors = errors.map(BrokerError::Propose).into_iter().chain([
+            BrokerError::NoLeader,
+            BrokerError::AskLeader,
+            BrokerError::NotLeading(text()),
+            BrokerError::Overtaken,
+            BrokerError::Unreadable(text()),
+            BrokerError::Internal(text()),
+        ]);
+        for error in errors {
+            if error.retry() == Retry::MayRepeat {
+                assert_eq!(broker_code(&error), ResponseCode::SystemError, "{error}");
+            }
         }
     }
 

@@ -13,15 +13,13 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::broker::Broker;
 use crate::peers;
 
 /// How long a deletion waits for the other nodes: many times what a follower is behind, less than any client waits.
 const APPLIED_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a node looks whether it has applied what it is asked for.
-const POLL: Duration = Duration::from_millis(1);
 
 /// Waits until every other living node has applied what is applied here.
 pub(crate) async fn everywhere(broker: &Arc<Broker>) {
@@ -44,11 +42,6 @@ pub(crate) async fn everywhere(broker: &Arc<Broker>) {
 /// The other node's side: answers when it has applied the entry, or when nobody waits for that any more.
 pub(crate) async fn serve(broker: &Broker, mut request: Bytes) -> Bytes {
     let Ok(index) = request.try_get_u64_le() else { return Bytes::new() };
-    let applied = async {
-        while broker.group.status().applied < index {
-            sleep(POLL).await;
-        }
-    };
-    drop(timeout(APPLIED_TIMEOUT, applied).await);
+    drop(timeout(APPLIED_TIMEOUT, broker.group.applied(index)).await);
     Bytes::new()
 }

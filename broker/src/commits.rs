@@ -16,16 +16,14 @@ use std::time::Duration;
 use folio_raft::proposal::ProposeError;
 use folio_state::OffsetCommit;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::BrokerError;
 use crate::turns::{Arrived, Key, Order};
 
 /// How long oneway commits are gathered; clients commit every 5 s.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often it looks: about a record's way to a majority.
-const APPLY_POLL: Duration = Duration::from_millis(1);
 /// Queues with a waiting commit, and callers that wait, at most.
 const WAITING_MAX: usize = 65_536;
 
@@ -40,6 +38,8 @@ pub type Done = Box<dyn FnOnce(Result<(), BrokerError>) + Send>;
 pub(crate) struct Commits {
     waiting: Mutex<Waiting>,
     urgent: Notify,
+    /// Commands that are applied or refused.
+    ended: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -49,8 +49,6 @@ struct Waiting {
     under_way: Arc<Offsets>,
     /// Commands begun, the one under way included.
     begun: u64,
-    /// Commands that are applied or refused.
-    ended: u64,
     dones: Vec<Done>,
     arrived: Arrived,
     draining: bool,
@@ -60,11 +58,11 @@ impl Commits {
     /// Waits until the commits for this queue that came before have ended: a consumer that asks right after its
     /// oneway commit sees it, however long the disk takes. Those that come meanwhile are not waited for.
     pub(crate) async fn applied(&self, key: &Key, deadline: Instant) {
+        let mut ended = self.ended.subscribe();
         let Some(last) = self.waiting.lock().last(key) else { return };
-        while self.waiting.lock().ended < last && Instant::now() < deadline {
-            self.urgent.notify_one();
-            tokio::time::sleep(APPLY_POLL).await;
-        }
+        // One that is not in a command yet goes into the next: no pause before that.
+        self.urgent.notify_one();
+        drop(timeout_at(deadline, ended.wait_for(|ended| *ended >= last)).await);
     }
 
     /// Adds a commit to the next command. Returns whether no task drains yet: the caller starts one then.
@@ -107,7 +105,8 @@ impl Commits {
 
     /// The command under way is applied or refused.
     pub(crate) fn end(&self) {
-        self.waiting.lock().end();
+        let begun = self.waiting.lock().end();
+        self.ended.send_replace(begun);
     }
 
     /// Waits while commits are gathered. An urgent commit that came meanwhile has left its permit: no pause then.
@@ -125,8 +124,48 @@ impl Waiting {
         self.under_way.contains_key(key).then_some(self.begun)
     }
 
-    fn end(&mut self) {
+    /// How many commands have ended.
+    fn end(&mut self) -> u64 {
         self.under_way = Arc::default();
-        self.ended = self.begun;
+        self.begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn commit(commits: &Commits, offset: u64) {
+        let (group, topic, queue) = key();
+        let commit = OffsetCommit { group, topic, queue, offset };
+        assert!(commits.add(commit, None, false, Box::new(drop)).is_ok());
+    }
+
+    fn key() -> Key {
+        ("g".to_owned(), "orders".to_owned(), 0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_waits_for_the_commits_that_came_before_it_and_not_for_later_ones() {
+        let commits = Arc::new(Commits::default());
+        commit(&commits, 1);
+        let (asked, asking) = (Instant::now(), commits.clone());
+        let question = tokio::spawn(async move { asking.applied(&key(), asked + LIMIT).await });
+        // Behind a command that is gathered, and one that has begun.
+        tokio::task::yield_now().await;
+        commits.gather().await;
+        assert_eq!(asked.elapsed(), Duration::ZERO, "no pause while somebody waits");
+        assert!(commits.next().is_some());
+        commit(&commits, 2);
+        assert!(!question.is_finished());
+        commits.end();
+        question.await.unwrap();
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        commits.applied(&("g".to_owned(), "other".to_owned(), 0), asked + LIMIT).await;
+        assert_eq!(asked.elapsed(), Duration::ZERO, "nothing to wait for");
+        commits.applied(&key(), asked + LIMIT).await;
+        assert_eq!(asked.elapsed(), LIMIT, "the second one never ends");
     }
 }

@@ -11,7 +11,7 @@ use folio_protocol::names;
 use folio_raft::log_rate_limiter::LogRateLimiter;
 use folio_raft::proposal::ProposeError;
 use folio_state::{Command, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, PutGroup, Topic};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::broker::Broker;
 use crate::changes::execute;
@@ -24,6 +24,9 @@ const ENSURE_TIMEOUT: Duration = Duration::from_secs(3);
 const RETRY_QUEUES_MAX: u32 = 1_024;
 /// Pause before the leader is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How long a node waits until it has applied what the leader has created, before the leader is asked again: the group may have
+/// been deleted meanwhile.
+const APPLIED_TIMEOUT: Duration = Duration::from_millis(500);
 
 const DONE: u8 = 0;
 const NOT_LEADER: u8 = 1;
@@ -45,7 +48,10 @@ impl Broker {
                 Err(BrokerError::NoLeader) if Instant::now() < deadline => sleep(RETRY_PAUSE).await,
                 Err(error) => return Err(error),
                 // Created at the leader; this node has it when it has applied it.
-                Ok(()) if Instant::now() < deadline => sleep(Duration::from_millis(1)).await,
+                Ok(()) if Instant::now() < deadline => {
+                    let applied = self.group.applied_until(|| self.has_group(group));
+                    drop(timeout(APPLIED_TIMEOUT, applied).await);
+                }
                 Ok(()) => return Ok(()),
             }
         }

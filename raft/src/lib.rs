@@ -7,6 +7,7 @@
 //! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
 //! stores nothing twice), [`driver`] (messages and state that change together), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
+mod calls;
 pub mod codec;
 pub mod config;
 mod dedup;
@@ -23,6 +24,7 @@ mod lease_clock;
 pub mod log_rate_limiter;
 mod log_store;
 mod node_address;
+mod progress;
 pub mod proposal;
 mod proposer;
 mod queue_ends;

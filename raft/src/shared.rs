@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use folio_state::{Command, STATE_BYTES_MAX, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
+use crate::calls::Calls;
 use crate::dedup::Dedup;
 use crate::feature_level::GroupLevel;
 use crate::group::failure_detector::FailureDetector;
@@ -25,6 +26,7 @@ use crate::group::notices::Notices;
 use crate::group::standing::Standing;
 use crate::hooks::Hooks;
 use crate::lease_clock::LeaseClock;
+use crate::progress::Progress;
 use crate::proposal::ProposeError;
 use crate::queue_ends::QueueEnds;
 use crate::skip_entry::SkipEntry;
@@ -88,12 +90,14 @@ pub(crate) struct Shared {
     pub(crate) applied_position: AtomicU64,
     /// Term of the last entry applied.
     pub(crate) applied_term: AtomicU64,
+    /// For tasks that wait until more is applied, or for what else it tells of.
+    pub(crate) progress: Progress,
     /// Of what is applied.
     pub(crate) terms: Mutex<Terms>,
     pub(crate) dedup: Option<Dedup>,
     pub(crate) segment_bytes: u64,
     /// Calls of other nodes that are not answered yet.
-    pub(crate) calls: AtomicUsize,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) rot: Rot,
     /// Commands of transitions whose preconditions did not hold here since the start (`transitions.I2`).
     pub(crate) unmet_preconditions: AtomicU64,
@@ -118,22 +122,6 @@ pub(crate) struct Rot {
     pub(crate) mended: AtomicU64,
     /// Units of consume queues.
     pub(crate) mended_units: AtomicU64,
-}
-
-/// A call of another node, until its answer is written.
-pub(crate) struct UnansweredCall(Arc<Shared>);
-
-impl UnansweredCall {
-    pub(crate) fn new(shared: &Arc<Shared>) -> UnansweredCall {
-        shared.calls.fetch_add(1, Ordering::AcqRel);
-        UnansweredCall(shared.clone())
-    }
-}
-
-impl Drop for UnansweredCall {
-    fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Shared {
@@ -244,6 +232,13 @@ impl Shared {
         self.applied_term.store(id.term, Ordering::Release);
         // What is applied is committed: it will never be truncated.
         self.log.forget_undo(id.index);
+        self.progress.made();
+    }
+
+    /// What waits for a full disk, for a repair or for progress waits no longer.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.progress.made();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -169,10 +169,11 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         applied_index: AtomicU64::new(0),
         applied_position: AtomicU64::new(0),
         applied_term: AtomicU64::new(0),
+        progress: Default::default(),
         terms: Default::default(),
         dedup: opened.dedup,
         segment_bytes: SEGMENT_BYTES,
-        calls: AtomicUsize::new(0),
+        calls: Default::default(),
         standing: Default::default(),
         notices: Default::default(),
         detector: FailureDetector::new(1, Timing::default()),

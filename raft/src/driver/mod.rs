@@ -88,7 +88,8 @@ pub(crate) trait Driver: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Whether it can decide yet, besides that earlier terms are applied.
+    /// Whether it can decide yet, besides that earlier terms are applied. It is asked again when there is progress
+    /// ([`crate::progress`]).
     fn is_ready(&self) -> bool {
         true
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::errors::Fatal;
 use openraft::raft::ClientWriteResult;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
@@ -13,8 +14,8 @@ use crate::state_machine::Raft;
 use crate::status::{Role, Status};
 use crate::types::{Body, Callback, CommittedLeaderId, TypeConfig};
 
-/// How often a new leader looks whether it has applied what its predecessors left.
-const READY_POLL: Duration = Duration::from_millis(1);
+/// How often a leader that waits looks whether its disk has filled: no progress tells it.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A term that this node led in when it had applied every entry of earlier terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,27 +41,35 @@ impl TermFence {
         TermFence { raft, shared, status }
     }
 
-    /// The term to propose in: waits until all of earlier terms is applied here, and until `is_ready`. Fails where this node
-    /// does not lead, or has no room.
+    /// The term to propose in: waits until all of earlier terms is applied here, and until `is_ready`, which changes with
+    /// progress only. Fails where this node does not lead, or has no room.
     pub(crate) async fn settled(&self, is_ready: impl Fn() -> bool) -> Result<SettledTerm, ProposeError> {
         loop {
-            // It may have filled since the proposal was taken.
-            if !self.shared.has_room(1) {
-                return Err(ProposeError::DiskFull);
+            let settled = self.shared.progress.until(|| self.look(&is_ready).transpose());
+            if let Ok(settled) = timeout(LOOK_INTERVAL, settled).await {
+                return settled;
             }
-            let term = {
-                let status = self.status.borrow();
-                match &status.role {
-                    Role::Leader => status.term,
-                    Role::Stopped(why) => return Err(ProposeError::Stopped(why.clone())),
-                    _ => return Err(ProposeError::NotLeader { leader: status.leader }),
-                }
-            };
-            if self.shared.is_settled(term) && is_ready() {
-                return Ok(SettledTerm(term));
-            }
-            tokio::time::sleep(READY_POLL).await;
         }
+    }
+
+    /// `None` while the term is not settled.
+    fn look(&self, is_ready: &impl Fn() -> bool) -> Result<Option<SettledTerm>, ProposeError> {
+        // It may have filled since the proposal was taken.
+        if !self.shared.has_room(1) {
+            return Err(ProposeError::DiskFull);
+        }
+        if *self.shared.stopping.borrow() {
+            return Err(ProposeError::Stopped("the group stops".into()));
+        }
+        let term = {
+            let status = self.status.borrow();
+            match &status.role {
+                Role::Leader => status.term,
+                Role::Stopped(why) => return Err(ProposeError::Stopped(why.clone())),
+                _ => return Err(ProposeError::NotLeader { leader: status.leader }),
+            }
+        };
+        Ok((self.shared.is_settled(term) && is_ready()).then_some(SettledTerm(term)))
     }
 
     /// Whether this node leads.

@@ -72,9 +72,6 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a request for locks waits for a new leader to apply what its predecessors left.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often a stopping group looks whether calls of other nodes are answered.
-const CALLS_POLL: Duration = Duration::from_millis(5);
-
 /// Why a group did not start on this node.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -383,12 +380,7 @@ impl Group {
 
     /// Waits until every call of another node that came here is answered, at most `limit`.
     pub async fn answer_calls(&self, limit: Duration) {
-        let answered = async {
-            while self.0.shared.calls.load(Ordering::Acquire) > 0 {
-                tokio::time::sleep(CALLS_POLL).await;
-            }
-        };
-        if tokio::time::timeout(limit, answered).await.is_err() {
+        if tokio::time::timeout(limit, self.0.shared.calls.answered()).await.is_err() {
             tracing::warn!("calls of other nodes go unanswered: they did not end within {limit:?}");
         }
     }
@@ -416,8 +408,7 @@ impl Group {
         if let Err(error) = self.hand_over(None, HandOver::Stopping).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
         }
-        // What waits for a full disk waits no longer.
-        self.0.shared.stopping.send_replace(true);
+        self.0.shared.stop();
         self.checkpoint().await;
         let tasks: Vec<_> = self.0.tasks.lock().drain(..).collect();
         tasks.iter().for_each(JoinHandle::abort);

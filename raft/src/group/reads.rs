@@ -5,6 +5,7 @@
 //! both, without a write: the ReadIndex of the Raft thesis (§6.4). Reads at the same time share a proof
 //! ([`super::proofs`]); what a proof is, is in [`super::read_index`].
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Group;
@@ -13,8 +14,6 @@ use crate::status::Role;
 
 /// How long a quorum may take to confirm the leader: several elections.
 const CONFIRM_MAX: Duration = Duration::from_secs(2);
-/// How often a new leader looks whether it has applied what its predecessors left.
-const SETTLE_POLL: Duration = Duration::from_millis(1);
 
 impl Group {
     /// Whether this node leads and has yet to apply what was acknowledged before it was elected.
@@ -26,12 +25,18 @@ impl Group {
     /// Waits until this node has applied what was acknowledged before it was elected, or leads no more, at most `limit`;
     /// whether it is settled.
     pub async fn settle(&self, limit: Duration) -> bool {
-        let settled = async {
-            while self.is_settling() {
-                tokio::time::sleep(SETTLE_POLL).await;
-            }
-        };
+        let settled = self.0.shared.progress.until(|| (!self.is_settling()).then_some(()));
         tokio::time::timeout(limit, settled).await.is_ok()
+    }
+
+    /// Waits until `is_so`, which is looked at again after each entry that is applied here. Has no time limit of its own.
+    pub async fn applied_until(&self, is_so: impl Fn() -> bool) {
+        self.0.shared.progress.until(|| is_so().then_some(())).await;
+    }
+
+    /// Waits until this node has applied the entry of this index. Has no time limit of its own.
+    pub async fn applied(&self, index: u64) {
+        self.applied_until(|| self.0.shared.applied_index.load(Ordering::Acquire) >= index).await;
     }
 
     /// Waits until this node has proved that it still leads and has applied everything that was

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ async fn rebuild_window(host: Host, shared: Arc<Shared>, upto: u64) {
         tracing::error!(%error, "retries of messages from before the start are not recognised");
         shared.dedup.iter().for_each(Dedup::reset);
     }
+    shared.progress.made();
 }
 
 impl Group {
@@ -159,10 +160,11 @@ impl Group {
             applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
             applied_position: AtomicU64::new(recovered.base.position),
             applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
+            progress: Default::default(),
             terms: Mutex::new(recovered.saved.terms.unwrap_or_else(|| Terms::after(recovered.base.id))),
             dedup: recovered.dedup,
             segment_bytes: config.segment_bytes,
-            calls: AtomicUsize::new(0),
+            calls: Default::default(),
             rot: Default::default(),
             unmet_preconditions: AtomicU64::new(0),
             skip_entry,

@@ -142,9 +142,12 @@ fn publish(whole: &RaftMetrics<TypeConfig>, shared: &Shared, status: &watch::Sen
     if is_new {
         tracing::info!(role = new.role.name(), leader = new.leader, term = new.term, "role");
     }
-    status.send_if_modified(|current| {
+    let is_told = status.send_if_modified(|current| {
         let notify = differs(current, &new);
         *current = new;
         notify
     });
+    if is_told {
+        shared.progress.made();
+    }
 }

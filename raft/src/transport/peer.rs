@@ -25,6 +25,7 @@ use super::introduction::Identity;
 use super::parts::{Assembly, PartHead};
 use super::requests::CONNECT_TIMEOUT;
 use super::wire::{AppendAnswer, Frame, Kind, RecordBody, SnapshotBody, invalid};
+use crate::calls::UnansweredCall;
 use crate::codec::{self, WireLogId};
 use crate::config::GroupConfig;
 use crate::group::fence;
@@ -33,7 +34,7 @@ use crate::group::group_id::GroupId;
 use crate::group::tasks;
 use crate::host::Host;
 use crate::log_rate_limiter::LogRateLimiter;
-use crate::shared::{Shared, UnansweredCall};
+use crate::shared::Shared;
 use crate::state_machine::{Raft, SnapshotContent, SnapshotMetaOf};
 use crate::types::{LogId, StoredMembership, TypeConfig, entry_id};
 
@@ -206,7 +207,7 @@ impl Peers {
         let read = async {
             while let Some(frame) = reader.next().await? {
                 let (peers, answers, assembly) = (self.clone(), answers.clone(), assembly.clone());
-                let call = (frame.kind == Kind::Call).then(|| UnansweredCall::new(&self.shared));
+                let call = (frame.kind == Kind::Call).then(|| self.shared.calls.begin());
                 let Ok(slot) = slots.clone().acquire_owned().await else { break };
                 tokio::spawn(async move {
                     let (id, kind) = (frame.id, frame.kind);

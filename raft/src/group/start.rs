@@ -1,8 +1,9 @@
-//! Brings a group up on this node: files, openraft, peers, the tasks around them.
+//! Brings a group up on this node, step by step: the files, what its parts share, the listener for peers, openraft, the tasks around
+//! them. The order is [`Group::start_on`]'s.
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::census::Asker;
@@ -18,6 +20,7 @@ use super::detecting;
 use super::failure_detector::FailureDetector;
 use super::founding::Founding;
 use super::notices::Notices;
+use super::recover::Recovered;
 use super::standing::{Reason, Standing};
 use super::tasks::spawn;
 use super::vigil::Vigil;
@@ -31,7 +34,7 @@ use crate::driver;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
 use crate::feature_level::GroupLevel;
-use crate::host::Host;
+use crate::host::{Host, Listener};
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::proposer::Proposer;
@@ -40,6 +43,7 @@ use crate::skip_entry::SkipEntry;
 use crate::snapshots::repair::Repair;
 use crate::snapshots::{Stored, starting};
 use crate::state_machine::{Raft, StateMachine};
+use crate::status::Status;
 use crate::terms::Terms;
 use crate::transport::handshake;
 use crate::transport::introduction::{Identity, Introduction};
@@ -105,6 +109,220 @@ async fn rebuild_window(host: Host, shared: Arc<Shared>, upto: u64) {
     shared.progress.made();
 }
 
+/// What is on the disk, read and verified.
+struct Opened {
+    /// Its disk keeps the reserve back.
+    host: Host,
+    reserve: Arc<Reserve>,
+    skip_entry: SkipEntry,
+    recovered: Recovered,
+    founding: Founding,
+}
+
+impl Opened {
+    async fn open(host: Host, config: &GroupConfig) -> Result<Opened, StartError> {
+        let data =
+            |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
+        let reserve = RESERVE_BYTES.min(config.segment_bytes);
+        let reserve = Arc::new(Reserve::new(host.disk.clone(), &config.data_dir, reserve));
+        let host = Host { disk: reserve.clone(), ..host };
+        let (dir, room) = (config.data_dir.clone(), reserve.clone());
+        let prepared = host.blocking(move || prepare(&dir, &room)).await;
+        let skip_entry = prepared.and_then(|prepared| prepared).map_err(|error| data(error.into()))?;
+        let recovered = starting::open(config, &host).await.map_err(data)?;
+        let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
+        let is_empty = recovered.log.state().last.is_none();
+        let names = (config.cluster.as_str(), config.group.as_str());
+        let founding = Founding::open(host.disk.clone(), &config.data_dir, names, is_empty, boot.as_deref());
+        let founding = founding.map_err(|error| data(error.into()))?;
+        Ok(Opened { host, reserve, skip_entry, recovered, founding })
+    }
+
+    /// What the parts of the group share, and the state machine on it.
+    fn share(self, config: GroupConfig, hooks: Arc<dyn Hooks>) -> (Node, StateMachine) {
+        let Opened { host, reserve, skip_entry, recovered, founding } = self;
+        let Recovered { log, queues, checkpoints, saved, base, dedup } = recovered;
+        let durable = Durable { index: log.state().last.map(|id| id.index), failed: None };
+        let applied = base.id.unwrap_or_default();
+        let shared = Arc::new(Shared {
+            log,
+            queues,
+            lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
+            ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),
+            state_bytes: AtomicI64::new(saved.state.encoded_bytes() as i64),
+            level: GroupLevel::new(saved.state.level()),
+            state: RwLock::new(saved.state),
+            checkpoints,
+            durable: watch::Sender::new(durable),
+            hooks,
+            pending_reset: Mutex::default(),
+            trimmed: Mutex::default(),
+            wanted_snapshot: Mutex::default(),
+            snapshots: Default::default(),
+            applied_index: AtomicU64::new(applied.index),
+            applied_position: AtomicU64::new(base.position),
+            applied_term: AtomicU64::new(applied.term),
+            progress: Default::default(),
+            terms: Mutex::new(saved.terms.unwrap_or_else(|| Terms::after(base.id))),
+            dedup,
+            segment_bytes: config.segment_bytes,
+            calls: Default::default(),
+            rot: Default::default(),
+            unmet_preconditions: AtomicU64::new(0),
+            skip_entry,
+            standing: Standing::default(),
+            notices: Notices::new(founding.group_id.clone()),
+            detector: FailureDetector::new(config.node_id, config.timing.clone()),
+            failed: OnceLock::new(),
+            reserve,
+            stopping: watch::Sender::new(false),
+        });
+        shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
+        let machine = StateMachine::new(host.clone(), shared.clone(), saved.membership, &base);
+        let stored = Stored { host: host.clone(), shared: shared.clone() };
+        let introduction = Introduction::new(Identity::of(&config, &shared.level), founding.group_id.clone());
+        let connections = Connections::new(introduction, config.dial.clone(), stored);
+        let (founding, started) = (Arc::new(founding), Arc::default());
+        (Node { config, host, shared, founding, connections, started }, machine)
+    }
+}
+
+/// A node that is about to take part in its group.
+struct Node {
+    config: GroupConfig,
+    host: Host,
+    shared: Arc<Shared>,
+    founding: Arc<Founding>,
+    connections: Connections,
+    /// Set once openraft runs.
+    started: Arc<OnceLock<Raft>>,
+}
+
+impl Node {
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        spawn(&self.shared, name, task)
+    }
+
+    /// Listens for peers; their connections that end are told to `ended`.
+    fn listen(&self, listener: Box<dyn Listener>, ended: mpsc::Sender<u64>) -> JoinHandle<()> {
+        let parts = Parts {
+            raft: self.started.clone(),
+            host: self.host.clone(),
+            shared: self.shared.clone(),
+            founding: self.founding.clone(),
+            ended,
+        };
+        let peers = Arc::new(Peers::new(&self.config, parts));
+        self.spawn("the listener", peers.listen(listener))
+    }
+
+    /// What goes on while openraft reads the log, and behind that: a damaged record that it needs is mended meanwhile.
+    fn repair(&self) -> [JoinHandle<()>; 3] {
+        let Node { config, host, shared, connections, started, .. } = self;
+        let repair = Repair {
+            raft: started.clone(),
+            config: config.clone(),
+            host: host.clone(),
+            shared: shared.clone(),
+            connections: connections.clone(),
+        };
+        let upto = shared.applied_index.load(Ordering::Acquire);
+        let records = mend::run(started.clone(), config.clone(), shared.clone(), connections.clone());
+        [
+            self.spawn("the window of repeats", rebuild_window(host.clone(), shared.clone(), upto)),
+            self.spawn("the repair of snapshots", repair.run()),
+            self.spawn("the repair of records", records),
+        ]
+    }
+
+    /// Starts openraft, which reads the log.
+    async fn start_raft(&self, machine: StateMachine) -> Result<Raft, StartError> {
+        let Node { config, shared, .. } = self;
+        let raft_config = Arc::new(raft_config(config, shared.standing.may_stand())?);
+        let store = LogStore::new(self.host.clone(), shared.clone());
+        let raft = Raft::new(config.node_id, raft_config, self.connections.clone(), store, machine)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
+        let elects = raft.clone();
+        shared.standing.attach(move |may| elects.runtime_config().elect(may));
+        let _ = self.started.set(raft.clone());
+        Ok(raft)
+    }
+
+    /// The tasks beside openraft that need no handle of the group. `connections_ended` is what the listener tells.
+    fn attend(
+        &self,
+        raft: &Raft,
+        connections_ended: mpsc::Receiver<u64>,
+        publish: watch::Sender<Status>,
+    ) -> [JoinHandle<()>; 7] {
+        let Node { config, host, shared, founding, connections, .. } = self;
+        let vigil = Vigil { raft: raft.clone(), shared: shared.clone(), connections: connections.clone() };
+        let retention = retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone());
+        let asker = Asker {
+            raft: raft.clone(),
+            shared: shared.clone(),
+            founding: founding.clone(),
+            connections: connections.clone(),
+            config: config.clone(),
+        };
+        [
+            self.spawn("the vigil", vigil.run(connections_ended)),
+            self.spawn("the status", status::follow(raft.clone(), shared.clone(), publish)),
+            self.spawn("the retention", retention),
+            self.spawn("the reserve", room::keep(host.clone(), shared.clone())),
+            self.spawn("the repair of queues", mend_units::run(host.clone(), shared.clone())),
+            self.spawn("the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
+            self.spawn("the beginning", begin::run(asker)),
+        ]
+    }
+
+    /// The handle, with what proposes.
+    fn group(
+        self,
+        raft: Raft,
+        status: watch::Receiver<Status>,
+        listener: AbortHandle,
+        tasks: Vec<JoinHandle<()>>,
+    ) -> Group {
+        let Node { config, host, shared, founding, connections, .. } = self;
+        let fence = TermFence::new(raft.clone(), shared.clone(), status.clone());
+        let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
+        let parts =
+            driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
+        let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
+        Group(Arc::new(Inner {
+            node_id: config.node_id,
+            single_node: config.single_node,
+            flush: config.flush,
+            host,
+            raft,
+            shared,
+            founding,
+            proposer,
+            send_backs,
+            proofs: Arc::default(),
+            connections,
+            status,
+            listener,
+            tasks: Mutex::new(tasks),
+        }))
+    }
+}
+
+/// The tasks that watch over the group through its handle, and end with it.
+fn watch_over(group: &Group) -> [JoinHandle<()>; 6] {
+    let (shared, inner) = (&group.0.shared, || Arc::downgrade(&group.0));
+    [
+        spawn(shared, "the watch on the disk's speed", health::run(inner())),
+        tokio::spawn(health::end_when_failed(inner())),
+        spawn(shared, "the watch on the disk's room", room::run(inner())),
+        spawn(shared, "the failure detector", detecting::run(inner())),
+        spawn(shared, "the expiry of locks", lock_expiry::run(inner())),
+        spawn(shared, "the rise of the feature level", upgrade::run(inner())),
+    ]
+}
+
 impl Group {
     /// Opens the data directory, recovers, listens for peers and takes part in the group.
     ///
@@ -126,158 +344,23 @@ impl Group {
         handshake::warn_if_open(&config);
         let listening = host.net.listen(config.listen).await;
         let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let data =
-            |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
-        let reserve = RESERVE_BYTES.min(config.segment_bytes);
-        let reserve = Arc::new(Reserve::new(host.disk.clone(), &config.data_dir, reserve));
-        let host = Host { disk: reserve.clone(), ..host };
-        let (dir, room) = (config.data_dir.clone(), reserve.clone());
-        let prepared = host.blocking(move || prepare(&dir, &room)).await;
-        let skip_entry = prepared.and_then(|prepared| prepared).map_err(|error| data(error.into()))?;
-        let recovered = starting::open(&config, &host).await.map_err(data)?;
-        let log = recovered.log.state();
-        let boot = (config.flush == Flush::Async).then(|| host.system.boot_id());
-        let empty = log.last.is_none();
-        let names = (config.cluster.as_str(), config.group.as_str());
-        let founding = Founding::open(host.disk.clone(), &config.data_dir, names, empty, boot.as_deref());
-        let founding = Arc::new(founding.map_err(|error| data(error.into()))?);
-        let durable = Durable { index: log.last.map(|id| id.index), failed: None };
-        let shared = Arc::new(Shared {
-            log: recovered.log,
-            queues: recovered.queues,
-            lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
-            ordered_as_of: recovered.saved.ordered_as_of.unwrap_or(0).into(),
-            state_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
-            level: GroupLevel::new(recovered.saved.state.level()),
-            state: RwLock::new(recovered.saved.state),
-            checkpoints: recovered.checkpoints,
-            durable: watch::Sender::new(durable),
-            hooks,
-            pending_reset: Mutex::default(),
-            trimmed: Mutex::default(),
-            wanted_snapshot: Mutex::default(),
-            snapshots: Default::default(),
-            applied_index: AtomicU64::new(recovered.base.id.map_or(0, |id| id.index)),
-            applied_position: AtomicU64::new(recovered.base.position),
-            applied_term: AtomicU64::new(recovered.base.id.map_or(0, |id| id.term)),
-            progress: Default::default(),
-            terms: Mutex::new(recovered.saved.terms.unwrap_or_else(|| Terms::after(recovered.base.id))),
-            dedup: recovered.dedup,
-            segment_bytes: config.segment_bytes,
-            calls: Default::default(),
-            rot: Default::default(),
-            unmet_preconditions: AtomicU64::new(0),
-            skip_entry,
-            standing: Standing::default(),
-            notices: Notices::new(founding.group_id.clone()),
-            detector: FailureDetector::new(config.node_id, config.timing.clone()),
-            failed: OnceLock::new(),
-            reserve,
-            stopping: watch::Sender::new(false),
-        });
-        shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
-        let machine =
-            StateMachine::new(host.clone(), shared.clone(), recovered.saved.membership, &recovered.base);
-        let upto = recovered.base.id.map_or(0, |id| id.index);
-        let stored = Stored { host: host.clone(), shared: shared.clone() };
-        let introduction = Introduction::new(Identity::of(&config, &shared.level), founding.group_id.clone());
-        let connections = Connections::new(introduction, config.dial.clone(), stored);
-        let started = Arc::new(OnceLock::new());
-        let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
-        let parts = Parts {
-            raft: started.clone(),
-            host: host.clone(),
-            shared: shared.clone(),
-            founding: founding.clone(),
-            ended,
-        };
-        let peers = Peers::new(&config, parts);
-        let repair = Repair {
-            raft: started.clone(),
-            config: config.clone(),
-            host: host.clone(),
-            shared: shared.clone(),
-            connections: connections.clone(),
-        };
-        // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
-        let listening = spawn(&shared, "the listener", Arc::new(peers).listen(listener));
-        let listener = listening.abort_handle();
-        let mut tasks = vec![
-            listening,
-            spawn(&shared, "the window of repeats", rebuild_window(host.clone(), shared.clone(), upto)),
-            spawn(&shared, "the repair of snapshots", repair.run()),
-            spawn(
-                &shared,
-                "the repair of records",
-                mend::run(started.clone(), config.clone(), shared.clone(), connections.clone()),
-            ),
-        ];
-        let raft_config = Arc::new(raft_config(&config, shared.standing.may_stand())?);
-        let store = LogStore::new(host.clone(), shared.clone());
-        let raft = Raft::new(config.node_id, raft_config, connections.clone(), store, machine)
-            .await
-            .map_err(|error| StartError::Raft(error.to_string()))?;
-        let elects = raft.clone();
-        shared.standing.attach(move |may| elects.runtime_config().elect(may));
-        let _ = started.set(raft.clone());
+        let opened = Opened::open(host, &config).await?;
+        let (node, machine) = opened.share(config, hooks);
 
-        let first = status::status_of(&raft.metrics().borrow_watched(), &shared);
+        // Before openraft reads the log: peers repair what it needs, and are helped to what they need.
+        let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
+        let listening = node.listen(listener, ended);
+        let listener = listening.abort_handle();
+        let mut tasks = vec![listening];
+        tasks.extend(node.repair());
+
+        let raft = node.start_raft(machine).await?;
+        let first = status::status_of(&raft.metrics().borrow_watched(), &node.shared);
         let (publish, status) = watch::channel(first);
-        let vigil = Vigil { raft: raft.clone(), shared: shared.clone(), connections: connections.clone() };
-        tasks.extend([
-            spawn(&shared, "the vigil", vigil.run(connections_ended)),
-            spawn(&shared, "the status", status::follow(raft.clone(), shared.clone(), publish)),
-            spawn(
-                &shared,
-                "the retention",
-                retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone()),
-            ),
-            spawn(&shared, "the reserve", room::keep(host.clone(), shared.clone())),
-            spawn(&shared, "the repair of queues", mend_units::run(host.clone(), shared.clone())),
-            spawn(&shared, "the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
-            spawn(
-                &shared,
-                "the beginning",
-                begin::run(Asker {
-                    raft: raft.clone(),
-                    shared: shared.clone(),
-                    founding: founding.clone(),
-                    connections: connections.clone(),
-                    config: config.clone(),
-                }),
-            ),
-        ]);
-        let fence = TermFence::new(raft.clone(), shared.clone(), status.clone());
-        let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
-        let parts =
-            driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
-        let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
-        let inner = Inner {
-            node_id: config.node_id,
-            single_node: config.single_node,
-            flush: config.flush,
-            host,
-            raft,
-            shared,
-            founding,
-            proposer,
-            send_backs,
-            proofs: Arc::default(),
-            connections,
-            status,
-            listener,
-            tasks: Mutex::new(tasks),
-        };
-        let group = Group(Arc::new(inner));
-        let (of, inner) = (&group.0.shared, || Arc::downgrade(&group.0));
-        let watchers = [
-            spawn(of, "the watch on the disk's speed", health::run(inner())),
-            tokio::spawn(health::end_when_failed(inner())),
-            spawn(of, "the watch on the disk's room", room::run(inner())),
-            spawn(of, "the failure detector", detecting::run(inner())),
-            spawn(of, "the expiry of locks", lock_expiry::run(inner())),
-            spawn(of, "the rise of the feature level", upgrade::run(inner())),
-        ];
+        tasks.extend(node.attend(&raft, connections_ended, publish));
+
+        let group = node.group(raft, status, listener, tasks);
+        let watchers = watch_over(&group);
         group.0.tasks.lock().extend(watchers);
         Ok(group)
     }

@@ -32,7 +32,6 @@
 //! - `log.I12`: a vote or a mark that is missing beside a log counts as lost, not as a new one's.
 //! - `log.I13`: a reset does not wait for room for the records that it makes void; it is durable before they count as stored.
 
-mod ahead;
 mod cache;
 mod config;
 mod contract;
@@ -61,6 +60,7 @@ mod truncate;
 mod view;
 mod workers;
 mod writer;
+mod zero_fill;
 
 #[cfg(test)]
 mod tests;

@@ -128,7 +128,7 @@ impl CommitLog {
             unreserved,
             dirty: Default::default(),
             end: walk.end,
-            ahead: Default::default(),
+            zero_fill: Default::default(),
             last: walk.last,
             mark,
             votes,

@@ -30,7 +30,7 @@ impl Writer {
             file.sync_data()?;
         }
         self.remove_segments(|other| other > base)?;
-        self.ahead.forget_from(base + self.shared.config.segment_bytes);
+        self.zero_fill.forget_from(base + self.shared.config.segment_bytes);
         (self.end, self.last) = (end, last);
         Ok(())
     }
@@ -63,7 +63,7 @@ impl Writer {
         self.remove_segments(|_| true)?;
         self.mark.put(start.epoch, start.position)?;
         (self.end, self.last) = (start.position, start.id);
-        self.ahead.forget_from(start.position);
+        self.zero_fill.forget_from(start.position);
         self.preparer.want(self.base_of(start.position));
         Ok(())
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::ahead::Ahead;
 use super::error::{Refusal, WriteError};
 use super::mark::Mark;
 use super::prepare::Preparer;
@@ -21,6 +20,7 @@ use super::segment::base_of;
 use super::shared::Shared;
 use super::slots::Slots;
 use super::workers::{Worker, Workers};
+use super::zero_fill::ZeroFill;
 use crate::disk::{DiskFile, PAGE_BYTES};
 use crate::planted;
 use crate::record::{EntryId, Record};
@@ -44,7 +44,7 @@ pub(super) struct Writer {
     pub(super) dirty: BTreeSet<u64>,
     /// Where the written part ends: what is beyond is zero.
     pub(super) end: u64,
-    pub(super) ahead: Ahead,
+    pub(super) zero_fill: ZeroFill,
     pub(super) last: Option<EntryId>,
     pub(super) mark: Mark,
     pub(super) votes: Slots,
@@ -167,7 +167,7 @@ impl Writer {
 
     fn write(&mut self, appends: &[Append]) -> io::Result<()> {
         let Some(last) = appends.last() else { return Ok(()) };
-        self.ahead.note(appends.iter().map(|append| append.record.frame().len()).sum());
+        self.zero_fill.note(appends.iter().map(|append| append.record.frame().len()).sum());
         let runs = appends
             .chunk_by(|a, b| a.record.end() == b.record.position() && a.segment.base == b.segment.base);
         for run in runs {
@@ -191,7 +191,7 @@ impl Writer {
         let mut slices: Vec<IoSlice<'_>> =
             run.iter().map(|append| IoSlice::new(append.record.frame())).collect();
         let end = run.last().map_or(base, |last| last.record.end());
-        for zeroes in self.ahead.zeroes(end, base + self.shared.config.segment_bytes) {
+        for zeroes in self.zero_fill.zeroes(end, base + self.shared.config.segment_bytes) {
             slices.push(IoSlice::new(zeroes));
         }
         if self.dirty.is_empty() {

@@ -19,14 +19,14 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(super) struct ZeroFill {
     /// Blocks below it were written before.
     end: u64,
     /// Bytes of a group, a moving average.
     usual: usize,
 }
 
-impl Ahead {
+impl ZeroFill {
     /// A group of that many bytes is about to be written.
     pub(super) fn note(&mut self, group_bytes: usize) {
         self.usual = (7 * self.usual + group_bytes) / 8;
@@ -61,45 +61,45 @@ impl Ahead {
 mod tests {
     use super::*;
 
-    fn written(ahead: &mut Ahead, group: usize, end: u64, limit: u64) -> usize {
-        ahead.note(group);
-        ahead.zeroes(end, limit).map(<[u8]>::len).sum()
+    fn written(zero_fill: &mut ZeroFill, group: usize, end: u64, limit: u64) -> usize {
+        zero_fill.note(group);
+        zero_fill.zeroes(end, limit).map(<[u8]>::len).sum()
     }
 
     #[test]
     fn small_groups_write_zeroes_ahead_once_for_many() {
-        let mut ahead = Ahead::default();
-        let total: usize = (1..=100).map(|group| written(&mut ahead, 1000, group * 1000, 1 << 30)).sum();
+        let mut zero_fill = ZeroFill::default();
+        let total: usize = (1..=100).map(|group| written(&mut zero_fill, 1000, group * 1000, 1 << 30)).sum();
         assert_eq!(total, 2 * AHEAD_BYTES_MIN);
     }
 
     #[test]
     fn large_groups_write_none() {
-        let mut ahead = Ahead::default();
+        let mut zero_fill = ZeroFill::default();
         let mut end = 0;
         let mut total = 0;
         for _ in 0..100 {
             end += 300_000;
-            total += written(&mut ahead, 300_000, end, 1 << 30);
+            total += written(&mut zero_fill, 300_000, end, 1 << 30);
         }
         // Before the average has risen.
         assert!(total <= 4 * AHEAD_BYTES_MAX, "{total}");
-        assert_eq!(written(&mut ahead, 300_000, end + 300_000, 1 << 30), 0);
+        assert_eq!(written(&mut zero_fill, 300_000, end + 300_000, 1 << 30), 0);
     }
 
     #[test]
     fn zeroes_end_with_the_segment() {
-        let mut ahead = Ahead::default();
-        assert_eq!(written(&mut ahead, 100, 900, 1000), 100);
-        assert_eq!(written(&mut ahead, 100, 1000, 1000), 0);
+        let mut zero_fill = ZeroFill::default();
+        assert_eq!(written(&mut zero_fill, 100, 900, 1000), 100);
+        assert_eq!(written(&mut zero_fill, 100, 1000, 1000), 0);
     }
 
     #[test]
     fn blocks_that_are_gone_are_written_again() {
-        let mut ahead = Ahead::default();
-        assert!(written(&mut ahead, 100, 100, 1 << 30) > 0);
-        assert_eq!(written(&mut ahead, 100, 200, 1 << 30), 0);
-        ahead.forget_from(150);
-        assert!(written(&mut ahead, 100, 200, 1 << 30) > 0);
+        let mut zero_fill = ZeroFill::default();
+        assert!(written(&mut zero_fill, 100, 100, 1 << 30) > 0);
+        assert_eq!(written(&mut zero_fill, 100, 200, 1 << 30), 0);
+        zero_fill.forget_from(150);
+        assert!(written(&mut zero_fill, 100, 200, 1 << 30) > 0);
     }
 }

@@ -113,7 +113,7 @@ impl CommitLog {
             vote: Mutex::new(Some(vote).filter(|vote| !vote.is_empty())),
             poison: OnceLock::new(),
             buffers: Buffers::default(),
-            stretches: Default::default(),
+            verified_cache: Default::default(),
             synced_us: Default::default(),
             damages: Default::default(),
         });

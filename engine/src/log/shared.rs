@@ -12,7 +12,7 @@ use super::damage::{Damage, Damages};
 use super::error::{ReadError, WriteError};
 use super::mark::StartFile;
 use super::queue::{Job, Queue};
-use super::stretches::Stretches;
+use super::verified_cache::VerifiedCache;
 use super::view::View;
 use crate::disk::{Buffers, Disk};
 use crate::record::RECORD_BYTES_MAX;
@@ -30,7 +30,7 @@ pub(super) struct Shared {
     pub(super) vote: Mutex<Option<Bytes>>,
     pub(super) poison: OnceLock<String>,
     pub(super) buffers: Buffers,
-    pub(super) stretches: Stretches,
+    pub(super) verified_cache: VerifiedCache,
     /// How long the writer has waited for syncs, microseconds.
     pub(super) synced_us: AtomicU64,
     pub(super) damages: Damages,

@@ -115,7 +115,7 @@ impl Tail {
         let place = place_after(shared, keep)?;
         self.stamper.undo_to(keep);
         (self.end, self.prev_crc, self.last) = (place.position, place.prev_crc, place.id);
-        shared.stretches.forget();
+        shared.verified_cache.forget();
         let mut view = shared.view.lock();
         view.truncate(place.id, place.position);
         Ok(Some(Change::Truncate { end: place.position, last: place.id, epoch: view.epoch }))
@@ -155,7 +155,7 @@ impl Tail {
     }
 
     pub(super) fn reset(&mut self, shared: &Shared, start: StampBase) -> Change {
-        shared.stretches.forget();
+        shared.verified_cache.forget();
         let mut view = shared.view.lock();
         let point = start.start(view.start.epoch + 1);
         view.reset(point);

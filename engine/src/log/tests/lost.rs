@@ -102,7 +102,7 @@ fn parts_of_many_records_are_given_in_their_order_and_the_one_that_cannot_be_rea
         assert_eq!(log.gather(&spans_of(some)).unwrap().concat(), expected);
     }
     lose(&disk, &records[30]);
-    log.inner.shared.stretches.forget();
+    log.inner.shared.verified_cache.forget();
     let failed = log.gather(&spans_of(&all)).unwrap_err();
     assert_eq!(failed.span, 30);
     assert!(matches!(failed.error, ReadError::Rot { index: 31, .. }), "damage.I1: {failed:?}");
@@ -114,7 +114,7 @@ fn parts_of_many_records_are_given_in_their_order_and_the_one_that_cannot_be_rea
     ));
 }
 
-/// Readers of several queues come to a new stretch each at its own next record.
+/// Readers of several queues come to a new run each at its own next record.
 #[test]
 fn stretches_follow_each_other_without_gaps() {
     let (disk, wide) = (SimDisk::new(), LogConfig { cache_bytes: 0, segment_bytes: 1 << 20, ..config() });
@@ -128,14 +128,14 @@ fn stretches_follow_each_other_without_gaps() {
     flush(&log);
     drop(log);
     let log = open();
-    let stretches = &log.inner.shared.stretches;
-    let found = |record: &Record| stretches.get(0, record.position() + 64, 10).is_some();
+    let runs = &log.inner.shared.verified_cache;
+    let found = |record: &Record| runs.get(0, record.position() + 64, 10).is_some();
     let look = |record: &Record| drop(log.bytes(record.position() + 64, 10).unwrap());
     look(&records[3]);
     assert!(records[..3].iter().all(found), "from the segment's start on");
     let next = records.iter().position(|record| !found(record)).unwrap();
     look(&records[next + 4]);
-    assert!(records[next..next + 4].iter().all(found), "from the end of the stretch before");
+    assert!(records[next..next + 4].iter().all(found), "from the end of the run before");
     let far = next + 35;
     look(&records[far]);
     assert!(found(&records[far]) && !found(&records[far - 1]), "not from further before");
@@ -247,7 +247,7 @@ fn what_a_truncated_log_held_is_not_read_in_the_one_that_takes_its_place() {
     let gone = &records[58];
     log.bytes(gone.position() + 64, 10).unwrap();
     let epoch = log.inner.shared.view.lock().epoch;
-    let found = |epoch| log.inner.shared.stretches.get(epoch, gone.position() + 64, 10);
+    let found = |epoch| log.inner.shared.verified_cache.get(epoch, gone.position() + 64, 10);
     assert!(found(epoch).is_some());
     assert!(found(epoch + 1).is_none(), "stretches.I1");
 }

@@ -48,7 +48,7 @@ fn a_damaged_record_is_found_by_every_kind_of_read_and_mended_from_a_peer() {
             let position = record.position() + offset;
             let inside = record.position() + 70;
             // What was read before is whole in memory, whatever becomes of the file.
-            log.inner.shared.stretches.forget();
+            log.inner.shared.verified_cache.forget();
             rot(dir.path(), position);
             let index = record.header.index;
             let found = match at % 3 {
@@ -80,7 +80,7 @@ fn bytes_that_were_read_stay_what_they_are_and_what_is_read_anew_is_verified_ane
     assert_eq!(held, hit.frame()[64..164], "reads.I1");
     assert_eq!(log.bytes(hit.position() + 64, 100).unwrap(), held, "reads.I1: remembered, not mapped");
     std::fs::write(&path, whole).unwrap();
-    log.inner.shared.stretches.forget();
+    log.inner.shared.verified_cache.forget();
     assert!(log.bytes(hit.position() + 64, 10).is_err(), "damage.I1");
     mend_from(&log, &peer);
     assert_eq!(log.bytes(hit.position() + 64, 100).unwrap(), held);

@@ -1,12 +1,12 @@
-//! Stretches of old records that were read and verified lately: readers of the queues that share them read them once.
+//! VerifiedCache of old records that were read and verified lately: readers of the queues that share them read them once.
 //!
-//! Of a stretch only whole records are remembered, each of which was verified in the very memory that it is handed out
-//! from (`damage.I1`). Readers that come to a stretch together read it once: one of them does, the others wait for it.
+//! Of a run only whole records are remembered, each of which was verified in the very memory that it is handed out
+//! from (`damage.I1`). Readers that come to a run together read it once: one of them does, the others wait for it.
 //!
 //! Invariants
-//! - `stretches.I1` A stretch holds only what was in the files, of the log as it was between two truncations; it is found
+//! - `stretches.I1` A run holds only what was in the files, of the log as it was between two truncations; it is found
 //!   only by readers of that very log.
-//! - `stretches.I2` All stretches together take no more than [`BYTES_MAX`] bytes of memory.
+//! - `stretches.I2` All runs together take no more than [`BYTES_MAX`] bytes of memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,17 +17,17 @@ use parking_lot::Mutex;
 
 use crate::record::Record;
 
-/// Memory for all stretches. Queues that are read at different places share nothing beyond it, and a record may be longer
+/// Memory for all runs. Queues that are read at different places share nothing beyond it, and a record may be longer
 /// than a MiB: with 8 MiB, eight queues a few records apart read each record again for every pull.
 const BYTES_MAX: usize = 32 << 20;
 /// Bytes of the log read together. Much shorter, reads are many; much longer, one message that is looked up costs too much.
-pub(super) const STRETCH_BYTES: usize = 256 << 10;
+pub(super) const RUN_BYTES: usize = 256 << 10;
 /// Parts of the log that are read by one reader at a time; those of equal remainder share a turn, which are so far apart
 /// that a reader of what is new hardly ever waits for one of what is old, and so for the disk.
 const TURN_BYTES: u64 = 1 << 20;
 const TURNS: usize = 4096;
 /// Consecutive whole records in one buffer.
-pub(super) struct Stretch {
+pub(super) struct VerifiedRun {
     /// Start and end of each record in the log, ascending.
     records: Vec<(u64, u64)>,
     /// Index and position of the record behind it.
@@ -36,12 +36,12 @@ pub(super) struct Stretch {
     epoch: u64,
 }
 
-impl Stretch {
+impl VerifiedRun {
     /// Of records that share one buffer, back to back. `epoch` is that of the view they were read by.
-    pub(super) fn new(records: &[Record], bytes: Bytes, epoch: u64) -> Stretch {
+    pub(super) fn new(records: &[Record], bytes: Bytes, epoch: u64) -> VerifiedRun {
         let end = records.last().map_or((0, 0), |last| (last.header.index + 1, last.end()));
         let records = records.iter().map(|record| (record.position(), record.end())).collect();
-        Stretch { records, end, bytes, epoch }
+        VerifiedRun { records, end, bytes, epoch }
     }
 
     pub(super) fn bytes(&self) -> &Bytes {
@@ -79,14 +79,14 @@ impl Stretch {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Where they are in the stretch.
+    /// Where they are in the run.
     Bytes(Range<usize>),
     /// The record around the position ends there.
     Crossing(u64),
 }
 
 /// See the module.
-pub(super) struct Stretches {
+pub(super) struct VerifiedCache {
     held: Mutex<Held>,
     turns: Box<[Mutex<()>]>,
 }
@@ -94,47 +94,47 @@ pub(super) struct Stretches {
 #[derive(Default)]
 struct Held {
     /// By their starts; each with when it was last looked at, by count.
-    stretches: BTreeMap<u64, (Arc<Stretch>, u64)>,
+    runs: BTreeMap<u64, (Arc<VerifiedRun>, u64)>,
     bytes: usize,
     clock: u64,
 }
 
-impl Default for Stretches {
-    fn default() -> Stretches {
-        Stretches { held: Mutex::default(), turns: (0..TURNS).map(|_| Mutex::default()).collect() }
+impl Default for VerifiedCache {
+    fn default() -> VerifiedCache {
+        VerifiedCache { held: Mutex::default(), turns: (0..TURNS).map(|_| Mutex::default()).collect() }
     }
 }
 
-impl Stretches {
-    /// The stretch that holds `position`, if it is remembered of the log of this epoch, and what it has there.
-    pub(super) fn get(&self, epoch: u64, position: u64, length: usize) -> Option<(Arc<Stretch>, Found)> {
+impl VerifiedCache {
+    /// The run that holds `position`, if it is remembered of the log of this epoch, and what it has there.
+    pub(super) fn get(&self, epoch: u64, position: u64, length: usize) -> Option<(Arc<VerifiedRun>, Found)> {
         let mut held = self.held.lock();
         held.clock += 1;
         let clock = held.clock;
-        let (_, (stretch, used)) = held.stretches.range_mut(..=position).next_back()?;
+        let (_, (run, used)) = held.runs.range_mut(..=position).next_back()?;
         // stretches.I1
-        let found = stretch.find(position, length).filter(|_| stretch.epoch == epoch)?;
+        let found = run.find(position, length).filter(|_| run.epoch == epoch)?;
         *used = clock;
-        Some((stretch.clone(), found))
+        Some((run.clone(), found))
     }
 
-    /// Index and position of the record behind the last stretch before `position`.
+    /// Index and position of the record behind the last run before `position`.
     pub(super) fn end_before(&self, epoch: u64, position: u64) -> Option<(u64, u64)> {
         let held = self.held.lock();
-        let (_, (stretch, _)) = held.stretches.range(..=position).next_back()?;
-        Some(stretch.end).filter(|end| stretch.epoch == epoch && end.1 <= position)
+        let (_, (run, _)) = held.runs.range(..=position).next_back()?;
+        Some(run.end).filter(|end| run.epoch == epoch && end.1 <= position)
     }
 
-    /// As [`Stretches::get`], after `read` was called to read the stretch around `position` if it is not remembered, nor
+    /// As [`VerifiedCache::get`], after `read` was called to read the run around `position` if it is not remembered, nor
     /// read by another reader meanwhile.
     pub(super) fn get_or_read<E>(
         &self,
         epoch: u64,
         position: u64,
         length: usize,
-        read: impl FnOnce() -> Result<Stretch, E>,
-    ) -> Result<(Arc<Stretch>, Option<Found>), E> {
-        let get = || self.get(epoch, position, length).map(|(stretch, found)| (stretch, Some(found)));
+        read: impl FnOnce() -> Result<VerifiedRun, E>,
+    ) -> Result<(Arc<VerifiedRun>, Option<Found>), E> {
+        let get = || self.get(epoch, position, length).map(|(run, found)| (run, Some(found)));
         if let Some(found) = get() {
             return Ok(found);
         }
@@ -142,10 +142,10 @@ impl Stretches {
         if let Some(found) = get() {
             return Ok(found);
         }
-        let stretch = Arc::new(read()?);
-        let found = stretch.find(position, length);
-        self.held.lock().add(stretch.clone());
-        Ok((stretch, found))
+        let run = Arc::new(read()?);
+        let found = run.find(position, length);
+        self.held.lock().add(run.clone());
+        Ok((run, found))
     }
 
     /// Forgets everything.
@@ -155,15 +155,15 @@ impl Stretches {
 }
 
 impl Held {
-    fn add(&mut self, stretch: Arc<Stretch>) {
+    fn add(&mut self, run: Arc<VerifiedRun>) {
         self.clock += 1;
-        let (start, cost) = (stretch.start(), stretch.cost());
-        let old = self.stretches.insert(start, (stretch, self.clock));
+        let (start, cost) = (run.start(), run.cost());
+        let old = self.runs.insert(start, (run, self.clock));
         self.bytes = self.bytes + cost - old.map_or(0, |(old, _)| old.cost());
         // stretches.I2
         while self.bytes > BYTES_MAX {
-            let oldest = self.stretches.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| *at);
-            let Some((gone, _)) = oldest.and_then(|at| self.stretches.remove(&at)) else { return };
+            let oldest = self.runs.iter().min_by_key(|(_, (_, used))| *used).map(|(at, _)| *at);
+            let Some((gone, _)) = oldest.and_then(|at| self.runs.remove(&at)) else { return };
             self.bytes -= gone.cost();
         }
     }

@@ -13,13 +13,13 @@ use folio_state::{ConsumerGroup, Topic};
 use tokio::sync::watch;
 
 use crate::clients::ClientTable;
+use crate::cold_reads::ColdReads;
 use crate::commits::Commits;
 use crate::creations::Creations;
 use crate::hearing::Hearing;
 use crate::identity::Identity;
 use crate::ids::Ids;
 use crate::name_locks::NameLocks;
-use crate::old_reads::OldReads;
 use crate::polls::{Held, PollTable};
 use crate::reads::Reads;
 use crate::sends::SendTable;
@@ -47,7 +47,7 @@ pub struct Broker {
     /// Whether the task runs that answers held pulls.
     pub(crate) poll_task_runs: AtomicBool,
     /// Reads of old messages.
-    pub(crate) old_reads: OldReads,
+    pub(crate) cold_reads: ColdReads,
     /// The memory of what is read from the disk for answers.
     pub(crate) reads: Arc<Reads>,
     /// How far the other nodes have heard who is connected here.
@@ -75,7 +75,7 @@ impl Broker {
             sends: SendTable::default(),
             stalls: Stalls::new(),
             poll_task_runs: AtomicBool::new(false),
-            old_reads: OldReads::new(settings.old_reads.clone(), group.clone()),
+            cold_reads: ColdReads::new(settings.cold_reads.clone(), group.clone()),
             reads,
             hearing: Hearing::default(),
             stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),

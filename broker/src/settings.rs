@@ -3,7 +3,7 @@
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::limits::BODY_BYTES_MAX;
 
-use crate::old_reads::OldReadsConfig;
+use crate::cold_reads::ColdReadsConfig;
 
 /// The region of a broker that is told none.
 const DEFAULT_REGION: &str = "DefaultRegion";
@@ -25,7 +25,7 @@ pub struct Settings {
     /// quarter of it. RocketMQ has no limit here.
     pub polls_max: usize,
     /// What counts as an old message, and how fast they are read while clients write; none of RocketMQ's.
-    pub old_reads: OldReadsConfig,
+    pub cold_reads: ColdReadsConfig,
 }
 
 impl Default for Settings {
@@ -38,7 +38,7 @@ impl Default for Settings {
             trace_on: true,
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.
             polls_max: 50_000,
-            old_reads: OldReadsConfig::default(),
+            cold_reads: ColdReadsConfig::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Messages that may be on disk only: read apart from the runtime's threads, once there is memory for them.
 //!
 //! A pull waits for its client first, which may have much to read already, then for its turn if its messages are old
-//! ([`crate::old_reads`]), then for memory (`disk_reads.I1`): what waits for a client keeps nothing that others wait for.
+//! ([`crate::cold_reads`]), then for memory (`disk_reads.I1`): what waits for a client keeps nothing that others wait for.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use super::read::{self, Age};
 use super::respond::{Pull, Puller};
 use super::scan::Batch;
 use crate::broker::Broker;
+use crate::cold_reads::{ColdRead, UnderWay};
 use crate::connection::{Connection, Reader};
-use crate::old_reads::{OldRead, UnderWay};
 use crate::reads::{ReadMemory, ReadTurn};
 
 /// What a read needs: held until the answer is in its client's queue. `None` where it is not needed.
@@ -41,7 +41,7 @@ fn try_begin(broker: &Broker, puller: &impl Puller, batch: &Batch, age: Age) -> 
     let _turn = if let Some(turn) = turn { Some(turn?) } else { None };
     let _memory = broker.reads.try_take(batch.bytes)?;
     // Last: what it takes of the pace of old reads is not given back.
-    let _old = if age == Age::Old { Some(broker.old_reads.try_begin(batch.bytes)?) } else { None };
+    let _old = if age == Age::Cold { Some(broker.cold_reads.try_begin(batch.bytes)?) } else { None };
     Some(Needs { _turn, _old, _memory })
 }
 
@@ -53,7 +53,7 @@ async fn begin(broker: &Broker, pull: &Pull, puller: &impl Puller, batch: &Batch
     };
     loop {
         let _old =
-            if age == Age::Old { Some(broker.old_reads.begin(old_read(pull, batch)).await) } else { None };
+            if age == Age::Cold { Some(broker.cold_reads.begin(cold_read(pull, batch)).await) } else { None };
         let _memory = broker.reads.take(batch.bytes).await;
         match puller.connection() {
             Some(connection) if !connection.is_open() => return None,
@@ -67,10 +67,10 @@ async fn begin(broker: &Broker, pull: &Pull, puller: &impl Puller, batch: &Batch
     }
 }
 
-fn old_read(pull: &Pull, batch: &Batch) -> OldRead {
+fn cold_read(pull: &Pull, batch: &Batch) -> ColdRead {
     let position = batch.runs.first().map_or(0, |run| run.position);
     let consumer = (pull.group.clone(), pull.topic.clone());
-    OldRead { consumer, position, bytes: batch.bytes }
+    ColdRead { consumer, position, bytes: batch.bytes }
 }
 
 /// Where the disk may be waited for.

@@ -44,14 +44,14 @@ pub(super) enum Age {
     /// Their reader may wait for the disk.
     Recent,
     /// The same, and clients that write come first.
-    Old,
+    Cold,
 }
 
 /// The age of the messages chosen.
 pub(super) fn age(broker: &Broker, batch: &Batch) -> Age {
     let end = broker.group.log().state().next_position;
     match batch.runs.first() {
-        Some(run) if broker.old_reads.is_old(run.position, end) => Age::Old,
+        Some(run) if broker.cold_reads.is_cold(run.position, end) => Age::Cold,
         Some(run) if end.saturating_sub(run.position) > COLD_BYTES => Age::Recent,
         _ => Age::Fresh,
     }

@@ -70,7 +70,7 @@ fn found(broker: &Arc<Broker>, pull: Pull, puller: impl Puller) {
             let parts = read::bytes(broker, pull.queue(), &batch);
             respond_found(broker, pull, puller, &batch, parts);
         }
-        Age::Recent | Age::Old => on_disk::found(broker.clone(), pull, puller, batch, age),
+        Age::Recent | Age::Cold => on_disk::found(broker.clone(), pull, puller, batch, age),
     }
 }
 

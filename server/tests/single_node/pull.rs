@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use folio_broker::old_reads::OldReadsConfig;
+use folio_broker::cold_reads::ColdReadsConfig;
 use folio_broker::settings::Settings;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
@@ -328,8 +328,8 @@ async fn a_follower_with_rotten_units_gives_every_message_as_it_was_sent() {
 /// However slow the pace of old messages is beside writers, each pull of them is answered, and with what was asked for.
 #[tokio::test]
 async fn old_messages_are_pulled_beside_writers_however_slow_the_pace() {
-    let old_reads = OldReadsConfig { recent_bytes: 0, floor_bytes: 1, at_once: 1 };
-    let node = Node::start_with(Settings { old_reads, ..Settings::default() }).await;
+    let cold_reads = ColdReadsConfig { recent_bytes: 0, floor_bytes: 1, at_once: 1 };
+    let node = Node::start_with(Settings { cold_reads, ..Settings::default() }).await;
     let mut reader = node.client_of_group().await;
     for number in 0..8 {
         reader.send("orders", "", &number.to_string()).await;

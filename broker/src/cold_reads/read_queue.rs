@@ -1,4 +1,4 @@
-//! The line in which reads of old messages wait: one of them is next, the others stand behind it.
+//! The queue in which reads of old messages wait: one of them is next, the others stand behind it.
 //!
 //! Consumers of one topic take turns. Of one consumer's queues the one that is furthest behind comes first, so that they
 //! go through the log side by side: what they share, a record and its pages, is then read and verified once, not once
@@ -20,9 +20,9 @@ pub(super) type Consumer = (Name, Name);
 /// Those who wait, each by its position in the log and the order of coming.
 type Waiting = BTreeMap<(u64, u64), oneshot::Sender<Turn>>;
 
-/// The line.
+/// The queue.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct ReadQueue {
     state: Mutex<State>,
 }
 
@@ -36,15 +36,15 @@ struct State {
 
 /// Being next; given back when it is dropped.
 pub(super) struct Turn {
-    line: Option<Arc<Line>>,
+    queue: Option<Arc<ReadQueue>>,
 }
 
-impl Line {
+impl ReadQueue {
     /// The turn if nobody has it, and so nobody waits for it.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Turn> {
         let mut state = self.state.lock();
         let free = !std::mem::replace(&mut state.taken, true);
-        free.then(|| Turn { line: Some(self.clone()) })
+        free.then(|| Turn { queue: Some(self.clone()) })
     }
 
     /// Waits for the turn. Whoever gives up waiting leaves nothing behind that holds others up.
@@ -52,7 +52,7 @@ impl Line {
         let waiting = {
             let mut state = self.state.lock();
             if !std::mem::replace(&mut state.taken, true) {
-                return Some(Turn { line: Some(self.clone()) });
+                return Some(Turn { queue: Some(self.clone()) });
             }
             state.join(consumer, position)
         };
@@ -62,10 +62,10 @@ impl Line {
 
     /// Gives the turn to whoever comes next.
     fn pass(self: Arc<Self>) {
-        let mut turn = Turn { line: Some(self.clone()) };
+        let mut turn = Turn { queue: Some(self.clone()) };
         loop {
             let Some(next) = self.state.lock().leave() else {
-                turn.line = None;
+                turn.queue = None;
                 return;
             };
             match next.send(turn) {
@@ -89,7 +89,7 @@ impl State {
         receiver
     }
 
-    /// The next in line; if nobody waits the turn is free.
+    /// The next in queue; if nobody waits the turn is free.
     fn leave(&mut self) -> Option<oneshot::Sender<Turn>> {
         let next = self.consumers.pop_front().and_then(|(consumer, mut waiting)| {
             let (_, next) = waiting.pop_first()?;
@@ -105,8 +105,8 @@ impl State {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(line) = self.line.take() {
-            line.pass();
+        if let Some(queue) = self.queue.take() {
+            queue.pass();
         }
     }
 }
@@ -115,11 +115,11 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    /// Waits in line, and notes when it is next.
-    fn come(line: &Arc<Line>, order: &Arc<Mutex<Vec<u64>>>, group: &str, position: u64) {
-        let (line, order, consumer) = (line.clone(), order.clone(), (group.into(), "t".into()));
+    /// Waits in queue, and notes when it is next.
+    fn come(queue: &Arc<ReadQueue>, order: &Arc<Mutex<Vec<u64>>>, group: &str, position: u64) {
+        let (queue, order, consumer) = (queue.clone(), order.clone(), (group.into(), "t".into()));
         drop(tokio::spawn(async move {
-            let turn = line.take(consumer, position).await;
+            let turn = queue.take(consumer, position).await;
             order.lock().push(position);
             drop(turn);
         }));
@@ -127,31 +127,31 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_furthest_behind_comes_first_and_consumers_take_turns() {
-        let (line, order) = (Arc::new(Line::default()), Arc::default());
-        let turn = line.try_take();
-        assert!(turn.is_some() && line.try_take().is_none(), "line.I1");
+        let (queue, order) = (Arc::new(ReadQueue::default()), Arc::default());
+        let turn = queue.try_take();
+        assert!(turn.is_some() && queue.try_take().is_none(), "line.I1");
         for (group, position) in [("a", 30), ("a", 10), ("b", 900), ("a", 20), ("b", 800), ("c", 5)] {
-            come(&line, &order, group, position);
+            come(&queue, &order, group, position);
             tokio::task::yield_now().await;
         }
         drop(turn);
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         assert_eq!(*order.lock(), [10, 800, 5, 20, 900, 30]);
-        assert!(line.try_take().is_some(), "line.I1: it is free again");
+        assert!(queue.try_take().is_some(), "line.I1: it is free again");
     }
 
     #[tokio::test]
     async fn who_gives_up_holds_nobody_up() {
-        let (line, order) = (Arc::new(Line::default()), Arc::default());
-        let turn = line.try_take();
+        let (queue, order) = (Arc::new(ReadQueue::default()), Arc::default());
+        let turn = queue.try_take();
         let waiting: Vec<_> = (0..1000)
             .map(|position| {
-                let line = line.clone();
-                tokio::spawn(async move { line.take(("a".into(), "t".into()), position).await })
+                let queue = queue.clone();
+                tokio::spawn(async move { queue.take(("a".into(), "t".into()), position).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        come(&line, &order, "a", 2000);
+        come(&queue, &order, "a", 2000);
         tokio::task::yield_now().await;
         waiting.iter().for_each(|task| task.abort());
         tokio::task::yield_now().await;
@@ -159,6 +159,6 @@ mod tests {
         while order.lock().is_empty() {
             tokio::task::yield_now().await;
         }
-        assert!(line.try_take().is_some(), "line.I1");
+        assert!(queue.try_take().is_some(), "line.I1");
     }
 }

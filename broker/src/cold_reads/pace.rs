@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::spare::Ticks;
+use super::cpu_idle::Ticks;
 
 /// How often the rate is thought over. A tenth of it is two ticks of one processor at 100 a second.
 const EVERY: Duration = Duration::from_millis(200);

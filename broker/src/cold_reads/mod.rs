@@ -9,9 +9,9 @@
 //! - `old_reads.I1`: at most `at_once` of them are under way.
 //! - `old_reads.I2`: none waits longer than [`WAIT_MAX`] for its pace, however many there are.
 
-mod line;
+mod cpu_idle;
 mod pace;
-mod spare;
+mod read_queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::line::Line;
+use self::cpu_idle::Processors;
 use self::pace::{Pace, Sample};
-use self::spare::Processors;
+use self::read_queue::ReadQueue;
 
 /// Much less than any client or forwarding node waits for an answer.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const AT_ONCE_MIN: usize = 4;
 
 /// What counts as old, and how much of it is read whatever else happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OldReadsConfig {
+pub struct ColdReadsConfig {
     /// Messages this close to the end of the log are not old. A consumer that lost some seconds catches up unpaced.
     pub recent_bytes: u64,
     /// Bytes a second that are read even while the machine has nothing to spare; less where writers do less than eight times as
@@ -45,24 +45,24 @@ pub struct OldReadsConfig {
     pub at_once: usize,
 }
 
-impl Default for OldReadsConfig {
-    fn default() -> OldReadsConfig {
+impl Default for ColdReadsConfig {
+    fn default() -> ColdReadsConfig {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        OldReadsConfig { recent_bytes: 1 << 30, floor_bytes: 32 << 20, at_once: AT_ONCE_MIN.max(2 * cores) }
+        ColdReadsConfig { recent_bytes: 1 << 30, floor_bytes: 32 << 20, at_once: AT_ONCE_MIN.max(2 * cores) }
     }
 }
 
 /// The way that reads of old messages of one node take.
-pub(crate) struct OldReads {
-    config: OldReadsConfig,
-    line: Arc<Line>,
+pub(crate) struct ColdReads {
+    config: ColdReadsConfig,
+    queue: Arc<ReadQueue>,
     under_way: Arc<Semaphore>,
     pace: Mutex<Pace>,
     sample: Box<dyn Fn() -> Sample + Send + Sync>,
 }
 
 /// A read that waits.
-pub(crate) struct OldRead {
+pub(crate) struct ColdRead {
     /// Its consumer group and topic.
     pub consumer: (Name, Name),
     /// Where in the log it begins.
@@ -76,11 +76,11 @@ pub(crate) struct UnderWay {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl OldReads {
+impl ColdReads {
     /// Of the node of a group; nothing is under way.
-    pub(crate) fn new(config: OldReadsConfig, group: Group) -> OldReads {
+    pub(crate) fn new(config: ColdReadsConfig, group: Group) -> ColdReads {
         let processors = Processors::default();
-        OldReads::watching(config, move || Sample {
+        ColdReads::watching(config, move || Sample {
             at: Instant::now().into_std(),
             written: group.log().state().next_position,
             synced_for: group.log().synced_for(),
@@ -88,9 +88,9 @@ impl OldReads {
         })
     }
 
-    fn watching(config: OldReadsConfig, sample: impl Fn() -> Sample + Send + Sync + 'static) -> OldReads {
-        OldReads {
-            line: Arc::default(),
+    fn watching(config: ColdReadsConfig, sample: impl Fn() -> Sample + Send + Sync + 'static) -> ColdReads {
+        ColdReads {
+            queue: Arc::default(),
             under_way: Arc::new(Semaphore::new(config.at_once.max(1))),
             pace: Mutex::new(Pace::new(config.floor_bytes)),
             sample: Box::new(sample),
@@ -99,20 +99,20 @@ impl OldReads {
     }
 
     /// Whether a message at `position` of a log that ends at `end` is old.
-    pub(crate) fn is_old(&self, position: u64, end: u64) -> bool {
+    pub(crate) fn is_cold(&self, position: u64, end: u64) -> bool {
         end.saturating_sub(position) > self.config.recent_bytes
     }
 
     /// Lets a read begin if it need not wait.
     pub(crate) fn try_begin(&self, bytes: usize) -> Option<UnderWay> {
-        let _turn = self.line.try_take()?;
+        let _turn = self.queue.try_take()?;
         let permit = self.under_way.clone().try_acquire_owned().ok()?;
         self.take(bytes).ok()?;
         Some(UnderWay { _permit: Some(permit) })
     }
 
     /// Waits until a read may begin.
-    pub(crate) async fn begin(&self, read: OldRead) -> UnderWay {
+    pub(crate) async fn begin(&self, read: ColdRead) -> UnderWay {
         // old_reads.I2: when its patience is at an end it goes on, whatever the pace is.
         let permit = match timeout(WAIT_MAX, self.wait(read)).await {
             Ok(permit) => permit,
@@ -122,8 +122,8 @@ impl OldReads {
     }
 
     /// `None` if nothing bounded the reads any more, which is never so.
-    async fn wait(&self, read: OldRead) -> Option<OwnedSemaphorePermit> {
-        let _turn = self.line.take(read.consumer, read.position).await;
+    async fn wait(&self, read: ColdRead) -> Option<OwnedSemaphorePermit> {
+        let _turn = self.queue.take(read.consumer, read.position).await;
         let permit = self.under_way.clone().acquire_owned().await.ok();
         while let Err(wait) = self.take(read.bytes) {
             sleep(wait.min(LOOK_EVERY)).await;

@@ -2,21 +2,21 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::spare::Ticks;
+use super::cpu_idle::Ticks;
 use super::*;
 
 const FLOOR: u64 = 1 << 20;
 
-fn config(at_once: usize) -> OldReadsConfig {
-    OldReadsConfig { recent_bytes: 1000, floor_bytes: FLOOR, at_once }
+fn config(at_once: usize) -> ColdReadsConfig {
+    ColdReadsConfig { recent_bytes: 1000, floor_bytes: FLOOR, at_once }
 }
 
-fn read(bytes: usize) -> OldRead {
-    OldRead { consumer: ("g".into(), "t".into()), position: 0, bytes }
+fn read(bytes: usize) -> ColdRead {
+    ColdRead { consumer: ("g".into(), "t".into()), position: 0, bytes }
 }
 
 /// On a machine with nothing to spare, whose log grows by 100 MB in a second while `writes` is set.
-fn busy(at_once: usize, writes: Arc<AtomicBool>) -> Arc<OldReads> {
+fn busy(at_once: usize, writes: Arc<AtomicBool>) -> Arc<ColdReads> {
     let (written, last) = (AtomicU64::new(0), Mutex::new(Instant::now()));
     let sample = move || {
         let now = Instant::now();
@@ -29,11 +29,11 @@ fn busy(at_once: usize, writes: Arc<AtomicBool>) -> Arc<OldReads> {
             processors: Some(Ticks { idle: 0, all: 0 }),
         }
     };
-    Arc::new(OldReads::watching(config(at_once), sample))
+    Arc::new(ColdReads::watching(config(at_once), sample))
 }
 
 /// The same, once it has noticed that somebody writes.
-async fn paced(at_once: usize, writes: &Arc<AtomicBool>) -> Arc<OldReads> {
+async fn paced(at_once: usize, writes: &Arc<AtomicBool>) -> Arc<ColdReads> {
     writes.store(true, Ordering::Relaxed);
     let reads = busy(at_once, writes.clone());
     for _ in 0..3 {
@@ -46,7 +46,7 @@ async fn paced(at_once: usize, writes: &Arc<AtomicBool>) -> Arc<OldReads> {
 #[test]
 fn what_is_close_to_the_end_is_not_old() {
     let reads = busy(1, Arc::default());
-    assert!(reads.is_old(0, 1001) && !reads.is_old(0, 1000) && !reads.is_old(5000, 1000));
+    assert!(reads.is_cold(0, 1001) && !reads.is_cold(0, 1000) && !reads.is_cold(5000, 1000));
 }
 
 #[tokio::test(start_paused = true)]

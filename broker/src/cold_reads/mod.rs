@@ -1,4 +1,4 @@
-//! Reads of old messages, which are background work while clients write.
+//! Cold reads: reads of old messages, which are background work while clients write.
 //!
 //! What a consumer reads that keeps up, or nearly, does not come here. What lies further behind the end of the log than
 //! `recent_bytes` does: its reads are bounded in number, and while the log is being written they are paced ([`pace`]), so
@@ -33,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Fewest reads at once: while one waits for the disk another one finds its messages in memory.
 const AT_ONCE_MIN: usize = 4;
 
-/// What counts as old, and how much of it is read whatever else happens.
+/// What counts as a cold read, and how much of it is read whatever else happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColdReadsConfig {
     /// Messages this close to the end of the log are not old. A consumer that lost some seconds catches up unpaced.

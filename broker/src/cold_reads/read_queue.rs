@@ -1,4 +1,4 @@
-//! The queue in which reads of old messages wait: one of them is next, the others stand behind it.
+//! The queue in which cold reads wait: one of them is next, the others stand behind it.
 //!
 //! Consumers of one topic take turns. Of one consumer's queues the one that is furthest behind comes first, so that they
 //! go through the log side by side: what they share, a record and its pages, is then read and verified once, not once

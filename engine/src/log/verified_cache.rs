@@ -1,4 +1,5 @@
-//! VerifiedCache of old records that were read and verified lately: readers of the queues that share them read them once.
+//! A cache of verified runs: old records side by side that were read and verified lately. Readers of the queues that share them
+//! read them once.
 //!
 //! Of a run only whole records are remembered, each of which was verified in the very memory that it is handed out
 //! from (`damage.I1`). Readers that come to a run together read it once: one of them does, the others wait for it.

@@ -6,6 +6,7 @@
 mod begin;
 mod catch_up;
 pub(crate) mod census;
+mod closed_connections;
 mod detecting;
 pub(crate) mod failure_detector;
 pub(crate) mod fence;
@@ -30,7 +31,6 @@ pub(crate) mod standing;
 mod start;
 pub(crate) mod tasks;
 mod upgrade;
-mod vigil;
 mod watch;
 
 pub use crate::hand_over::HandOver;

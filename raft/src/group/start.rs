@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::census::Asker;
+use super::closed_connections::ClosedConnections;
 use super::detecting;
 use super::failure_detector::FailureDetector;
 use super::founding::Founding;
@@ -23,7 +24,6 @@ use super::notices::Notices;
 use super::recover::Recovered;
 use super::standing::{Reason, Standing};
 use super::tasks::spawn;
-use super::vigil::Vigil;
 use super::{
     Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
     upgrade, watch as status,
@@ -257,7 +257,11 @@ impl Node {
         publish: watch::Sender<Status>,
     ) -> [JoinHandle<()>; 7] {
         let Node { config, host, shared, founding, connections, .. } = self;
-        let vigil = Vigil { raft: raft.clone(), shared: shared.clone(), connections: connections.clone() };
+        let closed = ClosedConnections {
+            raft: raft.clone(),
+            shared: shared.clone(),
+            connections: connections.clone(),
+        };
         let retention = retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone());
         let asker = Asker {
             raft: raft.clone(),
@@ -267,7 +271,7 @@ impl Node {
             config: config.clone(),
         };
         [
-            self.spawn("the vigil", vigil.run(connections_ended)),
+            self.spawn("the watch on closed connections", closed.run(connections_ended)),
             self.spawn("the status", status::follow(raft.clone(), shared.clone(), publish)),
             self.spawn("the retention", retention),
             self.spawn("the reserve", room::keep(host.clone(), shared.clone())),

@@ -5,7 +5,7 @@
 //! candidacy needs the suspicion of this detector, too. The detector counts the leader's silence while this node runs, and
 //! adapts to how regularly the leader was heard ([`silence`]).
 //!
-//! Two signs need no silence: the leader hands over, or its process is gone ([`super::vigil`]).
+//! Two signs need no silence: the leader hands over, or its process is gone ([`super::closed_connections`]).
 //!
 //! A node asks before it stands (pre-vote), and who is asked judges by its own detector. A vote itself is openraft's: by then
 //! the candidate has a new term, and to refuse it would only cost another election.

@@ -38,7 +38,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a node needs to notice, and to stand.
-pub(crate) struct Vigil {
+pub(crate) struct ClosedConnections {
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
@@ -52,7 +52,7 @@ struct Following {
     others: Vec<(u64, String)>,
 }
 
-impl Vigil {
+impl ClosedConnections {
     /// Watches until its task is aborted; `ended` has the id of a peer whenever a connection from it has ended.
     pub(crate) async fn run(self, mut ended: mpsc::Receiver<u64>) {
         while let Some(peer) = ended.recv().await {
@@ -118,7 +118,7 @@ impl Vigil {
 
     /// Where another survivor's log ends, in the order of who should stand.
     async fn ask(&self, id: u64, address: &str) -> Option<(Option<EntryId>, std::cmp::Reverse<u64>)> {
-        let requests = self.connections.requests(id, address, "vigil");
+        let requests = self.connections.requests(id, address, "closed connections");
         let answer = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await.ok()?;
         let summary: LogSummary = codec::decode(&answer).ok()?;
         (!summary.lost).then(|| (summary.last(), std::cmp::Reverse(id)))

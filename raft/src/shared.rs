@@ -21,9 +21,9 @@ use tokio::sync::{oneshot, watch};
 use crate::calls::Calls;
 use crate::dedup::Dedup;
 use crate::feature_level::GroupLevel;
+use crate::group::eligibility::Eligibility;
 use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
-use crate::group::standing::Standing;
 use crate::hooks::Hooks;
 use crate::lease_clock::LeaseClock;
 use crate::progress::Progress;
@@ -104,7 +104,7 @@ pub(crate) struct Shared {
     /// Entries that are not applied here.
     pub(crate) skip_entry: SkipEntry,
     /// Whether this node may stand for election, and why not.
-    pub(crate) standing: Standing,
+    pub(crate) eligibility: Eligibility,
     /// What an operator should know.
     pub(crate) notices: Notices,
     pub(crate) detector: FailureDetector,

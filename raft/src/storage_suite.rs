@@ -174,7 +174,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         dedup: opened.dedup,
         segment_bytes: SEGMENT_BYTES,
         calls: Default::default(),
-        standing: Default::default(),
+        eligibility: Default::default(),
         notices: Default::default(),
         detector: FailureDetector::new(1, Timing::default()),
         failed: Default::default(),

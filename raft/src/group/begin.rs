@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::catch_up::{self, Says};
 use super::census::{self, Asker, Census};
+use super::eligibility::Reason;
 use super::founding::Founding;
 use super::group_id::GroupId;
 use super::log_summary::{LogSummary, Members};
-use super::standing::Reason;
 use crate::codec;
 use crate::config::GroupConfig;
 use crate::shared::Shared;
@@ -180,7 +180,7 @@ async fn found(asker: &Asker, census: &Census, id: GroupId) -> anyhow::Result<()
     asker.founding.group_id.store(id)?;
     asker.founding.nothing_lost()?;
     asker.raft.initialize(asker.config.nodes.clone()).await?;
-    asker.shared.standing.set(Reason::CatchingUp, false);
+    asker.shared.eligibility.set(Reason::CatchingUp, false);
     Ok(())
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn all_empty(shared: &Shared, founding: &Founding, body: &[u8]) -> io
     }
     founding.group_id.store(told.id)?;
     founding.nothing_lost()?;
-    shared.standing.set(Reason::CatchingUp, false);
+    shared.eligibility.set(Reason::CatchingUp, false);
     Ok(())
 }
 
@@ -210,14 +210,14 @@ fn nothing_lost(asker: &Asker, census: &Census) {
         return;
     }
     match asker.founding.nothing_lost() {
-        Ok(()) => asker.shared.standing.set(Reason::CatchingUp, false),
+        Ok(()) => asker.shared.eligibility.set(Reason::CatchingUp, false),
         Err(error) => tracing::warn!(%error, "cannot note that nothing was lost, trying again"),
     }
 }
 
 /// From now on, through any restart, this node neither votes nor campaigns until it has caught up.
 fn note_catch_up(asker: &Asker) {
-    asker.shared.standing.set(Reason::CatchingUp, true);
+    asker.shared.eligibility.set(Reason::CatchingUp, true);
     match asker.founding.begin_catch_up(false) {
         Ok(()) => tracing::warn!("this log may lack what was acknowledged: no vote until it has caught up"),
         Err(error) => tracing::error!(%error, "cannot note that this node has to catch up"),

@@ -44,10 +44,10 @@ use folio_engine::record::EntryId;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::census::{self, Asker, Census};
+use super::eligibility::Reason;
 use super::fence;
 use super::founding::Ballot;
 use super::log_summary::Members;
-use super::standing::Reason;
 use crate::codec::WireLogId;
 use crate::config::Flush;
 use crate::transport::wire::Kind;
@@ -290,11 +290,11 @@ fn finish(asker: &Asker, losses: u64) -> bool {
     match asker.founding.caught_up(losses) {
         Ok(false) => false,
         Ok(true) => {
-            let standing = &asker.shared.standing;
-            standing.set(Reason::CatchingUp, false);
+            let eligibility = &asker.shared.eligibility;
+            eligibility.set(Reason::CatchingUp, false);
             if asker.founding.refuses_votes() {
                 // It was told of another loss meanwhile.
-                standing.set(Reason::CatchingUp, true);
+                eligibility.set(Reason::CatchingUp, true);
             }
             tracing::info!(end = ?asker.shared.log.state().durable, "caught up: this node votes again");
             true

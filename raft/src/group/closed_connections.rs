@@ -70,7 +70,7 @@ impl ClosedConnections {
         let membership = metrics.membership_config.membership();
         let voters: Vec<u64> = membership.voter_ids().collect();
         let follows = metrics.current_leader == Some(peer) && peer != metrics.id;
-        if !follows || !voters.contains(&metrics.id) || !self.shared.standing.may_lead() {
+        if !follows || !voters.contains(&metrics.id) || !self.shared.eligibility.may_lead() {
             return None;
         }
         let mut leader = None;
@@ -107,7 +107,7 @@ impl ClosedConnections {
         }
         let still = self.following(peer).is_some_and(|now| now.vote == following.vote);
         if still {
-            self.shared.detector.gone(&self.shared.standing, Gone::ClosedConnection);
+            self.shared.detector.gone(&self.shared.eligibility, Gone::ClosedConnection);
             // To openraft this is a transfer that the leader asked for: the others need not wait for its lease either.
             let request = TransferLeaderRequest::new(following.vote, following.own, None);
             if let Ok(Err(error)) = self.raft.handle_transfer_leader(request).await {

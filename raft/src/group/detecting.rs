@@ -16,6 +16,6 @@ pub(super) async fn run(inner: Weak<Inner>) {
         looks.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         let shared = &inner.shared;
-        shared.detector.look(&shared.standing, &inner.raft.metrics().borrow_watched());
+        shared.detector.look(&shared.eligibility, &inner.raft.metrics().borrow_watched());
     }
 }

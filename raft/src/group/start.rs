@@ -18,11 +18,11 @@ use tokio::time::Instant;
 use super::census::Asker;
 use super::closed_connections::ClosedConnections;
 use super::detecting;
+use super::eligibility::{Eligibility, Reason};
 use super::failure_detector::FailureDetector;
 use super::founding::Founding;
 use super::notices::Notices;
 use super::recover::Recovered;
-use super::standing::{Reason, Standing};
 use super::tasks::spawn;
 use super::{
     Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
@@ -170,14 +170,14 @@ impl Opened {
             rot: Default::default(),
             unmet_preconditions: AtomicU64::new(0),
             skip_entry,
-            standing: Standing::default(),
+            eligibility: Eligibility::default(),
             notices: Notices::new(founding.group_id.clone()),
             detector: FailureDetector::new(config.node_id, config.timing.clone()),
             failed: OnceLock::new(),
             reserve,
             stopping: watch::Sender::new(false),
         });
-        shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
+        shared.eligibility.set(Reason::CatchingUp, founding.refuses_votes());
         let machine = StateMachine::new(host.clone(), shared.clone(), saved.membership, &base);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
         let introduction = Introduction::new(Identity::of(&config, &shared.level), founding.group_id.clone());
@@ -238,13 +238,13 @@ impl Node {
     /// Starts openraft, which reads the log.
     async fn start_raft(&self, machine: StateMachine) -> Result<Raft, StartError> {
         let Node { config, shared, .. } = self;
-        let raft_config = Arc::new(raft_config(config, shared.standing.may_stand())?);
+        let raft_config = Arc::new(raft_config(config, shared.eligibility.may_stand())?);
         let store = LogStore::new(self.host.clone(), shared.clone());
         let raft = Raft::new(config.node_id, raft_config, self.connections.clone(), store, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let elects = raft.clone();
-        shared.standing.attach(move |may| elects.runtime_config().elect(may));
+        shared.eligibility.attach(move |may| elects.runtime_config().elect(may));
         let _ = self.started.set(raft.clone());
         Ok(raft)
     }

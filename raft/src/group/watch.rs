@@ -56,7 +56,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         feature_level_max: FEATURE_LEVEL,
         group_id: shared.notices.group_id(),
         waiting: shared.notices.waiting(),
-        no_election: if leads { Vec::new() } else { shared.standing.reasons() },
+        no_election: if leads { Vec::new() } else { shared.eligibility.reasons() },
         foreign: shared.notices.foreign(),
         leader_silence: figures.silence,
         election_threshold: figures.threshold,

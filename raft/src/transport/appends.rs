@@ -19,7 +19,7 @@ use openraft::raft::AppendEntriesRequest;
 use super::peer::{Peer, Peers};
 use super::wire::{AppendHead, Frame, Kind, invalid};
 use crate::codec::{self, WireLogId};
-use crate::group::standing::Reason;
+use crate::group::eligibility::Reason;
 use crate::skip_entry::SkipEntry;
 use crate::types::{Content, LogEntry, TypeConfig, entry_id};
 
@@ -76,11 +76,11 @@ impl Peers {
             forgot_vote,
             "this node has acknowledged an entry that its log or its vote does not know: no vote until it has caught up"
         );
-        self.shared.standing.set(Reason::CatchingUp, true);
+        self.shared.eligibility.set(Reason::CatchingUp, true);
         // What it voted since that copy was made is not known either.
         let noted = self.founding.begin_catch_up(true);
         // Once more: it may have caught up with an earlier loss in between.
-        self.shared.standing.set(Reason::CatchingUp, true);
+        self.shared.eligibility.set(Reason::CatchingUp, true);
         noted
     }
 

@@ -65,7 +65,7 @@ impl Peers {
         let vote = head.vote.vote();
         let own = self.shared.log.vote().map(|bytes| codec::decode_vote(&bytes)).transpose();
         if own.map_err(io::Error::other)?.is_none_or(|own| own <= vote) {
-            self.shared.detector.heard(&self.shared.standing, &vote);
+            self.shared.detector.heard(&self.shared.eligibility, &vote);
         }
         Ok(())
     }
@@ -126,14 +126,14 @@ impl Peers {
             return Ok(codec::encode(&answer).into());
         }
         // To lead, a node votes for itself.
-        if !self.shared.standing.may_lead() {
-            let why = self.shared.standing.reasons().join("; ");
+        if !self.shared.eligibility.may_lead() {
+            let why = self.shared.eligibility.reasons().join("; ");
             return Err(io::Error::other(format!("this node does not stand for election: {why}")));
         }
         let request = TransferLeaderRequest::new(wire.from.vote(), wire.to, wire.last.map(WireLogId::log_id));
         let answer = match self.raft()?.handle_transfer_leader(request).await.map_err(io::Error::other)? {
             Ok(()) => {
-                self.shared.detector.gone(&self.shared.standing, Gone::HandOver(wire.why));
+                self.shared.detector.gone(&self.shared.eligibility, Gone::HandOver(wire.why));
                 TransferAnswer::Done
             }
             Err(Refused::VoteChanged { expected, actual }) => {

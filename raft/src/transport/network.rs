@@ -209,7 +209,7 @@ impl Network {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let asks = kind == Kind::PreVote;
         // openraft's timer may have run out while this node did not run: nobody is asked before it has read what arrived.
-        if asks && !self.stored.shared.detector.suspects(&self.stored.shared.standing) {
+        if asks && !self.stored.shared.detector.suspects(&self.stored.shared.eligibility) {
             return Err(unreachable(&io::Error::other("not asked: the leader is not known to be silent")));
         }
         self.stored.shared.detector.stands(asks, request.vote.leader_id.term);

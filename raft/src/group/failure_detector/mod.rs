@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 pub(super) use self::silence::LOOK_INTERVAL;
 use self::silence::{Limits, Silence};
-use super::standing::{Reason, Standing};
+use super::eligibility::{Eligibility, Reason};
 use crate::config::Timing;
 use crate::hand_over::HandOver;
 use crate::types::{TypeConfig, Vote};
@@ -142,7 +142,7 @@ impl FailureDetector {
     }
 
     /// The leader of `vote` was heard, and this node has not voted for a later one.
-    pub(crate) fn heard(&self, standing: &Standing, vote: &Vote) {
+    pub(crate) fn heard(&self, eligibility: &Eligibility, vote: &Vote) {
         let mut state = self.state.lock();
         let (now, leader) = (Instant::now(), (vote.leader_id.term, vote.leader_id.voted_for));
         state.look(now);
@@ -153,18 +153,18 @@ impl FailureDetector {
             state.leader = Some(leader);
         }
         (state.gone, state.is_led) = (None, true);
-        self.judge(&mut state, standing);
+        self.judge(&mut state, eligibility);
     }
 
     /// The leader is gone, whatever was heard of it.
-    pub(crate) fn gone(&self, standing: &Standing, why: Gone) {
+    pub(crate) fn gone(&self, eligibility: &Eligibility, why: Gone) {
         let mut state = self.state.lock();
         state.gone = Some(why);
-        self.judge(&mut state, standing);
+        self.judge(&mut state, eligibility);
     }
 
     /// Called every [`LOOK_INTERVAL`] with what openraft says.
-    pub(super) fn look(&self, standing: &Standing, metrics: &RaftMetrics<TypeConfig>) {
+    pub(super) fn look(&self, eligibility: &Eligibility, metrics: &RaftMetrics<TypeConfig>) {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.look(now);
@@ -176,7 +176,7 @@ impl FailureDetector {
         } else {
             (state.quorum, state.quorum_lost) = (None, false);
         }
-        self.judge(&mut state, standing);
+        self.judge(&mut state, eligibility);
     }
 
     /// A leader hears no leader, but answers.
@@ -205,22 +205,22 @@ impl FailureDetector {
     }
 
     /// Opens or closes the way to a candidacy.
-    fn judge(&self, state: &mut State, standing: &Standing) {
+    fn judge(&self, state: &mut State, eligibility: &Eligibility) {
         let apart = if state.silence.is_jittery() { self.apart } else { Duration::ZERO };
         // Before the first leader was heard there is none to be protected.
         let has_leader = state.is_led && state.leader.is_some() && state.gone.is_none();
         let suspects = !has_leader || state.silence.exceeds(state.silence.threshold() + apart);
         if suspects != state.suspects {
             state.suspects = suspects;
-            standing.set(Reason::LeaderNotSilent, !suspects);
+            eligibility.set(Reason::LeaderNotSilent, !suspects);
         }
     }
 
     /// Whether this node still takes its leader for dead, now that it is about to ask others.
-    pub(crate) fn suspects(&self, standing: &Standing) -> bool {
+    pub(crate) fn suspects(&self, eligibility: &Eligibility) -> bool {
         let mut state = self.state.lock();
         state.look(Instant::now());
-        self.judge(&mut state, standing);
+        self.judge(&mut state, eligibility);
         state.suspects
     }
 

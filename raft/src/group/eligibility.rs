@@ -39,12 +39,12 @@ type Elect = Box<dyn Fn(bool) + Send + Sync>;
 
 /// The reasons that hold now.
 #[derive(Default)]
-pub(crate) struct Standing {
+pub(crate) struct Eligibility {
     reasons: Mutex<u32>,
     elect: OnceLock<Elect>,
 }
 
-impl Standing {
+impl Eligibility {
     /// Sets or takes back one reason.
     pub(crate) fn set(&self, reason: Reason, holds: bool) {
         let mut reasons = self.reasons.lock();
@@ -95,16 +95,16 @@ mod tests {
 
     #[test]
     fn standing_i1_one_reason_is_not_taken_back_with_another() {
-        let standing = Standing::default();
-        assert!(standing.may_stand());
-        standing.set(Reason::CatchingUp, true);
-        standing.set(Reason::LeaderNotSilent, true);
-        standing.set(Reason::CatchingUp, true);
-        assert!(!standing.may_lead());
-        standing.set(Reason::CatchingUp, false);
-        assert_eq!(standing.reasons(), [Reason::LeaderNotSilent.text()]);
-        assert!(standing.may_lead() && !standing.may_stand());
-        standing.set(Reason::LeaderNotSilent, false);
-        assert!(standing.may_stand() && standing.reasons().is_empty());
+        let eligibility = Eligibility::default();
+        assert!(eligibility.may_stand());
+        eligibility.set(Reason::CatchingUp, true);
+        eligibility.set(Reason::LeaderNotSilent, true);
+        eligibility.set(Reason::CatchingUp, true);
+        assert!(!eligibility.may_lead());
+        eligibility.set(Reason::CatchingUp, false);
+        assert_eq!(eligibility.reasons(), [Reason::LeaderNotSilent.text()]);
+        assert!(eligibility.may_lead() && !eligibility.may_stand());
+        eligibility.set(Reason::LeaderNotSilent, false);
+        assert!(eligibility.may_stand() && eligibility.reasons().is_empty());
     }
 }

@@ -14,7 +14,7 @@ use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
 
 use super::catch_up::{self, Says};
-use super::census::{self, Asker, Census};
+use super::discovery::{self, Asker, Discovery};
 use super::eligibility::Reason;
 use super::founding::Founding;
 use super::group_id::GroupId;
@@ -64,8 +64,8 @@ enum Step {
 }
 
 /// Decides what a node with an empty log does (`founding.I1`).
-fn decide(config: &GroupConfig, census: &Census) -> Step {
-    if config.join || census.answers.values().any(LogSummary::group_runs) {
+fn decide(config: &GroupConfig, discovery: &Discovery) -> Step {
+    if config.join || discovery.answers.values().any(LogSummary::group_runs) {
         return Step::CatchUp;
     }
     let others: Vec<u64> = config.nodes.keys().copied().filter(|id| *id != config.node_id).collect();
@@ -73,7 +73,7 @@ fn decide(config: &GroupConfig, census: &Census) -> Step {
         return if config.single_node { Step::Found } else { Step::Wait(ALONE.to_owned()) };
     }
     let silent: Vec<String> =
-        others.iter().filter(|id| !census.answers.contains_key(id)).map(u64::to_string).collect();
+        others.iter().filter(|id| !discovery.answers.contains_key(id)).map(u64::to_string).collect();
     if !silent.is_empty() {
         return Step::Wait(format!(
             "this node's log is empty and it waits for node {} to answer, which may hold the group's log. Start it, or correct \
@@ -81,7 +81,7 @@ fn decide(config: &GroupConfig, census: &Census) -> Step {
             silent.join(", ")
         ));
     }
-    let all_empty = others.iter().all(|id| census.answers[id].last_index.is_none());
+    let all_empty = others.iter().all(|id| discovery.answers[id].last_index.is_none());
     match others.iter().all(|id| config.node_id < *id) {
         true if all_empty => Step::Found,
         true => Step::Wait(
@@ -107,19 +107,19 @@ pub(super) async fn run(asker: Asker) {
             note_catch_up(&asker);
             break;
         }
-        let census = census::take(&asker).await;
+        let discovery = discovery::run(&asker).await;
         if planted::is("founds-alone") {
-            vote_without_asking(&asker, &census, new_id).await;
+            vote_without_asking(&asker, &discovery, new_id).await;
             break;
         }
-        match decide(&asker.config, &census) {
-            Step::Found => match found(&asker, &census, new_id).await {
+        match decide(&asker.config, &discovery) {
+            Step::Found => match found(&asker, &discovery, new_id).await {
                 Ok(()) => tracing::info!(members = asker.config.nodes.len(), id = %new_id, "group founded"),
                 Err(error) => {
                     says.waiting(&asker, format!("the group is not founded, trying again: {error:#}"))
                 }
             },
-            Step::NothingLost => nothing_lost(&asker, &census),
+            Step::NothingLost => nothing_lost(&asker, &discovery),
             Step::Wait(why) => says.waiting(&asker, why),
             Step::CatchUp => note_catch_up(&asker),
         }
@@ -137,7 +137,7 @@ pub(super) async fn run(asker: Asker) {
 /// The key `single_node` in a group that has grown: with it an empty disk would found a second group.
 fn warn_of_flag(asker: &Asker) {
     let own = asker.config.node_id;
-    let others = census::own_members(&asker.raft).map(|members| members.all_voters());
+    let others = discovery::own_members(&asker.raft).map(|members| members.all_voters());
     if asker.config.single_node && others.is_some_and(|voters| voters.iter().any(|id| *id != own)) {
         tracing::error!(
             "the configuration says `single_node = true`, and the group has other voters: remove the key"
@@ -149,8 +149,8 @@ fn warn_of_flag(asker: &Asker) {
 /// heard that every log is empty.
 async fn learn_group(asker: &Asker, mut says: Says) {
     while asker.founding.group_id.get().is_none() && !asker.founding.is_catching_up() {
-        let census = census::take(asker).await;
-        match catch_up::learn_group(asker, &census) {
+        let discovery = discovery::run(asker).await;
+        match catch_up::learn_group(asker, &discovery) {
             Ok(()) => asker.shared.notices.waits_for(None),
             Err(why) => says.waiting(asker, why.to_string()),
         }
@@ -168,12 +168,12 @@ pub(crate) struct AllEmpty {
 }
 
 /// Founds the group, once every member knows its id and that its empty log is no loss (`founding.I3`).
-async fn found(asker: &Asker, census: &Census, id: GroupId) -> anyhow::Result<()> {
+async fn found(asker: &Asker, discovery: &Discovery, id: GroupId) -> anyhow::Result<()> {
     for (other, node) in asker.config.nodes.iter().filter(|(other, _)| **other != asker.config.node_id) {
-        let start = census.answers.get(other).map(|answer| answer.start);
-        let requests = asker.connections.requests(*other, &node.raft, "census");
+        let start = discovery.answers.get(other).map(|answer| answer.start);
+        let requests = asker.connections.requests(*other, &node.raft, "discovery");
         let body = codec::encode(&AllEmpty { start, id }).into();
-        let told = requests.request(Kind::AllEmpty, vec![body], census::ANSWER_TIMEOUT).await;
+        let told = requests.request(Kind::AllEmpty, vec![body], discovery::ANSWER_TIMEOUT).await;
         told.with_context(|| format!("node {other} does not know yet that all logs are empty"))?;
     }
     // Before the first entry: behind it a marker that a crash left would say that a log was lost.
@@ -201,9 +201,9 @@ pub(crate) fn all_empty(shared: &Shared, founding: &Founding, body: &[u8]) -> io
 }
 
 /// This node's log is empty because nothing was ever written.
-fn nothing_lost(asker: &Asker, census: &Census) {
+fn nothing_lost(asker: &Asker, discovery: &Discovery) {
     // Set once the founder has told some member; this node hears of it from the founder otherwise.
-    if let [id] = census.group_ids().into_iter().collect::<Vec<_>>()[..]
+    if let [id] = discovery.group_ids().into_iter().collect::<Vec<_>>()[..]
         && let Err(error) = asker.founding.group_id.adopt(id)
     {
         tracing::warn!(%error, "cannot store the group's id, trying again");
@@ -225,11 +225,12 @@ fn note_catch_up(asker: &Asker) {
 }
 
 /// The planted defect `founds-alone`: an empty log is taken for a new one, whatever the others say.
-async fn vote_without_asking(asker: &Asker, census: &Census, new_id: GroupId) {
-    nothing_lost(asker, census);
+async fn vote_without_asking(asker: &Asker, discovery: &Discovery, new_id: GroupId) {
+    nothing_lost(asker, discovery);
     let is_lowest = asker.config.nodes.keys().all(|id| asker.config.node_id <= *id);
-    if asker.config.nodes.len() == 1 || (is_lowest && !census.answers.values().any(LogSummary::group_runs)) {
-        let founded = found(asker, census, new_id).await;
+    if asker.config.nodes.len() == 1 || (is_lowest && !discovery.answers.values().any(LogSummary::group_runs))
+    {
+        let founded = found(asker, discovery, new_id).await;
         tracing::warn!(?founded, "founded without asking");
     }
 }
@@ -240,7 +241,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Flush, Retention, Scrub, Timing};
-    use crate::group::census::tests::{at, empty};
+    use crate::group::discovery::tests::{at, empty};
     use crate::types::NodeAddress;
 
     fn config(node_id: u64, nodes: &[u64]) -> GroupConfig {
@@ -266,8 +267,8 @@ mod tests {
         }
     }
 
-    fn heard(answers: &[(u64, LogSummary)]) -> Census {
-        Census { answers: answers.iter().cloned().collect(), ..Census::default() }
+    fn heard(answers: &[(u64, LogSummary)]) -> Discovery {
+        Discovery { answers: answers.iter().cloned().collect(), ..Discovery::default() }
     }
 
     fn waits(step: &Step) -> bool {

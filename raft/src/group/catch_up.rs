@@ -43,7 +43,7 @@ use std::io;
 use folio_engine::record::EntryId;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::census::{self, Asker, Census};
+use super::discovery::{self, Asker, Discovery};
 use super::eligibility::Reason;
 use super::fence;
 use super::founding::Ballot;
@@ -85,13 +85,13 @@ pub(super) async fn run(asker: &Asker) {
         if let Some(fence) = fence {
             says.waiting(asker, if is_member { copies(fence) } else { NO_MEMBER.to_owned() });
         } else {
-            let census = census::take(asker).await;
-            is_member = census.address(asker.config.node_id).is_some();
-            match learn_group(asker, &census) {
+            let discovery = discovery::run(asker).await;
+            is_member = discovery.address(asker.config.node_id).is_some();
+            match learn_group(asker, &discovery) {
                 Ok(()) => {
-                    fence = ask_for_fence(asker, &census, losses).await;
+                    fence = ask_for_fence(asker, &discovery, losses).await;
                     if fence.is_none() {
-                        let waits = ballot(asker, &census, &mut witnesses, losses);
+                        let waits = ballot(asker, &discovery, &mut witnesses, losses);
                         says.waiting(asker, waits);
                     }
                 }
@@ -150,23 +150,23 @@ pub(super) enum NoGroup {
 }
 
 /// Takes the group's id from the members that answered, if this node does not have it yet (`group_id.I2`).
-pub(super) fn learn_group(asker: &Asker, census: &Census) -> Result<(), NoGroup> {
+pub(super) fn learn_group(asker: &Asker, discovery: &Discovery) -> Result<(), NoGroup> {
     if asker.founding.group_id.get().is_some() {
         return Ok(());
     }
-    let ids: Vec<_> = census.group_ids().into_iter().collect();
+    let ids: Vec<_> = discovery.group_ids().into_iter().collect();
     match ids[..] {
         [id] => asker.founding.group_id.adopt(id).map_err(NoGroup::Store),
-        [] => Err(NoGroup::NoAnswer(silence(census))),
+        [] => Err(NoGroup::NoAnswer(silence(discovery))),
         _ => Err(NoGroup::Different),
     }
 }
 
 /// Asks the leader for a fence. From its answer on this node may follow the leader, and later ones.
-async fn ask_for_fence(asker: &Asker, census: &Census, losses: u64) -> Option<EntryId> {
-    let leader = census.leader()?;
-    let address = census.address(leader)?;
-    let requests = asker.connections.requests(leader, address, "census");
+async fn ask_for_fence(asker: &Asker, discovery: &Discovery, losses: u64) -> Option<EntryId> {
+    let leader = discovery.leader()?;
+    let address = discovery.address(leader)?;
+    let requests = asker.connections.requests(leader, address, "discovery");
     let answer = requests.request(Kind::Fence, Vec::new(), fence::ANSWER_TIMEOUT).await;
     match answer.and_then(|body| fence::parse(&body)) {
         Ok(fence) => {
@@ -181,12 +181,12 @@ async fn ask_for_fence(asker: &Asker, census: &Census, losses: u64) -> Option<En
 }
 
 /// Where there is no leader to ask: votes by a ballot, once every other voter has answered. Gives what is waited for.
-fn ballot(asker: &Asker, census: &Census, witnesses: &mut Option<WireLogId>, losses: u64) -> String {
-    let newest = census.members.as_ref().map(|members| members.id);
+fn ballot(asker: &Asker, discovery: &Discovery, witnesses: &mut Option<WireLogId>, losses: u64) -> String {
+    let newest = discovery.members.as_ref().map(|members| members.id);
     if *witnesses < newest {
         asker.founding.revoke_ballot();
     }
-    match weigh(census, asker.config.node_id, asker.config.flush) {
+    match weigh(discovery, asker.config.node_id, asker.config.flush) {
         Ok(ballot) => {
             *witnesses = newest;
             asker.founding.allow(ballot, losses);
@@ -226,17 +226,17 @@ fn list(ids: &[u64]) -> String {
 }
 
 /// Why nodes did not answer, in one sentence.
-fn silence(census: &Census) -> String {
-    let said: Vec<String> = census.silent.iter().map(|(id, why)| format!("node {id}: {why}")).collect();
+fn silence(discovery: &Discovery) -> String {
+    let said: Vec<String> = discovery.silent.iter().map(|(id, why)| format!("node {id}: {why}")).collect();
     if said.is_empty() { String::new() } else { format!("No answer from {}.", said.join("; ")) }
 }
 
 /// The ballot that the answers allow (`catch_up.I2`, `catch_up.I3`).
-fn weigh(census: &Census, own: u64, flush: Flush) -> Result<Ballot, Waits> {
-    let members = census.members.as_ref().ok_or(Waits::NoMembers)?;
-    let missing = census.missing(own);
+fn weigh(discovery: &Discovery, own: u64, flush: Flush) -> Result<Ballot, Waits> {
+    let members = discovery.members.as_ref().ok_or(Waits::NoMembers)?;
+    let missing = discovery.missing(own);
     if !missing.is_empty() {
-        let why = |id: &u64| census.silent.get(id).map(|why| format!("node {id}: {why}"));
+        let why = |id: &u64| discovery.silent.get(id).map(|why| format!("node {id}: {why}"));
         let why: Vec<String> = missing.iter().filter_map(why).collect();
         let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
         return Err(Waits::Silent { ids: list(&missing), why });
@@ -245,14 +245,14 @@ fn weigh(census: &Census, own: u64, flush: Flush) -> Result<Ballot, Waits> {
     if others.is_empty() {
         return Err(Waits::Alone);
     }
-    let whole = members.voters.iter().all(|set| census::furthest(set, own, &census.answers).is_some());
+    let whole = members.voters.iter().all(|set| discovery::furthest(set, own, &discovery.answers).is_some());
     if !whole && flush == Flush::Sync {
-        let lost: Vec<u64> = others.iter().copied().filter(|id| census.answers[id].lost).collect();
+        let lost: Vec<u64> = others.iter().copied().filter(|id| discovery.answers[id].lost).collect();
         return Err(Waits::TooFewWhole { ids: list(&lost) });
     }
-    let answers = others.iter().map(|id| &census.answers[id]);
+    let answers = others.iter().map(|id| &discovery.answers[id]);
     Ok(Ballot {
-        above: census.answers.values().map(|answer| answer.term).max().unwrap_or(0),
+        above: discovery.answers.values().map(|answer| answer.term).max().unwrap_or(0),
         at_least: answers.map(|answer| answer.last()).max().flatten(),
     })
 }
@@ -263,7 +263,7 @@ fn has_reached(asker: &Asker, fence: Option<EntryId>) -> bool {
     if let Some(fence) = fence {
         return durable >= Some(fence);
     }
-    let members = census::own_members(&asker.raft);
+    let members = discovery::own_members(&asker.raft);
     if asker.config.single_node
         && members.as_ref().is_some_and(|members| is_alone(members, asker.config.node_id))
     {
@@ -282,7 +282,7 @@ fn is_alone(members: &Members, own: u64) -> bool {
 /// This node votes again. False when that cannot be noted, or is not true any more: it was told of another loss.
 fn finish(asker: &Asker, losses: u64) -> bool {
     let alone =
-        census::own_members(&asker.raft).is_none_or(|members| is_alone(&members, asker.config.node_id));
+        discovery::own_members(&asker.raft).is_none_or(|members| is_alone(&members, asker.config.node_id));
     // Where nobody else could be asked, what was cut off is the last copy there is.
     if !alone && let Err(error) = asker.shared.log.discard_cut() {
         tracing::warn!(%error, "what was cut off the log and is back cannot be removed");
@@ -309,11 +309,15 @@ fn finish(asker: &Asker, losses: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::group::census::tests::{at, empty, members};
+    use crate::group::discovery::tests::{at, empty, members};
     use crate::group::log_summary::LogSummary;
 
-    fn heard(members: Members, answers: &[(u64, LogSummary)]) -> Census {
-        Census { members: Some(members), answers: answers.iter().cloned().collect(), ..Census::default() }
+    fn heard(members: Members, answers: &[(u64, LogSummary)]) -> Discovery {
+        Discovery {
+            members: Some(members),
+            answers: answers.iter().cloned().collect(),
+            ..Discovery::default()
+        }
     }
 
     fn lost(summary: LogSummary) -> LogSummary {
@@ -358,13 +362,13 @@ mod tests {
     /// A node that was starting counted as an answer: what it knew of newer members was not asked for.
     #[test]
     fn census_i1_a_voter_that_does_not_name_its_members_yet_has_not_answered() {
-        let mut census = heard(members(1, &[&[1, 2, 3]]), &[(3, at(3, 9))]);
-        census.hear(2, Ok(at(3, 9)));
-        let waits = weigh(&census, 1, Flush::Sync).unwrap_err();
+        let mut discovery = heard(members(1, &[&[1, 2, 3]]), &[(3, at(3, 9))]);
+        discovery.hear(2, Ok(at(3, 9)));
+        let waits = weigh(&discovery, 1, Flush::Sync).unwrap_err();
         assert!(waits.to_string().contains("waits for node 2 to answer (node 2: it is starting"), "{waits}");
         let four = members(9, &[&[1, 3, 4]]);
-        census.hear(2, Ok(LogSummary { members: Some(four), ..at(3, 9) }));
-        let waits = weigh(&census, 1, Flush::Sync).unwrap_err();
+        discovery.hear(2, Ok(LogSummary { members: Some(four), ..at(3, 9) }));
+        let waits = weigh(&discovery, 1, Flush::Sync).unwrap_err();
         assert!(waits.to_string().contains("waits for node 4"), "{waits}");
     }
 
@@ -373,7 +377,7 @@ mod tests {
         let alone = heard(members(1, &[&[1]]), &[(2, at(3, 9))]);
         assert_eq!(weigh(&alone, 1, Flush::Sync), Err(Waits::Alone));
         assert_eq!(weigh(&alone, 1, Flush::Async), Err(Waits::Alone));
-        let nobody = Census { answers: [(2, empty())].into(), ..Census::default() };
+        let nobody = Discovery { answers: [(2, empty())].into(), ..Discovery::default() };
         assert_eq!(weigh(&nobody, 1, Flush::Async), Err(Waits::NoMembers));
     }
 }

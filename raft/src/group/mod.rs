@@ -5,9 +5,9 @@
 
 mod begin;
 mod catch_up;
-pub(crate) mod census;
 mod closed_connections;
 mod detecting;
+pub(crate) mod discovery;
 pub(crate) mod eligibility;
 pub(crate) mod failure_detector;
 pub(crate) mod fence;

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
-use super::census::Asker;
 use super::closed_connections::ClosedConnections;
 use super::detecting;
+use super::discovery::Asker;
 use super::eligibility::{Eligibility, Reason};
 use super::failure_detector::FailureDetector;
 use super::founding::Founding;

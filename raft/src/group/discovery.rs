@@ -48,7 +48,7 @@ pub(super) struct Asker {
 
 /// What was heard.
 #[derive(Debug, Default)]
-pub(super) struct Census {
+pub(super) struct Discovery {
     /// The newest members that any node has named, this one included.
     pub(super) members: Option<Members>,
     pub(super) answers: BTreeMap<u64, LogSummary>,
@@ -56,7 +56,7 @@ pub(super) struct Census {
     pub(super) silent: BTreeMap<u64, String>,
 }
 
-impl Census {
+impl Discovery {
     /// The groups that the nodes that answered belong to.
     pub(super) fn group_ids(&self) -> BTreeSet<GroupId> {
         self.answers.values().filter_map(|answer| answer.group_id).collect()
@@ -109,14 +109,14 @@ impl Census {
 }
 
 /// Asks every node that this one knows, and those that they know.
-pub(super) async fn take(asker: &Asker) -> Census {
-    let mut census = Census { members: own_members(&asker.raft), ..Census::default() };
+pub(super) async fn run(asker: &Asker) -> Discovery {
+    let mut discovery = Discovery { members: own_members(&asker.raft), ..Discovery::default() };
     let mut known: BTreeMap<u64, String> = BTreeMap::new();
     known.extend(asker.config.nodes.iter().map(|(id, node)| (*id, node.raft.clone())));
     known.extend(asker.founding.callers());
     let mut asked: BTreeSet<(u64, String)> = BTreeSet::new();
     for _ in 0..ROUNDS_MAX {
-        known.extend(census.members.iter().flat_map(|members| members.addresses.clone()));
+        known.extend(discovery.members.iter().flat_map(|members| members.addresses.clone()));
         let others = known.iter().filter(|(id, _)| **id != asker.config.node_id);
         let next: Vec<(u64, String)> = others.map(|(id, address)| (*id, address.clone())).collect();
         let next: Vec<_> = next.into_iter().filter(|node| !asked.contains(node)).collect();
@@ -126,11 +126,11 @@ pub(super) async fn take(asker: &Asker) -> Census {
         let answers =
             futures_util::future::join_all(next.iter().map(|(id, address)| ask(asker, *id, address)));
         for ((id, _), answer) in next.iter().zip(answers.await) {
-            census.hear(*id, answer);
+            discovery.hear(*id, answer);
         }
         asked.extend(next);
     }
-    census
+    discovery
 }
 
 /// The members as this node's log has them.
@@ -139,7 +139,7 @@ pub(super) fn own_members(raft: &Raft) -> Option<Members> {
 }
 
 async fn ask(asker: &Asker, id: u64, address: &str) -> io::Result<LogSummary> {
-    let requests = asker.connections.requests(id, address, "census");
+    let requests = asker.connections.requests(id, address, "discovery");
     let body = requests.request(Kind::Summary, Vec::new(), ANSWER_TIMEOUT).await?;
     let summary = codec::decode::<LogSummary>(&body).map_err(io::Error::other)?;
     let said = (summary.term, summary.last_term, summary.last_index);
@@ -220,24 +220,25 @@ pub(super) mod tests {
 
     #[test]
     fn census_i1_the_newest_members_heard_decide_who_is_missing() {
-        let mut census = Census { members: Some(members(1, &[&[1, 2, 3]])), ..Census::default() };
-        census.hear(3, Err(io::Error::other("gone")));
-        assert_eq!(census.missing(1), [2, 3]);
-        census.hear(2, Ok(LogSummary { members: Some(members(9, &[&[1, 2, 4]])), ..at(1, 9) }));
-        assert_eq!(census.missing(1), [4], "3 was removed");
-        census.hear(4, Ok(LogSummary { members: Some(members(5, &[&[1, 2, 3]])), ..at(1, 7) }));
-        assert_eq!(census.missing(1), [0; 0], "an older membership changes nothing");
-        census.hear(4, Ok(LogSummary { members: Some(members(12, &[&[1, 2, 4], &[5, 6, 4]])), ..at(1, 12) }));
-        assert_eq!(census.missing(1), [5, 6], "both sets of a change");
+        let mut discovery = Discovery { members: Some(members(1, &[&[1, 2, 3]])), ..Discovery::default() };
+        discovery.hear(3, Err(io::Error::other("gone")));
+        assert_eq!(discovery.missing(1), [2, 3]);
+        discovery.hear(2, Ok(LogSummary { members: Some(members(9, &[&[1, 2, 4]])), ..at(1, 9) }));
+        assert_eq!(discovery.missing(1), [4], "3 was removed");
+        discovery.hear(4, Ok(LogSummary { members: Some(members(5, &[&[1, 2, 3]])), ..at(1, 7) }));
+        assert_eq!(discovery.missing(1), [0; 0], "an older membership changes nothing");
+        discovery
+            .hear(4, Ok(LogSummary { members: Some(members(12, &[&[1, 2, 4], &[5, 6, 4]])), ..at(1, 12) }));
+        assert_eq!(discovery.missing(1), [5, 6], "both sets of a change");
     }
 
     #[test]
     fn the_leader_of_the_latest_term_is_asked() {
-        let mut census = Census::default();
+        let mut discovery = Discovery::default();
         let of_three = || Some(members(1, &[&[2, 3, 4]]));
-        census.hear(2, Ok(LogSummary { leads: true, members: of_three(), ..at(3, 9) }));
-        census.hear(3, Ok(LogSummary { leads: true, members: of_three(), ..at(4, 9) }));
-        census.hear(4, Ok(LogSummary { members: of_three(), ..at(5, 9) }));
-        assert_eq!(census.leader(), Some(3));
+        discovery.hear(2, Ok(LogSummary { leads: true, members: of_three(), ..at(3, 9) }));
+        discovery.hear(3, Ok(LogSummary { leads: true, members: of_three(), ..at(4, 9) }));
+        discovery.hear(4, Ok(LogSummary { members: of_three(), ..at(5, 9) }));
+        assert_eq!(discovery.leader(), Some(3));
     }
 }

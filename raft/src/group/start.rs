@@ -25,8 +25,8 @@ use super::notices::Notices;
 use super::recover::Recovered;
 use super::tasks::spawn;
 use super::{
-    Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
-    upgrade, watch as status,
+    Group, Hooks, Inner, StartError, begin, disk_space, health, lock_expiry, mend, mend_units, retention,
+    scrub, upgrade, watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
@@ -274,7 +274,7 @@ impl Node {
             self.spawn("the watch on closed connections", closed.run(connections_ended)),
             self.spawn("the status", status::follow(raft.clone(), shared.clone(), publish)),
             self.spawn("the retention", retention),
-            self.spawn("the reserve", room::keep(host.clone(), shared.clone())),
+            self.spawn("the reserve", disk_space::keep(host.clone(), shared.clone())),
             self.spawn("the repair of queues", mend_units::run(host.clone(), shared.clone())),
             self.spawn("the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             self.spawn("the beginning", begin::run(asker)),
@@ -320,7 +320,7 @@ fn watch_over(group: &Group) -> [JoinHandle<()>; 6] {
     [
         spawn(shared, "the watch on the disk's speed", health::run(inner())),
         tokio::spawn(health::end_when_failed(inner())),
-        spawn(shared, "the watch on the disk's room", room::run(inner())),
+        spawn(shared, "the watch on the disk's room", disk_space::run(inner())),
         spawn(shared, "the failure detector", detecting::run(inner())),
         spawn(shared, "the expiry of locks", lock_expiry::run(inner())),
         spawn(shared, "the rise of the feature level", upgrade::run(inner())),

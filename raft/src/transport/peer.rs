@@ -254,7 +254,7 @@ impl Peers {
                 assembly.lock().add(head, part).map(|()| Bytes::new())
             }
             Kind::Call => Ok(self.shared.hooks.call(peer.id, frame.body).await),
-            Kind::Room => Ok(crate::group::room::answer(&self.shared)),
+            Kind::Room => Ok(crate::group::disk_space::answer(&self.shared)),
             Kind::Summary => {
                 Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding, self.raft.get()))
                     .into())

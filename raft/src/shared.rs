@@ -23,7 +23,7 @@ use crate::dedup::Dedup;
 use crate::feature_level::GroupLevel;
 use crate::group::eligibility::Eligibility;
 use crate::group::failure_detector::FailureDetector;
-use crate::group::notices::Notices;
+use crate::group::status_messages::StatusMessages;
 use crate::hooks::Hooks;
 use crate::lease_clock::LeaseClock;
 use crate::progress::Progress;
@@ -106,7 +106,7 @@ pub(crate) struct Shared {
     /// Whether this node may stand for election, and why not.
     pub(crate) eligibility: Eligibility,
     /// What an operator should know.
-    pub(crate) notices: Notices,
+    pub(crate) status_messages: StatusMessages,
     pub(crate) detector: FailureDetector,
     /// Why this node's part in the group has ended, where openraft does not know it (`tasks.I1`).
     pub(crate) failed: OnceLock<String>,

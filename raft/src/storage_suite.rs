@@ -175,7 +175,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         segment_bytes: SEGMENT_BYTES,
         calls: Default::default(),
         eligibility: Default::default(),
-        notices: Default::default(),
+        status_messages: Default::default(),
         detector: FailureDetector::new(1, Timing::default()),
         failed: Default::default(),
         rot: Default::default(),

@@ -125,7 +125,7 @@ pub(super) async fn run(asker: Asker) {
         }
         tokio::time::sleep(ASK_INTERVAL).await;
     }
-    asker.shared.notices.waits_for(None);
+    asker.shared.status_messages.waits_for(None);
     warn_of_flag(&asker);
     learn_group(&asker, says).await;
     loop {
@@ -151,7 +151,7 @@ async fn learn_group(asker: &Asker, mut says: Says) {
     while asker.founding.group_id.get().is_none() && !asker.founding.is_catching_up() {
         let discovery = discovery::run(asker).await;
         match catch_up::learn_group(asker, &discovery) {
-            Ok(()) => asker.shared.notices.waits_for(None),
+            Ok(()) => asker.shared.status_messages.waits_for(None),
             Err(why) => says.waiting(asker, why.to_string()),
         }
         tokio::time::sleep(ASK_INTERVAL).await;

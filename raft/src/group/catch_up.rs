@@ -107,7 +107,7 @@ pub(super) async fn run(asker: &Asker) {
         }
         sleep(LOOK_INTERVAL).await;
     }
-    asker.shared.notices.waits_for(None);
+    asker.shared.status_messages.waits_for(None);
 }
 
 /// Says now and then what is waited for; the status has it at any time.
@@ -125,7 +125,7 @@ impl Says {
             self.next = Instant::now() + SAY_INTERVAL;
             tracing::warn!("{what}");
         }
-        asker.shared.notices.waits_for(Some(what));
+        asker.shared.status_messages.waits_for(Some(what));
     }
 }
 

@@ -21,8 +21,8 @@ use super::discovery::Asker;
 use super::eligibility::{Eligibility, Reason};
 use super::failure_detector::FailureDetector;
 use super::founding::Founding;
-use super::notices::Notices;
 use super::recover::Recovered;
+use super::status_messages::StatusMessages;
 use super::tasks::spawn;
 use super::{
     Group, Hooks, Inner, StartError, begin, disk_space, health, lock_expiry, mend, mend_units, retention,
@@ -171,7 +171,7 @@ impl Opened {
             unmet_preconditions: AtomicU64::new(0),
             skip_entry,
             eligibility: Eligibility::default(),
-            notices: Notices::new(founding.group_id.clone()),
+            status_messages: StatusMessages::new(founding.group_id.clone()),
             detector: FailureDetector::new(config.node_id, config.timing.clone()),
             failed: OnceLock::new(),
             reserve,

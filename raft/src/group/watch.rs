@@ -54,10 +54,10 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         feature_level: shared.level.get(),
         unmet_preconditions: shared.unmet_preconditions.load(Ordering::Relaxed),
         feature_level_max: FEATURE_LEVEL,
-        group_id: shared.notices.group_id(),
-        waiting: shared.notices.waiting(),
+        group_id: shared.status_messages.group_id(),
+        waiting: shared.status_messages.waiting(),
         no_election: if leads { Vec::new() } else { shared.eligibility.reasons() },
-        foreign: shared.notices.foreign(),
+        foreign: shared.status_messages.foreign(),
         leader_silence: figures.silence,
         election_threshold: figures.threshold,
     }

@@ -181,7 +181,7 @@ impl Peers {
         match (self.founding.group_id.get(), caller.credentials.group_id) {
             (Some(own), Some(other)) if own != other => {
                 let told = other_group(own, other);
-                let is_news = self.shared.notices.refused(caller.hello.from, other, &told);
+                let is_news = self.shared.status_messages.refused(caller.hello.from, other, &told);
                 Err(Mismatch::GroupId { told, is_news })
             }
             _ => Ok(()),

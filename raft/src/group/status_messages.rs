@@ -12,15 +12,15 @@ const REFUSED_MAX: usize = 16;
 
 /// Plain sentences, and the group's id.
 #[derive(Default)]
-pub(crate) struct Notices {
+pub(crate) struct StatusMessages {
     waits_for: Mutex<Option<String>>,
     refused: Mutex<BTreeMap<u64, (GroupId, String)>>,
     group_id: Option<Arc<GroupIdFile>>,
 }
 
-impl Notices {
-    pub(crate) fn new(group_id: Arc<GroupIdFile>) -> Notices {
-        Notices { group_id: Some(group_id), ..Notices::default() }
+impl StatusMessages {
+    pub(crate) fn new(group_id: Arc<GroupIdFile>) -> StatusMessages {
+        StatusMessages { group_id: Some(group_id), ..StatusMessages::default() }
     }
 
     /// What this node waits for before it takes its part; `None` once it does.
@@ -63,9 +63,12 @@ mod tests {
 
     #[test]
     fn a_peer_of_another_group_is_news_once() {
-        let (notices, id) = (Notices::default(), GroupId::random());
-        assert!(notices.refused(2, id, "another group") && !notices.refused(2, id, "another group"));
-        assert!(notices.refused(2, GroupId::random(), "a third one"));
-        assert_eq!(notices.foreign(), ["node 2: a third one"]);
+        let (status_messages, id) = (StatusMessages::default(), GroupId::random());
+        assert!(
+            status_messages.refused(2, id, "another group")
+                && !status_messages.refused(2, id, "another group")
+        );
+        assert!(status_messages.refused(2, GroupId::random(), "a third one"));
+        assert_eq!(status_messages.foreign(), ["node 2: a third one"]);
     }
 }

@@ -21,7 +21,7 @@ pub mod node;
 mod origin;
 pub mod panics;
 mod pending;
-pub mod private;
+pub mod private_files;
 pub mod remoting;
 mod reply;
 mod request;

@@ -22,7 +22,7 @@ use crate::admin::Network;
 use crate::config::{Listen, NodeConfig};
 use crate::hooks::NodeHooks;
 use crate::net::{Listener, Resources};
-use crate::{group_thread, identity, private, service};
+use crate::{group_thread, identity, private_files, service};
 
 /// What clients and peers have asked may take this long to be answered.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let _lock = identity::claim(&disk, &config)?;
-    private::tighten(&config.data_dir, &identity::names(&config));
+    private_files::tighten(&config.data_dir, &identity::names(&config));
     let store_host = store_host(&config).await?;
     let sockets = Sockets::bind(&config.listen).await?;
     report_ignored(&config);

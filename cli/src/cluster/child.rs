@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, Result};
-use folio_server::private::FILE_MODE;
+use folio_server::private_files::FILE_MODE;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::layout::Layout;

@@ -21,7 +21,7 @@ use folio_raft::secret::ClusterSecret;
 use folio_server::config::{
     BROKER_PORT, ByteSize, DEFAULT_CLUSTER, DEFAULT_GROUP, NAMESRV_PORT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
 };
-use folio_server::private;
+use folio_server::private_files;
 use serde::{Deserialize, Serialize};
 
 use super::launch::Launch;
@@ -67,18 +67,18 @@ impl Layout {
     /// Makes or finds the data directory and writes the nodes' configurations.
     pub(super) fn prepare(launch: &Launch) -> Result<Self> {
         let dir = &launch.data;
-        private::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        private_files::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         // Nodes get absolute paths: an error of theirs then names a place one can find.
         let dir = fs::canonicalize(dir).with_context(|| format!("cannot use {}", dir.display()))?;
         let file = dir.join(FILE);
         let made = if file.exists() { Made::found(&file, launch)? } else { Made::new(launch)? };
         let layout = Self { dir, made };
         layout.make_secret().with_context(|| format!("cannot write {}", layout.secret().display()))?;
-        private::tighten(&layout.dir, &layout.names());
+        private_files::tighten(&layout.dir, &layout.names());
         for id in layout.ids() {
             layout.write_config(id)?;
         }
-        private::write(&file, &toml::to_string(&made)?)
+        private_files::write(&file, &toml::to_string(&made)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(layout)
     }
@@ -146,9 +146,9 @@ impl Layout {
 
     fn write_config(&self, id: u64) -> Result<()> {
         let dir = self.node_dir(id);
-        private::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        private_files::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let file = self.config(id);
-        private::write(&file, &self.node_toml(id)?)
+        private_files::write(&file, &self.node_toml(id)?)
             .with_context(|| format!("cannot write {}", file.display()))
     }
 

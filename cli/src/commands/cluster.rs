@@ -10,7 +10,7 @@ use folio_protocol::frame::Frame;
 use folio_server::config::ByteSize;
 use folio_server::handlers::members::{ADD_NODE, AddNode, CHANGE_PATIENCE, REMOVE_NODE, RemoveNode};
 use folio_server::handlers::node_status::{NodeAt, NodeStatus};
-use folio_server::private;
+use folio_server::private_files;
 
 use super::table;
 use super::target::{PATIENCE, Target};
@@ -91,7 +91,7 @@ pub(super) async fn run(args: ClusterArgs, log: Option<String>) -> Result<()> {
     match args.command {
         None => {
             let Start { nodes, data, base_port, segment_size, restart } = args.start;
-            private::mask();
+            private_files::mask();
             cluster::run(Launch { nodes, data, base_port, segment_size, restart, log }).await
         }
         Some(ClusterCommand::Status(target)) => status(&target).await,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use folio_server::config::{EXAMPLE, NodeConfig};
 use folio_server::net::descriptors;
-use folio_server::{logging, node, panics, private};
+use folio_server::{logging, node, panics, private_files};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(args: NodeArgs, log: Option<&str>) -> Result<()> {
         print!("{EXAMPLE}");
         return Ok(());
     };
-    private::mask();
+    private_files::mask();
     logging::start(log)?;
     panics::end_the_process().context("cannot start a thread")?;
     if let Some(parent) = args.parent {

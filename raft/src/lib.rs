@@ -10,6 +10,7 @@
 pub mod codec;
 pub mod config;
 mod dedup;
+mod derived;
 pub mod driver;
 mod feature_level;
 #[cfg(fuzzing)]

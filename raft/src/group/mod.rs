@@ -4,6 +4,7 @@
 //! groups.
 
 mod begin;
+mod bring_up;
 mod catch_up;
 pub(crate) mod census;
 mod detecting;
@@ -16,12 +17,12 @@ mod lock_expiry;
 pub(crate) mod log_summary;
 mod members;
 pub(crate) mod mend;
-mod mend_units;
 pub(crate) mod notices;
 mod proofs;
 mod read_index;
 mod reads;
 pub(crate) mod recover;
+mod repair_derived;
 mod retention;
 pub(crate) mod rewind;
 pub(crate) mod room;

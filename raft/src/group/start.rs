@@ -22,8 +22,8 @@ use super::standing::{Reason, Standing};
 use super::tasks::spawn;
 use super::vigil::Vigil;
 use super::{
-    Group, Hooks, Inner, StartError, begin, health, lock_expiry, mend, mend_units, retention, room, scrub,
-    upgrade, watch as status,
+    Group, Hooks, Inner, StartError, begin, bring_up, health, lock_expiry, mend, repair_derived, retention,
+    room, scrub, upgrade, watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
@@ -144,6 +144,7 @@ impl Group {
         let shared = Arc::new(Shared {
             log: recovered.log,
             queues: recovered.queues,
+            derived: recovered.derived,
             lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
             ordered_as_of: recovered.saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
@@ -231,7 +232,12 @@ impl Group {
                 retention::run(raft.clone(), host.clone(), shared.clone(), config.retention.clone()),
             ),
             spawn(&shared, "the reserve", room::keep(host.clone(), shared.clone())),
-            spawn(&shared, "the repair of queues", mend_units::run(host.clone(), shared.clone())),
+            spawn(
+                &shared,
+                "the repair of what is derived",
+                repair_derived::run(host.clone(), shared.clone()),
+            ),
+            spawn(&shared, "the bringing up of what is derived", bring_up::run(host.clone(), shared.clone())),
             spawn(&shared, "the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             spawn(
                 &shared,

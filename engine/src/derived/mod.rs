@@ -125,7 +125,7 @@ pub enum DerivedError {
 /// point is the structure's own: no checkpoint has to agree with it. (Consume queues keep it in the checkpoint, which is
 /// saved after their sync.) Opening never fails because of what is in the files: what cannot be used counts as deleted.
 pub trait Derived: Send + Sync {
-    /// A name for people, in the plural, such as "consume queues".
+    /// A name for people, such as "consume queues".
     fn name(&self) -> &'static str;
 
     /// Takes a committed record, the one behind the last; what it adds is visible to readers when this returns. Messages

@@ -14,7 +14,7 @@ use crate::disk::sim::{SeededChoice, SimDisk};
 use crate::log::StampBase;
 
 use super::{Derived, DerivedError, LogPoint, RepairStep, Taken};
-pub(crate) use story::Story;
+pub(crate) use story::{FIRST_STORE_MS, STORE_STEP_MS, Story};
 
 /// An implementation under test.
 pub(crate) trait Subject {
@@ -41,8 +41,8 @@ pub(crate) fn dir() -> &'static Path {
 
 /// Records of the story; enough for several syncs.
 const RECORDS: u64 = 130;
-/// Power cuts are tried at every so many operations, each with other choices of what is lost.
-const CUT_EVERY: usize = 3;
+/// Moments at which the power is cut, about, spread over all operations; each with other choices of what is lost.
+const CUTS: usize = 120;
 
 /// Runs all of the suite.
 pub(crate) fn check<S: Subject>(subject: &S) {
@@ -158,7 +158,8 @@ impl<S: Subject> Suite<'_, S> {
         let before = disk.ops();
         self.work(&disk, &mut 0).unwrap();
         let operations = disk.ops();
-        for cut in (before..=operations).step_by(CUT_EVERY) {
+        let every = ((operations - before) / CUTS).max(1);
+        for cut in (before..=operations).step_by(every) {
             let (disk, mut saved) = (new_disk(), 0);
             disk.cut_power_at(cut);
             // Opening may meet the cut, too; then nothing was saved.

@@ -12,8 +12,8 @@ use crate::log::{CommitLog, LogConfig, StampBase};
 use crate::record::{Draft, EntryId, Record, RecordKind};
 
 /// Store times of the messages, and how far apart they are.
-const FIRST_STORE_MS: i64 = 1_700_000_000_000;
-const STORE_STEP_MS: i64 = 10;
+pub(crate) const FIRST_STORE_MS: i64 = 1_700_000_000_000;
+pub(crate) const STORE_STEP_MS: i64 = 10;
 
 /// The log and its records; index 0 is the first.
 pub(crate) struct Story {

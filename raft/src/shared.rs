@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::dedup::Dedup;
-use crate::derived::DerivedList;
+use crate::derived::{DerivedList, Indexes};
 use crate::feature_level::GroupLevel;
 use crate::group::failure_detector::FailureDetector;
 use crate::group::notices::Notices;
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// The consume queues, for readers; they are the first of `derived`.
     pub(crate) queues: ConsumeQueues,
     pub(crate) derived: DerivedList,
+    /// The others of them, for readers.
+    pub(crate) indexes: Indexes,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,

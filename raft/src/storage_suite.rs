@@ -155,6 +155,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         log: opened.log,
         queues: opened.queues,
         derived: opened.derived,
+        indexes: opened.indexes,
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

@@ -19,7 +19,7 @@ use folio_engine::queues::{Arrival, ConsumeQueues, DerivedQueues};
 use folio_engine::record::Record;
 use tokio::sync::Notify;
 
-pub(crate) use registry::{Registered, open};
+pub(crate) use registry::{Indexes, Registered, open};
 pub(crate) use slot::{Follows, Slot};
 
 /// See the module.
@@ -114,6 +114,11 @@ impl DerivedList {
     /// All of them, in the order in which records are applied.
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// Whether the structure of this name is built up to what is applied.
+    pub(crate) fn is_up(&self, name: &str) -> bool {
+        self.slots.iter().any(|slot| slot.structure().name() == name && slot.is_up())
     }
 
     /// Waits until a structure lacks records or wants a sync.

@@ -13,44 +13,54 @@ use crate::shared::Shared;
 
 /// Log bytes brought to a structure before the thread is given back.
 const STEP_BYTES: usize = 4 << 20;
-/// How long to wait for what hinders: a damaged record, a full disk, a record that is just being applied.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long to wait for a record that is just being applied.
+const APPLY_WAIT: Duration = Duration::from_millis(50);
+/// How long to wait for what hinders: a damaged record, a full disk.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often the same trouble is logged.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Brings structures up until its task is aborted.
+/// What takes longer is logged when it is done.
+const LONG: Duration = Duration::from_secs(1);
+
+/// Brings structures up until its task is aborted; they take turns.
 pub(crate) async fn run(host: Host, shared: Arc<Shared>) {
-    let mut said = None::<Instant>;
+    let slots = shared.derived.slots();
+    let (mut said, mut behind) = (None::<Instant>, vec![None::<Instant>; slots.len()]);
     loop {
-        let mut hindered = false;
-        for at in 0..shared.derived.slots().len() {
-            let began = Instant::now();
-            let mut steps = 0u64;
-            while let Some(moved) = step(&host, &shared, at).await {
-                steps += 1;
-                match moved {
-                    Ok(true) => continue,
-                    Ok(false) => hindered = true,
-                    Err(error) => {
-                        hindered = true;
-                        if said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL) {
-                            said = Some(Instant::now());
-                            let structure = shared.derived.slots()[at].structure().name();
-                            tracing::warn!(structure, error, "not brought up, trying again");
-                        }
+        let (mut moved, mut wait) = (false, None);
+        for (at, slot) in slots.iter().enumerate() {
+            if !slot.is_up() {
+                behind[at].get_or_insert_with(Instant::now);
+            }
+            match step(&host, &shared, at).await {
+                None => {}
+                Some(Ok(true)) => moved = true,
+                Some(Ok(false)) => wait = wait.max(Some(APPLY_WAIT)),
+                Some(Err(error)) => {
+                    wait = Some(RETRY_AFTER);
+                    if said.is_none_or(|said| said.elapsed() >= SAY_INTERVAL) {
+                        said = Some(Instant::now());
+                        tracing::warn!(
+                            structure = slot.structure().name(),
+                            error,
+                            "not brought up, trying again"
+                        );
                     }
                 }
-                break;
             }
-            if steps > 1 && shared.derived.slots()[at].is_up() {
-                let structure = shared.derived.slots()[at].structure().name();
-                tracing::info!(structure, seconds = began.elapsed().as_secs(), "built up to what is applied");
+            if slot.is_up()
+                && let Some(since) = behind[at].take()
+                && since.elapsed() >= LONG
+            {
+                let (structure, seconds) = (slot.structure().name(), since.elapsed().as_secs());
+                tracing::info!(structure, seconds, "built up to what is applied");
             }
         }
-        if hindered {
-            sleep(RETRY_AFTER).await;
-        } else {
-            shared.derived.wanted().await;
+        match wait {
+            _ if moved => {}
+            Some(wait) => sleep(wait).await,
+            None => shared.derived.wanted().await,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ use super::{founding, rewind};
 use crate::codec::CodecError;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
-use crate::derived::{self, DerivedList};
+use crate::derived::{self, DerivedList, Indexes};
 use crate::host::Host;
 use crate::queue_ends;
 use crate::snapshots::remake::{Scan, remake};
@@ -36,6 +36,7 @@ pub(crate) struct Recovered {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) derived: DerivedList,
+    pub(crate) indexes: Indexes,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) base: StampBase,
     pub(crate) saved: SavedState,
@@ -177,14 +178,24 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recov
         };
         match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &saved)) {
             Ok((queues, begin)) => {
-                let derived = open_derived(&log, disk, dir, &queues, (&checkpoint.base, &begin), limit)?;
+                let of = (&checkpoint.base, &begin);
+                let (indexes, derived) = open_derived(&log, config, host, &queues, of, limit)?;
                 if (refused.is_some() || limit.is_some()) && !is_latest(&checkpoints, &checkpoint) {
                     // The next start would take the log for one that has lost what this one gives up.
                     checkpoints.remove_latest()?;
                 }
                 rewind::obeyed(&**disk, dir)?;
                 let base = checkpoint.base;
-                return Ok(Recovered { log, queues, derived, checkpoints, base, saved, dedup: None });
+                return Ok(Recovered {
+                    log,
+                    queues,
+                    derived,
+                    indexes,
+                    checkpoints,
+                    base,
+                    saved,
+                    dedup: None,
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
@@ -277,13 +288,15 @@ fn open_queues(
 /// The list of derived structures, for a node whose state is as of `base`. The log begins at `begin`.
 fn open_derived(
     log: &CommitLog,
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    config: &GroupConfig,
+    host: &Host,
     queues: &ConsumeQueues,
     (base, begin): (&StampBase, &StampBase),
     limit: Option<u64>,
-) -> Result<DerivedList, DerivedError> {
-    DerivedList::new(queues.clone(), derived::open(disk, dir)?, (log, begin), base, limit)
+) -> Result<(Indexes, DerivedList), DerivedError> {
+    let (indexes, others) = derived::open(&host.disk, &config.data_dir, config.segment_bytes, begin)?;
+    let list = DerivedList::new(queues.clone(), others, (log, begin), base, limit)?;
+    Ok((indexes, list))
 }
 
 /// Memory for units that a full disk has no room for. The log has room of its own for the rest of a segment and for the one
@@ -380,9 +393,9 @@ fn rebuild(
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
         queues.hold_at_most(held_max(config.segment_bytes));
         let base = checkpoint.base;
-        let derived = open_derived(&log, &host.disk, &config.data_dir, &queues, (&base, &base), limit)?;
+        let (indexes, derived) = open_derived(&log, config, host, &queues, (&base, &base), limit)?;
         let saved = SavedState::decode(&checkpoint.state)?;
-        return Ok(Recovered { log, queues, derived, checkpoints, base, saved, dedup: None });
+        return Ok(Recovered { log, queues, derived, indexes, checkpoints, base, saved, dedup: None });
     }
     Err(RecoverError::NoStart(config.data_dir.clone()))
 }

@@ -145,6 +145,7 @@ impl Group {
             log: recovered.log,
             queues: recovered.queues,
             derived: recovered.derived,
+            indexes: recovered.indexes,
             lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
             ordered_as_of: recovered.saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),

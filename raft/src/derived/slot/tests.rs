@@ -173,7 +173,8 @@ fn retention_moves_one_that_is_behind_to_the_new_start_and_trims_the_others() {
     slot.trim(&point(&records[0])).unwrap();
     assert_eq!(fake.0.lock().trimmed, Some(0));
     slot.trim(&point(&records[4])).unwrap();
-    assert_eq!((&fake.0.lock().indexes[..], fake.0.lock().trimmed), (&[][..], Some(0)));
+    assert!(fake.0.lock().indexes.is_empty());
+    assert_eq!(fake.0.lock().trimmed, Some(0), "there was nothing to trim");
     bring_up(&slot, &log, 7);
     assert_eq!(fake.0.lock().indexes, [5, 6, 7]);
     log.close();

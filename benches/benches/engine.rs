@@ -5,7 +5,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use folio_benches::{BATCH, Log, QUEUES, TOPIC, draft, messages, queues};
+use folio_benches::{BATCH, Log, QUEUES, TOPIC, draft, keys, messages, queues};
+use folio_engine::derived::Derived;
+use folio_engine::keys::DerivedKeys;
 use folio_engine::{ConsumeQueues, Record};
 use tempfile::{TempDir, tempdir};
 
@@ -88,6 +90,27 @@ fn apply(criterion: &mut Criterion) {
         };
         bencher.iter_batched(fresh, apply, BatchSize::PerIteration);
     });
+    // `sync` is what another thread does meanwhile: it sorts and writes the runs.
+    for (name, syncs) in [("key_index", false), ("key_index_sync", true)] {
+        group.bench_function(name, |bencher| {
+            let fresh = || {
+                let dir = tempdir().expect("a temporary directory");
+                let keys = keys(dir.path()).expect("an empty index opens");
+                (dir, keys)
+            };
+            let apply = |(dir, keys): (TempDir, DerivedKeys)| {
+                let mut arrivals = Vec::new();
+                for record in &records {
+                    keys.apply(record, &mut arrivals).expect("memory is enough");
+                }
+                if syncs {
+                    keys.sync().expect("the disk takes the index");
+                }
+                (dir, keys)
+            };
+            bencher.iter_batched(fresh, apply, BatchSize::PerIteration);
+        });
+    }
     group.finish();
     log.log.close();
 }

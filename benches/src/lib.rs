@@ -12,6 +12,7 @@ use std::sync::{Arc, mpsc};
 
 use bytes::{Bytes, BytesMut};
 use folio_engine::disk::RealDisk;
+use folio_engine::keys::{DerivedKeys, KeyIndex, KeysError};
 use folio_engine::log::{AppendError, OpenError};
 use folio_engine::{CommitLog, ConsumeQueues, Draft, EntryId, LogConfig, QueueCounters, QueuesError, Record};
 use folio_engine::{RecordKind, StampBase};
@@ -129,6 +130,11 @@ impl Log {
 pub fn queues(dir: &Path) -> Result<ConsumeQueues, QueuesError> {
     let empty = QueueCounters::new();
     ConsumeQueues::open(Arc::new(RealDisk), dir, &empty, &empty)
+}
+
+/// An empty key index in `dir`.
+pub fn keys(dir: &Path) -> Result<DerivedKeys, KeysError> {
+    KeyIndex::open(Arc::new(RealDisk), dir, SEGMENT_BYTES, 1).map(|(keys, _)| DerivedKeys::new(keys))
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod offsets;
 mod peers;
 pub mod polls;
 pub mod pull;
+pub mod query;
 pub mod reads;
 pub mod registrations;
 mod rights;

@@ -69,6 +69,20 @@ async fn look(broker: &Arc<Broker>, position: u64) -> Result<Option<Found>, Brok
     Ok(message.map(|message| Found { message, _memory: memory }))
 }
 
+/// The message that starts at this position, into memory that the caller has taken; none also where it has more than
+/// `bytes_max` bytes. Blocks on the disk.
+pub(crate) fn message_within(
+    on: &Broker,
+    position: u64,
+    bytes_max: usize,
+) -> Result<Option<Bytes>, BrokerError> {
+    let (log, end) = (on.group.log(), on.group.applied_position());
+    match length(log, position, end)? {
+        Some(bytes) if bytes <= bytes_max => read(log, on.group.queues(), position, bytes),
+        _ => Ok(None),
+    }
+}
+
 /// Runs what may wait for the disk.
 async fn apart<T: Send + 'static>(
     broker: &Arc<Broker>,

@@ -11,6 +11,7 @@ mod calls;
 pub mod codec;
 pub mod config;
 mod dedup;
+mod derived;
 pub mod driver;
 mod feature_level;
 #[cfg(fuzzing)]

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::calls::Calls;
 use crate::dedup::Dedup;
+use crate::derived::{DerivedList, Indexes};
 use crate::feature_level::GroupLevel;
 use crate::group::eligibility::Eligibility;
 use crate::group::failure_detector::FailureDetector;
@@ -66,7 +67,11 @@ impl Durable {
 /// State of one group on one node.
 pub(crate) struct Shared {
     pub(crate) log: CommitLog,
+    /// The consume queues, for readers; they are the first of `derived`.
     pub(crate) queues: ConsumeQueues,
+    pub(crate) derived: DerivedList,
+    /// The others of them, for readers.
+    pub(crate) indexes: Indexes,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,
@@ -120,7 +125,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Rot {
     pub(crate) mended: AtomicU64,
-    /// Units of consume queues.
+    /// Units of derived structures.
     pub(crate) mended_units: AtomicU64,
 }
 
@@ -132,9 +137,9 @@ impl Shared {
     }
 
     /// Whether a record of so many bytes may enter the log: its segment is there, and there is room for what follows from it,
-    /// units of queues and checkpoints.
+    /// derived structures and checkpoints.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        self.log.has_room(bytes) && self.reserve.is_whole() && !self.queues.disk_full()
+        self.log.has_room(bytes) && self.reserve.is_whole() && !self.derived.disk_full()
     }
 
     /// `state.I1`
@@ -155,7 +160,7 @@ impl Shared {
     /// Tries once more what the disk had no room for, segments aside. Blocks on the disk.
     pub(crate) fn look_for_room(&self) -> anyhow::Result<()> {
         self.reserve.refill()?;
-        self.queues.retry()?;
+        self.derived.retry()?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What a committed record does: consume queues and state, on every replica alike.
+//! What a committed record does: derived structures and state, on every replica alike.
 //!
 //! openraft feeds committed entries in order, on one task. A record is applied once it is durable on this
 //! node (`group.I1`); its effects are visible to readers before its proposer is answered.
@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use folio_engine::derived::DerivedError;
 use folio_engine::log::StampBase;
 use folio_engine::planted;
-use folio_engine::queues::{Arrival, QueuesError};
+use folio_engine::queues::Arrival;
 use folio_engine::record::{Record, RecordKind};
 use folio_state::Outcome;
 use futures_util::{Stream, StreamExt};
@@ -50,7 +51,7 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(15);
 /// Arrivals that are announced at once at most.
 const ARRIVALS_MAX: usize = 4096;
 
-/// openraft's state machine: applies to the consume queues and the state in [`Shared`].
+/// openraft's state machine: applies to the derived structures and the state in [`Shared`].
 pub(crate) struct StateMachine {
     host: Host,
     shared: Arc<Shared>,
@@ -120,7 +121,7 @@ impl StateMachine {
         }
         let applied = match record.header.kind {
             RecordKind::Messages => {
-                self.queue(record).await?;
+                self.derive(record).await?;
                 self.shared.dedup.iter().for_each(|dedup| dedup.apply(record));
                 Applied::Messages(record.clone())
             }
@@ -128,30 +129,35 @@ impl StateMachine {
                 let command = self.shared.skip_entry.command(record.id(), &record.payload())?;
                 // skip_entry.I2
                 let apply = |command| commands::apply(&self.shared, command, record.id());
-                Applied::Command(command.map_or(Outcome::NotFound, apply))
+                let outcome = command.map_or(Outcome::NotFound, apply);
+                self.derive(record).await?;
+                Applied::Command(outcome)
             }
             RecordKind::Transition => {
                 // skip_entry.I2: its messages have their offsets.
                 if let Some(commands) = self.shared.skip_entry.commands(record.id(), record.commands())? {
                     commands::apply_all(&self.shared, commands, record.id());
                 }
-                self.queue(record).await?;
+                self.derive(record).await?;
                 Applied::Transition(record.clone())
             }
-            RecordKind::Blank | RecordKind::Membership => Applied::Nothing,
+            RecordKind::Blank | RecordKind::Membership => {
+                self.derive(record).await?;
+                Applied::Nothing
+            }
         };
         self.position = record.end();
         self.prev_crc = record.header.crc;
         Ok(applied)
     }
 
-    /// Adds the record's messages to their queues; on a full disk that holds no more of them in memory, once there is room
-    /// (`room.I1`). Meanwhile this node votes and serves what it has applied.
-    async fn queue(&mut self, record: &Record) -> io::Result<()> {
+    /// Adds the record to what is derived; on a full disk, where memory holds no more of it, once there is room (`room.I1`).
+    /// Meanwhile this node votes and serves what it has applied.
+    async fn derive(&mut self, record: &Record) -> io::Result<()> {
         let mut waits = 0u64;
         loop {
-            match self.shared.queues.apply(record, &mut self.arrivals) {
-                Err(error @ QueuesError::DiskFull { .. }) => {
+            match self.shared.derived.apply(record, &mut self.arrivals) {
+                Err(error @ DerivedError::DiskFull { .. }) => {
                     if waits == 0 {
                         tracing::warn!(%error, position = record.position(), "apply waits for room on the disk");
                     }
@@ -303,7 +309,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 SnapshotContent::Received(received) => *received,
                 SnapshotContent::Stored(position) => captured::stored(&shared, position)?,
             };
-            shared.queues.reset(&received.base.counters).map_err(io::Error::other)?;
+            shared.derived.reset(&received.base).map_err(io::Error::other)?;
             let state_bytes = received.state.encoded_bytes() as i64;
             Ok::<_, io::Error>((received, state_bytes))
         });

@@ -68,9 +68,10 @@ pub struct Status {
     pub damaged: u64,
     /// Damaged records that were mended with a peer's copy since the start.
     pub mended: u64,
-    /// Damaged units of consume queues found on this node's disk and not mended yet; of a stretch perhaps only one.
+    /// Damaged parts of derived structures, such as units of consume queues, found on this node's disk and not mended yet; of
+    /// a stretch perhaps only one.
     pub damaged_units: u64,
-    /// Damaged units of consume queues that were mended from the log since the start.
+    /// Damaged parts of derived structures that were mended from the log since the start.
     pub mended_units: u64,
     /// Snapshots found damaged or gone on this node's disk and not repaired yet. While the one of the log's start is among
     /// them, no new replica can start from this node.

@@ -154,6 +154,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
     let shared = Arc::new(Shared {
         log: opened.log,
         queues: opened.queues,
+        derived: opened.derived,
+        indexes: opened.indexes,
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

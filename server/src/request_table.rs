@@ -14,7 +14,9 @@ use folio_protocol::code::RequestCode;
 use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
-use crate::handlers::{clients, configs, groups, locks, offsets, pull, route, send, send_back, topics, view};
+use crate::handlers::{
+    clients, configs, groups, locks, offsets, pull, query, route, send, send_back, topics, view,
+};
 use crate::remoting::Remoting;
 use crate::request::Request;
 
@@ -118,6 +120,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::GetMinOffset => open(Leader, offsets::min).repeatable(),
         Code::GetEarliestMessageStoreTime => open(Leader, offsets::earliest_time).repeatable(),
         Code::ConsumerSendMessageBack => open(Leader, send_back::send_back),
+        Code::QueryMessage => open(Settled, query::query).repeatable(),
         Code::ViewMessageById => open(Settled, view::view).repeatable(),
         Code::LockBatchMq => open(Leader, locks::lock),
         Code::UnlockBatchMq => open(Leader, locks::unlock),
@@ -142,7 +145,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         => unsupported(Class::Admin, Leader),
 
         // What else clients send, and what a server sends to clients.
-        Code::QueryMessage | Code::CheckTransactionState | Code::NotifyConsumerIdsChanged
+        Code::CheckTransactionState | Code::NotifyConsumerIdsChanged
         | Code::RegisterMessageFilterClass | Code::PushReplyMessageToClient | Code::QueryAssignment
         | Code::PeekMessage | Code::Notification | Code::PollingInfo
         => unsupported(Class::Open, Anywhere),
@@ -220,7 +223,7 @@ mod tests {
         let codes = RequestCode::ALL.iter().map(|code| code.code());
         let repeatable: Vec<i32> =
             codes.filter(|code| entry(*code).is_some_and(|entry| entry.is_repeatable)).collect();
-        assert_eq!(repeatable, [11, 14, 29, 30, 31, 32, 33, 105, 351, 352, 361]);
+        assert_eq!(repeatable, [11, 12, 14, 29, 30, 31, 32, 33, 105, 351, 352, 361]);
     }
 
     #[test]

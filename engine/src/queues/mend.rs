@@ -171,6 +171,11 @@ impl Inner {
 }
 
 impl Mending {
+    /// The first unit of the stretch.
+    pub(super) fn place(&self) -> UnitPlace {
+        self.queue.place(self.offsets.start)
+    }
+
     /// Reads about `bytes` more of the log, up to entry `upto`. True when all messages are found.
     pub fn step(&mut self, log: &CommitLog, upto: u64, bytes: usize) -> Result<bool, MendError> {
         let records = log.read(self.index, upto.saturating_add(1), bytes)?;

@@ -19,7 +19,9 @@
 //! - `queues.I5` A unit that is not the one of its message is never handed out; it is found again in the log.
 
 mod applier;
+mod arrival;
 mod damage;
+mod derived;
 mod error;
 mod files;
 mod mend;
@@ -51,6 +53,8 @@ use files::Files;
 use queue::{Found, Pushed, Queue};
 use tails::Tails;
 
+pub use arrival::Arrival;
+pub use derived::DerivedQueues;
 pub use error::QueuesError;
 pub use files::UNITS_PER_FILE;
 pub use mend::{MendError, Mending};
@@ -58,19 +62,6 @@ pub use queue::UNITS_PER_READ_MAX;
 pub use scrub::UnitsScrubbed;
 pub use trim::Trimmed;
 pub use unit::{UNIT_BYTES, Unit, UnitPlace};
-
-/// A message that has become visible to consumers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
-    /// Its topic.
-    pub topic: Arc<str>,
-    /// Its queue.
-    pub queue: u32,
-    /// Its offset in the queue.
-    pub offset: u64,
-    /// What tag filters compare.
-    pub tags_code: i64,
-}
 
 /// See the module.
 #[derive(Clone)]

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) async fn keep(host: Host, shared: Arc<Shared>) {
     loop {
         sleep(ROOM_RETRY_INTERVAL).await;
-        if shared.reserve.is_whole() && !shared.queues.disk_full() {
+        if shared.reserve.is_whole() && !shared.derived.disk_full() {
             continue;
         }
         let on = shared.clone();

@@ -4,6 +4,7 @@
 //! groups.
 
 mod begin;
+mod bring_up;
 mod catch_up;
 mod closed_connections;
 mod detecting;
@@ -19,11 +20,11 @@ mod lock_expiry;
 pub(crate) mod log_summary;
 mod members;
 pub(crate) mod mend;
-mod mend_units;
 mod proofs;
 mod read_index;
 mod reads;
 pub(crate) mod recover;
+mod repair_derived;
 mod retention;
 pub(crate) mod rewind;
 mod scrub;
@@ -42,6 +43,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use folio_engine::keys::{KEY_INDEX, KeyIndex};
 use folio_engine::log::CommitLog;
 use folio_engine::planted;
 use folio_engine::queues::ConsumeQueues;
@@ -299,6 +301,16 @@ impl Group {
     /// The consume queues as applied on this node.
     pub fn queues(&self) -> &ConsumeQueues {
         &self.0.shared.queues
+    }
+
+    /// The key index as built on this node.
+    pub fn keys(&self) -> &KeyIndex {
+        &self.0.shared.indexes.keys
+    }
+
+    /// Whether the key index is built up to what is applied on this node: a key that it does not know then, no message has.
+    pub fn is_key_index_up(&self) -> bool {
+        self.0.shared.derived.is_up(KEY_INDEX)
     }
 
     /// The commit log of this node.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use folio_engine::checkpoint::{Checkpoint, CheckpointError, Checkpoints};
-use folio_engine::counters::QueueCounters;
+use folio_engine::derived::DerivedError;
 use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
@@ -21,6 +21,7 @@ use super::{founding, rewind};
 use crate::codec::CodecError;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
+use crate::derived::{self, DerivedList, Indexes};
 use crate::host::Host;
 use crate::queue_ends;
 use crate::snapshots::remake::{Scan, remake};
@@ -34,6 +35,8 @@ const CACHE_BYTES: usize = 24 << 20;
 pub(crate) struct Recovered {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
+    pub(crate) derived: DerivedList,
+    pub(crate) indexes: Indexes,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) base: StampBase,
     pub(crate) saved: SavedState,
@@ -76,6 +79,8 @@ pub(crate) enum RecoverError {
     State(#[from] CodecError),
     #[error(transparent)]
     Queues(#[from] QueuesError),
+    #[error(transparent)]
+    Derived(#[from] DerivedError),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -172,20 +177,33 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recov
             Err(error) => return Err(error.into()),
         };
         match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &saved)) {
-            Ok(queues) => {
+            Ok((queues, begin)) => {
+                let of = (&checkpoint.base, &begin);
+                let (indexes, derived) = open_derived(&log, config, host, &queues, of, limit)?;
                 if (refused.is_some() || limit.is_some()) && !is_latest(&checkpoints, &checkpoint) {
                     // The next start would take the log for one that has lost what this one gives up.
                     checkpoints.remove_latest()?;
                 }
                 rewind::obeyed(&**disk, dir)?;
-                return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, saved, dedup: None });
+                let base = checkpoint.base;
+                return Ok(Recovered {
+                    log,
+                    queues,
+                    derived,
+                    indexes,
+                    checkpoints,
+                    base,
+                    saved,
+                    dedup: None,
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
                 log.close();
+                let recovered = rebuild(config, host, checkpoints, on_rot, limit)?;
                 // Built again from the log's start, they are within any limit.
                 rewind::obeyed(&**disk, dir)?;
-                return rebuild(config, host, checkpoints, on_rot);
+                return Ok(recovered);
             }
         }
     }
@@ -249,21 +267,36 @@ fn open_queues(
     disk: &Arc<dyn Disk>,
     config: &GroupConfig,
     (at, saved): (&Checkpoint, &SavedState),
-) -> anyhow::Result<ConsumeQueues> {
-    let mut min = match min_counters(log, checkpoints)? {
-        Some(min) => min,
+) -> anyhow::Result<(ConsumeQueues, StampBase)> {
+    let begin = match beginning_of(log, checkpoints)? {
+        Some(begin) => begin,
         None => {
             tracing::warn!(
                 "the snapshot of the log's start is damaged: where queues begin is read off the log"
             );
-            scanned_counters(log, &at.base)?
+            scanned_beginning(log, &at.base)?
         }
     };
+    let mut min = begin.counters.clone();
     // min_offsets.I1: what is deleted stays so, whatever the log still holds.
     queue_ends::raise_firsts(&mut min, saved.state.min_offsets());
     let queues = ConsumeQueues::open(disk.clone(), &config.data_dir, &at.base.counters, &min)?;
     queues.hold_at_most(held_max(config.segment_bytes));
-    Ok(queues)
+    Ok((queues, begin))
+}
+
+/// The list of derived structures, for a node whose state is as of `base`. The log begins at `begin`.
+fn open_derived(
+    log: &CommitLog,
+    config: &GroupConfig,
+    host: &Host,
+    queues: &ConsumeQueues,
+    (base, begin): (&StampBase, &StampBase),
+    limit: Option<u64>,
+) -> Result<(Indexes, DerivedList), DerivedError> {
+    let (indexes, others) = derived::open(&host.disk, &config.data_dir, config.segment_bytes, begin)?;
+    let list = DerivedList::new(queues.clone(), others, (log, begin), base, limit)?;
+    Ok((indexes, list))
 }
 
 /// Memory for units that a full disk has no room for. The log has room of its own for the rest of a segment and for the one
@@ -272,17 +305,14 @@ fn held_max(segment_bytes: u64) -> usize {
     usize::try_from(segment_bytes / 4).unwrap_or(usize::MAX)
 }
 
-/// Queue counters as of the first retained record; `None` when the snapshot of that is not readable.
-fn min_counters(
-    log: &CommitLog,
-    checkpoints: &Checkpoints,
-) -> Result<Option<QueueCounters>, CheckpointError> {
+/// The place of the first retained record; `None` when the snapshot of that is not readable.
+fn beginning_of(log: &CommitLog, checkpoints: &Checkpoints) -> Result<Option<StampBase>, CheckpointError> {
     let state = log.state();
     if state.purged.is_none() {
-        return Ok(Some(QueueCounters::default()));
+        return Ok(Some(StampBase::default()));
     }
     let found = snapshots_newest_first(checkpoints)?.into_iter().find(|snapshot| begins(&state, snapshot));
-    Ok(found.map(|snapshot| snapshot.base.counters))
+    Ok(found.map(|snapshot| snapshot.base))
 }
 
 /// Whether a snapshot is the state as of the log's first record.
@@ -291,12 +321,16 @@ fn begins(log: &LogState, snapshot: &Checkpoint) -> bool {
 }
 
 /// The same, read off the log: a queue begins at its first message there, and at its end when it has none.
-fn scanned_counters(log: &CommitLog, at: &StampBase) -> anyhow::Result<QueueCounters> {
+fn scanned_beginning(log: &CommitLog, at: &StampBase) -> anyhow::Result<StampBase> {
     let mut scan = Scan::new(at.counters.clone());
     if let Some(last) = at.id {
         scan.read(log, log.state().first_index, last.index)?;
     }
-    Ok(scan.counters)
+    let (position, id) = snapshots::begin(log).context("the log has its first record")?;
+    // An empty log begins where the state is.
+    let first = Boundary::at(log, position)?.first;
+    let prev_crc = first.map_or(at.prev_crc, |(_, crc)| crc);
+    Ok(StampBase { id: Some(id), position, prev_crc, counters: scan.counters })
 }
 
 /// Whether another checkpoint may fit: the log itself is not at fault.
@@ -326,12 +360,13 @@ fn no_beginning(config: &GroupConfig) -> String {
     )
 }
 
-/// Drops everything derived and starts from the first retained record.
+/// Drops state and consume queues and starts from the first retained record.
 fn rebuild(
     config: &GroupConfig,
     host: &Host,
     checkpoints: Checkpoints,
     on_rot: OnRot,
+    limit: Option<u64>,
 ) -> Result<Recovered, RecoverError> {
     let mut oldest: Vec<Checkpoint> = checkpoints.load_latest().ok().flatten().into_iter().collect();
     oldest.extend(snapshots_newest_first(&checkpoints)?);
@@ -350,15 +385,17 @@ fn rebuild(
                 log.close();
                 let made = made.with_context(|| no_beginning(config))?;
                 checkpoints.save_snapshot(&made)?;
-                return rebuild(config, host, checkpoints, on_rot);
+                return rebuild(config, host, checkpoints, on_rot, limit);
             }
         };
         // With both counters alike nothing is needed of the files: the queues open empty.
         let at = &checkpoint.base.counters;
         let queues = ConsumeQueues::open(host.disk.clone(), &config.data_dir, at, at)?;
         queues.hold_at_most(held_max(config.segment_bytes));
+        let base = checkpoint.base;
+        let (indexes, derived) = open_derived(&log, config, host, &queues, (&base, &base), limit)?;
         let saved = SavedState::decode(&checkpoint.state)?;
-        return Ok(Recovered { log, queues, checkpoints, base: checkpoint.base, saved, dedup: None });
+        return Ok(Recovered { log, queues, derived, indexes, checkpoints, base, saved, dedup: None });
     }
     Err(RecoverError::NoStart(config.data_dir.clone()))
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use folio_engine::counters::QueueCounters;
+use folio_engine::log::StampBase;
 use folio_engine::record::EntryId;
 use folio_protocol::message;
 use tokio::time::{Instant, sleep, timeout};
@@ -147,9 +147,9 @@ impl Passes {
 
     /// Trims what was derived from what is gone.
     async fn trim(&self, found: &Droppable) -> anyhow::Result<()> {
-        let (shared, position, counters) = (self.shared.clone(), found.position, found.counters.clone());
+        let (shared, position, start) = (self.shared.clone(), found.position, found.start.clone());
         let trimming = self.host.blocking(move || {
-            shared.queues.trim(&counters)?;
+            shared.derived.trim(&start)?;
             shared.checkpoints.remove_snapshots_below(position)?;
             anyhow::Ok(())
         });
@@ -174,8 +174,8 @@ struct Droppable {
     position: u64,
     id: EntryId,
     meta: SnapshotMetaOf,
-    /// Where queues begin then.
-    counters: QueueCounters,
+    /// Where the log begins then.
+    start: StampBase,
 }
 
 /// The latest one. Blocks on the disk.
@@ -201,8 +201,7 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let Some((id, checkpoint)) = whole.next() else { return Ok(None) };
     let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
-    let (position, counters) = (checkpoint.base.position, checkpoint.base.counters);
-    Ok(Some(Droppable { position, id, meta, counters }))
+    Ok(Some(Droppable { position: checkpoint.base.position, id, meta, start: checkpoint.base }))
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

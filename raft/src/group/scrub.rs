@@ -1,11 +1,11 @@
-//! Reads snapshots, old records and units from the disk now and then, slowly, so that rot is found while it can be repaired.
+//! Reads snapshots, derived structures and old records from the disk now and then, slowly, so that rot is found while it can be repaired.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use folio_engine::derived::ScrubStep;
 use folio_engine::log::{ReadError, Scrubbed};
-use folio_engine::queues::UnitsScrubbed;
 use tokio::time::Instant;
 
 use crate::config::Scrub;
@@ -36,7 +36,7 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
         let upto = shared.applied_index.load(Ordering::Acquire);
         // The few snapshots first: a pass over a large log takes days.
         let mut bytes = snapshots(&host, &shared, step_bytes).await;
-        bytes += units(&host, &shared, step_bytes).await;
+        bytes += derived(&host, &shared, step_bytes).await;
         let mut next = unfinished.take();
         let mut noted = next.is_some().then_some(bytes);
         loop {
@@ -66,7 +66,7 @@ pub(crate) async fn run(host: Host, shared: Arc<Shared>, config: Scrub) {
             tracing::info!(
                 bytes,
                 seconds = began.elapsed().as_secs(),
-                "all snapshots and units and the whole log were read and checked"
+                "all snapshots, all that is derived and the whole log were read and checked"
             );
         }
         tokio::time::sleep(config.interval.saturating_sub(began.elapsed())).await;
@@ -98,20 +98,22 @@ async fn note(host: &Host, shared: &Arc<Shared>, next: Option<(u64, u64)>) {
     }
 }
 
-/// One pass over the consume queues; what is damaged is mended meanwhile. Returns the bytes read.
-async fn units(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
-    let (mut next, mut bytes) = (None, 0);
-    loop {
-        tokio::time::sleep(STEP).await;
-        let queues = shared.queues.clone();
-        let Ok(scrubbed) = host.blocking(move || queues.scrub(next, step_bytes)).await else { return bytes };
-        let UnitsScrubbed { next: behind, bytes: read } = scrubbed;
-        bytes += read;
-        if behind.is_none() {
-            return bytes;
+/// One pass over each derived structure; what is damaged is repaired meanwhile. Returns the bytes read.
+async fn derived(host: &Host, shared: &Arc<Shared>, step_bytes: u64) -> u64 {
+    let mut bytes = 0;
+    for at in 0..shared.derived.slots().len() {
+        loop {
+            tokio::time::sleep(STEP).await;
+            let on = shared.clone();
+            let scrubbed = host.blocking(move || on.derived.slots()[at].structure().scrub(step_bytes));
+            let Ok(ScrubStep { bytes: read, over }) = scrubbed.await else { break };
+            bytes += read;
+            if over {
+                break;
+            }
         }
-        next = behind;
     }
+    bytes
 }
 
 async fn step(

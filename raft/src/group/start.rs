@@ -25,8 +25,8 @@ use super::recover::Recovered;
 use super::status_messages::StatusMessages;
 use super::tasks::spawn;
 use super::{
-    Group, Hooks, Inner, StartError, begin, disk_space, health, lock_expiry, mend, mend_units, retention,
-    scrub, upgrade, watch as status,
+    Group, Hooks, Inner, StartError, begin, bring_up, disk_space, health, lock_expiry, mend, repair_derived,
+    retention, scrub, upgrade, watch as status,
 };
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
@@ -141,12 +141,14 @@ impl Opened {
     /// What the parts of the group share, and the state machine on it.
     fn share(self, config: GroupConfig, hooks: Arc<dyn Hooks>) -> (Node, StateMachine) {
         let Opened { host, reserve, skip_entry, recovered, founding } = self;
-        let Recovered { log, queues, checkpoints, saved, base, dedup } = recovered;
+        let Recovered { log, queues, derived, indexes, checkpoints, saved, base, dedup } = recovered;
         let durable = Durable { index: log.state().last.map(|id| id.index), failed: None };
         let applied = base.id.unwrap_or_default();
         let shared = Arc::new(Shared {
             log,
             queues,
+            derived,
+            indexes,
             lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
             ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(saved.state.encoded_bytes() as i64),
@@ -255,7 +257,7 @@ impl Node {
         raft: &Raft,
         connections_ended: mpsc::Receiver<u64>,
         publish: watch::Sender<Status>,
-    ) -> [JoinHandle<()>; 7] {
+    ) -> [JoinHandle<()>; 8] {
         let Node { config, host, shared, founding, connections, .. } = self;
         let closed = ClosedConnections {
             raft: raft.clone(),
@@ -275,7 +277,8 @@ impl Node {
             self.spawn("the status", status::follow(raft.clone(), shared.clone(), publish)),
             self.spawn("the retention", retention),
             self.spawn("the reserve", disk_space::keep(host.clone(), shared.clone())),
-            self.spawn("the repair of queues", mend_units::run(host.clone(), shared.clone())),
+            self.spawn("the repair of what is derived", repair_derived::run(host.clone(), shared.clone())),
+            self.spawn("the bringing up of what is derived", bring_up::run(host.clone(), shared.clone())),
             self.spawn("the scrub", scrub::run(host.clone(), shared.clone(), config.scrub.clone())),
             self.spawn("the beginning", begin::run(asker)),
         ]

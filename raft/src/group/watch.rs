@@ -45,7 +45,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         disk_full: !shared.has_room(1),
         damaged: shared.log.damages().len() as u64,
         mended: shared.rot.mended.load(Ordering::Relaxed),
-        damaged_units: shared.queues.damaged() as u64,
+        damaged_units: shared.derived.damaged() as u64,
         mended_units: shared.rot.mended_units.load(Ordering::Relaxed),
         damaged_snapshots: shared.snapshots.count(),
         repaired_snapshots: shared.snapshots.repaired(),

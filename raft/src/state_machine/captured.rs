@@ -42,7 +42,7 @@ impl Captured {
     }
 }
 
-/// The queues are durable before the checkpoint that counts on them is. Blocks on the disk.
+/// Derived structures are durable before the checkpoint that counts on them is. Blocks on the disk.
 pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     let trimmed = std::mem::take(&mut captured.trimmed);
     // What is counted command by command is at times too much: see `State::growth`.
@@ -50,7 +50,7 @@ pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     shared.state_bytes.fetch_add(exact - captured.state_bytes, Ordering::Relaxed);
     let save = || {
         let checkpoint = captured.encode()?;
-        shared.queues.sync().map_err(io::Error::other)?;
+        shared.derived.sync().map_err(io::Error::other)?;
         shared.checkpoints.save(&checkpoint).map_err(io::Error::other)
     };
     if let Err(error) = save() {

@@ -5,6 +5,7 @@
 
 mod bad_sector;
 mod cluster;
+mod derived;
 mod earlier_build;
 mod files;
 mod full_disk;

@@ -63,7 +63,11 @@ async fn send(group: &Group, bytes: usize) -> Result<Receipt, ProposeError> {
 }
 
 /// A message under a key that a retry repeats.
-async fn send_under(group: &Group, bytes: usize, key: Option<&str>) -> Result<Receipt, ProposeError> {
+pub(crate) async fn send_under(
+    group: &Group,
+    bytes: usize,
+    key: Option<&str>,
+) -> Result<Receipt, ProposeError> {
     send_to(group, 0, bytes, key).await
 }
 

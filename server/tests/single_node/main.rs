@@ -11,6 +11,7 @@ mod node;
 mod offsets;
 mod operators;
 mod pull;
+mod query;
 mod repeats;
 mod resources;
 mod retry;

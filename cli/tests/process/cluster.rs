@@ -66,6 +66,37 @@ impl Running {
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
+    /// Who leads, once somebody does: on a busy machine the leader may just be changing.
+    pub(crate) fn leader(&self) -> u64 {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if let Some(leader) = status.iter().find(|node| node["role"] == "leader") {
+                return leader["node_id"].as_u64().unwrap();
+            }
+            assert!(Instant::now() < deadline, "nobody leads: {status:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Where each node serves clients, in the order of the ids.
+    pub(crate) fn brokers(&self) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            let at = |id: u64| {
+                let told = status.iter().find_map(|node| node["nodes"][id.to_string()]["broker"].as_str());
+                told.map(str::to_owned)
+            };
+            let brokers: Option<Vec<String>> = (1..=3).map(at).collect();
+            if let Some(brokers) = brokers {
+                return brokers;
+            }
+            assert!(Instant::now() < deadline, "not all nodes are known: {status:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub(crate) fn children(&self) -> Vec<String> {
         let pid = self.parent.id();
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();

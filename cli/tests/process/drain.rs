@@ -143,11 +143,9 @@ pub(crate) fn max_offset(address: &str, queue_id: i32) -> u64 {
 #[test]
 fn a_leader_stopped_under_load_answers_all_it_took_and_no_client_sees_a_failure() {
     let running = Running::start();
-    let status = running.status();
-    let (leader, followers): (Vec<_>, Vec<_>) = status.iter().partition(|node| node["role"] == "leader");
-    let leader_id = leader[0]["node_id"].as_u64().unwrap();
-    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
-    let at_follower = broker(followers[0]["node_id"].as_u64().unwrap());
+    let (leader_id, brokers) = (running.leader(), running.brokers());
+    let broker = |id: u64| brokers[id as usize - 1].clone();
+    let at_follower = broker(leader_id % 3 + 1);
     let created = ask(&mut TcpStream::connect(broker(leader_id)).unwrap(), &message(0)).unwrap();
     assert_eq!(created.code, ResponseCode::Success.code(), "{created:?}");
 

@@ -36,20 +36,18 @@ fn stored(address: &str, request: &Frame) -> SendMessageResponseHeader {
 #[test]
 fn a_send_repeated_after_the_leaders_death_gets_the_first_ones_offset() {
     let running = Running::start();
-    let status = running.status();
-    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
-    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
-    let survivor = broker(leader % 3 + 1);
+    let (leader, brokers) = leader_of(&running);
+    let (at_leader, survivor) = (&brokers[leader as usize - 1], &brokers[leader as usize % 3]);
     let firsts: Vec<_> = (0..10)
-        .map(|number| stored(&broker(leader), &message(&format!("K{number}"), number % 4, "hello")))
+        .map(|number| stored(at_leader, &message(&format!("K{number}"), number % 4, "hello")))
         .collect();
     send("KILL", &running.children()[leader as usize - 1]);
     for (number, first) in firsts.iter().enumerate() {
         // To another queue, as a client's second attempt goes.
-        let again = stored(&survivor, &message(&format!("K{number}"), (number as i32 + 1) % 4, "hello"));
+        let again = stored(survivor, &message(&format!("K{number}"), (number as i32 + 1) % 4, "hello"));
         assert_eq!(again, *first);
     }
-    let new = stored(&survivor, &message("K0", 0, "with another body"));
+    let new = stored(survivor, &message("K0", 0, "with another body"));
     assert_eq!((new.queue_id, new.queue_offset), (0, 3), "queue 0 had three of the ten");
 }
 
@@ -98,12 +96,9 @@ fn attempt(address: &str, request: &Frame) -> Option<Frame> {
 #[test]
 fn impatient_clients_store_each_message_once_while_the_leader_dies() {
     let running = Running::start();
-    let status = running.status();
-    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
-    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
-    let brokers: Vec<String> = (1..=3).map(broker).collect();
-    let survivor = broker(leader % 3 + 1);
-    stored(&survivor, &message("creates the topic", 0, "hello"));
+    let (leader, brokers) = leader_of(&running);
+    let survivor = &brokers[leader as usize % 3];
+    stored(survivor, &message("creates the topic", 0, "hello"));
     let end = Instant::now() + Duration::from_secs(4);
     let writers: Vec<_> = (0..12)
         .map(|writer| {
@@ -119,7 +114,7 @@ fn impatient_clients_store_each_message_once_while_the_leader_dies() {
         (sent, retried) = (sent + own, retried + again);
     }
     assert!(retried > 0, "the death of the leader was not noticed");
-    let stored: u64 = (0..4).map(|queue| super::drain::max_offset(&survivor, queue)).sum();
+    let stored: u64 = (0..4).map(|queue| super::drain::max_offset(survivor, queue)).sum();
     assert_eq!(stored, sent + 1, "{retried} attempts were repeats\n{}", running.out());
 }
 
@@ -167,10 +162,7 @@ impl Connection {
 }
 
 fn leader_of(running: &Running) -> (u64, Vec<String>) {
-    let status = running.status();
-    let leader = status.iter().find(|node| node["role"] == "leader").unwrap()["node_id"].as_u64().unwrap();
-    let broker = |id: u64| status[0]["nodes"][id.to_string()]["broker"].as_str().unwrap().to_owned();
-    (leader, (1..=3).map(broker).collect())
+    (running.leader(), running.brokers())
 }
 
 /// The client's connection, to a follower, outlives the leader: what was answered on it promptly is no retry.

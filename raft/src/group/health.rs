@@ -95,9 +95,19 @@ pub(super) async fn end_when_failed(inner: Weak<Inner>) {
             let reason = poisoned.or_else(|| shared.failed.get().cloned());
             let reason = reason.unwrap_or_else(|| "openraft has stopped".to_owned());
             tracing::error!(reason, "this node takes no part any more");
+            // openraft panics in every later call if whoever waits first for its end is cut off. Here a task waits that nothing
+            // cuts off. Where openraft has ended by itself, a peer's call may have come first, and gets a moment.
+            let raft = group.0.raft.clone();
+            let mut ending = tokio::spawn(async move {
+                if let Err(error) = raft.shutdown().await {
+                    tracing::warn!(%error, "replication did not stop cleanly");
+                }
+            });
+            let ends_itself = group.0.raft.metrics().borrow_watched().running_state.is_err();
+            let has_ended = ends_itself && timeout(LOOK_INTERVAL, &mut ending).await.is_ok();
             group.0.listener.abort();
-            if let Err(error) = group.0.raft.shutdown().await {
-                tracing::warn!(%error, "replication did not stop cleanly");
+            if !has_ended {
+                drop(ending.await);
             }
             return;
         }

@@ -397,8 +397,14 @@ impl Group {
         }
     }
 
-    /// Saves a checkpoint of everything applied so far.
+    /// Saves a checkpoint of everything applied so far, unless openraft has ended and its state machine with it.
     async fn checkpoint(&self) {
+        if self.0.raft.metrics().borrow_watched().running_state.is_err() {
+            tracing::warn!(
+                "no checkpoint at the stop: replication has ended; the next start replays more of the log"
+            );
+            return;
+        }
         let captured =
             self.0.raft.with_state_machine(|machine| Box::pin(std::future::ready(machine.capture_here())));
         // A full disk may hold up openraft itself, until the log is closed.

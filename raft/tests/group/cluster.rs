@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use folio_engine::disk::RealDisk;
-use folio_engine::queues::Arrival;
+use folio_engine::queues::{Arrival, Unit};
 use folio_protocol::message::NewMessage;
+use folio_protocol::properties::{self, UNIQUE_KEY};
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, Hooks};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
@@ -78,6 +79,11 @@ pub(crate) fn steady() -> Timing {
         election_max: Duration::from_secs(12),
         heartbeat: Duration::from_millis(100),
     }
+}
+
+/// For stories in which a leader is replaced before its lease has run out: that would take longer than a test waits.
+pub(crate) fn endless_lease() -> Timing {
+    Timing { election_min: 10 * PATIENCE, election_max: 11 * PATIENCE, ..steady() }
 }
 
 pub(crate) fn address() -> NodeAddress {
@@ -152,7 +158,9 @@ impl Cluster {
     pub(crate) async fn leader(&self) -> Group {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let leads = |group: &&Group| group.status().role == Role::Leader;
+            // Openraft says it first, and the group takes nothing before it has heard of it.
+            let takes = |group: &Group| group.watch().borrow().role == Role::Leader;
+            let leads = |group: &&Group| group.status().role == Role::Leader && takes(group);
             if let Some(leader) = self.groups.values().find(leads) {
                 return leader.clone();
             }
@@ -173,13 +181,21 @@ impl Cluster {
         receipts
     }
 
-    /// Sends until it is acknowledged; a refusal is safe to repeat.
+    /// Sends until it is acknowledged. A refusal is safe to repeat; what may be stored is sent again under its key.
     pub(crate) async fn send_one(&self, number: u64) -> Receipt {
-        let deadline = Instant::now() + PATIENCE;
+        let (deadline, mut repeat) = (Instant::now() + PATIENCE, Repeat::Store);
         loop {
-            match send(&self.leader().await, number).await {
+            let mut properties = BytesMut::new();
+            properties::append(&mut properties, UNIQUE_KEY, &number.to_string());
+            let message = NewMessage { properties: properties.freeze(), ..numbered(number) };
+            match propose(&self.leader().await, message, repeat).await {
                 Ok(receipt) => return receipt,
-                Err(error) => assert!(Instant::now() < deadline, "message {number}: {error}"),
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "message {number}: {error}");
+                    if let ProposeError::Unknown(_) = error {
+                        repeat = Repeat::Same;
+                    }
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -193,6 +209,33 @@ impl Cluster {
         while let Err(error) = self.leader().await.execute(command.clone()).await {
             assert!(Instant::now() < deadline, "not executed: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Has this node lead, and waits until it has applied what its predecessors left. On a busy machine a transfer takes longer
+    /// than a leader waits for it, and another node may have come to lead meanwhile.
+    pub(crate) async fn lead(&self, id: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leader = self.leader().await;
+            if leader.node_id() == id && leader.settle(PATIENCE).await {
+                return;
+            }
+            let moved = leader.transfer_leadership(Some(id)).await;
+            assert!(Instant::now() < deadline, "node {id} does not lead: {moved:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The leader, once it has proved that it leads and has applied all that was acknowledged.
+    pub(crate) async fn confirmed(&self) -> Group {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let leader = self.leader().await;
+            match leader.confirm().await {
+                Ok(()) => return leader,
+                Err(error) => assert!(Instant::now() < deadline, "node {}: {error}", leader.node_id()),
+            }
         }
     }
 
@@ -283,14 +326,41 @@ pub(crate) fn message(queue_id: u32, body: impl Into<Bytes>) -> NewMessage {
     }
 }
 
+fn numbered(number: u64) -> NewMessage {
+    message((number % 4) as u32, format!("message {number} {}", "x".repeat(500)))
+}
+
 pub(crate) async fn send(group: &Group, number: u64) -> Result<Receipt, ProposeError> {
-    let message = message((number % 4) as u32, format!("message {number} {}", "x".repeat(500)));
+    propose(group, numbered(number), Repeat::Store).await
+}
+
+async fn propose(group: &Group, message: NewMessage, repeat: Repeat) -> Result<Receipt, ProposeError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
-    group
-        .propose(Proposal { messages: vec![message], repeat: Repeat::Store, reply })
-        .map_err(|(_, error)| error)?;
+    group.propose(Proposal { messages: vec![message], repeat, reply }).map_err(|(_, error)| error)?;
     answered.await.unwrap()
+}
+
+/// Whether retention, which keeps so many bytes, has nothing left to drop: not in the log, and not in the queues of the topic
+/// `orders`.
+pub(crate) fn has_dropped_all(group: &Group, kept_bytes: u64) -> bool {
+    let log = group.log().state();
+    let starts = group.log().segment_starts();
+    let mut later = starts.iter().filter(|(_, first)| *first > log.first_index);
+    let is_trimmed = |queue| {
+        let Some((first, end)) = group.queues().bounds("orders", queue) else { return true };
+        let units = group.queues().units("orders", queue, first, 1);
+        let is_kept = |unit: &Unit| unit.position >= log.start_position;
+        first == end || units.is_ok_and(|units| units.first().is_some_and(is_kept))
+    };
+    log.start_position > 0
+        && later.all(|(position, _)| log.next_position - position < kept_bytes)
+        && (0..4).all(is_trimmed)
+}
+
+/// Whether the log ends so early in a segment that retention drops nothing more for what a test appends.
+pub(crate) fn ends_early_in_a_segment(group: &Group) -> bool {
+    group.log().state().next_position % SEGMENT_BYTES < SEGMENT_BYTES / 2
 }
 
 pub(crate) fn no_retention() -> Retention {

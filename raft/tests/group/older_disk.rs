@@ -62,7 +62,7 @@ async fn founding_i5_a_disk_copied_while_its_node_was_catching_up_has_an_old_vot
         .unwrap();
     cluster.boot(restored, false).await;
     cluster.assert_identical().await;
-    cluster.leader().await.transfer_leadership(Some(next)).await.unwrap();
+    cluster.lead(next).await;
     cluster.send_all(20..40).await;
     cluster.assert_identical().await;
     assert_eq!(cluster.leader().await.node_id(), next);
@@ -76,7 +76,8 @@ async fn founding_i5_a_disk_copied_while_its_node_was_catching_up_has_an_old_vot
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let sent = tokio::time::timeout(Duration::from_secs(1), send(&cluster.groups[&next], 40)).await;
-    assert!(sent.is_err(), "founding.I4: it acknowledges nothing yet: {sent:?}");
+    // It may have heard from no majority for so long that it leads no more.
+    assert!(!matches!(sent, Ok(Ok(_))), "founding.I4: it acknowledges nothing yet: {sent:?}");
     cluster.boot(leader, false).await;
     cluster.send_all(41..60).await;
     cluster.assert_identical().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Echo, PATIENCE, no_retention, send, steady};
+use crate::cluster::{Cluster, Echo, PATIENCE, endless_lease, no_retention, send};
 use bytes::Bytes;
 use folio_engine::queues::Arrival;
 use folio_raft::group::Hooks;
@@ -30,7 +30,7 @@ impl Hooks for Bomb {
 /// Before: the node went on leading and sent heartbeats, so nobody replaced it, and no send was answered any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_i1_a_leader_whose_applier_panics_stops_and_another_node_serves() {
-    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    let mut cluster = Cluster::start(1..=3, no_retention(), endless_lease()).await;
     cluster.send_one(1).await;
     let bombs: Vec<Arc<Bomb>> = (1..=3).map(|_| Arc::default()).collect();
     for (id, bomb) in (1..=3).zip(&bombs) {
@@ -50,9 +50,7 @@ async fn tasks_i1_a_leader_whose_applier_panics_stops_and_another_node_serves() 
     assert!(why.contains("a bug in the applier"), "{why}");
     cluster.groups.remove(&leader.node_id());
     // Its peers are turned away, so they need not wait for its lease.
-    let stopped = Instant::now();
     cluster.send_one(4).await;
-    assert!(stopped.elapsed() < steady().election_min, "{:?} without a leader", stopped.elapsed());
 }
 
 fn is_stopped(role: &Role) -> bool {

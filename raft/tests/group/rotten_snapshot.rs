@@ -14,7 +14,10 @@ use folio_raft::status::Role;
 use folio_state::{Command, CommitOffsets, CreateTopic, OffsetCommit, Topic};
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, no_retention, steady};
+use crate::cluster::{
+    Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, ends_early_in_a_segment, has_dropped_all, no_retention,
+    steady,
+};
 
 /// Adds node 4 with an empty disk in the place of a follower.
 async fn replace_one(cluster: &mut Cluster, segment_bytes: u64) {
@@ -33,14 +36,16 @@ async fn boot(cluster: &mut Cluster, id: u64, segment_bytes: u64) {
     cluster.groups.insert(id, group);
 }
 
+/// Waits until every node has dropped all that retention lets it drop, its snapshots too.
 async fn until_dropped(cluster: &Cluster) {
-    let deadline = Instant::now() + PATIENCE;
-    while cluster.groups.values().any(|group| group.log().state().start_position == 0) {
-        assert!(Instant::now() < deadline, "nothing was dropped");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // What a last look at retention may still drop.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kept_bytes = cluster.retention.bytes.unwrap();
+    until(cluster, "dropped", |cluster| {
+        cluster.groups.iter().all(|(id, group)| {
+            let first = || snapshots(cluster.dirs[id].path()).first().map(|path| position_of(path));
+            has_dropped_all(group, kept_bytes) && first() == Some(group.log().state().start_position)
+        })
+    })
+    .await;
 }
 
 const QUEUES: u32 = 4;
@@ -51,16 +56,40 @@ async fn dropped() -> Cluster {
         Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(100) };
     let cluster = Cluster::start(1..=3, retention, steady()).await;
     cluster.send_all(0..900).await;
+    fill_up(&cluster).await;
     cluster.assert_identical().await;
     until_dropped(&cluster).await;
     cluster
 }
 
+/// Sends until the log has begun a segment a while ago: what comes next ends none, so nothing more is dropped for it.
+async fn fill_up(cluster: &Cluster) {
+    let mut number = 1_000_000;
+    while !ends_early_in_a_segment(&cluster.leader().await) {
+        cluster.send_one(number).await;
+        number += 1;
+    }
+}
+
+/// The snapshots of a node, in the order of their positions, without one that is being written just now.
 fn snapshots(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir.join("snapshots")).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_none());
     paths.sort();
     paths
+}
+
+/// Deletes the snapshots of a node, which may be making one again just now.
+fn delete_snapshots(dir: &Path) {
+    for path in snapshots(dir) {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// The position in the log that a snapshot is of.
+fn position_of(snapshot: &Path) -> u64 {
+    snapshot.file_name().unwrap().to_str().unwrap().parse().unwrap()
 }
 
 fn rot(path: &Path) {
@@ -122,8 +151,7 @@ async fn t90_a_new_member_of_a_leader_with_a_rotten_snapshot_lacked_retained_mes
     let gone = cluster.groups.keys().copied().find(|id| *id != leader).unwrap();
     replace(&mut cluster, gone, 4).await;
     assert_nothing_is_missing(&cluster, &expected, 900);
-    cluster.leader().await.transfer_leadership(Some(4)).await.unwrap();
-    until(&cluster, "led by the new node", |cluster| cluster.groups[&4].status().role == Role::Leader).await;
+    cluster.lead(4).await;
     cluster.send_all(900..910).await;
     cluster.assert_identical().await;
 }
@@ -135,16 +163,14 @@ async fn all_members_are_replaced_while_no_snapshot_is_whole_and_every_retained_
     let mut cluster = dropped().await;
     let expected = firsts(&cluster.leader().await);
     for (old, new) in [(1, 4), (2, 5), (3, 6)] {
-        let lead_elsewhere = cluster.leader().await.node_id() == old;
-        if lead_elsewhere {
-            cluster.leader().await.transfer_leadership(None).await.unwrap();
+        if cluster.leader().await.node_id() == old {
+            cluster.lead(old + 1).await;
         }
         for dir in cluster.groups.keys().map(|id| cluster.dirs[id].path()) {
             match old {
                 1 => snapshots(dir).iter().for_each(|path| rot(path)),
-                _ => std::fs::remove_dir_all(dir.join("snapshots")).unwrap(),
+                _ => delete_snapshots(dir),
             }
-            std::fs::create_dir_all(dir.join("snapshots")).unwrap();
         }
         replace(&mut cluster, old, new).await;
         assert_nothing_is_missing(&cluster, &expected, 900);
@@ -166,14 +192,16 @@ async fn a_rotten_snapshot_is_found_by_the_scrub_and_comes_back_from_a_peer() {
     assert!(before.len() > 2);
     rot(&before[0]);
     std::fs::remove_file(&before[1]).unwrap();
-    until(&cluster, "repaired", |cluster| cluster.groups[&2].status().repaired_snapshots >= 2).await;
-    let dir = cluster.dirs[&2].path();
-    assert_eq!(snapshots(dir), before);
-    assert_eq!(cluster.groups[&2].status().damaged_snapshots, 0);
+    until(&cluster, "repaired", |cluster| {
+        let status = cluster.groups[&2].status();
+        status.repaired_snapshots >= 2 && status.damaged_snapshots == 0
+    })
+    .await;
+    assert_eq!(snapshots(cluster.dirs[&2].path()), before);
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let open = |id: u64| Checkpoints::open(disk.clone(), cluster.dirs[&id].path()).unwrap();
     for path in &before[..2] {
-        let position = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let position = position_of(path);
         let load = |id| open(id).load_snapshot(position).unwrap().unwrap().base;
         assert_eq!(load(2), load(1), "the state at {position}");
     }
@@ -187,6 +215,7 @@ async fn a_node_alone_makes_its_snapshots_again_and_builds_its_queues_from_them(
     let mut cluster = Cluster::start(1..=1, retention, steady()).await;
     cluster.execute(CreateTopic(Topic::new("orders", QUEUES))).await;
     cluster.send_all(0..900).await;
+    fill_up(&cluster).await;
     until_dropped(&cluster).await;
     let (dir, expected) = (cluster.dirs[&1].path().to_owned(), firsts(&cluster.groups[&1]));
     snapshots(&dir).iter().for_each(|path| rot(path));
@@ -232,6 +261,7 @@ async fn a_node_alone_whose_derived_files_are_all_deleted_is_refused_and_keeps_i
         Retention { age: None, bytes: Some(3 * SEGMENT_BYTES), interval: Duration::from_millis(100) };
     let mut cluster = Cluster::start(1..=1, retention, steady()).await;
     cluster.send_all(0..900).await;
+    fill_up(&cluster).await;
     until_dropped(&cluster).await;
     let expected = firsts(&cluster.groups[&1]);
     cluster.stop(1).await;
@@ -247,9 +277,11 @@ async fn a_node_alone_whose_derived_files_are_all_deleted_is_refused_and_keeps_i
     cluster.boot(1, false).await;
     cluster.send_all(900..901).await;
     assert_nothing_is_missing(&cluster, &expected, 900);
-    let begins = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
     let start = cluster.groups[&1].log().state().start_position;
-    assert!(begins(&snapshots(&dir)[0]) < start + SEGMENT_BYTES, "the snapshot of the log's first record");
+    assert!(
+        position_of(&snapshots(&dir)[0]) < start + SEGMENT_BYTES,
+        "the snapshot of the log's first record"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

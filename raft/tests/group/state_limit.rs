@@ -69,11 +69,11 @@ async fn t90_metadata_grew_until_no_snapshot_could_be_saved() {
     group.execute(DeleteGroup { name: name(0), clean_offsets: true }).await.unwrap();
     group.execute(large(0)).await.unwrap();
     // So does retention, with snapshots that are as large as they get.
-    let (deadline, end) = (Instant::now() + PATIENCE, group.log().state().next_position);
-    let keeps = 2 * SEGMENT_BYTES;
+    let (end, keeps) = (group.log().state().next_position, 2 * SEGMENT_BYTES);
     while group.log().state().next_position < end + keeps + SEGMENT_BYTES {
         group.execute(large(1)).await.unwrap();
     }
+    let deadline = Instant::now() + PATIENCE;
     while group.log().state().start_position < end {
         assert!(Instant::now() < deadline, "{:?}", group.status());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -319,6 +319,20 @@ pub(crate) async fn execute(nodes: &[Node], command: impl Into<Command>) {
     }
 }
 
+/// Whoever leads, once it has proved so and has applied all that was acknowledged.
+pub(crate) async fn leader_of(nodes: &[Node]) -> &Node {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        for node in nodes {
+            if node.broker.leads() && node.broker.group.confirm().await.is_ok() {
+                return node;
+            }
+        }
+        assert!(tokio::time::Instant::now() < deadline, "nobody leads");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Fails unless the answer has this code.
 pub(crate) fn expect(answer: &Frame, code: ResponseCode) {
     assert_eq!(answer.code, code.code(), "{:?}", answer.remark);

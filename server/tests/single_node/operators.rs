@@ -1,6 +1,6 @@
 //! Who may administer: what changes or reveals the cluster is an operator's, known by the connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use folio_protocol::body::{self, SubscriptionGroupConfig, TopicConfig, TopicConfigList, TopicConfigTable};
@@ -10,6 +10,7 @@ use folio_protocol::frame::Frame;
 use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, NoHeader};
 use folio_server::handlers::members::{ADD_NODE, AddNode, REMOVE_NODE, RemoveNode};
 use folio_server::handlers::node_status::{NODE, NODE_STATUS, NodeAt, NodeStatus};
+use folio_state::FEATURE_LEVEL;
 
 use crate::node::{Client, Node, Operators, expect, pull_header, with_body};
 
@@ -92,9 +93,17 @@ async fn admin_i2_an_operator_is_accepted_by_address_or_by_port_and_brought_to_t
         client.send(topic, "", "x").await;
         let mut by_port = node.operator().await;
         expect(&by_port.call(delete(topic)).await, ResponseCode::Success);
-        let list = by_port.ask(RequestCode::GetAllTopicConfig, &NoHeader).await;
-        let table: TopicConfigTable = body::decode(&list.body).expect("a table");
-        assert!(!table.topic_config_table.contains_key(topic));
+        // A follower says what it has applied, and may be behind.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let list = by_port.ask(RequestCode::GetAllTopicConfig, &NoHeader).await;
+            let table: TopicConfigTable = body::decode(&list.body).expect("a table");
+            if !table.topic_config_table.contains_key(topic) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{topic} is listed still");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
@@ -175,6 +184,14 @@ async fn admin_i3_a_client_creates_and_widens_and_takes_nothing_away() {
     assert_eq!(node.broker.topic("orders").map(|topic| (topic.read_queues, topic.perm)), Some((4, 4)));
 }
 
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// All of a list was checked when it came, and a topic that others made meanwhile was replaced: its messages were gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admin_i3_a_list_took_queues_from_a_topic_that_was_made_while_it_was_executed() {
@@ -189,12 +206,23 @@ async fn admin_i3_a_list_took_queues_from_a_topic_that_was_made_while_it_was_exe
     };
     let names = (0..300).map(|number| format!("bait-{number}")).chain(["orders".to_owned()]);
     let list = TopicConfigList { topic_config_list: names.map(config).collect() };
+    let group = &node.broker.group;
+    // From then on the log grows by what is asked for here only.
+    until("the feature level rises", || group.status().feature_level == FEATURE_LEVEL).await;
+    let end = || group.log().state().next_position;
+    let grows = async |request: &str, before: u64| until(request, || end() > before).await;
+    // The disk hangs in the first topic of the list: all of it is checked, and nothing else of it executed.
+    node.disk.hang_syncs(true);
+    let before = end();
     hostile.put(with_body(RequestCode::UpdateAndCreateTopicList, &list)).await;
-    while node.broker.topic("bait-0").is_none() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    expect(&honest.call(create("orders", 8, 6)).await, ResponseCode::Success);
-    assert!(node.broker.topic("bait-299").is_none(), "the list was faster");
+    grows("a topic of the list is in the log", before).await;
+    let before = end();
+    let created = honest.put(create("orders", 8, 6)).await;
+    grows("the other topic is in the log", before).await;
+    node.disk.hang_syncs(false);
+    let answer = honest.take().await;
+    assert_eq!(answer.opaque, created);
+    expect(&answer, ResponseCode::Success);
     expect(&hostile.take().await, ResponseCode::NoPermission);
     assert_eq!(node.broker.topic("orders").map(|topic| topic.read_queues), Some(8));
 }

@@ -252,6 +252,12 @@ async fn a_batch_that_is_sent_again_after_its_connection_died_gets_all_its_place
 /// No request has it.
 const UNKNOWN_CODE: i32 = 77_777;
 
+/// Waits until the node has taken in what a connection has sent: it is read in order, so who answers this has.
+async fn taken(client: &mut Client) {
+    client.put(Frame { code: UNKNOWN_CODE, ..Frame::default() }).await;
+    assert_eq!(client.take().await.code, ResponseCode::RequestCodeNotSupported as i32);
+}
+
 /// The disk takes longer than a client waits: it sends the message again, by the same connection and by another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_sent_again_while_the_answer_is_late_shares_it() {
@@ -259,14 +265,12 @@ async fn what_is_sent_again_while_the_answer_is_late_shares_it() {
     let mut other = node.client().await;
     node.disk.hang_syncs(true);
     let first = client.put(to_queue("A", 0)).await;
+    taken(&mut client).await;
     tokio::time::sleep(PROMPT + Duration::from_millis(50)).await;
     client.put(to_queue("A", 1)).await;
     other.put(to_queue("A", 2)).await;
-    // A connection is read in order: who answers this has taken in what came before it.
-    for client in [&mut client, &mut other] {
-        client.put(Frame { code: UNKNOWN_CODE, ..Frame::default() }).await;
-        assert_eq!(client.take().await.code, ResponseCode::RequestCodeNotSupported as i32);
-    }
+    taken(&mut client).await;
+    taken(&mut other).await;
     node.disk.hang_syncs(false);
     let (one, two) = (client.take().await, client.take().await);
     let place_of_first = place(if one.opaque == first { &one } else { &two });
@@ -281,6 +285,7 @@ async fn a_message_sent_again_after_a_late_answer_is_a_retry_and_the_next_one_is
     let (node, mut client) = ready().await;
     node.disk.hang_syncs(true);
     client.put(to_queue("A", 0)).await;
+    taken(&mut client).await;
     tokio::time::sleep(PROMPT + Duration::from_millis(50)).await;
     node.disk.hang_syncs(false);
     let late = place(&client.take().await);
@@ -300,6 +305,7 @@ async fn dedup_i5_one_object_sent_ten_times_at_once_is_ten_messages_on_a_slow_di
     for _ in 0..10 {
         client.put(to_queue("A", 0)).await;
     }
+    taken(&mut client).await;
     let sent = started.elapsed();
     tokio::time::sleep(PROMPT + Duration::from_millis(50)).await;
     node.disk.hang_syncs(false);

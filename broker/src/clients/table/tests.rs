@@ -262,26 +262,30 @@ async fn clients_i4_one_connection_registers_an_eighth_of_the_table_at_most() {
     assert!(table.heartbeat(&honest, Software::default(), full(99)).is_ok());
 }
 
-/// Registers a client of so many groups in a new table; how long it took, the best of five.
-fn registered_in(groups: usize) -> Duration {
+/// Registers clients of so many groups each, every one in a table of its own; how long all of them took.
+fn registered_in(clients: usize, groups: usize) -> Duration {
     let mut data = consumer("c", "g", "*", 1);
     let one = data.consumer_data_set[0].clone();
     let named = |number| ConsumerData { group_name: format!("g{number}"), ..one.clone() };
     data.consumer_data_set = (0..groups).map(named).collect();
-    let register = || {
-        let (table, channel, data) = (table(), Unconnected::new(), data.clone());
-        let begun = std::time::Instant::now();
+    let each: Vec<_> = (0..clients).map(|_| (table(), Unconnected::new(), data.clone())).collect();
+    let begun = std::time::Instant::now();
+    for (table, channel, data) in each {
         table.heartbeat(&channel, Software::default(), data).unwrap();
-        begun.elapsed()
-    };
-    (0..5).map(|_| register()).min().unwrap()
+    }
+    begun.elapsed()
 }
 
 /// 30,000 groups in one heartbeat took 6.7 s under the table's lock, and again on each other node.
 #[tokio::test]
 async fn a_heartbeat_cost_the_square_of_its_groups() {
-    let (few, many) = (registered_in(200), registered_in(2_000));
-    assert!(many < few * 40, "{few:?} for 200 groups, {many:?} for ten times as many");
+    // As many groups both times, in turns and the best of five: what else runs on the machine holds up both.
+    let (mut ten, mut one) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        ten = ten.min(registered_in(10, 200));
+        one = one.min(registered_in(1, 2_000));
+    }
+    assert!(one < ten * 4, "{ten:?} for ten clients of 200 groups, {one:?} for one of 2,000");
 }
 
 /// A table of many clients, each with a subscription of so many bytes.

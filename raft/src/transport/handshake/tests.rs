@@ -227,14 +227,18 @@ fn an_open_port_without_a_secret_is_said() {
 async fn a_handshake_costs_microseconds() {
     let rounds = 200;
     for secret in [None, secret(b'x')] {
-        let begun = std::time::Instant::now();
+        let mut took = Vec::new();
         for _ in 0..rounds {
+            let begun = std::time::Instant::now();
             let (called, met) = shake(identity(1, secret.clone()), identity(2, secret.clone())).await;
             called.unwrap();
             drop(met.unwrap());
+            took.push(begun.elapsed());
         }
-        let each = begun.elapsed() / rounds;
-        println!("with a secret: {}, {each:?} a handshake", secret.is_some());
-        assert!(each < Duration::from_millis(5), "{each:?}");
+        took.sort();
+        // On a busy machine some wait for their turn.
+        let median = took[rounds / 2];
+        println!("with a secret: {}, {median:?} a handshake", secret.is_some());
+        assert!(median < Duration::from_millis(5), "{median:?}");
     }
 }

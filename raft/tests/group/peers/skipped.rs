@@ -37,6 +37,8 @@ fn stopped(cluster: &Cluster, id: u64) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_command_that_no_node_can_apply_is_skipped_by_all_once_an_operator_says_so() {
     let mut cluster = three(None).await;
+    // The leader writes nothing by itself from then on.
+    cluster.reach_level().await;
     cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     cluster.assert_identical().await;
     // The leader last: nobody else is elected then, and all logs end alike.

@@ -10,7 +10,7 @@ use folio_raft::host::{Host, System};
 use folio_state::{Outcome, QueueRef};
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, Echo, PATIENCE, address, no_retention, steady};
+use crate::cluster::{Cluster, Echo, address, no_retention, steady};
 
 /// A machine whose wall clock is some seconds off.
 struct Skewed(i64);
@@ -48,20 +48,6 @@ async fn skewed() -> Cluster {
     cluster
 }
 
-/// Has this node lead.
-async fn lead(cluster: &Cluster, id: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let leader = cluster.leader().await;
-        if leader.node_id() == id && leader.settle(PATIENCE).await {
-            return;
-        }
-        let moved = leader.transfer_leadership(Some(id)).await;
-        assert!(Instant::now() < deadline, "node {id} does not lead: {moved:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Whether a client holds the queue after it asked for it.
 async fn takes(cluster: &Cluster, client: &str, ttl: Duration) -> bool {
     let queue = QueueRef { topic: "orders".into(), queue: 0 };
@@ -75,10 +61,10 @@ async fn locks_i1_a_leader_that_is_a_minute_ahead_frees_no_live_lock() {
     let cluster = skewed().await;
     let minute = Duration::from_secs(60);
     for (before, after) in [(1, 2), (3, 1), (3, 2)] {
-        lead(&cluster, before).await;
+        cluster.lead(before).await;
         let asked = Instant::now();
         assert!(takes(&cluster, "a", minute).await, "the holder renews");
-        lead(&cluster, after).await;
+        cluster.lead(after).await;
         let stolen = takes(&cluster, "b", minute).await;
         assert!(!stolen || asked.elapsed() >= minute, "locks.I1: from node {before} to {after}");
     }
@@ -90,10 +76,10 @@ async fn locks_i1_a_leader_that_is_a_minute_behind_lets_a_dead_holders_lock_end(
     let cluster = skewed().await;
     let ttl = Duration::from_secs(2);
     for (before, after, dead, next) in [(2, 3, "a", "b"), (1, 3, "b", "c")] {
-        lead(&cluster, before).await;
+        cluster.lead(before).await;
         let asked = Instant::now();
         assert!(takes(&cluster, dead, ttl).await);
-        lead(&cluster, after).await;
+        cluster.lead(after).await;
         while !takes(&cluster, next, ttl).await {
             // Far below the minute, also on a busy machine.
             assert!(asked.elapsed() < Duration::from_secs(40), "from node {before} to {after}");

@@ -14,6 +14,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Group, HandOver, Inner};
+use crate::accepting::Accepting;
 use crate::status::Role;
 
 /// How often the leader compares what is committed with what is on its own disk.
@@ -96,6 +97,7 @@ pub(super) async fn end_when_failed(inner: Weak<Inner>) {
             let reason = reason.unwrap_or_else(|| "openraft has stopped".to_owned());
             tracing::error!(reason, "this node takes no part any more");
             group.0.listener.abort();
+            group.0.port.iter().for_each(Accepting::abort);
             if let Err(error) = group.0.raft.shutdown().await {
                 tracing::warn!(%error, "replication did not stop cleanly");
             }

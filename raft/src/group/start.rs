@@ -34,6 +34,7 @@ use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
+use crate::port::{PortConfig, RaftPort};
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
 use crate::skip_entry::SkipEntry;
@@ -41,7 +42,6 @@ use crate::snapshots::repair::Repair;
 use crate::snapshots::{Stored, starting};
 use crate::state_machine::{Raft, StateMachine};
 use crate::terms::Terms;
-use crate::transport::handshake;
 use crate::transport::introduction::{Identity, Introduction};
 use crate::transport::network::Connections;
 use crate::transport::peer::{Parts, Peers};
@@ -122,9 +122,24 @@ impl Group {
         config: GroupConfig,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Group, StartError> {
-        handshake::warn_if_open(&config);
-        let listening = host.net.listen(config.listen).await;
-        let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let (net, address) = (host.net.clone(), config.listen);
+        let port = RaftPort::open(&*net, PortConfig::of(&config)).await;
+        let port = port.map_err(|source| StartError::Listen { address, source })?;
+        let started = Group::start_at(&port, host, config, hooks).await;
+        if started.is_err() {
+            port.close().await;
+        }
+        started
+    }
+
+    /// Like [`Group::start_on`], with a port that the groups of a node share. The key `listen` of the configuration means
+    /// nothing then; its cluster and secret are the port's.
+    pub async fn start_at(
+        port: &RaftPort,
+        host: Host,
+        config: GroupConfig,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Group, StartError> {
         let data =
             |reason: anyhow::Error| StartError::Data { dir: config.data_dir.display().to_string(), reason };
         let reserve = RESERVE_BYTES.min(config.segment_bytes);
@@ -189,7 +204,7 @@ impl Group {
             founding: founding.clone(),
             ended,
         };
-        let peers = Peers::new(&config, parts);
+        let peers = Arc::new(Peers::new(&config, parts));
         let repair = Repair {
             raft: started.clone(),
             config: config.clone(),
@@ -198,7 +213,13 @@ impl Group {
             connections: connections.clone(),
         };
         // Before openraft reads the log: a damaged record it needs is mended meanwhile, here and on the peers.
-        let listening = spawn(&shared, "the listener", Arc::new(peers).listen(listener));
+        let connections_of_peers = port.host(&config.group, &peers).ok_or_else(|| {
+            StartError::Raft(format!(
+                "the Raft port is not open for group {}, or hosts it already",
+                config.group
+            ))
+        })?;
+        let listening = spawn(&shared, "the listener", connections_of_peers.serve(peers));
         let listener = listening.abort_handle();
         let mut tasks = vec![
             listening,
@@ -264,6 +285,7 @@ impl Group {
             connections,
             status,
             listener,
+            port: port.of_one_group(),
             tasks: Mutex::new(tasks),
         };
         let group = Group(Arc::new(inner));

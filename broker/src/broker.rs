@@ -1,4 +1,5 @@
-//! The broker of one group on one node: what its services work on.
+//! The broker of one group on one node: what its services work on. What it shares with other groups of the node:
+//! [`NodeContext`].
 //!
 //! Not here: the services themselves, one file each (`send/`, `pull/`, `offsets.rs`, ...), and who calls them.
 
@@ -18,18 +19,18 @@ use crate::commits::Commits;
 use crate::creations::Creations;
 use crate::hearing::Hearing;
 use crate::identity::Identity;
-use crate::ids::Ids;
 use crate::name_locks::NameLocks;
+use crate::node::NodeContext;
 use crate::polls::{Held, PollTable};
-use crate::reads::Reads;
 use crate::sends::SendTable;
 use crate::settings::Settings;
-use crate::stalls::Stalls;
 use crate::stamp::Stamp;
 use crate::system;
 
 /// The broker of one group on one node.
 pub struct Broker {
+    /// What it shares with the node's other groups.
+    pub node: Arc<NodeContext>,
     /// Names and addresses.
     pub identity: Identity,
     /// The replicated group.
@@ -42,14 +43,10 @@ pub struct Broker {
     pub clients: ClientTable,
     /// What became of the sends of this node's clients.
     pub sends: SendTable,
-    /// When this process did not run.
-    pub stalls: Stalls,
     /// Whether the task runs that answers held pulls.
     pub(crate) poll_task_runs: AtomicBool,
     /// Reads of old messages.
     pub(crate) cold_reads: ColdReads,
-    /// The memory of what is read from the disk for answers.
-    pub(crate) reads: Arc<Reads>,
     /// How far the other nodes have heard who is connected here.
     pub(crate) hearing: Hearing,
     /// What is added to every stored message.
@@ -60,31 +57,28 @@ pub struct Broker {
     pub(crate) replaced: NameLocks,
     /// Consumer offsets on their way into the log.
     pub(crate) commits: Commits,
-    pub(crate) ids: Ids,
     /// Leaders have said that they have applied up to here.
     told_position: AtomicU64,
     status: watch::Receiver<Status>,
 }
 
 impl Broker {
-    /// A broker over a running group, set as an operator wants it. What it reads from the disk it takes of `reads`.
-    pub fn new(identity: Identity, settings: Settings, reads: Arc<Reads>, group: Group) -> Arc<Self> {
+    /// A broker over a running group, set as an operator wants it.
+    pub fn new(node: Arc<NodeContext>, identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
         Arc::new(Self {
             polls: PollTable::new(settings.polls_max),
             clients: ClientTable::new(identity.addresses.clone()),
             sends: SendTable::default(),
-            stalls: Stalls::new(),
             poll_task_runs: AtomicBool::new(false),
             cold_reads: ColdReads::new(settings.cold_reads.clone(), group.clone()),
-            reads,
             hearing: Hearing::default(),
             stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),
             creations: Creations::default(),
             replaced: NameLocks::default(),
             commits: Commits::default(),
-            ids: Ids::new(&identity),
             told_position: AtomicU64::new(0),
             status: group.watch(),
+            node,
             identity,
             settings,
             group,

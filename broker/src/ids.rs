@@ -1,11 +1,11 @@
-//! Numbers that a broker makes: unique ids of messages, and what spreads messages over queues.
+//! Numbers that a node makes: unique ids of messages, and what spreads messages over queues.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use folio_protocol::ids::UniqueIds;
 
 use crate::clock::now_ms;
-use crate::identity::Identity;
 
 /// See the module.
 pub(crate) struct Ids {
@@ -15,9 +15,9 @@ pub(crate) struct Ids {
 
 impl Ids {
     /// Of a process that starts now.
-    pub(crate) fn new(identity: &Identity) -> Ids {
+    pub(crate) fn new(host: IpAddr) -> Ids {
         // The tag tells two runs of one process id apart: milliseconds of the start.
-        let unique_ids = UniqueIds::new(identity.store_host.ip(), std::process::id(), now_ms() as u32);
+        let unique_ids = UniqueIds::new(host, std::process::id(), now_ms() as u32);
         Ids { unique_ids, counter: AtomicU32::new(0) }
     }
 

@@ -1,6 +1,6 @@
 //! What a broker does, as typed calls with typed results: the services that every front door shares.
 //!
-//! [`broker::Broker`] is what they work on; each service is a file that adds its calls to it, or to the node's end of the group
+//! [`broker::Broker`] is what they work on, one for each group of a node; [`node::NodeContext`] is what the groups share; each service is a file that adds its calls to it, or to the node's end of the group
 //! ([`calls`], [`ask`], [`gossip`]).
 //!
 //! Not here: frames, request codes, headers and sockets, and bringing a request to the leader. A call that only the leader can
@@ -28,6 +28,7 @@ mod locks;
 mod members;
 pub mod messages;
 mod name_locks;
+pub mod node;
 pub mod offsets;
 mod peers;
 pub mod polls;

@@ -64,7 +64,7 @@ async fn look(broker: &Arc<Broker>, position: u64) -> Result<Option<Found>, Brok
     let Some(bytes) = apart(broker, move |on| length(on.group.log(), position, end)).await? else {
         return Ok(None);
     };
-    let memory = broker.reads.take(bytes).await;
+    let memory = broker.node.reads.take(bytes).await;
     let message = apart(broker, move |on| read(on.group.log(), on.group.queues(), position, bytes)).await?;
     Ok(message.map(|message| Found { message, _memory: memory }))
 }

@@ -82,7 +82,7 @@ async fn prepare(broker: &Arc<Broker>, wish: &ToSendBack) -> Result<Option<SendB
         let text = format!("the topic[{}] sending message is forbidden", topic.name);
         return Err(BrokerError::NoPermission(text));
     }
-    let queue = broker.ids.draw().checked_rem(topic.write_queues).unwrap_or(0);
+    let queue = broker.node.ids.draw().checked_rem(topic.write_queues).unwrap_or(0);
     Ok(Some(SendBack {
         group: group.name,
         queue: QueueRef { topic: message.topic().to_owned(), queue: message.queue_id() },

@@ -15,6 +15,9 @@ pub struct NodeStatus {
     pub cluster: String,
     /// The group's name.
     pub group: String,
+    /// The names of all groups that the node hosts; empty from a build that hosts one.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// The node that says this.
     pub node_id: u64,
     /// `leader`, `follower`, `learner`, `candidate` or `stopped`.
@@ -146,6 +149,7 @@ impl Broker {
         NodeStatus {
             cluster: self.identity.cluster.clone(),
             group: self.identity.broker_name.clone(),
+            groups: self.node.groups.clone(),
             node_id: status.node_id,
             role: status.role.name().to_owned(),
             stopped: if let Role::Stopped(why) = &status.role { Some(why.clone()) } else { None },

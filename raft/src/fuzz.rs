@@ -15,8 +15,8 @@ use crate::state_machine::SavedState;
 use crate::transport::appends::{parse_records, split_append};
 use crate::transport::frames::FrameReader;
 use crate::transport::wire::{
-    AppendAnswer, Challenge, Credentials, Frame, Hello, Kind, RecordBody, SnapshotBody, SnapshotPartBody,
-    TransferAnswer, TransferBody, VoteAnswer, VoteBody,
+    AppendAnswer, Challenge, Credentials, Frame, GroupHello, Hello, Kind, RecordBody, SnapshotBody,
+    SnapshotPartBody, TransferAnswer, TransferBody, VoteAnswer, VoteBody,
 };
 
 /// Decodes a value of which only the body is given; what decodes encodes to the same bytes.
@@ -37,6 +37,7 @@ fn request(frame: &Frame) {
     // As it comes, and with the envelope that no mutation finds.
     match frame.kind {
         Kind::Hello => drop((codec::decode::<Hello>(&frame.body), body::<Hello>(&frame.body))),
+        Kind::GroupHello => drop((codec::decode::<GroupHello>(&frame.body), body::<GroupHello>(&frame.body))),
         Kind::Challenge => drop(body::<Challenge>(&frame.body)),
         Kind::Credentials => drop(body::<Credentials>(&frame.body)),
         Kind::Append => {

@@ -5,8 +5,10 @@
 //!
 //! Read in this order: [`types`] (an entry is a log record), `log_store` (the commit log as Raft log),
 //! `state_machine` (what a committed record does), `snapshots` (where a new replica starts), `proposer` (many messages, one record), `dedup` (a retry
-//! stores nothing twice), [`driver`] (messages and state that change together), `transport` (peers), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
+//! stores nothing twice), [`driver`] (messages and state that change together), `transport` (peers), [`port`] (where they
+//! connect, for all groups of a node), [`group`] (the handle everybody holds), [`host`] (what a simulation replaces).
 
+mod accepting;
 mod calls;
 pub mod codec;
 pub mod config;
@@ -25,6 +27,7 @@ mod lease_clock;
 pub mod log_rate_limiter;
 mod log_store;
 mod node_address;
+pub mod port;
 mod progress;
 pub mod proposal;
 mod proposer;

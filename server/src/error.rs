@@ -48,6 +48,9 @@ pub(crate) enum ServerError {
     /// NameServer's word for a topic without a route.
     #[error("No topic route info in name server for the topic: {0}")]
     NoRoute(String),
+    /// The request names a group that the node does not host; those that it does.
+    #[error("this node does not host group {0:?}, it hosts {1}")]
+    NoGroup(String, String),
     /// Not accepted from there.
     #[error("{0}")]
     NotAccepted(String),
@@ -58,7 +61,7 @@ impl ServerError {
     pub(crate) fn code(&self) -> ResponseCode {
         match self {
             Self::Broker(error) => broker_code(error),
-            Self::Header(_) | Self::Body(_) => ResponseCode::InvalidParameter,
+            Self::Header(_) | Self::Body(_) | Self::NoGroup(..) => ResponseCode::InvalidParameter,
             Self::Stopping | Self::NodeAway(_) => ResponseCode::ServiceNotAvailable,
             Self::ForwardBusy => ResponseCode::SystemBusy,
             Self::NoRoute(_) => ResponseCode::TopicNotExist,

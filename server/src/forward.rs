@@ -129,6 +129,28 @@ pub(crate) fn forward(remoting: &Arc<Remoting>, request: Request) {
     remoting.clone().again(pending, request.reply);
 }
 
+/// What the leader of a group answers to a copy of a request; this node, where it leads.
+pub(crate) async fn by_leader(remoting: &Arc<Remoting>, request: &Request) -> Answer {
+    let (sender, receiver) = oneshot::channel();
+    let copy = Request {
+        frame: request.frame.clone(),
+        remote: request.remote,
+        is_operator: request.is_operator,
+        reply: Reply::to_node(sender, &request.frame),
+        order: None,
+        attempt: None,
+        is_repeatable: request.is_repeatable,
+    };
+    if remoting.broker.leads() {
+        remoting.dispatch(copy);
+    } else {
+        let pending = pending(remoting, &copy, false);
+        remoting.clone().again(pending, copy.reply);
+    }
+    // The reply answers even when it is dropped (reply.I1): the error is for the compiler.
+    receiver.await.unwrap_or(Answer::NotLeader)
+}
+
 impl HandOut for Remoting {
     fn again(self: Arc<Self>, pending: Pending, reply: Reply) {
         let under_way = self.forwards.under_way.clone();
@@ -246,7 +268,7 @@ fn is_unsent(error: &io::Error) -> bool {
 
 /// Answers a request that another node forwarded: the other end of [`ask`].
 pub(crate) async fn serve(remoting: &Arc<Remoting>, kind: u8, bytes: Bytes) -> Bytes {
-    let received = remoting.broker.stalls.arrival(Instant::now());
+    let received = remoting.broker.node.stalls.arrival(Instant::now());
     let Some((order, origin, frame)) = decode_request(kind, bytes, received) else {
         tracing::error!("a forwarded request does not decode");
         return not_leader();

@@ -1,4 +1,4 @@
-//! Whose data directory this is. A directory of another node, group or cluster, or one that another
+//! Whose data directory this is. A directory of another node, first group or cluster, or one that another
 //! process uses, is refused by name before anything in it is touched.
 //!
 //! File `identity` (TOML): `cluster`, `group`, `node_id`, `segment_bytes`; written once. File `LOCK`:
@@ -97,8 +97,10 @@ pub(crate) fn claim(disk: &Arc<dyn Disk>, config: &NodeConfig) -> Result<DiskLoc
 }
 
 /// What a data directory holds of its node.
-pub(crate) fn names(config: &NodeConfig) -> [PathBuf; 4] {
-    [FILE.into(), temporary_beside(FILE.as_ref()), LOCK.into(), config.group.as_str().into()]
+pub(crate) fn names(config: &NodeConfig) -> Vec<PathBuf> {
+    let files = [FILE.into(), temporary_beside(FILE.as_ref()), LOCK.into()];
+    let groups = config.group_configs().into_iter().map(|group| group.group.into());
+    files.into_iter().chain(groups).collect()
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> Result<Owner, IdentityError> {

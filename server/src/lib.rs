@@ -13,6 +13,7 @@ mod forwards;
 mod group_thread;
 pub mod handlers;
 pub mod hooks;
+mod hosted;
 mod identity;
 mod incoming;
 pub mod logging;

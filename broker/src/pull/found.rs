@@ -60,7 +60,7 @@ async fn wait(broker: Arc<Broker>, mut pull: Pull, puller: impl Puller, mut erro
         }
         let on = broker.clone();
         // Until it is answered: `disk_reads.I1`.
-        let _memory = broker.reads.take(pull.limits.bytes).await;
+        let _memory = broker.node.reads.take(pull.limits.bytes).await;
         let again = tokio::task::spawn_blocking(move || (attempt(&on, &pull), pull)).await;
         // The task does not panic and is not aborted: an error here means the runtime is going down.
         let Ok((read, back)) = again else { return };

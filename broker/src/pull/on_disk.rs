@@ -39,7 +39,7 @@ pub(super) fn found(broker: Arc<Broker>, pull: Pull, puller: impl Puller, batch:
 fn try_begin(broker: &Broker, puller: &impl Puller, batch: &Batch, age: Age) -> Option<Needs> {
     let turn = puller.connection().map(|connection| connection.try_read_turn());
     let _turn = if let Some(turn) = turn { Some(turn?) } else { None };
-    let _memory = broker.reads.try_take(batch.bytes)?;
+    let _memory = broker.node.reads.try_take(batch.bytes)?;
     // Last: what it takes of the pace of old reads is not given back.
     let _old = if age == Age::Cold { Some(broker.cold_reads.try_begin(batch.bytes)?) } else { None };
     Some(Needs { _turn, _old, _memory })
@@ -54,7 +54,7 @@ async fn begin(broker: &Broker, pull: &Pull, puller: &impl Puller, batch: &Batch
     loop {
         let _old =
             if age == Age::Cold { Some(broker.cold_reads.begin(cold_read(pull, batch)).await) } else { None };
-        let _memory = broker.reads.take(batch.bytes).await;
+        let _memory = broker.node.reads.take(batch.bytes).await;
         match puller.connection() {
             Some(connection) if !connection.is_open() => return None,
             // Other answers came first.

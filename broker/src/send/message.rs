@@ -46,7 +46,7 @@ impl<'a> Draft<'a> {
         if !names::is_retry_topic(self.wish.topic) {
             self.check_kind(seen.kind)?;
         }
-        let made = seen.unique_key.is_none().then(|| self.broker.ids.unique_id());
+        let made = seen.unique_key.is_none().then(|| self.broker.node.ids.unique_id());
         let unique_key = seen.unique_key.or(made.as_deref()).unwrap_or_default();
         let properties = stored::store(sent, &seen, &self.broker.stamp, unique_key)?;
         Ok((

@@ -91,7 +91,7 @@ impl Broker {
             broker_writable: self.settings.permission.is_writable(),
             auto_create: self.settings.auto_create_topic,
             lease_now_ms: self.group.lease_now_ms(),
-            draw: self.ids.draw(),
+            draw: self.node.ids.draw(),
         };
         check::route(&rules, &to)
     }

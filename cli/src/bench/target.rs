@@ -206,7 +206,7 @@ fn targets(route: &TopicRouteData, purpose: Purpose, wanted: Option<u32>) -> Vec
 
 /// What an acknowledgement means there, in the server's own words; `unknown` if it does not say.
 pub(super) async fn durability(address: &str) -> String {
-    if let Ok(status) = crate::status::ask_status(address).await {
+    if let Ok(status) = crate::status::ask_status(address, None).await {
         return promised(&status.flush, status.voters.len());
     }
     let asked = async {

@@ -88,7 +88,7 @@ async fn ready(layout: &Layout, children: &mut [Child]) -> Result<u64> {
         }
         let mut take_part = 0;
         for id in layout.ids() {
-            if let Ok(Ok(status)) = timeout(ASK_PATIENCE, ask_status(&layout.at(id).broker)).await {
+            if let Ok(Ok(status)) = timeout(ASK_PATIENCE, ask_status(&layout.at(id).broker, None)).await {
                 take_part += usize::from(matches!(status.role.as_str(), "leader" | "follower"));
                 if status.role == "leader" {
                     leads.get_or_insert((status.node_id, Instant::now()));

@@ -1,9 +1,11 @@
-//! `folio topic`: list, create, delete.
+//! `folio topic`: list, create, delete; in every group of the cluster.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use folio_protocol::body::{self, TopicConfig, TopicConfigTable};
+use folio_protocol::body::{self, ClusterInfo, TopicConfig, TopicConfigTable};
 use folio_protocol::code::RequestCode;
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
@@ -13,6 +15,7 @@ use folio_protocol::names;
 use super::table;
 use super::target::{PATIENCE, Target};
 use crate::client::Client;
+use crate::status::for_group;
 
 #[derive(Debug, Args)]
 pub(super) struct TopicArgs {
@@ -86,22 +89,30 @@ pub(super) async fn run(args: TopicArgs) -> Result<()> {
 }
 
 async fn list(target: &Target) -> Result<()> {
-    let answer = ask(target, RequestCode::GetAllTopicConfig, &NoHeader).await?;
-    let table: TopicConfigTable = body::decode(&answer.body)?;
+    let mut groups = BTreeMap::new();
+    for (group, answer) in ask(target, RequestCode::GetAllTopicConfig, &NoHeader).await? {
+        let TopicConfigTable { topic_config_table, .. } = body::decode(&answer.body)?;
+        groups.insert(group, topic_config_table);
+    }
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&table.topic_config_table)?);
+        let text = match groups.values().next() {
+            Some(only) if groups.len() == 1 => serde_json::to_string_pretty(only),
+            _ => serde_json::to_string_pretty(&groups),
+        };
+        println!("{}", text?);
         return Ok(());
     }
-    let rows = table.topic_config_table.values().map(row);
-    table::print(["TOPIC", "READ QUEUES", "WRITE QUEUES", "PERM", "ATTRIBUTES"], rows);
+    let rows = groups.iter().flat_map(|(group, topics)| topics.values().map(|topic| row(group, topic)));
+    table::print(["GROUP", "TOPIC", "READ QUEUES", "WRITE QUEUES", "PERM", "ATTRIBUTES"], rows);
     Ok(())
 }
 
-fn row(topic: &TopicConfig) -> [String; 5] {
+fn row(group: &str, topic: &TopicConfig) -> [String; 6] {
     let bit = |mask, letter| if topic.perm & mask != 0 { letter } else { "-" };
     let attributes: Vec<String> =
         topic.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
     [
+        group.to_owned(),
         topic.topic_name.clone(),
         topic.read_queue_nums.to_string(),
         topic.write_queue_nums.to_string(),
@@ -110,15 +121,31 @@ fn row(topic: &TopicConfig) -> [String; 5] {
     ]
 }
 
-/// Any port of any node takes any request.
-async fn ask(target: &Target, code: RequestCode, header: &impl Header) -> Result<Frame> {
+/// What each group answers, by its name. Any port of any node takes any request.
+async fn ask(target: &Target, code: RequestCode, header: &impl Header) -> Result<BTreeMap<String, Frame>> {
     let addresses: Vec<&str> = target.namesrv_addr.split([',', ';']).map(str::trim).collect();
     let mut last = anyhow::anyhow!("no address given");
     for address in addresses {
         match Client::connect(address).await {
-            Ok(mut client) => return client.ask(Frame::request(code, header, Bytes::new()), PATIENCE).await,
+            Ok(mut client) => {
+                return ask_groups(&mut client, &Frame::request(code, header, Bytes::new())).await;
+            }
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<String, Frame>> {
+    let info = Frame::request(RequestCode::GetBrokerClusterInfo, &NoHeader, Bytes::new());
+    let info: ClusterInfo = body::decode(&client.ask(info, PATIENCE).await?.body)?;
+    let groups: Vec<String> = info.broker_addr_table.into_keys().collect();
+    let mut answers = BTreeMap::new();
+    for group in &groups {
+        let mut request = request.clone();
+        for_group(&mut request, (groups.len() > 1).then_some(group.as_str()));
+        let answer = client.ask(request, PATIENCE).await.with_context(|| format!("group {group}"))?;
+        answers.insert(group.clone(), answer);
+    }
+    Ok(answers)
 }

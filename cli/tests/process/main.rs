@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod drain;
 mod full_disk;
+mod groups;
 mod limits;
 mod node;
 mod private;

@@ -14,6 +14,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Group, HandOver, Inner};
+use crate::accepting::Accepting;
 use crate::status::Role;
 
 /// How often the leader compares what is committed with what is on its own disk.
@@ -106,6 +107,7 @@ pub(super) async fn end_when_failed(inner: Weak<Inner>) {
             let ends_itself = group.0.raft.metrics().borrow_watched().running_state.is_err();
             let has_ended = ends_itself && timeout(LOOK_INTERVAL, &mut ending).await.is_ok();
             group.0.listener.abort();
+            group.0.port.iter().for_each(Accepting::abort);
             if !has_ended {
                 drop(ending.await);
             }

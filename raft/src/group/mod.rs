@@ -56,6 +56,7 @@ use parking_lot::{Mutex, RwLockReadGuard};
 use tokio::sync::{oneshot, watch as tokio_watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use crate::accepting::Accepting;
 use crate::config::Flush;
 use crate::driver::{self, Requests, SendBack, send_back::SendBacks};
 use crate::host::Host;
@@ -140,6 +141,8 @@ struct Inner {
     connections: Connections,
     status: tokio_watch::Receiver<Status>,
     listener: AbortHandle,
+    /// The Raft port, if it has no other group.
+    port: Option<Accepting>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -421,7 +424,8 @@ impl Group {
         }
     }
 
-    /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards, and its port is free.
+    /// Hands leadership over, checkpoints, and closes the log. The group does nothing afterwards, and a
+    /// port without another group is free.
     pub async fn shutdown(&self) {
         if let Err(error) = self.hand_over(None, HandOver::Stopping).await {
             tracing::warn!(%error, "leadership not handed over before the stop");
@@ -430,8 +434,11 @@ impl Group {
         self.checkpoint().await;
         let tasks: Vec<_> = self.0.tasks.lock().drain(..).collect();
         tasks.iter().for_each(JoinHandle::abort);
-        // A task may be running just now, and the listener's holds the port until it is gone.
+        // A task may be running just now.
         join_all(tasks).await;
+        if let Some(port) = &self.0.port {
+            port.close().await;
+        }
         match self.unless_full(self.0.raft.shutdown()).await {
             Some(Err(error)) => tracing::warn!(%error, "replication did not stop cleanly"),
             None => tracing::warn!("replication did not stop: it waits for room on the disk"),

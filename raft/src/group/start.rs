@@ -28,15 +28,17 @@ use super::{
     Group, Hooks, Inner, StartError, begin, bring_up, disk_space, health, lock_expiry, mend, repair_derived,
     retention, scrub, upgrade, watch as status,
 };
+use crate::accepting::Accepting;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::driver;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
 use crate::feature_level::GroupLevel;
-use crate::host::{Host, Listener};
+use crate::host::Host;
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
+use crate::port::{PortConfig, RaftPort};
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
 use crate::skip_entry::SkipEntry;
@@ -45,7 +47,6 @@ use crate::snapshots::{Stored, starting};
 use crate::state_machine::{Raft, StateMachine};
 use crate::status::Status;
 use crate::terms::Terms;
-use crate::transport::handshake;
 use crate::transport::introduction::{Identity, Introduction};
 use crate::transport::network::Connections;
 use crate::transport::peer::{Parts, Peers};
@@ -205,8 +206,8 @@ impl Node {
         spawn(&self.shared, name, task)
     }
 
-    /// Listens for peers; their connections that end are told to `ended`.
-    fn listen(&self, listener: Box<dyn Listener>, ended: mpsc::Sender<u64>) -> JoinHandle<()> {
+    /// Takes the peers that call at `port`; their connections that end are told to `ended`.
+    fn listen(&self, port: &RaftPort, ended: mpsc::Sender<u64>) -> Result<JoinHandle<()>, StartError> {
         let parts = Parts {
             raft: self.started.clone(),
             host: self.host.clone(),
@@ -215,7 +216,10 @@ impl Node {
             ended,
         };
         let peers = Arc::new(Peers::new(&self.config, parts));
-        self.spawn("the listener", peers.listen(listener))
+        let refused =
+            || format!("the Raft port is not open for group {}, or hosts it already", self.config.group);
+        let calls = port.host(&self.config.group, &peers).ok_or_else(|| StartError::Raft(refused()))?;
+        Ok(self.spawn("the listener", calls.serve(peers)))
     }
 
     /// What goes on while openraft reads the log, and behind that: a damaged record that it needs is mended meanwhile.
@@ -290,6 +294,7 @@ impl Node {
         raft: Raft,
         status: watch::Receiver<Status>,
         listener: AbortHandle,
+        port: Option<Accepting>,
         tasks: Vec<JoinHandle<()>>,
     ) -> Group {
         let Node { config, host, shared, founding, connections, .. } = self;
@@ -312,6 +317,7 @@ impl Node {
             connections,
             status,
             listener,
+            port,
             tasks: Mutex::new(tasks),
         }))
     }
@@ -348,15 +354,30 @@ impl Group {
         config: GroupConfig,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Group, StartError> {
-        handshake::warn_if_open(&config);
-        let listening = host.net.listen(config.listen).await;
-        let listener = listening.map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let (net, address) = (host.net.clone(), config.listen);
+        let port = RaftPort::open(&*net, PortConfig::of(&config)).await;
+        let port = port.map_err(|source| StartError::Listen { address, source })?;
+        let started = Group::start_at(&port, host, config, hooks).await;
+        if started.is_err() {
+            port.close().await;
+        }
+        started
+    }
+
+    /// Like [`Group::start_on`], with a port that the groups of a node share. The key `listen` of the configuration means
+    /// nothing then; its cluster and secret are the port's.
+    pub async fn start_at(
+        port: &RaftPort,
+        host: Host,
+        config: GroupConfig,
+        hooks: Arc<dyn Hooks>,
+    ) -> Result<Group, StartError> {
         let opened = Opened::open(host, &config).await?;
         let (node, machine) = opened.share(config, hooks);
 
         // Before openraft reads the log: peers repair what it needs, and are helped to what they need.
         let (ended, connections_ended) = mpsc::channel(CONNECTIONS_ENDED_MAX);
-        let listening = node.listen(listener, ended);
+        let listening = node.listen(port, ended)?;
         let listener = listening.abort_handle();
         let mut tasks = vec![listening];
         tasks.extend(node.repair());
@@ -366,7 +387,7 @@ impl Group {
         let (publish, status) = watch::channel(first);
         tasks.extend(node.attend(&raft, connections_ended, publish));
 
-        let group = node.group(raft, status, listener, tasks);
+        let group = node.group(raft, status, listener, port.of_one_group(), tasks);
         let watchers = watch_over(&group);
         group.0.tasks.lock().extend(watchers);
         Ok(group)

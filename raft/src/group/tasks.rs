@@ -39,11 +39,20 @@ pub(crate) async fn guarded<T>(
     name: &'static str,
     work: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
+    caught(name, work, |reason| shared.fail(reason)).await
+}
+
+/// The same for what is no single group's: `fail` is told of a panic.
+pub(crate) async fn caught<T>(
+    name: &'static str,
+    work: impl Future<Output = io::Result<T>>,
+    fail: impl FnOnce(&str),
+) -> io::Result<T> {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(done) => done,
         Err(panic) => {
             let reason = format!("{name} panicked: {}", message_of(&*panic));
-            shared.fail(&reason);
+            fail(&reason);
             Err(io::Error::other(reason))
         }
     }

@@ -6,7 +6,7 @@
 //! millisecond, so a peer's own is through before the flood comes round to it.
 //!
 //! - `peer.I8`: at most [`STRANGERS_MAX`] connections are in their handshake, [`STRANGERS_PER_ADDRESS_MAX`] of one address; a
-//!   member has at most [`PER_MEMBER_MAX`], and all ids that are no members together [`OUTSIDERS_MAX`].
+//!   member of a group has at most [`PER_MEMBER_MAX`] for that group, and all ids that are no members together [`OUTSIDERS_MAX`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use crate::log_rate_limiter::LogRateLimiter;
 const STRANGERS_MAX: usize = 64;
 /// The same from one address.
 const STRANGERS_PER_ADDRESS_MAX: usize = 48;
-/// Connections of one member: it has up to ten at a time, one for each purpose, and one more of each where the network was cut.
+/// Connections of one member for one group: it has up to ten at a time, one for each purpose, and one more of each where the network was cut.
 const PER_MEMBER_MAX: usize = 24;
 /// Connections of nodes that are no members, as far as this node knows: those that wait to be added, or were just added.
 const OUTSIDERS_MAX: usize = 32;
@@ -31,7 +31,8 @@ const OUTSIDERS_MAX: usize = 32;
 enum Holder {
     /// In its handshake, from that address.
     Stranger(String),
-    Member(u64),
+    /// Of a group, by id.
+    Member(Arc<str>, u64),
     Outsider,
 }
 
@@ -100,7 +101,7 @@ impl Table {
     fn make_way(&mut self, new: &Holder) -> Option<Holder> {
         let full = match new {
             Holder::Stranger(_) => self.busiest_stranger(new),
-            Holder::Member(_) => (self.count(new) >= PER_MEMBER_MAX).then(|| new.clone()),
+            Holder::Member(..) => (self.count(new) >= PER_MEMBER_MAX).then(|| new.clone()),
             Holder::Outsider => (self.count(new) >= OUTSIDERS_MAX).then(|| new.clone()),
         }?;
         let oldest = *self.held.iter().find(|(_, held)| held.holder == full)?.0;
@@ -133,8 +134,8 @@ impl Table {
 
 impl Ticket {
     /// The handshake is done.
-    pub(crate) fn admit(&mut self, id: u64, is_member: bool) {
-        let holder = if is_member { Holder::Member(id) } else { Holder::Outsider };
+    pub(crate) fn admit(&mut self, group: &Arc<str>, id: u64, is_member: bool) {
+        let holder = if is_member { Holder::Member(group.clone(), id) } else { Holder::Outsider };
         (self.number, self.end) = self.admission.take(holder, Some(self.number));
     }
 
@@ -163,7 +164,7 @@ mod tests {
 
     fn admitted(admission: &Arc<Admission>, id: u64, is_member: bool) -> Ticket {
         let mut ticket = admission.arrive("10.0.0.9:1");
-        ticket.admit(id, is_member);
+        ticket.admit(&"g".into(), id, is_member);
         ticket
     }
 
@@ -212,5 +213,9 @@ mod tests {
         own.push(admitted(&admission, 2, true));
         assert!(is_ended(&own[0]) && !is_ended(&own[1]) && !is_ended(&own[PER_MEMBER_MAX]));
         assert!(!is_ended(&other));
+        // For another group of the node it has places of its own.
+        let mut of_other_group = admission.arrive("10.0.0.9:1");
+        of_other_group.admit(&"h".into(), 2, true);
+        assert!(!is_ended(&own[1]));
     }
 }

@@ -40,6 +40,15 @@ impl Identity {
     }
 }
 
+/// What all groups of a node have in common, as a listener needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeIdentity {
+    pub(crate) cluster: String,
+    pub(crate) secret: Option<ClusterSecret>,
+    /// The groups that the node hosts; never none.
+    pub(crate) groups: Vec<String>,
+}
+
 /// How this node introduces itself to one peer.
 #[derive(Clone)]
 pub(crate) struct Introduction {
@@ -67,7 +76,7 @@ impl Introduction {
         &self.identity
     }
 
-    /// The first frame of a connection that is made now.
+    /// What the first frame of a connection says that is made now, besides the group.
     pub(crate) fn hello(&self, nonce: Nonce) -> Hello {
         let Identity { node_id, secret, .. } = &*self.identity;
         Hello { from: *node_id, to: self.to, purpose: self.purpose, nonce, has_secret: secret.is_some() }

@@ -1,35 +1,35 @@
-//! The Raft port: accepts callers, lets peers in, and turns everybody else away.
+//! A group's end of the Raft port: which callers it lets in, and their connections.
 //!
 //! - `peer.I1`: a connection speaks only after a handshake ([`super::handshake`]) for this cluster, group, node and segment size;
 //!   and a peer that has not named this group's id (`group::group_id`) is told what this node is and nothing else.
+//!
+//! Not here: the port itself, which all groups of a node share ([`crate::port`]).
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use folio_state::FEATURE_LEVEL;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::admission::Ticket;
 use super::frames::{FrameReader, FrameWriter};
-use super::handshake::{self, Caller, HANDSHAKE_TIMEOUT, NotMet};
+use super::handshake::Caller;
 use super::peer::{Peer, Peers};
 use super::watchdog;
-use super::wire::{Kind, Purpose};
+use super::wire::Purpose;
 use crate::group::group_id::other_group;
 use crate::group::tasks;
-use crate::host::{Listener, Socket};
-use crate::log_rate_limiter::LogRateLimiter;
 
 /// A peer's `host:port`: the longest name that DNS knows, and a port.
 const ADDRESS_BYTES_MAX: usize = 253 + 6;
-/// Pause after a connection could not be accepted: there may be no descriptor for it.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a caller that has proved itself is not let in.
 #[derive(Debug, thiserror::Error)]
-enum Mismatch {
+pub(crate) enum Mismatch {
+    /// The names of the groups that the node hosts, and the one that the hello names.
+    #[error("this node hosts {}, the peer looks for group {wanted:?}", .hosted.join(", "))]
+    NotHosted { hosted: Vec<String>, wanted: String },
     /// Group and cluster.
     #[error("this is group {} of cluster {}, the peer looks for {:?} of {:?}", .here.0, .here.1, .wanted.0, .wanted.1)]
     Names { here: (String, String), wanted: (String, String) },
@@ -61,59 +61,39 @@ enum Mismatch {
 
 impl Mismatch {
     /// Whether the log should say it.
-    fn is_news(&self) -> bool {
+    pub(crate) fn is_news(&self) -> bool {
         !matches!(self, Mismatch::GroupId { is_news: false, .. })
     }
 }
 
+/// A connection whose caller was let in.
+pub(crate) struct Admitted {
+    pub(crate) caller: Caller,
+    pub(crate) reader: FrameReader,
+    pub(crate) writer: FrameWriter,
+    pub(crate) ticket: Ticket,
+}
+
 impl Peers {
-    /// Accepts peers until the listener's task is aborted, and ends their connections then: a peer would go on asking a group
-    /// that has stopped.
-    pub(crate) async fn listen(self: Arc<Self>, mut listener: Box<dyn Listener>) {
-        let (mut connections, failures) = (JoinSet::new(), LogRateLimiter::default());
-        loop {
+    /// Serves the connections that the port brings, until the task is aborted, and ends them then: a peer would go on asking a
+    /// group that has stopped.
+    pub(crate) async fn serve_all(self: Arc<Self>, mut admitted: mpsc::Receiver<Admitted>) {
+        let mut connections = JoinSet::new();
+        while let Some(admitted) = admitted.recv().await {
             while connections.try_join_next().is_some() {}
-            match listener.accept().await {
-                Ok(socket) => {
-                    let (peers, from) = (self.clone(), socket.peer.clone());
-                    let ticket = self.admission.arrive(&from);
-                    connections.spawn(async move {
-                        let shared = peers.shared.clone();
-                        let served =
-                            tasks::guarded(&shared, "a peer's connection", peers.serve(socket, ticket));
-                        if let Err(error) = served.await {
-                            tracing::debug!(%from, %error, "peer connection ended");
-                        }
-                    });
+            let peers = self.clone();
+            connections.spawn(async move {
+                let (shared, from) = (peers.shared.clone(), admitted.caller.hello.from);
+                let serving = tasks::guarded(&shared, "a peer's connection", peers.serve(admitted));
+                if let Err(error) = serving.await {
+                    tracing::debug!(from, %error, "peer connection ended");
                 }
-                Err(error) => {
-                    if failures.admit().is_some() {
-                        tracing::warn!(%error, "cannot accept a peer's connection");
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            });
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: Socket, mut ticket: Ticket) -> io::Result<()> {
-        let from = socket.peer;
-        let (mut reader, mut writer) =
-            (FrameReader::of_stranger(socket.reader), FrameWriter::new(socket.writer));
-        let meeting = timeout(HANDSHAKE_TIMEOUT, self.welcome(&from, &mut reader, &mut writer));
-        let met = tokio::select! {
-            met = meeting => met.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-            () = ticket.ended() => Err(io::Error::other("peer.I8: its place was given to another connection")),
-        };
-        let Caller { hello, credentials } = match met {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                self.note_refusal(&from, "it did not finish its handshake in time");
-                return Err(error);
-            }
-            met => met?,
-        };
-        ticket.admit(hello.from, self.is_member(hello.from) || self.born.contains(&hello.from));
-        reader.trust(Some(self.arriving.clone()));
+    async fn serve(self: Arc<Self>, admitted: Admitted) -> io::Result<()> {
+        let Admitted { caller: Caller { hello, credentials, .. }, reader, writer, ticket } = admitted;
         self.founding.note_caller(hello.from, &credentials.address);
         let watched = watchdog::watch(reader.progress(), writer.progress());
         let (place, ended) = (ticket.ended(), self.ended.clone());
@@ -134,49 +114,13 @@ impl Peers {
         served
     }
 
-    /// The handshake, up to the answer that ends it.
-    async fn welcome(
-        &self,
-        from: &str,
-        reader: &mut FrameReader,
-        writer: &mut FrameWriter,
-    ) -> io::Result<Caller> {
-        let caller = match handshake::meet(reader, writer, &self.identity).await {
-            Ok(caller) => caller,
-            Err(NotMet::Left) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(NotMet::Refused { told, why }) => {
-                self.note_refusal(from, &why);
-                if let Some(told) = told {
-                    writer.write(Kind::Failure, 0, vec![told.into()]).await?;
-                }
-                return Err(io::Error::other(why));
-            }
-        };
-        if let Err(reason) = self.check(&caller) {
-            if reason.is_news() {
-                self.note_refusal(from, &format!("it says that it is node {}: {reason}", caller.hello.from));
-            }
-            // peer.I7
-            let told = if self.identity.secret.is_some() {
-                reason.to_string()
-            } else {
-                handshake::REFUSED.to_owned()
-            };
-            writer.write(Kind::Failure, 0, vec![told.into()]).await?;
-            return Err(io::Error::other(reason));
-        }
-        writer.write(Kind::Answer, 0, Vec::new()).await?;
-        Ok(caller)
-    }
-
-    fn note_refusal(&self, from: &str, why: &str) {
-        if self.refusals.admit().is_some() {
-            tracing::warn!(%from, why, "a caller was turned away from the Raft port");
-        }
+    /// Whether a caller is a member, or was one at the group's birth.
+    pub(crate) fn is_known(&self, id: u64) -> bool {
+        self.is_member(id) || self.born.contains(&id)
     }
 
     /// `peer.I1`, `group_id.I2`
-    fn check(&self, caller: &Caller) -> Result<(), Mismatch> {
+    pub(crate) fn check(&self, caller: &Caller) -> Result<(), Mismatch> {
         self.check_names(caller)?;
         match (self.founding.group_id.get(), caller.credentials.group_id) {
             (Some(own), Some(other)) if own != other => {
@@ -189,7 +133,7 @@ impl Peers {
     }
 
     fn check_names(&self, caller: &Caller) -> Result<(), Mismatch> {
-        let (own, Caller { hello, credentials: said }) = (&self.identity, caller);
+        let (own, Caller { hello, credentials: said, .. }) = (&self.identity, caller);
         if (&said.cluster, &said.group) != (&own.cluster, &own.group) {
             let here = (own.group.clone(), own.cluster.clone());
             return Err(Mismatch::Names { here, wanted: (said.group.clone(), said.cluster.clone()) });

@@ -4,14 +4,14 @@
 //! Not here: what a request means (openraft's handlers) and what servers tell each other
 //! ([`crate::hooks::Hooks::call`]).
 //!
-//! Read in this order: [`wire`] (what frames say), [`frames`] (on a socket), [`introduction`] and [`handshake`] (who is there), [`listener`]
-//! (who is let in), [`peer`] (what peers ask), [`admission`] (how many
+//! Read in this order: [`wire`] (what frames say), [`frames`] (on a socket), [`introduction`] and [`handshake`] (who is there), [`crate::port`] (which group the caller
+//! looks for), [`listener`] (who is let in), [`peer`] (what peers ask), [`admission`] (how many
 //! connections), [`authority`] (who may send what), [`terms_known`] (how far a term may jump), [`appends`] (what a leader
 //! sends), [`elections`] (votes and heartbeats there), [`requests`] (request and response), [`replication`] (the pipelined
 //! stream), [`watchdog`] (connections on which nothing goes on), [`parts`] (large snapshots), [`incoming_snapshot`] (what
 //! becomes of a received one), [`network`] (openraft's view).
 
-mod admission;
+pub(crate) mod admission;
 pub(crate) mod appends;
 mod authority;
 mod elections;
@@ -19,7 +19,7 @@ pub(crate) mod frames;
 pub(crate) mod handshake;
 mod incoming_snapshot;
 pub(crate) mod introduction;
-mod listener;
+pub(crate) mod listener;
 pub(crate) mod network;
 pub(crate) mod parts;
 pub(crate) mod peer;

@@ -18,8 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::admission::Admission;
-use super::frames::{FrameReader, FrameWriter, arriving_budget};
+use super::frames::{FrameReader, FrameWriter};
 use super::incoming_snapshot;
 use super::introduction::Identity;
 use super::parts::{Assembly, PartHead};
@@ -57,7 +56,7 @@ pub(super) struct Peer {
 pub(crate) struct Peers {
     pub(super) raft: Arc<OnceLock<Raft>>,
     pub(super) host: Host,
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     pub(super) founding: Arc<Founding>,
     pub(super) data_dir: PathBuf,
     /// What a peer must know to be let in.
@@ -66,12 +65,8 @@ pub(crate) struct Peers {
     pub(super) born: BTreeSet<u64>,
     /// Hears from whom a connection came that has ended.
     pub(super) ended: mpsc::Sender<u64>,
-    pub(super) admission: Arc<Admission>,
-    /// Large frames that arrive.
-    pub(super) arriving: Arc<Semaphore>,
     pub(super) last_fence: LastFence,
-    /// Lines about callers that were turned away, and about requests that were.
-    pub(super) refusals: LogRateLimiter,
+    /// Lines about requests that were refused.
     denials: LogRateLimiter,
 }
 
@@ -89,7 +84,7 @@ impl Peers {
     pub(crate) fn new(config: &GroupConfig, parts: Parts) -> Peers {
         let Parts { raft, host, shared, founding, ended } = parts;
         let identity = Identity::of(config, &shared.level);
-        let (admission, last_fence, refusals, denials) = Default::default();
+        let (last_fence, denials) = Default::default();
         Peers {
             raft,
             host,
@@ -99,10 +94,7 @@ impl Peers {
             identity,
             born: config.nodes.keys().copied().collect(),
             ended,
-            admission,
-            arriving: arriving_budget(),
             last_fence,
-            refusals,
             denials,
         }
     }
@@ -272,9 +264,12 @@ impl Peers {
                 told.map(|()| Bytes::new())
             }
             Kind::Fence => fence::answer(self.raft()?, &self.shared).await.map(Bytes::from),
-            Kind::Hello | Kind::Challenge | Kind::Credentials | Kind::Answer | Kind::Failure => {
-                Err(invalid("not a request"))
-            }
+            Kind::Hello
+            | Kind::GroupHello
+            | Kind::Challenge
+            | Kind::Credentials
+            | Kind::Answer
+            | Kind::Failure => Err(invalid("not a request")),
         }
     }
 

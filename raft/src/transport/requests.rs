@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::frames::{FrameReader, FrameWriter};
-use super::handshake;
+use super::handshake::{self, Introduced, Naming};
 use super::introduction::Introduction;
 use super::watchdog;
 use super::wire::{Frame, Kind, invalid};
@@ -83,19 +83,23 @@ pub(crate) async fn connect(
     introduction: &Introduction,
 ) -> io::Result<(FrameReader, FrameWriter)> {
     let dial = async {
-        let socket = net.dial(address).await?;
-        let (mut reader, mut writer) =
-            (FrameReader::of_stranger(socket.reader), FrameWriter::new(socket.writer));
-        let introduced = handshake::introduce(&mut reader, &mut writer, introduction).await;
-        if let Err(error) = &introduced
-            && error.kind() == io::ErrorKind::ConnectionRefused
-            && introduction.refusals.admit().is_some()
-        {
-            tracing::warn!(node = introduction.to, address, reason = %error, "peer refused this node, or was refused");
+        for naming in [Naming::Named, Naming::Unnamed] {
+            let socket = net.dial(address).await?;
+            let (mut reader, mut writer) =
+                (FrameReader::of_stranger(socket.reader), FrameWriter::new(socket.writer));
+            let introduced = handshake::introduce(&mut reader, &mut writer, introduction, naming).await;
+            if let Err(error) = &introduced
+                && error.kind() == io::ErrorKind::ConnectionRefused
+                && introduction.refusals.admit().is_some()
+            {
+                tracing::warn!(node = introduction.to, address, reason = %error, "peer refused this node, or was refused");
+            }
+            if introduced? == Introduced::Done {
+                reader.trust(None);
+                return Ok((reader, writer));
+            }
         }
-        introduced?;
-        reader.trust(None);
-        Ok((reader, writer))
+        Err(io::ErrorKind::ConnectionReset.into())
     };
     timeout(CONNECT_TIMEOUT, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
@@ -204,7 +208,7 @@ mod tests {
 
     use openraft::base::BoxFuture;
 
-    use super::super::introduction::Identity;
+    use super::super::introduction::{Identity, NodeIdentity};
     use super::super::wire::Purpose;
     use super::*;
     use crate::group::group_id::GroupIdFile;
@@ -238,7 +242,7 @@ mod tests {
         let (reader, writer) = tokio::io::split(socket);
         let mut reader = FrameReader::new(Box::new(reader));
         let writer = Arc::new(tokio::sync::Mutex::new(FrameWriter::new(Box::new(writer))));
-        let identity = identity(2);
+        let identity = NodeIdentity { cluster: "c".into(), secret: None, groups: vec!["g".into()] };
         handshake::meet(&mut reader, &mut *writer.lock().await, &identity).await.expect("a caller");
         writer.lock().await.write(Kind::Answer, 0, Vec::new()).await.expect("a caller");
         while let Ok(Some(frame)) = reader.next().await {

@@ -51,6 +51,8 @@ pub(crate) enum Kind {
     Challenge = 15,
     /// The caller's answer to that: its proof, and who it is.
     Credentials = 16,
+    /// A hello that names the group.
+    GroupHello = 17,
     /// The answer to any of the above.
     Answer = 100,
     /// The answer when the peer cannot: its text.
@@ -77,6 +79,7 @@ impl Kind {
             Fence,
             Challenge,
             Credentials,
+            GroupHello,
             Answer,
             Failure,
         ]
@@ -103,6 +106,13 @@ pub(crate) struct Hello {
     pub(crate) nonce: Nonce,
     /// Whether the caller has a secret and asks for a proof.
     pub(crate) has_secret: bool,
+}
+
+/// The same, with the name of the group that the caller looks for. A node has one listener for all its groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupHello {
+    pub(crate) hello: Hello,
+    pub(crate) group: String,
 }
 
 /// The listener's answer to a hello.

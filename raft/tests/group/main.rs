@@ -23,3 +23,4 @@ mod rotten_snapshot;
 mod state;
 mod state_limit;
 mod three_nodes;
+mod two_groups;

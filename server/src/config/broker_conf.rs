@@ -59,6 +59,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
     let config = NodeConfig {
         cluster: keys.take("brokerClusterName").unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
         group,
+        groups: Vec::new(),
         node_id: own.id,
         data_dir: keys.take("storePathRootDir").unwrap_or_else(|| DEFAULT_DATA_DIR.to_owned()).into(),
         host: keys.take("brokerIP1").unwrap_or_else(|| own.host.clone()),

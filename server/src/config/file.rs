@@ -9,6 +9,8 @@ use folio_raft::types::NodeAddress;
 use serde::Deserialize;
 
 use super::bounds::{HOUR_MS, SECOND_MS, number, size, time, within};
+use super::groups::GroupTable;
+pub(super) use super::host_port::host_of;
 use super::secret;
 use super::size::ByteSize;
 use super::values::{
@@ -38,6 +40,8 @@ pub(super) struct File {
     #[serde(default)]
     listen: ListenSection,
     nodes: Vec<Node>,
+    #[serde(default)]
+    groups: Vec<GroupTable>,
     #[serde(default)]
     dial: BTreeMap<String, String>,
     #[serde(default)]
@@ -142,10 +146,13 @@ impl File {
             (None, None) => return Err(bad("host", "missing: the host clients reach this node at")),
         };
         let dial = dial(&self.dial, node_id)?;
+        let groups: Result<_, BadValue> =
+            self.groups.into_iter().map(|group| group.into_group(self.join)).collect();
         let secret = self.secret_file.map(|file| secret::read("secret_file", folder, &file)).transpose()?;
         Ok(NodeConfig {
             cluster: self.cluster.unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
             group: self.group.unwrap_or_else(|| DEFAULT_GROUP.to_owned()),
+            groups: groups?,
             node_id,
             data_dir: self.data_dir,
             host,
@@ -214,13 +221,6 @@ fn dial(written: &BTreeMap<String, String>, own: u64) -> Result<BTreeMap<u64, St
         dial.insert(peer, address.clone());
     }
     Ok(dial)
-}
-
-/// The host of `host:port`, if it is that.
-pub(super) fn host_of(address: &str) -> Option<&str> {
-    let (host, port) = address.rsplit_once(':')?;
-    let port: u16 = port.parse().ok()?;
-    (port > 0 && !host.is_empty()).then_some(host)
 }
 
 /// Where operators are: on this machine, and in these networks.

@@ -2,9 +2,12 @@
 //!
 //! Not here: anything that is replicated; topics and groups are made by admin commands.
 
+mod bad_value;
 mod bounds;
 mod broker_conf;
 mod file;
+mod groups;
+mod host_port;
 mod secret;
 mod size;
 mod values;
@@ -12,6 +15,7 @@ mod values;
 use std::path::{Path, PathBuf};
 
 pub use file::EXAMPLE;
+pub use groups::{FurtherGroup, GROUPS_MAX};
 pub use size::ByteSize;
 use values::BadValue;
 pub use values::{

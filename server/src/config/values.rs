@@ -8,6 +8,8 @@ use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timi
 use folio_raft::secret::ClusterSecret;
 use folio_raft::types::NodeAddress;
 
+pub(super) use super::bad_value::{BadValue, bad};
+use super::groups::{self, FurtherGroup};
 use crate::net::NetConfig;
 
 /// RocketMQ's NameServer port.
@@ -35,9 +37,11 @@ pub const DEDUP_KEYS_MAX: u64 = 100_000_000;
 pub struct NodeConfig {
     /// The cluster's name.
     pub cluster: String,
-    /// The group's name, RocketMQ's `brokerName`.
+    /// The first group's name, RocketMQ's `brokerName`.
     pub group: String,
-    /// This node's id in the group.
+    /// The other groups that the node hosts.
+    pub groups: Vec<FurtherGroup>,
+    /// This node's id in its groups.
     pub node_id: u64,
     /// Where everything this node writes is.
     pub data_dir: PathBuf,
@@ -90,24 +94,13 @@ pub struct Listen {
     pub namesrv_optional: bool,
 }
 
-/// A key with an impossible value, before the file's name is known.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct BadValue {
-    pub(super) key: String,
-    pub(super) message: String,
-}
-
-pub(super) fn bad(key: impl Into<String>, message: impl Into<String>) -> BadValue {
-    BadValue { key: key.into(), message: message.into() }
-}
-
 impl NodeConfig {
     /// What its keys have to do with each other.
     pub(super) fn check(&self) -> Result<(), BadValue> {
-        folio_protocol::names::check_group(&self.group).map_err(|error| bad("group", error.to_string()))?;
         folio_protocol::names::check_group(&self.cluster)
             .map_err(|error| bad("cluster", error.to_string()))?;
         self.check_ports()?;
+        groups::check(&self.group, &self.groups, &self.nodes, self.node_id)?;
         if !self.join && !self.nodes.contains_key(&self.node_id) {
             return Err(bad("nodes", format!("this node, id {}, is not among them", self.node_id)));
         }
@@ -154,7 +147,31 @@ impl NodeConfig {
         }
     }
 
-    /// What the group needs of it.
+    /// What each group needs of it, the first one first.
+    pub fn group_configs(&self) -> Vec<GroupConfig> {
+        let further = self.groups.iter().map(|group| self.further_config(group));
+        std::iter::once(self.group_config()).chain(further).collect()
+    }
+
+    fn further_config(&self, group: &FurtherGroup) -> GroupConfig {
+        let mut nodes = group.members(&self.nodes);
+        nodes.entry(self.node_id).or_insert_with(|| self.advertised_for(group.listen));
+        GroupConfig {
+            group: group.name.clone(),
+            data_dir: self.data_dir.join(&group.name),
+            nodes,
+            join: group.join,
+            ..self.group_config()
+        }
+    }
+
+    /// Where each group's broker port is, the first one's first.
+    pub fn broker_listeners(&self) -> Vec<SocketAddr> {
+        let further = self.groups.iter().map(|group| group.listen);
+        std::iter::once(self.listen.broker).chain(further).collect()
+    }
+
+    /// What the first group needs of it.
     pub fn group_config(&self) -> GroupConfig {
         let mut nodes = self.nodes.clone();
         // A node that joins need not list itself. Its peers hear from it where it is: one that has lost its disk, and lists no
@@ -182,12 +199,13 @@ impl NodeConfig {
 
     /// Where this node says it is reached.
     pub fn advertised(&self) -> NodeAddress {
+        self.advertised_for(self.listen.broker)
+    }
+
+    /// The same with another group's broker port.
+    pub fn advertised_for(&self, broker: SocketAddr) -> NodeAddress {
         let at = |address: SocketAddr| format!("{}:{}", self.host, address.port());
-        NodeAddress {
-            raft: at(self.listen.raft),
-            broker: at(self.listen.broker),
-            namesrv: at(self.listen.namesrv),
-        }
+        NodeAddress { raft: at(self.listen.raft), broker: at(broker), namesrv: at(self.listen.namesrv) }
     }
 }
 

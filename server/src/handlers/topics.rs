@@ -75,9 +75,11 @@ pub(crate) fn delete_route(_remoting: &Arc<Remoting>, request: Request) {
     request.reply.done();
 }
 
-/// 206: the names of all topics.
+/// 206: the names of all topics, of all groups of the node.
 pub(crate) fn list(remoting: &Arc<Remoting>, request: Request) {
-    let mut topic_list: Vec<String> = remoting.broker.topics().into_iter().map(|topic| topic.name).collect();
+    let all = remoting.all();
+    let topics = all.iter().flat_map(|remoting| remoting.broker.topics());
+    let mut topic_list: Vec<String> = topics.map(|topic| topic.name).collect();
     topic_list.sort_unstable();
     topic_list.dedup();
     json(request, &TopicList { broker_addr: None, topic_list });

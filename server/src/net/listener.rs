@@ -24,15 +24,18 @@ const QUIET: Duration = Duration::from_millis(50);
 /// How long a peer that goes on sending is answered with refusals before its connection is closed all the same.
 const REFUSE_MAX: Duration = Duration::from_millis(500);
 
-/// All listening sockets of a node and their open connections.
+/// All listening sockets of a node and their open connections; clones are the same sockets.
 #[derive(Clone)]
-pub struct Listener(Arc<Inner>);
+pub struct Listener {
+    inner: Arc<Inner>,
+    /// Who the connections of the sockets talk to that this handle is given.
+    service: Arc<dyn Service>,
+}
 
 struct Inner {
     config: NetConfig,
     guest_config: NetConfig,
     resources: Arc<Resources>,
-    service: Arc<dyn Service>,
     stop: watch::Sender<bool>,
 }
 
@@ -41,35 +44,43 @@ impl Listener {
     pub(crate) fn new(config: NetConfig, resources: Arc<Resources>, service: Arc<dyn Service>) -> Self {
         let (stop, _) = watch::channel(false);
         let guest_config = Guest::limits(&config);
-        Self(Arc::new(Inner { config, guest_config, resources, service, stop }))
+        Self { inner: Arc::new(Inner { config, guest_config, resources, stop }), service }
+    }
+
+    /// The same sockets and connections; those that are added through it talk to another service.
+    pub(crate) fn with(&self, service: Arc<dyn Service>) -> Self {
+        Self { inner: self.inner.clone(), service }
     }
 
     /// Accepts connections of a bound socket from now on.
     pub fn serve(&self, socket: TcpListener) {
-        let inner = self.0.clone();
-        tokio::spawn(async move { inner.accept(socket, false).await });
+        self.accept(socket, false);
     }
 
     /// The same of a socket that operators alone connect to.
     pub fn serve_operators(&self, socket: TcpListener) {
-        let inner = self.0.clone();
-        tokio::spawn(async move { inner.accept(socket, true).await });
+        self.accept(socket, true);
+    }
+
+    fn accept(&self, socket: TcpListener, of_operators: bool) {
+        let (inner, service) = (self.inner.clone(), self.service.clone());
+        tokio::spawn(async move { inner.accept(socket, service, of_operators).await });
     }
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
-        self.0.connections().count()
+        self.inner.connections().count()
     }
 
     /// Stops accepting; what is already connected goes on.
     pub fn stop_accepting(&self) {
-        self.0.stop.send_replace(true);
+        self.inner.stop.send_replace(true);
     }
 
     /// Accepts no connection and takes no request any more: each is refused. What was taken is still answered.
     pub fn refuse(&self) {
         self.stop_accepting();
-        self.0.channels().iter().for_each(Channel::refuse);
+        self.inner.channels().iter().for_each(Channel::refuse);
     }
 
     /// Closes every connection once all its requests are answered and the answers have left (net.I4); waits for that
@@ -80,7 +91,7 @@ impl Listener {
         self.refuse();
         while self.open() > 0 && started.elapsed() < patience {
             tokio::time::sleep(DRAIN_POLL).await;
-            for channel in self.0.channels() {
+            for channel in self.inner.channels() {
                 // It may have been accepted in the last moment.
                 channel.refuse();
                 if !channel.is_quiet() {
@@ -97,7 +108,7 @@ impl Listener {
     /// Closes what is still open, after at most `patience` for the last answers to leave.
     pub async fn close(&self, patience: Duration) {
         self.drain(patience).await;
-        let channels = self.0.channels();
+        let channels = self.inner.channels();
         let unanswered = channels.iter().filter(|channel| !channel.has_answered()).count();
         if unanswered > 0 {
             tracing::warn!(connections = unanswered, "closed with requests unanswered");
@@ -117,7 +128,7 @@ impl Inner {
         self.connections().all()
     }
 
-    async fn accept(self: Arc<Self>, socket: TcpListener, of_operators: bool) {
+    async fn accept(self: Arc<Self>, socket: TcpListener, service: Arc<dyn Service>, of_operators: bool) {
         let failures = LogRateLimiter::new();
         let mut stop = self.stop.subscribe();
         loop {
@@ -126,7 +137,7 @@ impl Inner {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok((stream, remote)) => self.take(stream, remote, of_operators),
+                Ok((stream, remote)) => self.take(stream, remote, &service, of_operators),
                 Err(error) => {
                     if let Some(left_out) = failures.admit() {
                         tracing::error!(left_out, "cannot accept a connection: {error}");
@@ -137,7 +148,13 @@ impl Inner {
         }
     }
 
-    fn take(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, of_operators: bool) {
+    fn take(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        service: &Arc<dyn Service>,
+        of_operators: bool,
+    ) {
         let local = stream.local_addr().ok();
         let is_operator = of_operators || admin::is_operator(&self.config.operators, remote, local);
         let channel =
@@ -151,12 +168,12 @@ impl Inner {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%remote, "TCP_NODELAY cannot be set: {error}");
         }
-        let inner = self.clone();
+        let (inner, service) = (self.clone(), service.clone());
         tokio::spawn(async move {
             let registered = Registered { inner: &inner, channel: channel.clone() };
             match admission {
                 Admission::Guest(why) => {
-                    let guest = Guest { service: inner.service.clone(), why };
+                    let guest = Guest { service, why };
                     let ending = channel.clone();
                     tokio::select! {
                         () = connection::serve(stream, channel, &inner.guest_config, &guest) => {}
@@ -164,7 +181,7 @@ impl Inner {
                     }
                 }
                 Admission::Open | Admission::Refused => {
-                    connection::serve(stream, channel, &inner.config, &*inner.service).await;
+                    connection::serve(stream, channel, &inner.config, &*service).await;
                 }
             }
             drop(registered);

@@ -7,6 +7,7 @@ use super::*;
 use crate::group::group_id::GroupIdFile;
 use crate::secret::{ClusterSecret, SECRET_BYTES_MIN};
 use crate::transport::frames::STRANGER_FRAME_BYTES_MAX;
+use crate::transport::introduction::Identity;
 
 fn secret(byte: u8) -> Option<ClusterSecret> {
     ClusterSecret::parse(&[byte; SECRET_BYTES_MIN]).ok()
@@ -22,6 +23,12 @@ fn identity(node_id: u64, secret: Option<ClusterSecret>) -> Identity {
         secret,
         level: Default::default(),
     }
+}
+
+/// A node that hosts the identity's group and another one, which it lists first.
+fn node(of: &Identity) -> NodeIdentity {
+    let groups = vec!["another-group".to_owned(), of.group.clone()];
+    NodeIdentity { cluster: of.cluster.clone(), secret: of.secret.clone(), groups }
 }
 
 fn introduction(identity: Identity, to: u64) -> Introduction {
@@ -45,12 +52,12 @@ fn frames(socket: DuplexStream) -> (FrameReader, FrameWriter) {
 async fn shake(caller: Identity, listener: Identity) -> (Result<(), String>, Result<Caller, String>) {
     let [(mut r, mut w), (mut reader, mut writer)] = pair();
     let call = async {
-        let called = introduce(&mut r, &mut w, &introduction(caller, 2)).await;
+        let called = introduce(&mut r, &mut w, &introduction(caller, 2), Naming::Named).await;
         drop((r, w));
-        called.map_err(|error| error.to_string())
+        called.map(|introduced| assert_eq!(introduced, Introduced::Done)).map_err(|error| error.to_string())
     };
     let answer = async {
-        match meet(&mut reader, &mut writer, &listener).await {
+        match meet(&mut reader, &mut writer, &node(&listener)).await {
             Ok(caller) => {
                 writer.write(Kind::Answer, 0, Vec::new()).await.unwrap();
                 Ok(caller)
@@ -73,7 +80,7 @@ async fn peers_with_one_secret_meet_and_peers_without_one_do() {
         let (called, met) = shake(identity(1, secret.clone()), identity(2, secret)).await;
         called.unwrap();
         let caller = met.unwrap();
-        assert_eq!((caller.hello.from, caller.hello.to), (1, 2));
+        assert_eq!((caller.hello.from, caller.hello.to, &*caller.group), (1, 2, "the-group"));
         assert_eq!(caller.credentials.segment_bytes, 12_345);
         assert_eq!(caller.credentials.address, "the-host:1");
     }
@@ -92,16 +99,61 @@ async fn a_secret_that_is_missing_on_one_node_is_named_on_both() {
 }
 
 #[tokio::test]
-async fn peer_i7_another_secret_cluster_or_group_proves_nothing() {
+async fn peer_i7_another_secret_or_cluster_proves_nothing() {
     let own = || identity(2, secret(b'x'));
     let other_cluster = Identity { cluster: "another".into(), ..identity(1, secret(b'x')) };
-    let other_group = Identity { group: "another".into(), ..identity(1, secret(b'x')) };
-    for caller in [identity(1, secret(b'y')), other_cluster, other_group] {
+    for caller in [identity(1, secret(b'y')), other_cluster] {
         let (called, met) = shake(caller, own()).await;
         let (called, met) = (called.unwrap_err(), met.unwrap_err());
         assert!(called.contains("does not prove"), "{called}");
         assert!(met.contains("node 1 and left when it was asked for a proof"), "{met}");
     }
+}
+
+/// A node says which groups it hosts to who has the secret, and a hello says which one it is for.
+#[tokio::test]
+async fn port_i1_a_caller_of_another_group_is_known_by_its_name() {
+    let other_group = Identity { group: "a-third-group".into(), ..identity(1, secret(b'x')) };
+    let (called, met) = shake(other_group, identity(2, secret(b'x'))).await;
+    called.unwrap();
+    let caller = met.unwrap();
+    assert_eq!((&*caller.group, caller.credentials.group.as_str()), ("a-third-group", "a-third-group"));
+}
+
+/// What a build says whose nodes host one group, and a listener of such a build.
+#[tokio::test]
+async fn port_i1_a_hello_without_a_name_is_for_the_first_group() {
+    for (group, is_proved) in [("another-group", true), ("the-group", false)] {
+        let [(mut r, mut w), (mut reader, mut writer)] = pair();
+        let listener = node(&identity(2, secret(b'x')));
+        let calling = tokio::spawn(async move {
+            let caller = Identity { group: group.into(), ..identity(1, secret(b'x')) };
+            introduce(&mut r, &mut w, &introduction(caller, 2), Naming::Unnamed).await
+        });
+        let met = meet(&mut reader, &mut writer, &listener).await;
+        assert_eq!(met.is_ok_and(|caller| &*caller.group == "another-group"), is_proved, "{group}");
+        drop((reader, writer));
+        drop(calling.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_closes_on_the_name_of_a_group_is_no_error() {
+    let [(mut r, mut w), (mut reader, writer)] = pair();
+    let caller = introduction(identity(1, secret(b'x')), 2);
+    let calling = tokio::spawn(async move { introduce(&mut r, &mut w, &caller, Naming::Named).await });
+    assert_eq!(reader.next().await.unwrap().unwrap().kind, Kind::GroupHello);
+    drop((reader, writer));
+    assert_eq!(calling.await.unwrap().unwrap(), Introduced::Closed);
+}
+
+#[tokio::test]
+async fn a_name_that_is_longer_than_names_are_is_refused() {
+    let hello = Hello { from: 1, to: 2, purpose: Purpose::Requests, nonce: [7; 32], has_secret: false };
+    let group = "g".repeat(GROUP_BYTES_MAX + 1);
+    let frame = (Kind::GroupHello, codec::encode(&GroupHello { hello, group }).into());
+    let (_, met) = say(&identity(2, None), vec![frame]).await;
+    assert!(matches!(met, Err(NotMet::Refused { told: None, .. })), "{met:?}");
 }
 
 /// Sends whole frames as they are and gives all that comes back.
@@ -116,7 +168,8 @@ async fn say(listener: &Identity, frames: Vec<(Kind, Bytes)>) -> (Vec<u8>, Resul
         far.write_all(&bytes).await.unwrap();
     }
     far.shutdown().await.unwrap();
-    let met = meet(&mut reader, &mut writer, listener).await;
+    let only = NodeIdentity { groups: vec![listener.group.clone()], ..node(listener) };
+    let met = meet(&mut reader, &mut writer, &only).await;
     if let Err(NotMet::Refused { told: Some(told), .. }) = &met {
         writer.write(Kind::Failure, 0, vec![Bytes::from_static(told.as_bytes())]).await.unwrap();
     }
@@ -177,7 +230,14 @@ async fn a_port_that_was_looked_at_is_no_refusal() {
 async fn peer_i7_a_recorded_handshake_does_not_pass_again() {
     let (listener, caller) = (identity(2, secret(b'x')), introduction(identity(1, secret(b'x')), 2));
     let hello = caller.hello([7; 32]);
-    let transcript = |listener: Nonce| Transcript { identity: caller.identity(), hello: &hello, listener };
+    let own = caller.identity();
+    let transcript = |listener: Nonce| Transcript {
+        secret: own.secret.as_ref(),
+        cluster: &own.cluster,
+        group: &own.group,
+        hello: &hello,
+        listener,
+    };
     let said = codec::encode(&caller.credentials());
     let recorded = |nonce| {
         let proof = transcript(nonce).prove(CALLER, &said);
@@ -193,14 +253,14 @@ async fn peer_i7_a_recorded_handshake_does_not_pass_again() {
     assert!(transcript([9; 32]).is_proved(LISTENER, &[], &reflected));
 }
 
-/// A listener without the secret learns two ids, and is sent nothing after its challenge.
+/// A listener without the secret learns two ids and the group's name, and is sent nothing after its challenge.
 #[tokio::test]
 async fn peer_i7_a_fake_listener_is_told_nothing() {
     let [(mut r, mut w), (mut reader, mut writer)] = pair();
     let caller = introduction(identity(1, secret(b'x')), 2);
-    let calling = tokio::spawn(async move { introduce(&mut r, &mut w, &caller).await });
+    let calling = tokio::spawn(async move { introduce(&mut r, &mut w, &caller, Naming::Named).await });
     let hello = reader.next().await.unwrap().unwrap();
-    assert_eq!(codec::decode::<Hello>(&hello.body).unwrap().from, 1);
+    assert_eq!(codec::decode::<GroupHello>(&hello.body).unwrap().hello.from, 1);
     let challenge = Challenge { nonce: [1; 32], proof: [2; 32] };
     writer.write(Kind::Challenge, 0, vec![codec::encode(&challenge).into()]).await.unwrap();
     let refused = calling.await.unwrap().unwrap_err();

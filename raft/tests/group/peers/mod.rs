@@ -5,7 +5,7 @@
 //! `acknowledged` had all nodes mark themselves as catching up.
 
 mod forged;
-mod raw;
+pub(crate) mod raw;
 mod skipped;
 
 use std::time::Instant;

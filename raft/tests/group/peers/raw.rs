@@ -18,6 +18,7 @@ pub(crate) const TRANSFER: u8 = 5;
 pub(crate) const CALL: u8 = 7;
 pub(crate) const CHALLENGE: u8 = 15;
 pub(crate) const CREDENTIALS: u8 = 16;
+pub(crate) const GROUP_HELLO: u8 = 17;
 pub(crate) const ANSWER: u8 = 100;
 pub(crate) const FAILURE: u8 = 101;
 
@@ -165,9 +166,19 @@ impl RawPeer {
         rest
     }
 
-    /// A handshake; the node's last word.
+    /// A handshake that names no group, as earlier builds begin it; the node's last word.
     pub(crate) async fn introduce(&mut self, says: &Says) -> io::Result<(u8, Vec<u8>)> {
         self.send(HELLO, &says.hello()).await;
+        self.prove(says).await
+    }
+
+    /// The same with the group's name.
+    pub(crate) async fn introduce_named(&mut self, says: &Says) -> io::Result<(u8, Vec<u8>)> {
+        self.send(GROUP_HELLO, &Value(says.hello()).text(&says.group).0).await;
+        self.prove(says).await
+    }
+
+    async fn prove(&mut self, says: &Says) -> io::Result<(u8, Vec<u8>)> {
         let (kind, challenge) = self.receive().await?;
         if kind != CHALLENGE {
             return Ok((kind, challenge));

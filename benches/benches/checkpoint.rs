@@ -3,7 +3,8 @@
 //!
 //! Prints one line for each turn: how long records waited for their answers, and how many checkpoints were saved meanwhile. On one
 //! node each answer waits for one fdatasync and nothing else, so the longest wait of a turn is that of the disk, or of a
-//! checkpoint that is in the way.
+//! checkpoint that is in the way. Therefore the longest waits are told apart: of records that were under way while a checkpoint
+//! was made, and of all others.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -37,6 +38,10 @@ const FILL_OFFSETS: u32 = 10_000;
 const COMMIT_OFFSETS: u32 = 200;
 /// Senders, each with one message under way.
 const SENDERS: u32 = 16;
+/// Waits above this are looked at one by one.
+const LONG: Duration = Duration::from_millis(2);
+/// A state of this size is copied and encoded within this time before its file appears.
+const ENCODING: Duration = Duration::from_millis(250);
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Long enough for two checkpoints.
 const TURN: Duration = Duration::from_secs(35);
@@ -100,9 +105,49 @@ fn message(sender: u32) -> NewMessage {
     NewMessage { properties: Bytes::new(), ..new_message(sender) }
 }
 
-/// Sends one message after the other; how long each waited, in microseconds.
-async fn send(group: Group, sender: u32, until: Instant) -> Fallible<Histogram<u64>> {
-    let mut waits = Histogram::new(3)?;
+/// How long records waited.
+struct Waits {
+    /// Microseconds.
+    all: Histogram<u64>,
+    /// When each long wait was.
+    long: Vec<Span>,
+}
+
+/// From one moment to another.
+type Span = (Instant, Instant);
+
+impl Waits {
+    fn new() -> Fallible<Waits> {
+        Ok(Waits { all: Histogram::new(3)?, long: Vec::new() })
+    }
+
+    fn note(&mut self, begun: Instant) -> Fallible<()> {
+        let now = Instant::now();
+        self.all.record((now - begun).as_micros() as u64)?;
+        if now - begun > LONG {
+            self.long.push((begun, now));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, other: Waits) -> Fallible<()> {
+        self.all.add(other.all)?;
+        self.long.extend(other.long);
+        Ok(())
+    }
+
+    /// The longest wait that met one of `spans`, and the longest of the others, in milliseconds; waits up to [`LONG`] count as that.
+    fn longest(&self, spans: &[Span]) -> (f64, f64) {
+        let meets = |wait: &&Span| spans.iter().any(|span| wait.0 < span.1 && span.0 < wait.1);
+        let (met, others): (Vec<&Span>, Vec<&Span>) = self.long.iter().partition(meets);
+        let longest = |waits: Vec<&Span>| waits.iter().map(|wait| wait.1 - wait.0).max().unwrap_or(LONG);
+        (longest(met).as_secs_f64() * 1e3, longest(others).as_secs_f64() * 1e3)
+    }
+}
+
+/// Sends one message after the other; how long each waited.
+async fn send(group: Group, sender: u32, until: Instant) -> Fallible<Waits> {
+    let mut waits = Waits::new()?;
     while Instant::now() < until {
         let begun = Instant::now();
         let (answer, answered) = tokio::sync::oneshot::channel();
@@ -110,7 +155,7 @@ async fn send(group: Group, sender: u32, until: Instant) -> Fallible<Histogram<u
         let proposal = Proposal { messages: vec![message(sender)], repeat: Repeat::Store, reply };
         group.propose(proposal).map_err(|(_, error)| error)?;
         answered.await??;
-        waits.record(begun.elapsed().as_micros() as u64)?;
+        waits.note(begun)?;
     }
     Ok(waits)
 }
@@ -127,17 +172,24 @@ async fn commit(group: Group, until: Instant) -> Fallible<u64> {
     Ok(count)
 }
 
-/// How often the file was replaced.
-async fn watch(file: &Path, until: Instant) -> u32 {
+/// When checkpoints were made at `file`: from the copy of the state, which comes shortly before their file, to the file's end.
+async fn watch(file: &Path, until: Instant) -> Vec<Span> {
     let changed = || -> Option<SystemTime> { file.metadata().ok()?.modified().ok() };
-    let (mut last, mut count) = (changed(), 0);
+    let temporary = file.with_extension("tmp");
+    let (mut last, mut spans, mut begun) = (changed(), Vec::new(), None);
     while Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = changed();
-        count += u32::from(now != last);
-        last = now;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = Instant::now();
+        if temporary.exists() {
+            begun.get_or_insert(now - ENCODING);
+        }
+        let replaced = changed();
+        if replaced != last {
+            spans.push((begun.take().unwrap_or(now - ENCODING), now));
+            last = replaced;
+        }
     }
-    count
+    spans
 }
 
 async fn turn(name: &str, dir: &Path, group: &Group) -> Fallible<()> {
@@ -146,21 +198,24 @@ async fn turn(name: &str, dir: &Path, group: &Group) -> Fallible<()> {
     let senders: Vec<_> = senders.collect();
     let commits = tokio::spawn(commit(group.clone(), until));
     let checkpoints = watch(&dir.join("checkpoint"), until).await;
-    let mut waits = Histogram::<u64>::new(3)?;
+    let mut waits = Waits::new()?;
     for sender in join_all(senders).await {
         waits.add(sender??)?;
     }
+    let (beside, otherwise) = waits.longest(&checkpoints);
+    let lasted: Duration = checkpoints.iter().map(|span| span.1 - span.0).sum();
     let begun = Instant::now();
     black_box(group.state().clone());
     let copied = begun.elapsed();
-    let ms = |quantile| waits.value_at_quantile(quantile) as f64 / 1000.0;
+    let ms = |quantile| waits.all.value_at_quantile(quantile) as f64 / 1000.0;
     println!(
-        "{name:>10} {:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {checkpoints:>11} {:>8} {:>9.1}",
-        waits.len(),
+        "{name:>10} {:>9} {:>8.2} {:>8.2} {:>8.2} {beside:>8.2} {otherwise:>8.2} {:>11} {:>7.2} {:>8} {:>9.1}",
+        waits.all.len(),
         ms(0.5),
         ms(0.99),
         ms(0.999),
-        waits.max() as f64 / 1000.0,
+        checkpoints.len(),
+        lasted.as_secs_f64(),
         commits.await??,
         copied.as_secs_f64() * 1e6,
     );
@@ -179,8 +234,18 @@ async fn run() -> Fallible<()> {
         empty.state().encoded_bytes()
     );
     println!(
-        "{:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>11} {:>8} {:>9}",
-        "offsets", "messages", "p50 ms", "p99 ms", "p999 ms", "max ms", "checkpoints", "commits", "copy us"
+        "{:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11} {:>7} {:>8} {:>9}",
+        "offsets",
+        "messages",
+        "p50 ms",
+        "p99 ms",
+        "p999 ms",
+        "beside",
+        "others",
+        "checkpoints",
+        "lasted",
+        "commits",
+        "copy us"
     );
     for _ in 0..TURNS {
         turn("few", dirs.0.path(), &empty).await?;

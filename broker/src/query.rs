@@ -61,7 +61,7 @@ impl Broker {
         self: &Arc<Self>,
         question: KeyQuestion,
     ) -> Result<KeyAnswer, BrokerError> {
-        let memory = self.reads.take(ANSWER_BYTES_MAX).await;
+        let memory = self.node.reads.take(ANSWER_BYTES_MAX).await;
         let deadline = Instant::now() + REPAIR_TIMEOUT;
         let question = Arc::new(question);
         loop {

@@ -29,6 +29,8 @@ mod scrub;
 pub(crate) mod standing;
 mod start;
 pub(crate) mod tasks;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 mod vigil;
 mod watch;

@@ -79,7 +79,8 @@ fn net_of(operators: Operators) -> NetConfig {
 /// A port nothing listens on, below those the system gives to outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 1_000) as u16 * 10;
+    // Copies that run at once have neighbouring ids, and ports far apart.
+    let first = 20_000 + (std::process::id().wrapping_mul(389) % 1_000) as u16 * 10;
     loop {
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {

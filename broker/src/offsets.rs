@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::broker::Broker;
 use crate::commits::{Done, Offsets};
 use crate::error::BrokerError;
-use crate::turns::{Key, Order};
+use crate::turns::{Key, Order, Turns};
 
 /// A queue whose first message is at most this far behind the end of the log is young: a group without an
 /// offset starts at its first message. Upstream's measure is 40 % of the machine's memory; a fixed number
@@ -68,16 +68,21 @@ impl Broker {
     /// Where a group goes on in a queue.
     ///
     /// A consumer that goes on from an old offset is given everything since then again. So commits that came
-    /// before the question are applied first, and this node proves that it leads and has applied everything. For the same
-    /// reason it takes its time until `deadline` before it says that it cannot tell (`forward.I3`).
+    /// before the question are applied first, those of `turns` included that wait to be handed out (`turns.I1`), and this node
+    /// proves that it leads and has applied everything. For the same reason it takes its time until `deadline` before it says
+    /// that it cannot tell (`forward.I3`).
     pub async fn consumer_offset(
         &self,
         question: &OffsetQuestion,
+        turns: Option<&Turns>,
         deadline: Instant,
     ) -> Result<u64, BrokerError> {
         if let Ok(queue) = queue_number(question.queue_id) {
             let key = (question.group.clone(), question.topic.clone(), queue);
             self.commits.applied(&key, deadline).await;
+            if let Some(turns) = turns {
+                turns.let_pass(&key, deadline).await;
+            }
         }
         loop {
             self.group.confirm().await?;

@@ -167,6 +167,18 @@ impl SkipEntry {
         payloads.into_iter().map(|payload| self.command(id, &payload)).collect()
     }
 
+    /// The command that replicas past the entry have applied: none where they have skipped it. One that is beyond the limits was
+    /// skipped where the file says so, and one that does not decode by every replica (`skip_entry.I1`). Fails with a command of
+    /// a newer build: nodes of that build have applied it, and what it did is not known here.
+    pub(crate) fn applied(&self, id: EntryId, payload: &[u8]) -> Result<Option<Command>, CodecError> {
+        match Command::decode(payload) {
+            Ok(command) if self.skips(id) && command.check_bounds().is_err() => Ok(None),
+            Ok(command) => Ok(Some(command)),
+            Err(error) if error.is_newer() => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Whether a command may enter the log (`appends.I1`).
     pub(crate) fn admit(&self, id: EntryId, payload: &[u8]) -> Result<(), BadEntry> {
         let checked = match Command::decode(payload).map_err(BadCommand::from) {

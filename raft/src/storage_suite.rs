@@ -43,7 +43,7 @@ use folio_state::{CommitOffsets, OffsetCommit};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
-struct NoHooks;
+pub(crate) struct NoHooks;
 
 impl Hooks for NoHooks {
     fn call(&self, _: u64, request: Bytes) -> BoxFuture<'static, Bytes> {
@@ -55,7 +55,7 @@ impl Hooks for NoHooks {
 
 struct Builder;
 
-fn config(dir: &Path) -> GroupConfig {
+pub(crate) fn config(dir: &Path) -> GroupConfig {
     GroupConfig {
         node_id: 0,
         cluster: "test".into(),

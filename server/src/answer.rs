@@ -2,7 +2,7 @@
 //!
 //! | part | bytes | meaning |
 //! |---|---|---|
-//! | kind | 1 | 0 an answer follows, 1 this node does not lead, 2 a oneway request was taken |
+//! | kind | 1 | 0 an answer follows, 1 this node does not lead, 2 a oneway request was taken (a commit: by a node of an earlier build) |
 //! | position | 8 | where the log ends that the leader has applied |
 //! | frame | rest | the answer |
 

@@ -16,7 +16,17 @@
 use folio_broker::error::BrokerError;
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
+use folio_protocol::frame::Frame;
 use folio_raft::proposal::ProposeError;
+
+/// How the remark of an unknown outcome begins.
+const OUTCOME_UNKNOWN: &str = "[OUTCOME_UNKNOWN]";
+
+/// Whether an answer leaves open what became of the request.
+pub(crate) fn is_outcome_unknown(answer: &Frame) -> bool {
+    let says_so = |remark: &String| remark.starts_with(OUTCOME_UNKNOWN);
+    answer.code == ResponseCode::SystemError.code() && answer.remark.as_ref().is_some_and(says_so)
+}
 
 /// What a request can fail with.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +83,17 @@ impl ServerError {
     /// Whether nothing was proposed because this node does not lead.
     pub(crate) fn is_not_leader(&self) -> bool {
         matches!(self, Self::Broker(BrokerError::Propose(ProposeError::NotLeader { .. })))
+    }
+
+    /// Whether nobody knows if it was stored.
+    pub(crate) fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_) | Self::Broker(BrokerError::Propose(ProposeError::Unknown(_))))
+    }
+
+    /// Whether this node stores nothing right now, and the group's next leader may.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        use ProposeError::{DiskFull, Stopped};
+        matches!(self, Self::Broker(BrokerError::Propose(DiskFull | Stopped(_))))
     }
 }
 
@@ -138,7 +159,9 @@ mod tests {
         {
             assert_eq!(error.code(), ResponseCode::SystemError);
             assert!(error.to_string().starts_with("[OUTCOME_UNKNOWN] "), "{error}");
+            assert!(error.is_outcome_unknown());
         }
+        assert!(refused.iter().all(|error| !error.is_outcome_unknown()));
     }
 
     /// Producers send again on the codes that say so: where the message may be stored, they must not be told one of these.

@@ -14,9 +14,12 @@
 //! The answer: see `answer.rs`.
 //!
 //! Invariants: forward.I1: a forwarded request is never forwarded again. forward.I2: a request is
-//! handed out again only if it certainly was not proposed, or changes nothing; an unknown outcome is told,
-//! not retried. forward.I3: a question for a group's offset hears no error while its client waits.
-//! `turns.I1`: nor if it is a commit and a later one has come for its queue.
+//! handed out again only if it certainly was not proposed, or if asking twice is as good as asking once: it
+//! changes nothing, or it is a commit of an offset, which says what is to be and has its place among others.
+//! Of any other request, and of a commit in the end, an unknown outcome is told. forward.I3: a question for
+//! a group's offset hears no error while its client waits. `turns.I1`: a commit is not handed out again once a
+//! later one has come for its queue; until then it is, also where nobody knows what became of it, and a oneway one
+//! where the leader could not store it.
 
 mod node;
 
@@ -39,7 +42,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::node::to_node;
 use crate::answer::{Answer, Asked, decode_answer, decode_frame, encode_answer, not_leader};
-use crate::error::ServerError;
+use crate::error::{ServerError, is_outcome_unknown};
 use crate::incoming::Incoming;
 use crate::origin::Origin;
 use crate::pending::{OFFSET_PATIENCE, Pending};
@@ -69,6 +72,10 @@ pub(crate) fn is_offset_query(frame: &Frame) -> bool {
     frame.request_code() == Some(RequestCode::QueryConsumerOffset)
 }
 
+fn is_commit(frame: &Frame) -> bool {
+    frame.request_code() == Some(RequestCode::UpdateConsumerOffset)
+}
+
 /// The queue whose offset a question is about.
 fn queue_asked_for(frame: &Frame) -> Option<Key> {
     if !is_offset_query(frame) {
@@ -81,7 +88,7 @@ fn queue_asked_for(frame: &Frame) -> Option<Key> {
 
 /// A turn for a request that just came from its client; none if order does not matter to it.
 fn turn_of(remoting: &Remoting, frame: &Frame) -> Option<Turn> {
-    if frame.request_code() != Some(RequestCode::UpdateConsumerOffset) {
+    if !is_commit(frame) {
         return None;
     }
     let header = UpdateConsumerOffsetHeader::from_ext(&frame.ext).ok()?;
@@ -89,9 +96,12 @@ fn turn_of(remoting: &Remoting, frame: &Frame) -> Option<Turn> {
     Some(remoting.forwards.turns.take((header.consumer_group.to_string(), header.topic.to_string(), queue)))
 }
 
-/// When a request that came now is told that there is no leader.
+/// When a request that came now is told that there is no leader. A question that comes after a oneway commit waits for it: the
+/// commit is not given up before the question is.
 fn deadline(frame: &Frame) -> Instant {
-    Instant::now() + if is_offset_query(frame) { OFFSET_PATIENCE } else { LEADER_PATIENCE }
+    let is_oneway_commit = frame.is_oneway() && is_commit(frame);
+    let is_patient = is_oneway_commit || is_offset_query(frame);
+    Instant::now() + if is_patient { OFFSET_PATIENCE } else { LEADER_PATIENCE }
 }
 
 /// The request with a reply that can be handed out again if the leadership is lost meanwhile.
@@ -168,11 +178,14 @@ impl HandOut for Remoting {
     }
 }
 
-async fn bring(remoting: &Arc<Remoting>, pending: Pending, reply: Reply) {
+async fn bring(remoting: &Arc<Remoting>, pending: Pending, mut reply: Reply) {
     let broker = &remoting.broker;
     let mut status = broker.group.watch();
     let encode = || encode_request(pending.turn.as_ref().map(Turn::order), &pending.origin, &pending.frame);
-    let repeatable = pending.is_repeatable;
+    let is_commit = pending.turn.is_some();
+    let repeatable = pending.is_repeatable || is_commit;
+    // A client that waits for no answer is told of no refusal, and does not know that it had better commit again.
+    let outlasts_refusals = pending.is_repeatable || (is_commit && reply.is_oneway());
     let mut stops = None;
     if let Some(queue) = queue_asked_for(&pending.frame) {
         remoting.forwards.turns.let_pass(&queue, pending.deadline).await;
@@ -199,13 +212,25 @@ async fn bring(remoting: &Arc<Remoting>, pending: Pending, reply: Reply) {
         }
         if let Some(leader) = leader.filter(|leader| *leader != broker.node_id()) {
             // Once more for each question: it tells how old the request is.
-            match ask(remoting, leader, encode(), ANSWER_PATIENCE).await {
-                // It is on its way out, or cannot reach the others: whoever follows it will know.
-                Asked::Answered(frame) if repeatable && is_unavailable(&frame) => {}
+            let answer = ask(remoting, leader, encode(), ANSWER_PATIENCE);
+            let asked =
+                if repeatable { unless_replaced(leader, &status, answer).await } else { answer.await };
+            match asked {
+                // It is on its way out, or cannot reach the others: the next leader will know.
+                Asked::Answered(frame) if outlasts_refusals && is_unavailable(&frame) => {}
+                Asked::Answered(frame) if is_commit && is_outcome_unknown(&frame) => {
+                    reply.doubt(frame.remark.unwrap_or_default());
+                }
                 Asked::Answered(frame) => return reply.relay(*frame),
+                // A oneway commit, too, where the leader is of an earlier build: it tells no more.
                 Asked::Silent => return reply.done(),
                 Asked::NotProposed => {}
-                Asked::Unknown(why) if repeatable => tracing::debug!(leader, "asked again: {why}"),
+                Asked::Unknown(why) if repeatable => {
+                    tracing::debug!(leader, "asked again: {why}");
+                    if is_commit {
+                        reply.doubt(ServerError::OutcomeUnknown(why).to_string());
+                    }
+                }
                 Asked::Unknown(why) => return reply.fail(ServerError::OutcomeUnknown(why)),
             }
         }
@@ -220,6 +245,25 @@ async fn bring(remoting: &Arc<Remoting>, pending: Pending, reply: Reply) {
         // A timeout is answered above, after one last look.
         let patience = RETRY_AFTER.min(deadline.saturating_duration_since(Instant::now()));
         drop(tokio::time::timeout(patience, status.changed()).await);
+    }
+}
+
+/// What a leader says to a request that may be asked twice; it is not waited for once another node leads.
+async fn unless_replaced(
+    leader: u64,
+    status: &watch::Receiver<Status>,
+    answer: impl Future<Output = Asked>,
+) -> Asked {
+    let mut status = status.clone();
+    let replaced = async {
+        if status.wait_for(|status| status.leader.is_some_and(|now| now != leader)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        asked = answer => asked,
+        () = replaced => Asked::Unknown(format!("node {leader} does not lead any more")),
     }
 }
 
@@ -275,7 +319,11 @@ pub(crate) async fn serve(remoting: &Arc<Remoting>, kind: u8, bytes: Bytes) -> B
     };
     let Origin { remote, is_operator, attempt } = origin;
     let (sender, receiver) = oneshot::channel();
-    let reply = Reply::to_node(sender, &frame);
+    let mut reply = Reply::to_node(sender, &frame);
+    if order.is_some() {
+        // turns.I1: that node hands it out again if it has to.
+        reply.tell_node();
+    }
     let frame = Arc::new(Incoming(frame));
     let is_repeatable = false;
     remoting.dispatch(Request { frame, remote, is_operator, reply, order, attempt, is_repeatable });
@@ -309,152 +357,4 @@ fn decode_request(kind: u8, mut bytes: Bytes, received: Instant) -> Option<(Opti
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use bytes::Buf;
-    use folio_protocol::frame::Serialization;
-    use folio_raft::proposal::Attempt;
-
-    use super::*;
-
-    fn status() -> Status {
-        Status {
-            node_id: 1,
-            role: Role::Leader,
-            leader: Some(1),
-            term: 1,
-            committed: 0,
-            applied: 0,
-            last: None,
-            durable_position: 0,
-            applied_position: 0,
-            members: BTreeMap::new(),
-            voters: BTreeSet::new(),
-            lag: BTreeMap::new(),
-            disk_full: false,
-            damaged: 0,
-            mended: 0,
-            damaged_units: 0,
-            mended_units: 0,
-            damaged_snapshots: 0,
-            repaired_snapshots: 0,
-            start_position: 0,
-            repeats: 0,
-            unmet_preconditions: 0,
-            feature_level: 1,
-            feature_level_max: 1,
-            group_id: None,
-            waiting: None,
-            no_election: Vec::new(),
-            foreign: Vec::new(),
-            leader_silence: Duration::ZERO,
-            election_threshold: Duration::ZERO,
-        }
-    }
-
-    /// With two looks at once, each a read lock, a change between them stopped the whole node: the second
-    /// waits for the change and the change for the first.
-    #[test]
-    fn a_look_for_the_leader_and_a_change_of_it_do_not_wait_for_each_other() {
-        const ROUNDS: usize = 1_000_000;
-        let (sender, receiver) = watch::channel(status());
-        let (done, ended) = std::sync::mpsc::channel();
-        for _ in 0..2 {
-            let (mut receiver, done) = (receiver.clone(), done.clone());
-            std::thread::spawn(move || {
-                assert!((0..ROUNDS).all(|_| look(&mut receiver) == (true, Some(1))));
-                done.send(())
-            });
-        }
-        std::thread::spawn(move || {
-            (0..ROUNDS).for_each(|_| sender.send_modify(|status| status.committed += 1));
-            done.send(())
-        });
-        for _ in 0..3 {
-            ended.recv_timeout(Duration::from_secs(120)).expect("nobody waits for ever");
-        }
-    }
-
-    fn request() -> Frame {
-        Frame {
-            code: RequestCode::SendMessageV2.code(),
-            opaque: 7,
-            serialization: Serialization::Rocketmq,
-            ..Frame::default()
-        }
-        .with_body("hello")
-    }
-
-    fn origin(remote: &str, attempt: Option<Attempt>) -> Origin {
-        Origin { remote: remote.parse().unwrap(), is_operator: attempt.is_some(), attempt }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forwarded_request_keeps_its_origin_and_every_byte_that_counts() {
-        let order = Order { node: 2, started: 3, number: 4 };
-        let connected = Instant::now();
-        tokio::time::advance(Duration::from_secs(7)).await;
-        let attempt = Attempt { number: 5, arrived: Instant::now(), connected, doubts: true, here: false };
-        let origins = [
-            (origin("10.1.2.3:4567", None), None),
-            (origin("10.1.2.3:4567", Some(attempt)), None),
-            (origin("[2001:db8::1]:99", None), Some(order)),
-        ];
-        tokio::time::advance(Duration::from_millis(300)).await;
-        for (origin, order) in origins {
-            let mut bytes = encode_request(order, &origin, &request()).unwrap();
-            let kind = bytes.get_u8();
-            assert_eq!(kind == FORWARD_COMMIT, order.is_some());
-            assert_eq!(decode_request(kind, bytes, Instant::now()), Some((order, origin, request())));
-        }
-    }
-
-    #[test]
-    fn a_forwarded_request_that_is_cut_or_too_long_is_refused() {
-        let now = Instant::now();
-        let attempt = Attempt { number: 5, arrived: now, connected: now, doubts: false, here: false };
-        let origin = origin("127.0.0.1:1", Some(attempt));
-        for order in [None, Some(Order { node: 2, started: 3, number: 4 })] {
-            let mut whole = encode_request(order, &origin, &request()).unwrap();
-            let kind = whole.get_u8();
-            for cut in 0..whole.len() {
-                assert_eq!(decode_request(kind, whole.slice(..cut), now), None, "cut at {cut}");
-            }
-            let mut longer = BytesMut::from(&whole[..]);
-            longer.put_u8(0);
-            assert_eq!(decode_request(kind, longer.freeze(), now), None);
-        }
-    }
-
-    #[test]
-    fn answers_come_back_as_what_they_were() {
-        let frame = request().response_to(ResponseCode::SystemBusy).with_remark("later");
-        let answer = encode_answer(Answer::Frame(frame.clone().into()), 77);
-        let (77, Asked::Answered(back)) = decode_answer(answer) else { panic!("a frame was answered") };
-        assert_eq!(*back, frame);
-        let kind = |answer| match decode_answer(answer).1 {
-            Asked::Answered(_) => "frame",
-            Asked::Silent => "silent",
-            Asked::NotProposed => "not proposed",
-            Asked::Unknown(_) => "unknown",
-        };
-        assert_eq!(kind(encode_answer(Answer::NotLeader, 0)), "not proposed");
-        assert_eq!(kind(encode_answer(Answer::Silence, 0)), "silent");
-        // An answer that cannot be read says nothing about what the leader did.
-        for bytes in [&b""[..], b"\x00", b"\x00garbage!", b"\x00position", b"\x09"] {
-            assert_eq!(kind(Bytes::copy_from_slice(bytes)), "unknown");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_reply_that_is_dropped_answers_an_error_and_a_oneway_one_is_silent() {
-        let (sender, receiver) = oneshot::channel();
-        drop(Reply::to_node(sender, &request()));
-        let Ok(Answer::Frame(frame)) = receiver.await else { panic!("an error is answered") };
-        assert_eq!((frame.code, frame.opaque), (ResponseCode::SystemError.code(), 7));
-        let (sender, receiver) = oneshot::channel();
-        drop(Reply::to_node(sender, &request().oneway()));
-        assert!(matches!(receiver.await, Ok(Answer::Silence)), "nobody waits for it");
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! What is needed to hand a request out again that was certainly not proposed.
+//! What is needed to hand a request out again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(crate) struct Pending {
     pub(crate) deadline: Instant,
     /// This node believed it leads, and was told better: it may believe so for another moment.
     pub(crate) tried_here: bool,
-    /// Whether asking twice is as good as asking once (`forward.I2`).
+    /// Whether it changes nothing: asking twice is as good as asking once (`forward.I2`).
     pub(crate) is_repeatable: bool,
+    /// Of a commit, which may be asked for twice as well.
     pub(crate) turn: Option<Turn>,
 }

@@ -1,8 +1,8 @@
 //! The answer to one request: used once, in the request's serialization, wherever it came from.
 //!
 //! Invariants: reply.I1: every request that is not oneway is answered exactly once; a reply that is
-//! dropped unused answers SYSTEM_ERROR, so nobody is left waiting. reply.I2: a oneway request is
-//! never answered.
+//! dropped unused answers SYSTEM_ERROR, so nobody is left waiting. reply.I2: the client of a oneway request is
+//! never answered. (The node that forwarded a oneway commit is: `turns.I1`.)
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::pending::Pending;
 /// Bytes of a remark; RocketMQ's longest are a few lines.
 const REMARK_BYTES_MAX: usize = 4 * 1024;
 
-/// Hands a request out again that was certainly not proposed.
+/// Hands a request out again that was certainly not proposed, or may be twice.
 pub(crate) trait HandOut: Send + Sync {
     /// The request, and where its answer goes.
     fn again(self: Arc<Self>, pending: Pending, reply: Reply);
@@ -33,7 +33,11 @@ pub(crate) struct Reply {
     opaque: i32,
     serialization: Serialization,
     oneway: bool,
+    /// Whether the node that forwarded a oneway request is told what became of it.
+    tells_node: bool,
     retry: Option<(Arc<dyn HandOut>, Pending)>,
+    /// The remark where it may have been stored by an earlier attempt, of which nobody knows.
+    doubt: Option<String>,
     /// Its number in the account of its connection, if it is a send of one.
     send: Option<u64>,
 }
@@ -62,7 +66,9 @@ impl Reply {
             opaque: request.opaque,
             serialization: request.serialization,
             oneway: request.is_oneway(),
+            tells_node: false,
             retry: None,
+            doubt: None,
             send: None,
         }
     }
@@ -77,6 +83,16 @@ impl Reply {
     pub(crate) fn with_retry(mut self, by: Arc<dyn HandOut>, pending: Pending) -> Self {
         self.retry = Some((by, pending));
         self
+    }
+
+    /// Has the node that forwarded a oneway request told what becomes of it.
+    pub(crate) fn tell_node(&mut self) {
+        self.tells_node = true;
+    }
+
+    /// Notes that nobody knows what became of an attempt: from now on success is told, and instead of any refusal this remark.
+    pub(crate) fn doubt(&mut self, remark: String) {
+        self.doubt = Some(remark);
     }
 
     /// The connection it goes to, if that is one of this node's.
@@ -159,18 +175,25 @@ impl Reply {
     }
 
     /// An error, with the code that `error.rs` chose for it. "Not leader" means nothing was proposed: the request goes to the
-    /// leader, or back to the node that forwarded it here.
+    /// leader, or back to the node that forwarded it here. A commit goes to the leader also where nobody knows what became of it,
+    /// and a oneway one where this node could not store it (`turns.I1`).
     pub(crate) fn fail(mut self, error: impl Into<ServerError>) {
         let error = error.into();
-        if error.is_not_leader() {
-            if let Some((by, pending)) = self.retry.take() {
-                return by.again(pending, self);
+        let is_commit = self.retry.as_ref().is_some_and(|(_, pending)| pending.turn.is_some());
+        let of_commit = error.is_outcome_unknown() || (self.oneway && error.is_unavailable());
+        let again = error.is_not_leader() || (is_commit && of_commit);
+        if let Some((by, pending)) = self.retry.take_if(|_| again) {
+            if error.is_outcome_unknown() {
+                self.doubt(error.to_string());
             }
-            if let Some(To::Node(sender)) = self.to.take_if(|to| matches!(to, To::Node(_))) {
-                // The forwarding node gave up meanwhile; nobody waits.
-                drop(sender.send(Answer::NotLeader));
-                return;
-            }
+            return by.again(pending, self);
+        }
+        if error.is_not_leader()
+            && let Some(To::Node(sender)) = self.to.take_if(|to| matches!(to, To::Node(_)))
+        {
+            // The forwarding node gave up meanwhile; nobody waits.
+            drop(sender.send(Answer::NotLeader));
+            return;
         }
         self.error(error.code(), error.to_string());
     }
@@ -188,14 +211,17 @@ impl Reply {
     }
 
     /// Sends a frame made by [`Reply::frame`].
-    pub(crate) fn send(self, mut frame: Frame) {
+    pub(crate) fn send(mut self, mut frame: Frame) {
+        if let Some(remark) = self.doubt.take().filter(|_| frame.code != ResponseCode::Success.code()) {
+            frame = self.frame(ResponseCode::SystemError).with_remark(remark);
+        }
         let fields = std::mem::take(&mut frame.ext);
         self.send_with(frame, &fields);
     }
 
     /// Sends a frame without fields of its own, with these.
     fn send_with(mut self, frame: Frame, fields: &impl Fields) {
-        if self.oneway {
+        if self.is_silent() {
             return self.silence();
         }
         match self.to.take() {
@@ -213,6 +239,10 @@ impl Reply {
             Some(To::Node(sender)) => drop(sender.send(Answer::Frame(frame.with_header(fields).into()))),
             None => {}
         }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.oneway && !self.tells_node
     }
 
     fn silence(&mut self) {
@@ -239,7 +269,9 @@ impl Drop for Reply {
             opaque: self.opaque,
             serialization: self.serialization,
             oneway: self.oneway,
+            tells_node: self.tells_node,
             retry: None,
+            doubt: self.doubt.take(),
             send: self.send,
         };
         if !unused.oneway {

@@ -217,7 +217,8 @@ mod tests {
         assert!(OF_CLIENTS.iter().all(|code| RequestCode::from_code(*code).is_some()));
     }
 
-    /// `forward.I2`: these change nothing, by number. A send among them would be stored twice.
+    /// `forward.I2`: these change nothing, by number. A send among them would be stored twice. (A commit may be asked for twice
+    /// by its turn.)
     #[test]
     fn only_questions_are_asked_again() {
         let codes = RequestCode::ALL.iter().map(|code| code.code());

@@ -7,7 +7,7 @@ use crate::codec::CodecError;
 use crate::format1::operations::{DeleteGroupV1, DeleteTopicV1, LockQueuesV1, PutTopicV1};
 use crate::framing;
 use crate::operation::{self, Apply, Operation, Outcome, Unmet};
-use crate::section::{Has, NextOffsets, Section};
+use crate::section::{Has, Levels, NextOffsets, Section};
 use crate::sections::features::{Features, RaiseLevel};
 use crate::sections::groups::{ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
 use crate::sections::locks::{ExpireLocks, LockQueues, Locks, UnlockQueues};
@@ -87,6 +87,16 @@ macro_rules! registry {
             pub fn encoded_bytes(&self) -> u64 {
                 let mut bytes = 0;
                 $($(#[$on])* if self.level() >= $Section::SINCE {
+                    bytes += framing::HEADER_BYTES as u64 + self.$section.encoded_bytes();
+                })*
+                bytes
+            }
+        }
+
+        impl Levels for State {
+            fn bytes_between(&self, from: u16, to: u16) -> u64 {
+                let mut bytes = 0;
+                $($(#[$on])* if from < $Section::SINCE && $Section::SINCE <= to {
                     bytes += framing::HEADER_BYTES as u64 + self.$section.encoded_bytes();
                 })*
                 bytes

@@ -63,6 +63,13 @@ pub trait Has<T> {
     fn section_mut(&mut self) -> &mut T;
 }
 
+/// What a state writes at which feature level.
+pub trait Levels {
+    /// Bytes of the sections, with their headers, that a state of level `to` has and one of level `from` has not
+    /// ([`Section::SINCE`]).
+    fn bytes_between(&self, from: u16, to: u16) -> u64;
+}
+
 /// The next offsets of a topic's queues, as of the record before the one that is applied.
 pub trait NextOffsets {
     /// Every queue of the topic that ever had a message, with its next offset.

@@ -81,9 +81,9 @@ proptest! {
     #[test]
     fn the_growth_that_is_told_is_the_growth_that_comes(commands in prop::collection::vec(command(), 0..40)) {
         let mut state = State::default();
-        state.apply(RaiseLevel { level: FEATURE_LEVEL });
         let mut bytes = state.encoded_bytes() as i64;
-        for command in commands {
+        let raise = Command::from(RaiseLevel { level: FEATURE_LEVEL });
+        for command in std::iter::once(raise).chain(commands) {
             bytes += state.growth(&command, &Ends);
             state.apply_with(command.clone(), &Ends);
             prop_assert_eq!(state.encoded_bytes() as i64, bytes, "{:?}", command);

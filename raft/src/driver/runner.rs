@@ -228,7 +228,7 @@ impl<D: Driver> Runner<D> {
                 None => {
                     let ticket = in_flight.begin(key.clone(), reply);
                     drop(in_flight);
-                    self.store(messages, (key, ticket));
+                    self.store(term, messages, (key, ticket));
                     return None;
                 }
             },
@@ -249,8 +249,9 @@ impl<D: Driver> Runner<D> {
         Part::new(wish, self.record_bytes_max)
     }
 
-    /// Messages alone, below the level of transitions.
-    fn store(&self, messages: Vec<NewMessage>, a_move: (D::Key, Ticket)) {
+    /// Messages alone, below the level of transitions. In this term or not at all: the next one forgets what is under way, and may
+    /// have the level by which a repeat is a move of its own.
+    fn store(&self, term: SettledTerm, messages: Vec<NewMessage>, a_move: (D::Key, Ticket)) {
         let in_flight = self.in_flight.clone();
         let reply = Box::new(move |stored: Result<_, ProposeError>| {
             let outcome = match stored {
@@ -261,7 +262,7 @@ impl<D: Driver> Runner<D> {
             end_all(&in_flight, &[a_move], &outcome);
         });
         let proposal = Proposal { messages, repeat: Repeat::Same, reply };
-        if let Err((proposal, error)) = self.parts.proposer.propose(proposal) {
+        if let Err((proposal, error)) = self.parts.proposer.propose_in(term, proposal) {
             (proposal.reply)(Err(error));
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct SettledTerm(u64);
 
 #[cfg(test)]
 impl SettledTerm {
-    pub(super) fn of_test(term: u64) -> SettledTerm {
+    pub(crate) fn of_test(term: u64) -> SettledTerm {
         SettledTerm(term)
     }
 }

@@ -31,6 +31,8 @@ mod scrub;
 mod start;
 pub(crate) mod status_messages;
 pub(crate) mod tasks;
+#[cfg(test)]
+mod tests;
 mod upgrade;
 mod watch;
 

@@ -24,6 +24,7 @@ use crate::dedup::Dedup;
 use crate::derived::{self, DerivedList, Indexes};
 use crate::host::Host;
 use crate::queue_ends;
+use crate::skip_entry::SkipEntry;
 use crate::snapshots::remake::{Scan, remake};
 use crate::snapshots::{self, Boundary};
 use crate::state_machine::SavedState;
@@ -324,7 +325,8 @@ fn begins(log: &LogState, snapshot: &Checkpoint) -> bool {
 fn scanned_beginning(log: &CommitLog, at: &StampBase) -> anyhow::Result<StampBase> {
     let mut scan = Scan::new(at.counters.clone());
     if let Some(last) = at.id {
-        scan.read(log, log.state().first_index, last.index)?;
+        // No command says where a queue stands.
+        scan.read(log, log.state().first_index, last.index, &SkipEntry::default())?;
     }
     let (position, id) = snapshots::begin(log).context("the log has its first record")?;
     // An empty log begins where the state is.
@@ -342,13 +344,17 @@ fn is_mismatch(error: &OpenError) -> bool {
 }
 
 /// The state as of the log's first record, made again from a later one.
-fn remade_beginning(log: &CommitLog, later: &Checkpoint) -> anyhow::Result<Checkpoint> {
+fn remade_beginning(
+    log: &CommitLog,
+    later: &Checkpoint,
+    skip_entry: &SkipEntry,
+) -> anyhow::Result<Checkpoint> {
     let (position, _) = snapshots::begin(log).context("the log has its first record")?;
     tracing::warn!(
         position,
         "the snapshot of the log's start is damaged or gone: it is made again from a later state"
     );
-    remake(log, &Boundary::at(log, position)?, later)
+    remake(log, &Boundary::at(log, position)?, later, skip_entry)
 }
 
 fn no_beginning(config: &GroupConfig) -> String {
@@ -381,7 +387,10 @@ fn rebuild(
             true => checkpoint,
             // Queues that begin later than the log would hide messages.
             false => {
-                let made = remade_beginning(&log, &checkpoint);
+                let skip_entry = SkipEntry::read(&*host.disk, &config.data_dir);
+                let made = skip_entry
+                    .map_err(anyhow::Error::from)
+                    .and_then(|skip_entry| remade_beginning(&log, &checkpoint, &skip_entry));
                 log.close();
                 let made = made.with_context(|| no_beginning(config))?;
                 checkpoints.save_snapshot(&made)?;

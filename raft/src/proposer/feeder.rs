@@ -95,7 +95,7 @@ impl Feeder {
                 self.repeats.begin_term();
                 term_before = term;
             }
-            let mut filled = self.begin(&first);
+            let mut filled = self.begin(term, &first);
             let slot = match self.fill(&mut filled, first, waiting).await {
                 Ok((slot, next)) => {
                     carried = next;
@@ -145,8 +145,9 @@ impl Feeder {
         }
     }
 
-    fn begin(&self, first: &Waiting) -> Filled {
+    fn begin(&self, term: Option<SettledTerm>, first: &Waiting) -> Filled {
         Filled {
+            term,
             draft: Draft::new(
                 RecordKind::Messages,
                 self.inbox.waiting_bytes().min(RECORD_BYTES).max(first.bytes),
@@ -206,6 +207,9 @@ impl Feeder {
 
     /// Encodes a proposal into the draft; one that repeats what is known is answered, or waits with it.
     fn add(&self, filled: &mut Filled, mut waiting: Waiting) {
+        if !waiting.fits(filled.term) {
+            return self.inbox.answer(waiting, Err(ProposeError::NotLeader { leader: None }));
+        }
         let (start, known) = (filled.draft.len(), filled.prints.len());
         for message in &mut waiting.proposal.messages {
             message.store_timestamp = filled.store_timestamp;
@@ -262,6 +266,8 @@ impl Drop for Slot {
 
 /// A record in the making.
 struct Filled {
+    /// The one that it is proposed in, where that is known.
+    term: Option<SettledTerm>,
     draft: Draft,
     replies: Replies,
     flight: u64,

@@ -5,14 +5,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::driver::term_fence::SettledTerm;
 use crate::proposal::{Proposal, ProposeError, Receipt};
 
 /// A proposal that waits; its bytes count as waiting until it is answered or in a record.
 pub(crate) struct Waiting {
     pub(crate) proposal: Proposal,
+    /// The term that it may be proposed in, where only one will do.
+    pub(super) term: Option<SettledTerm>,
     /// Whether it is a client's second attempt, once that was found out.
     pub(super) is_retry: Option<bool>,
     pub(super) bytes: usize,
+}
+
+impl Waiting {
+    /// Whether it may go into a record of this term (`driver.I1`). Where no term is known no retry is looked for either, and none
+    /// of what waits was decided by such a look.
+    pub(super) fn fits(&self, term: Option<SettledTerm>) -> bool {
+        self.term.is_none() || term.is_none() || self.term == term
+    }
 }
 
 /// The proposer as its own task sees it: what comes out must be counted, and may go back in.

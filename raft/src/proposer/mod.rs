@@ -20,7 +20,7 @@ use folio_engine::record::HEADER_BYTES;
 use folio_protocol::message;
 use tokio::sync::mpsc;
 
-use crate::driver::term_fence::TermFence;
+use crate::driver::term_fence::{SettledTerm, TermFence};
 use crate::driver::transition::unstorable;
 use crate::group::tasks;
 use crate::host::Host;
@@ -58,6 +58,16 @@ impl Proposer {
 
     /// Queues a proposal, or hands it back at once.
     pub(crate) fn propose(&self, proposal: Proposal) -> Result<(), (Proposal, ProposeError)> {
+        self.propose_in(None, proposal)
+    }
+
+    /// The same for one that is proposed in that term or not at all (`driver.I1`): what was decided in it may be decided anew in
+    /// the next one while the proposal waits.
+    pub(crate) fn propose_in(
+        &self,
+        term: impl Into<Option<SettledTerm>>,
+        proposal: Proposal,
+    ) -> Result<(), (Proposal, ProposeError)> {
         if let Some(reason) = refusal(&proposal) {
             return Err((proposal, ProposeError::Refused(reason)));
         }
@@ -70,15 +80,17 @@ impl Proposer {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err((proposal, ProposeError::Busy));
         }
-        self.queue.try_send(Waiting { proposal, is_retry: None, bytes }).map_err(|refused| {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            match refused {
-                mpsc::error::TrySendError::Full(waiting) => (waiting.proposal, ProposeError::Busy),
-                mpsc::error::TrySendError::Closed(waiting) => {
-                    (waiting.proposal, ProposeError::Stopped("the proposer has ended".into()))
+        self.queue.try_send(Waiting { proposal, term: term.into(), is_retry: None, bytes }).map_err(
+            |refused| {
+                self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                match refused {
+                    mpsc::error::TrySendError::Full(waiting) => (waiting.proposal, ProposeError::Busy),
+                    mpsc::error::TrySendError::Closed(waiting) => {
+                        (waiting.proposal, ProposeError::Stopped("the proposer has ended".into()))
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 }
 

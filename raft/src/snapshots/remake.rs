@@ -32,20 +32,26 @@ use folio_state::{Command, PutTopic, State, Topic};
 use super::Boundary;
 use crate::codec;
 use crate::shared::Shared;
+use crate::skip_entry::SkipEntry;
 use crate::state_machine::SavedState;
 use crate::types::{Membership, StoredMembership, log_id};
 
 /// Log bytes read together.
 const SCAN_BYTES: usize = 4 << 20;
 
-/// The state at `boundary`. Blocks on the disk.
-pub(crate) fn remake(log: &CommitLog, boundary: &Boundary, later: &Checkpoint) -> anyhow::Result<Checkpoint> {
+/// The state at `boundary`. `skip_entry`: the entries that an operator has named. Blocks on the disk.
+pub(crate) fn remake(
+    log: &CommitLog,
+    boundary: &Boundary,
+    later: &Checkpoint,
+    skip_entry: &SkipEntry,
+) -> anyhow::Result<Checkpoint> {
     let (first, prev_crc) = boundary.first.context("no record is behind it yet")?;
     let last = later.base.id.filter(|id| id.index >= first).context("the later state is not behind it")?;
     let mut saved = SavedState::decode(&later.state)?;
     saved.ordered_as_of = Some(saved.ordered_as_of.unwrap_or(0).max(last.index));
     let mut scan = Scan::new(later.base.counters.clone());
-    scan.read(log, first, last.index)?;
+    scan.read(log, first, last.index, skip_entry)?;
     scan.go_back(&mut saved.state);
     if let Some(membership) = scan.membership {
         saved.membership = StoredMembership::new(Some(log_id(boundary.id)), before(&membership)?);
@@ -94,22 +100,32 @@ impl Scan {
     }
 
     /// Reads the entries `first` to `last`.
-    pub(crate) fn read(&mut self, log: &CommitLog, first: u64, last: u64) -> anyhow::Result<()> {
+    pub(crate) fn read(
+        &mut self,
+        log: &CommitLog,
+        first: u64,
+        last: u64,
+        skip_entry: &SkipEntry,
+    ) -> anyhow::Result<()> {
         let mut index = first;
         while index <= last {
             let records = log.read(index, last + 1, SCAN_BYTES)?;
             let Some(end) = records.last() else { anyhow::bail!("the log ends before entry {index}") };
             index = end.header.index + 1;
-            records.iter().try_for_each(|record| self.take(record))?;
+            records.iter().try_for_each(|record| self.take(record, skip_entry))?;
         }
         Ok(())
     }
 
-    fn take(&mut self, record: &Record) -> anyhow::Result<()> {
+    fn take(&mut self, record: &Record, skip_entry: &SkipEntry) -> anyhow::Result<()> {
+        let decode = |payload: &[u8]| {
+            let command = skip_entry.applied(record.id(), payload);
+            command.with_context(|| format!("entry {}", record.id()))
+        };
         match record.header.kind {
             RecordKind::Messages => self.take_messages(record),
             RecordKind::Transition => {
-                let commands = record.commands().map(|command| decode(record, &command));
+                let commands = record.commands().map(|command| decode(&command));
                 // All or none were applied.
                 if let Some(commands) = commands.collect::<anyhow::Result<Option<Vec<_>>>>()? {
                     commands.into_iter().for_each(|command| self.take_command(command));
@@ -121,7 +137,7 @@ impl Scan {
                 Ok(())
             }
             RecordKind::Command => {
-                if let Some(command) = decode(record, &record.payload())? {
+                if let Some(command) = decode(&record.payload())? {
                     self.take_command(command);
                 }
                 Ok(())
@@ -182,18 +198,9 @@ impl Scan {
     }
 }
 
-/// A command of a record; none where it does not decode: every replica that is past the record has skipped it (`skip_entry.I1`).
-/// A command of a newer build was applied by nodes of that build, and what it did is not known here.
-fn decode(record: &Record, payload: &[u8]) -> anyhow::Result<Option<Command>> {
-    match Command::decode(payload) {
-        Ok(command) => Ok(Some(command)),
-        Err(error) if error.is_newer() => Err(error).with_context(|| format!("entry {}", record.id())),
-        Err(_) => Ok(None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use folio_engine::disk::RealDisk;
     use folio_engine::record::{Draft, EntryId};
     use folio_state::{
         CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
@@ -368,7 +375,7 @@ mod tests {
 
     fn open(dir: &std::path::Path) -> CommitLog {
         let (config, base) = (folio_engine::LogConfig::default(), StampBase::default());
-        CommitLog::open(std::sync::Arc::new(folio_engine::disk::RealDisk), dir, config, base).unwrap()
+        CommitLog::open(std::sync::Arc::new(RealDisk), dir, config, base).unwrap()
     }
 
     fn id(index: u64) -> EntryId {
@@ -388,7 +395,7 @@ mod tests {
         }
         let record = log.append(id(0), draft).unwrap();
         let mut scan = Scan::new(log.counters());
-        scan.take(&record).unwrap();
+        scan.take(&record, &SkipEntry::default()).unwrap();
         assert_eq!((scan.counters.get("orders", 0), scan.counters.get("orders", 2)), (0, 0));
         assert_eq!((scan.ends["orders"][&2], scan.first_puts["orders"].topic.write_queues), (2, 3));
         assert!(scan.first_puts["orders"].ends.is_empty(), "the queues are as of the record before");
@@ -405,7 +412,8 @@ mod tests {
         newer[4..6].copy_from_slice(&0x6eff_u16.to_le_bytes());
         let broken = &put[..put.len() - 1];
         let mut scan = Scan::new(log.counters());
-        let mut take = |index, draft| scan.take(&log.append(id(index), draft).unwrap());
+        let none = SkipEntry::default();
+        let mut take = |index, draft| scan.take(&log.append(id(index), draft).unwrap(), &none);
         let command = |payload: &[u8]| Draft::with_payload(RecordKind::Command, payload);
         let transition = |commands: &[&[u8]]| {
             let commands: Vec<_> = commands.iter().map(|command| command.to_vec()).collect();
@@ -419,6 +427,35 @@ mod tests {
         take(2, command(broken)).unwrap();
         take(3, transition(&[&put, broken])).unwrap();
         assert!(scan.first_puts.is_empty(), "skipped ones count as none");
+        log.close();
+    }
+
+    /// No replica had applied it, and the state that was made again had the topic.
+    #[test]
+    fn skip_entry_i2_a_state_made_again_had_a_command_beyond_the_limits_that_was_skipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        std::fs::write(dir.path().join("skip-entry"), "1.1\n1.2\n1.3\n").unwrap();
+        let (named, unnamed) = (SkipEntry::read(&RealDisk, dir.path()).unwrap(), SkipEntry::default());
+        let large = Command::from(PutTopic(Topic::new("t".repeat(999), 3))).encode();
+        let put = Command::from(PutTopic(Topic::new("orders", 3))).encode();
+        let records = [
+            Draft::with_payload(RecordKind::Command, &large),
+            Draft::transition(&[put.clone(), large.clone()], 0).unwrap(),
+            Draft::with_payload(RecordKind::Command, &put),
+        ]
+        .into_iter()
+        .zip(1..)
+        .map(|(draft, index)| log.append(id(index), draft).unwrap());
+        let puts = |records: &[Record], skip_entry: &SkipEntry| -> Vec<usize> {
+            let mut scan = Scan::new(log.counters());
+            records.iter().for_each(|record| scan.take(record, skip_entry).unwrap());
+            scan.first_puts.keys().map(String::len).collect()
+        };
+        let records: Vec<Record> = records.collect();
+        assert!(puts(&records[..2], &named).is_empty(), "of a transition all or none");
+        assert_eq!(puts(&records, &named), [6], "a command that can be applied is never skipped");
+        assert_eq!(puts(&records[..1], &unnamed), [999], "an earlier build has applied it");
         log.close();
     }
 

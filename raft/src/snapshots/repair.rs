@@ -124,7 +124,8 @@ impl Repair {
                 Some(later) => later,
                 None => now.ok_or_else(|| io::Error::other("this node is still starting"))?.encode()?,
             };
-            let made = remake::remake(&shared.log, &boundary, &later).map_err(io::Error::other)?;
+            let made = remake::remake(&shared.log, &boundary, &later, &shared.skip_entry);
+            let made = made.map_err(io::Error::other)?;
             save(&shared, &boundary, &made)
         })
         .await

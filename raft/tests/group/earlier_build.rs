@@ -1,8 +1,8 @@
 //! Data directories that earlier builds wrote open, with everything that was in them.
 //!
 //! `fixtures/<format>` is a directory of one node as a `kill -9` leaves it: retention has dropped the log's beginning, a
-//! checkpoint and snapshots are there, and the log behind the checkpoint has one record of each kind. A new format means a
-//! new fixture; the old ones stay:
+//! checkpoint and snapshots are there, and the log behind the checkpoint has one record of each kind, a transition among them
+//! from format 3 on. A new format means a new fixture; the old ones stay:
 //!
 //!     FOLIO_FIXTURE=$PWD/raft/tests/fixtures/<format> cargo test -p folio-raft --test group writes_a_fixture -- --ignored
 
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use folio_raft::config::Retention;
 use folio_raft::group::Group;
+use folio_raft::proposal::Receipt;
 use folio_state::{
     Command, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
     OffsetCommit, PutGroup, PutTopic, QueueRef, Topic, UnlockQueues,
@@ -18,11 +19,15 @@ use folio_state::{
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, no_retention, steady};
 use crate::files::copy;
+use crate::moves::{RETRIES, send_back, wish};
 
 /// Messages before the topic was deleted, up to the last restart, and in all.
 const DELETED: u64 = 40;
 const BEFORE_RESTART: u64 = 340;
 const SENT: u64 = 360;
+/// What a consumer has sent back, (queue, offset): before the last restart and after it. Nothing in these formats, of feature level 1.
+const SENT_BACK: [(u32, u64); 2] = [(0, 83), (1, 84)];
+const WITHOUT_MOVES: [&str; 2] = ["format-1", "format-2"];
 
 fn commit(group: &str, queue: u32, offset: u64) -> OffsetCommit {
     OffsetCommit { group: group.into(), topic: "orders".into(), queue, offset }
@@ -39,6 +44,7 @@ fn topic(queues: u32) -> Topic {
 
 /// All kinds of commands, before and after the checkpoint of a restart.
 async fn tell(cluster: &mut Cluster) {
+    cluster.reach_level().await;
     cluster.execute(CreateTopic(Topic::new("orders", 4))).await;
     cluster.send_all(0..DELETED).await;
     cluster.execute(DeleteTopic { name: "orders".into() }).await;
@@ -52,10 +58,12 @@ async fn tell(cluster: &mut Cluster) {
         assert!(begun.elapsed() < PATIENCE, "retention drops nothing");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    move_again(&leader, SENT_BACK[0]).await;
     drop(leader);
     cluster.stop(1).await;
     cluster.retention = no_retention();
     cluster.boot(1, false).await;
+    move_again(&cluster.leader().await, SENT_BACK[1]).await;
     cluster.execute(PutTopic(topic(5))).await;
     cluster.execute(CreateTopic(Topic::new("gone", 1))).await;
     cluster.execute(DeleteTopic { name: "gone".into() }).await;
@@ -111,6 +119,23 @@ fn expect_story(group: &Group, sent: u64) {
     }
 }
 
+/// Sends a message back, which is moved unless it was before.
+async fn move_again(group: &Group, (queue_id, offset): (u32, u64)) {
+    let unit = group.queues().units("orders", queue_id, offset, 1).unwrap()[0];
+    let (queue_offsets, positions) = ([offset].into_iter().collect(), [unit.position].into_iter().collect());
+    let receipt = Receipt { queue_id, queue_offsets, positions, store_host: None };
+    send_back(group, wish(&receipt)).await.unwrap();
+}
+
+/// What was moved is moved, and not moved again.
+async fn expect_moves(group: &Group) {
+    for (number, offset) in SENT_BACK {
+        assert!(group.state().sent_back().has("g", &queue(number), offset), "{number}: {offset}");
+        move_again(group, (number, offset)).await;
+    }
+    assert_eq!(group.queues().bounds(RETRIES, 0), Some((0, SENT_BACK.len() as u64)));
+}
+
 fn fixtures() -> Vec<PathBuf> {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut dirs: Vec<_> = std::fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -124,6 +149,7 @@ async fn told() -> Cluster {
     let mut cluster = Cluster::start([1], keep, steady()).await;
     tell(&mut cluster).await;
     expect_story(&cluster.groups[&1], SENT);
+    expect_moves(&cluster.groups[&1]).await;
     cluster
 }
 
@@ -150,6 +176,10 @@ async fn every_directory_of_an_earlier_build_opens_with_all_that_was_in_it() {
         let leader = cluster.leader().await;
         assert!(leader.settle(PATIENCE).await, "{}", fixture.display());
         expect_story(&leader, SENT);
+        let has_moves = !WITHOUT_MOVES.iter().any(|format| fixture.ends_with(format));
+        if has_moves {
+            expect_moves(&leader).await;
+        }
         drop(leader);
         // It is written on, in this build's format, and opens again.
         cluster.send_all(SENT..SENT + 4).await;
@@ -158,5 +188,8 @@ async fn every_directory_of_an_earlier_build_opens_with_all_that_was_in_it() {
         let leader = cluster.leader().await;
         assert!(leader.settle(PATIENCE).await, "{}", fixture.display());
         expect_story(&leader, SENT + 4);
+        if has_moves {
+            expect_moves(&leader).await;
+        }
     }
 }

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, message, no_retention, steady};
 
-const RETRIES: &str = "%RETRY%g";
+pub(crate) const RETRIES: &str = "%RETRY%g";
 
 /// A consumer of the group `g` sends back a message of the queue 0.
-fn wish(receipt: &Receipt) -> SendBack {
+pub(crate) fn wish(receipt: &Receipt) -> SendBack {
     let (queue_id, position) = (receipt.queue_id, receipt.positions[0]);
     let mut origin = BytesMut::new();
     properties::append(&mut origin, ORIGIN_MESSAGE_ID, &position.to_string());
@@ -37,7 +37,7 @@ fn wish(receipt: &Receipt) -> SendBack {
     }
 }
 
-async fn send_back(group: &Group, wish: SendBack) -> Result<(), ProposeError> {
+pub(crate) async fn send_back(group: &Group, wish: SendBack) -> Result<(), ProposeError> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     group.send_back(wish, Box::new(move |result| drop(answer.send(result))));
     answered.await.expect("every request is answered")

@@ -23,6 +23,8 @@ pub(crate) fn query(remoting: &Arc<Remoting>, request: Request) {
         Err(error) => return request.reply.fail(error),
     };
     let broker = remoting.broker.clone();
+    // Another node's have ended there.
+    let turns = (!request.is_forwarded()).then(|| remoting.forwards.turns.clone());
     answer_offset(request, async move {
         let question = OffsetQuestion {
             group: header.consumer_group.to_string(),
@@ -30,7 +32,7 @@ pub(crate) fn query(remoting: &Arc<Remoting>, request: Request) {
             queue_id: header.queue_id,
             begins_if_young: header.set_zero_if_not_found != Some(false),
         };
-        broker.consumer_offset(&question, Instant::now() + OFFSET_PATIENCE).await
+        broker.consumer_offset(&question, turns.as_deref(), Instant::now() + OFFSET_PATIENCE).await
     });
 }
 

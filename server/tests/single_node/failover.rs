@@ -43,7 +43,7 @@ fn query(queue_id: i32) -> Frame {
 }
 
 /// Hands leadership to a node; returns in the moment in which it leads. `false`: it does not get it.
-async fn lead(nodes: &[Node], to: usize) -> bool {
+pub(crate) async fn lead(nodes: &[Node], to: usize) -> bool {
     let leader = nodes.iter().find(|node| node.broker.leads()).map(|node| node.broker.group.clone());
     let Some(leader) = leader else { return false };
     let id = nodes[to].broker.node_id();

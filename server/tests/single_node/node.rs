@@ -28,7 +28,6 @@ use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
 use folio_raft::types::NodeAddress;
 use folio_server::admin::Network;
-use folio_server::hooks::NodeHooks;
 use folio_server::net::{Listener, NetConfig, Resources};
 use folio_server::remoting::Remoting;
 use folio_server::service;
@@ -36,6 +35,8 @@ use folio_state::Command;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::misheard::Misheard;
 
 /// No answer of a test takes longer, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) remoting: Arc<Remoting>,
     pub(crate) broker: Arc<Broker>,
     pub(crate) disk: SimDisk,
+    /// Answers to commits that other nodes forward here, given in turn instead of serving them.
+    pub(crate) misheard: Arc<Misheard>,
     /// Its port for operators.
     pub(crate) admin: SocketAddr,
     _listener: Listener,
@@ -76,7 +79,8 @@ fn net_of(operators: Operators) -> NetConfig {
 /// A port nothing listens on, below those the system gives to outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 1_000) as u16 * 10;
+    // Copies that run at once have neighbouring ids, and ports far apart.
+    let first = 20_000 + (std::process::id().wrapping_mul(389) % 1_000) as u16 * 10;
     loop {
         let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -184,7 +188,7 @@ impl Node {
             secret: None,
             dedup: Some(DedupConfig::default()),
         };
-        let hooks = Arc::new(NodeHooks::default());
+        let hooks = Arc::new(Misheard::default());
         let disk = SimDisk::new();
         let group = Group::start(config, Arc::new(disk.clone()), hooks.clone()).await.expect("a group");
         let identity = Identity {
@@ -195,7 +199,7 @@ impl Node {
             addresses: Addresses { broker: own.broker, namesrv: own.namesrv },
         };
         let remoting = service::open(identity, settings, Resources::new(&net), group);
-        hooks.attach(&remoting);
+        hooks.hooks.attach(&remoting);
         let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
         let listener = service::listener(net, &remoting);
@@ -203,7 +207,7 @@ impl Node {
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");
         listener.serve_operators(socket);
-        Node { address, remoting, broker, disk, admin, _listener: listener }
+        Node { address, remoting, broker, disk, misheard: hooks, admin, _listener: listener }
     }
 
     /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.

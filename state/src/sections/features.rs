@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds::OutOfBounds;
 use crate::codec::{self, CodecError};
 use crate::operation::{Apply, Operation, Outcome};
-use crate::section::{FIRST_LEVEL, Has, NextOffsets, Section};
+use crate::section::{FIRST_LEVEL, Has, Levels, NextOffsets, Section};
 
 /// From this level on a record may carry commands and messages together (a transition), and what consumers sent back is noted.
 pub const TRANSITIONS: u16 = FIRST_LEVEL + 1;
@@ -89,9 +89,12 @@ impl Operation for RaiseLevel {
     }
 }
 
-impl<S: Has<Features>> Apply<S> for RaiseLevel {
-    fn growth(&self, _: &S, _: &dyn NextOffsets) -> i64 {
-        0
+impl<S: Has<Features> + Levels> Apply<S> for RaiseLevel {
+    fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
+        let before = Features::within(state);
+        let after = Features { level: before.level.max(self.level) };
+        let sections = state.bytes_between(before.level, after.level);
+        sections as i64 + after.encoded_bytes() as i64 - before.encoded_bytes() as i64
     }
 
     fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
@@ -114,6 +117,19 @@ mod tests {
         state.apply(RaiseLevel { level: 7 });
         state.apply(RaiseLevel { level: 3 });
         assert_eq!(state.level(), 7);
+    }
+
+    /// The section of level 2 came without being counted, and a checkpoint was larger than the limit knew (`state.I1`).
+    #[test]
+    fn state_i1_a_raised_level_counted_as_nothing() {
+        let mut state = State::default();
+        for level in [FIRST_LEVEL, TRANSITIONS, FIRST_LEVEL, FEATURE_LEVEL] {
+            let raise = Command::from(RaiseLevel { level });
+            let (growth, before) = (state.growth(&raise, &crate::NoMessages), state.encoded_bytes() as i64);
+            assert_eq!(growth > 0, level > state.level(), "{level}");
+            state.apply(raise);
+            assert_eq!(state.encoded_bytes() as i64, before + growth, "{level}");
+        }
     }
 
     /// With a level below the first no section would be written any more.

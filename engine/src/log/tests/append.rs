@@ -118,6 +118,8 @@ fn log_i5_a_record_of_a_newer_build_was_cut_off_as_a_torn_tail() {
     let log = open(dir.path());
     log.append(id(1), messages(&[("a", 0)])).unwrap();
     flush(&log);
+    let mark = dir.path().join("durable");
+    let earlier = std::fs::read(&mark).unwrap();
     let newer = log.append(id(2), command(9)).unwrap();
     flush(&log);
     drop(log);
@@ -128,17 +130,24 @@ fn log_i5_a_record_of_a_newer_build_was_cut_off_as_a_torn_tail() {
     let crc = crc32c::crc32c(&bytes[at..at + 60]);
     bytes[at + 60..at + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, &bytes).unwrap();
-    // As if it had not been acknowledged yet.
-    std::fs::remove_file(dir.path().join("durable")).unwrap();
-    for on_rot in [OnRot::Refuse, OnRot::Cut] {
+    // As if it had not been acknowledged yet; then as if the mark were lost, which is refused as such before the log is read.
+    for (marked, on_rot, says) in [
+        (true, OnRot::Refuse, "newer build"),
+        (true, OnRot::Cut, "newer build"),
+        (false, OnRot::Refuse, "durable"),
+        (false, OnRot::Cut, "newer build"),
+    ] {
+        if marked {
+            std::fs::write(&mark, &earlier).unwrap();
+        } else if mark.exists() {
+            std::fs::remove_file(&mark).unwrap();
+        }
         let workers = Arc::new(Threads::default());
         let base = StampBase::default();
         let opened = CommitLog::open_on(Arc::new(RealDisk), workers, dir.path(), config(), base, on_rot);
         let error = opened.err().unwrap();
         let text = format!("{error}");
-        if on_rot == OnRot::Cut {
-            assert!(text.contains("newer build"), "{text}");
-        }
+        assert!(text.contains(says), "{on_rot:?}, marked: {marked}: {text}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{on_rot:?} changes nothing");
     }
 }

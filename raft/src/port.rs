@@ -4,7 +4,7 @@
 //! The limits of connections and of the memory of large frames are the node's: all groups share them.
 //!
 //! - `port.I1`: a caller reaches the group that its hello names, and no other. A hello without a name is an earlier build's,
-//!   whose nodes host one group: it is taken for the first group of the node, and refused by name if it meant another one.
+//!   whose nodes host one group: it is taken for the first group of the node, and refused if it meant another one.
 //! - `port.I2`: a group that stops takes its connections along, and leaves those of the other groups alone. A port of one group
 //!   ends with it: peers take a refused connection for a dead process, and one of them leads at once.
 

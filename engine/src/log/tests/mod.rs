@@ -4,6 +4,7 @@ mod append;
 mod crash;
 mod damage;
 mod fault;
+mod filler;
 mod front;
 mod full;
 mod lost;

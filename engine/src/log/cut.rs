@@ -13,7 +13,7 @@ use super::recovery::Recovery;
 use super::remove::Leaving;
 use super::segment::{self, path_of};
 use super::truncate::zero;
-use crate::disk::{Around, Disk, DiskFile, OpenMode, is_full, read_around_lost};
+use crate::disk::{Around, Disk, DiskFile, OpenMode, PAGE_BYTES, is_full, is_lost, read_around_lost};
 
 /// Bytes looked at together when searching the rest of a segment for what is not zero.
 const SEARCH_BYTES: usize = 1 << 20;
@@ -181,10 +181,35 @@ fn copy(file: &dyn DiskFile, from: u64, end: u64, disk: &dyn Disk, to: &Path) ->
     copied
 }
 
-/// Writes the bytes from `from` to `end` of a file once more.
+/// Writes the bytes from `from` to `end` of a file once more. What the device has lost stays as it is: it is filler or a record
+/// before the checkpoint, no part of what was just read as the log's end.
 fn rewrite(file: &dyn DiskFile, from: u64, end: u64) -> io::Result<()> {
-    let read = |bytes: &mut [u8], at| file.read_at(bytes, at);
-    each_part(read, from, end, |at, bytes| file.write_all_at(&[IoSlice::new(bytes)], at))
+    let mut bytes = vec![0; SEARCH_BYTES.min(end.saturating_sub(from) as usize)];
+    let mut at = from;
+    while at < end {
+        let next = end.min(at + SEARCH_BYTES as u64);
+        let mut page = at;
+        let all = rewrite_part(file, &mut bytes[..(next - at) as usize], at)?;
+        while !all && page < next {
+            let end = next.min((page / PAGE_BYTES + 1) * PAGE_BYTES);
+            if !rewrite_part(file, &mut bytes[..(end - page) as usize], page)? {
+                tracing::warn!(offset = page, "a page of the log is lost");
+            }
+            page = end;
+        }
+        at = next;
+    }
+    Ok(())
+}
+
+/// False, and nothing is written, where the device has lost a part of it.
+fn rewrite_part(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+    let read = match file.read_at(bytes, at) {
+        Err(error) if is_lost(&error) => return Ok(false),
+        read => read?,
+    };
+    file.write_all_at(&[IoSlice::new(&bytes[..read])], at)?;
+    Ok(true)
 }
 
 /// Reads from `from` to `end`, or to the file's end, and hands on each part with where it lies.

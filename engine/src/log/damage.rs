@@ -15,6 +15,8 @@
 //! - `damage.I3`: a repair that fails changes nothing else: the log goes on, and readers get the copy.
 //! - `damage.I4`: a repair is done once the device gives it back.
 //! - `damage.I5`: damage in a segment does not keep it from being dropped.
+//!
+//! `damage.I6`, of what is part of no record, is kept by [`super::filler`].
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -38,6 +38,7 @@ mod contract;
 mod cut;
 mod damage;
 mod error;
+mod filler;
 mod gather;
 mod index;
 mod mark;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::error::WriteError;
+use super::filler::BadFiller;
 use super::mark::Start;
 use super::segment::Segment;
 use crate::record::{EntryId, Record};
@@ -52,6 +53,8 @@ pub(super) enum Change {
     },
     /// A damaged record is replaced.
     Mend(Record),
+    /// Damaged filler is written again.
+    Blank(BadFiller),
     Close,
 }
 
@@ -59,7 +62,7 @@ impl Change {
     /// Whether a purge that was asked for later may be done before it: where it does not change which records there are, or
     /// is a purge itself.
     pub(super) fn lets_purges_pass(&self) -> bool {
-        matches!(self, Change::Vote(_) | Change::Mend(_) | Change::Purge { .. })
+        matches!(self, Change::Vote(_) | Change::Mend(_) | Change::Blank(_) | Change::Purge { .. })
     }
 
     /// Whether it is a purge that takes away nothing but what lies before `end`.

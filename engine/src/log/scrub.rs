@@ -1,4 +1,5 @@
-//! The scrub: reads old records from the disk itself and checks them, so that rot is found while a peer can still mend it.
+//! The scrub: reads old records, and the filler between segments, from the disk itself and checks them, so that rot is found
+//! while a peer can still mend it.
 //!
 //! It has no clock and no thread: who calls it decides how fast and how often.
 //!
@@ -27,7 +28,7 @@ const STRETCH_BYTES: usize = 1 << 20;
 pub struct Scrubbed {
     /// Where to go on: index and position of the next record. `None` at the end of the pass.
     pub next: Option<(u64, u64)>,
-    /// Bytes read.
+    /// Bytes of records read.
     pub bytes: u64,
     /// Whether the next record is damaged: noted, and to be mended before the scrub can go on behind it.
     pub damaged: bool,
@@ -45,6 +46,9 @@ impl CommitLog {
                 return Ok(Scrubbed { next: None, ..scrubbed });
             };
             scrubbed.next = Some(at);
+            if at.1 == segment.base {
+                self.scrub_filler(epoch, at.0, segment.base);
+            }
             let same =
                 |(of, reader): &(u64, Reader<'_>)| *of == epoch && reader.segment().base == segment.base;
             let opened = reader.take().filter(same);

@@ -158,7 +158,10 @@ impl Writer {
     }
 
     /// Runs a write unless the log is poisoned, and poisons it when the write fails.
-    fn guarded<T>(&mut self, write: impl FnOnce(&mut Writer) -> io::Result<T>) -> Result<T, WriteError> {
+    pub(super) fn guarded<T>(
+        &mut self,
+        write: impl FnOnce(&mut Writer) -> io::Result<T>,
+    ) -> Result<T, WriteError> {
         if let Some(reason) = self.shared.poisoned() {
             return Err(WriteError::Poisoned(reason));
         }
@@ -255,8 +258,10 @@ impl Writer {
     }
 
     fn change(&mut self, change: Change, done: Completion) {
-        if let Change::Mend(record) = &change {
-            return done(self.mend(record));
+        match &change {
+            Change::Mend(record) => return done(self.mend(record)),
+            Change::Blank(bad) => return done(self.blank(bad)),
+            _ => {}
         }
         let outcome = self.guarded(|writer| {
             writer.sync_data()?;
@@ -284,7 +289,9 @@ impl Writer {
                 self.reset(start)?;
                 self.publish(epoch);
             }
-            Change::Mend(_) => return Err(io::Error::other("a mend has a way of its own")),
+            Change::Mend(_) | Change::Blank(_) => {
+                return Err(io::Error::other("a repair has a way of its own"));
+            }
             Change::Close => self.mark.sync()?,
         }
         Ok(())

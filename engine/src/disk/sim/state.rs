@@ -350,8 +350,10 @@ impl State {
             NameChange::Put { node, .. } => file_of(*node),
             NameChange::Drop { .. } | NameChange::Move { .. } => None,
         });
-        let reachable: BTreeSet<u64> = named.chain(pending).collect();
-        self.files.retain(|file, content| content.handles > 0 || reachable.contains(file));
+        // By number: this is asked after every sync of a directory.
+        let mut reachable = vec![false; self.next_file as usize];
+        named.chain(pending).for_each(|file| reachable[file as usize] = true);
+        self.files.retain(|file, content| content.handles > 0 || reachable[*file as usize]);
     }
 }
 

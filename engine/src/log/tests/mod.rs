@@ -5,6 +5,7 @@ mod contract;
 mod crash;
 mod damage;
 mod fault;
+mod filler;
 mod front;
 mod full;
 mod lost;

@@ -61,7 +61,7 @@ fn stuck(world: &World, what: &str) -> crate::check::Violation {
     let state: Vec<String> = world
         .nodes
         .iter()
-        .map(|(id, node)| match (world.seen.get(id), node.failure()) {
+        .map(|(id, node)| match (world.seen.get(id), node.failure(world.seen.get(id))) {
             (_, Some(failure)) => format!("node {id} failed: {failure}"),
             (Some(status), None) => format!("{status:?}"),
             (None, None) => format!("node {id} is not up"),
@@ -137,7 +137,11 @@ fn check_snapshots(world: &World) -> Checked {
 fn check_log(world: &World, id: u64, group: &Group) -> Checked {
     let first = group.log().state().first_index;
     let disk = world.nodes[&id].machine.disk.dump();
+    let mut end = None;
     for expected in world.checks.committed.records().filter(|record| record.header.index >= first) {
+        if let Some(end) = end.replace(expected.end()).filter(|end| *end < expected.position()) {
+            check_filler(&disk, id, end)?;
+        }
         let index = expected.header.index;
         let found = group.log().read(index, index + 1, 1);
         let same =
@@ -161,7 +165,18 @@ fn check_log(world: &World, id: u64, group: &Group) -> Checked {
     Ok(())
 }
 
-/// What could not be read was written again (`damage.I3`).
+/// What lies behind a segment's last record is zero (`damage.I6`).
+fn check_filler(disk: &BTreeMap<PathBuf, Option<Vec<u8>>>, id: u64, end: u64) -> Checked {
+    let base = end / SEGMENT_BYTES * SEGMENT_BYTES;
+    let file = disk.get(&PathBuf::from(format!("/data/commitlog/{base:020}"))).and_then(Option::as_ref);
+    let filler = file.and_then(|file| file.get((end - base) as usize..));
+    if filler.is_some_and(|filler| filler.iter().all(|byte| *byte == 0)) {
+        return Ok(());
+    }
+    Err(violation("identical bytes", format!("node {id}, the filler from {end} on")))
+}
+
+/// What could not be read was written again (`damage.I3`, `damage.I6`).
 fn check_sectors(world: &World, id: u64, group: &Group) -> Checked {
     let log = group.log().state();
     for (path, bytes) in world.nodes[&id].machine.disk.lost() {

@@ -156,13 +156,13 @@ impl Node {
         self.process.as_ref()?.started.lock().as_ref()?.as_ref().ok().cloned()
     }
 
-    /// Why the process can do nothing any more.
-    pub(crate) fn failure(&self) -> Option<String> {
+    /// Why the process can do nothing any more; `status` is what its group says.
+    pub(crate) fn failure(&self, status: Option<&Status>) -> Option<String> {
         let started = self.process.as_ref()?.started.lock();
         match started.as_ref()? {
             Err(reason) => Some(format!("it did not start: {reason}")),
-            Ok(group) => match group.status().role {
-                Role::Stopped(reason) => Some(reason),
+            Ok(group) => match status.map(|status| &status.role) {
+                Some(Role::Stopped(reason)) => Some(reason.clone()),
                 _ => group.log().state().poisoned,
             },
         }

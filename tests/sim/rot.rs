@@ -14,7 +14,7 @@ const SLOT_USED: u64 = 40;
 /// What of a node rots.
 #[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
 pub(crate) enum Rot {
-    /// A record of the log.
+    /// A record of the log, or the filler behind a segment's last one.
     Record,
     /// A unit of a consume queue.
     Unit,
@@ -55,8 +55,13 @@ impl Rot {
         if files.is_empty() {
             return None;
         }
-        let (path, content) = &files[random.below(files.len() as u64) as usize];
-        let used = content.iter().rposition(|byte| *byte != 0)? as u64 + 1;
+        let chosen = random.below(files.len() as u64) as usize;
+        let (path, content) = &files[chosen];
+        // Where the log goes on in the next file, this one ends in filler, which counts as well.
+        let next = base_of(path).filter(|_| self == Rot::Record).map(|base| base + content.len() as u64);
+        let is_whole = files.iter().any(|(path, _)| next.is_some() && base_of(path) == next);
+        let used = if is_whole { content.len() } else { content.iter().rposition(|byte| *byte != 0)? + 1 };
+        let used = used as u64;
         let at = match self {
             Rot::Vote | Rot::Mark => random.below(2) * PAGE_BYTES + random.below(SLOT_USED),
             Rot::Record | Rot::Unit | Rot::Checkpoint | Rot::Snapshot => random.below(used),
@@ -70,6 +75,11 @@ impl Rot {
         }
         Some(format!("{} at {at}, {}", path.display(), if one_bit { "a bit" } else { "a page" }))
     }
+}
+
+/// Where a segment of the log begins.
+fn base_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 /// Whether the node has a whole checkpoint.

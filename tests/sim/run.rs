@@ -1,11 +1,13 @@
 //! Runs as processes of their own: started, told apart, and their figures added up.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use folio_engine::planted;
+use parking_lot::Mutex;
 
 use crate::check::Violation;
 use crate::faults::Faults;
@@ -200,22 +202,30 @@ pub(crate) fn invariant_of(failure: &str) -> &str {
     failure.split(": ").nth(1).unwrap_or("nothing that has a name").lines().next().unwrap_or_default()
 }
 
-/// Runs seeds, as many at a time as there are processors.
+/// Runs seeds, as many at a time as there are processors, and prints each failure when it comes: the rest may take hours.
 pub(crate) fn many(seeds: Range<u64>, plant: &str) -> (Vec<Figures>, Vec<String>) {
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
-    let (mut figures, mut failures) = (Vec::new(), Vec::new());
-    let mut running = VecDeque::new();
-    let mut seeds = seeds;
-    loop {
-        while running.len() < at_once
-            && let Some(seed) = seeds.next()
-        {
-            running.push_back(Run::of(seed, plant));
+    let (next, ended) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let end = Run::of(seed, plant).finish();
+            if let Err(failure) = &end {
+                println!("{failure}\n");
+            }
+            ended.lock().insert(seed, end);
         }
-        let Some(run) = running.pop_front() else { return (figures, failures) };
-        match run.finish() {
+    };
+    std::thread::scope(|scope| (0..at_once).for_each(|_| drop(scope.spawn(work))));
+    let (mut figures, mut failures) = (Vec::new(), Vec::new());
+    for end in ended.into_inner().into_values() {
+        match end {
             Ok(one) => figures.push(one),
             Err(failure) => failures.push(failure),
         }
     }
+    (figures, failures)
 }

@@ -165,24 +165,26 @@ impl World {
                 self.checks.votes.forget(*id);
             }
         }
-        let died = self.bury()?;
-        self.look(!died)
+        let groups = self.nodes.iter().filter_map(|(id, node)| Some((*id, node.group()?)));
+        let mut said: BTreeMap<u64, Status> = groups.map(|(id, group)| (id, group.status())).collect();
+        let died = self.bury(&mut said)?;
+        self.look(said, !died)
     }
 
-    fn look(&mut self, all: bool) -> Checked {
+    /// Checks everything against what each node says.
+    fn look(&mut self, said: BTreeMap<u64, Status>, all: bool) -> Checked {
         if let Some(panic) = panics::first() {
             return Err(violation("no panic", panic));
         }
-        self.seen.clear();
-        for (id, node) in &self.nodes {
-            let Some(group) = node.group() else { continue };
-            let status = self.checks.look(&group)?;
+        self.seen = said;
+        for (id, status) in &self.seen {
+            let Some(group) = self.nodes[id].group() else { continue };
+            self.checks.look(&group, status)?;
             let says = (status.role.name(), status.term);
             if self.said.insert(*id, says) != Some(says) {
                 self.trace.event(format!("node {id}: {} in term {}", says.0, says.1));
             }
             self.trace.note((id, status.term, status.applied, status.durable_position));
-            self.seen.insert(*id, status);
         }
         for status in self.seen.values() {
             self.checks.look_at_applied(status)?;
@@ -208,8 +210,9 @@ impl World {
         self.seen.values().try_for_each(Moves::look)
     }
 
-    /// Ends processes whose power was cut by their disk, or which cannot go on; true if there was one.
-    fn bury(&mut self) -> Result<bool, Violation> {
+    /// Ends processes whose power was cut by their disk, or which cannot go on, and takes them out of `said`; true if there was
+    /// one.
+    fn bury(&mut self, said: &mut BTreeMap<u64, Status>) -> Result<bool, Violation> {
         let mut died = false;
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -217,12 +220,12 @@ impl World {
             if node.is_up() && node.machine.disk.is_off() {
                 self.trace.event(format!("node {id}: power cut at operation {}", node.machine.disk.ops()));
                 self.end(id, Death::PowerCut);
-                died = true;
+                (died, _) = (true, said.remove(&id));
                 let down_ms = self.random.below(1500);
                 self.later(down_ms, Due::Boot(id));
                 continue;
             }
-            let Some(reason) = node.failure() else {
+            let Some(reason) = node.failure(said.get(&id)) else {
                 self.failed_since.remove(&id);
                 continue;
             };
@@ -239,7 +242,7 @@ impl World {
             if now >= since + SUPERVISOR_MS {
                 self.failed_since.remove(&id);
                 self.end(id, Death::Kill);
-                died = true;
+                (died, _) = (true, said.remove(&id));
                 self.later(200, Due::Boot(id));
             }
         }

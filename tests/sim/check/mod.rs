@@ -44,19 +44,17 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Looks at one node that is up. Returns its status, for the trace.
-    pub(crate) fn look(&mut self, group: &Group) -> Result<Status, Violation> {
-        let status = group.status();
+    /// Looks at one node that is up.
+    pub(crate) fn look(&mut self, group: &Group, status: &Status) -> Checked {
         let id = status.node_id;
-        watermarks::check(group, &status)?;
+        watermarks::check(group, status)?;
         let replica = self.replicas.entry(id).or_default();
-        self.logs.follow(replica, group, &status)?;
-        self.elections.check(&status)?;
+        self.logs.follow(replica, group, status)?;
+        self.elections.check(status)?;
         self.votes.look(id, group.log().vote(), group.log().state().last)?;
-        self.served.look(group, &status)?;
+        self.served.look(group, status)?;
         self.retained.reached(group.log().state().next_position);
-        self.retained.check(&status)?;
-        Ok(status)
+        self.retained.check(status)
     }
 
     /// What one node has applied is committed. To be called once all nodes were looked at, since it counts copies.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use folio_engine::queues::Arrival;
 use folio_raft::group::Group;
 use folio_raft::status::{Role, Status};
-use folio_state::{ConsumerGroup, Topic};
+use folio_state::{ConsumerGroup, State, Topic};
 use tokio::sync::watch;
 
 use crate::clients::ClientTable;
@@ -127,7 +127,7 @@ impl Broker {
         let built_in = system::names(&self.identity);
         let mut topics: Vec<Topic> =
             built_in.iter().filter_map(|name| system::topic(name, &self.identity)).collect();
-        topics.extend(self.group.state().topics().cloned());
+        topics.extend(self.copied_state().topics().cloned());
         topics
     }
 
@@ -138,6 +138,12 @@ impl Broker {
 
     /// All consumer groups.
     pub fn consumer_groups(&self) -> Vec<ConsumerGroup> {
-        self.group.state().groups().cloned().collect()
+        self.copied_state().groups().cloned().collect()
+    }
+
+    /// The state of this moment, for what looks at much of it: a copy costs little, and while the state is read nothing is
+    /// applied.
+    fn copied_state(&self) -> State {
+        self.group.state().clone()
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Local {
     pub(super) channel: Arc<dyn Connection>,
     pub(super) consumers: BTreeMap<Key, Timed<Consumer>>,
     pub(super) producers: BTreeMap<Key, Timed<Producer>>,
+    /// What it takes of the table.
+    bytes: usize,
 }
 
 /// A heartbeat that is not registered yet.
@@ -43,13 +45,35 @@ pub(super) struct Ended {
 
 impl Local {
     pub(super) fn new(channel: Arc<dyn Connection>) -> Self {
-        Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new() }
+        Self { channel, consumers: BTreeMap::new(), producers: BTreeMap::new(), bytes: 0 }
     }
 
     /// What it takes of the table.
     pub(super) fn bytes(&self) -> usize {
-        let consumers: usize = self.consumers.values().map(|timed| timed.bytes).sum();
-        consumers + self.producers.values().map(|timed| timed.bytes).sum::<usize>()
+        self.bytes
+    }
+
+    pub(super) fn keep_consumer(&mut self, key: Key, consumer: Timed<Consumer>) {
+        self.bytes += consumer.bytes;
+        self.bytes -= self.consumers.insert(key, consumer).map_or(0, |before| before.bytes);
+    }
+
+    pub(super) fn keep_producer(&mut self, key: Key, producer: Timed<Producer>) {
+        self.bytes += producer.bytes;
+        self.bytes -= self.producers.insert(key, producer).map_or(0, |before| before.bytes);
+    }
+
+    /// Takes a client out of a producer and a consumer group.
+    pub(super) fn leave(&mut self, producer: Option<Key>, consumer: Option<Key>) -> Ended {
+        let producer = producer.and_then(|key| self.producers.remove(&key));
+        let consumer = consumer.and_then(|key| self.consumers.remove_entry(&key));
+        self.ended(consumer.into_iter().collect(), producer.into_iter().collect())
+    }
+
+    fn ended(&mut self, consumers: Vec<(Key, Timed<Consumer>)>, producers: Vec<Timed<Producer>>) -> Ended {
+        let of_consumers: usize = consumers.iter().map(|(_, timed)| timed.bytes).sum();
+        self.bytes -= of_consumers + producers.iter().map(|timed| timed.bytes).sum::<usize>();
+        Ended { consumers, producers }
     }
 
     /// What a heartbeat says, with the subscriptions that it leaves out where they are known.
@@ -81,7 +105,8 @@ impl Local {
         let silent = |heard: Instant| now.duration_since(heard) > CLIENT_EXPIRES_AFTER;
         let consumers = self.consumers.extract_if(.., |_, timed| silent(timed.heard)).collect();
         let producers = self.producers.extract_if(.., |_, timed| silent(timed.heard));
-        Ended { consumers, producers: producers.map(|(_, timed)| timed).collect() }
+        let producers = producers.map(|(_, timed)| timed).collect();
+        self.ended(consumers, producers)
     }
 
     /// Takes out everything.

@@ -8,9 +8,9 @@
 //! Invariants
 //! - clients.I1: a registration goes with its connection, with its peer's share, or after
 //!   [`CLIENT_EXPIRES_AFTER`] without a heartbeat, whatever comes first.
-//! - clients.I2: the derived view of a group ([`GroupView`]) is rebuilt under the same lock as the
-//!   registrations it is derived from.
+//! - clients.I2: what a group is (`members.rs`) changes under the same lock as the registrations that it is derived from.
 //! - clients.I3: what a peer has heard of one process never goes back to something older.
+//! - clients.I5: a registration costs what it says itself, however many are in its group.
 
 mod duplicates;
 mod feed;

@@ -44,10 +44,8 @@ struct State {
     owners: Owners,
     /// What peers said, by node.
     shares: BTreeMap<u64, Heard>,
-    /// The consumers of each group, here and at peers.
+    /// The consumers of each group, here and at peers that are heard of.
     members: Members,
-    /// Derived: consumer groups over all nodes.
-    groups: HashMap<String, GroupView>,
 }
 
 /// What a heartbeat changed.
@@ -145,13 +143,13 @@ impl ClientTable {
             }
         }
         let (before, missing) = (state.feed.revision(), beat.missing);
-        let Registered { mut touched, joined, duplicates } = state.register(channel, beat);
+        let Registered { joined, duplicates } = state.register(channel, beat);
         // A channel that closed before its heartbeat was served must not stay (clients.I1).
         if !channel.is_open() {
-            touched.extend(state.remove(channel.id()));
+            state.remove(channel.id());
         }
         let news = state.feed.revision() != before;
-        let all = if news { state.rebuild(touched) } else { Vec::new() };
+        let all = state.notices();
         drop(guard);
         if news {
             self.changed.notify_one();
@@ -174,12 +172,9 @@ impl ClientTable {
     ) -> Vec<Notice> {
         let key = |group: &str| (group.to_owned(), client_id.to_owned());
         self.change(|state| {
-            let Some(local) = state.local.get_mut(&channel) else { return BTreeSet::new() };
-            let produced = producer_group.and_then(|group| local.producers.remove(&key(group)));
-            let left = consumer_group.and_then(|group| local.consumers.remove_entry(&key(group)));
-            let ended =
-                Ended { consumers: left.into_iter().collect(), producers: produced.into_iter().collect() };
-            state.end(channel, ended)
+            let Some(local) = state.local.get_mut(&channel) else { return };
+            let ended = local.leave(producer_group.map(key), consumer_group.map(key));
+            state.end(channel, ended);
         })
     }
 
@@ -199,17 +194,17 @@ impl ClientTable {
         self.change(|state| {
             let ended: Vec<(u64, Ended)> =
                 state.local.iter_mut().map(|(channel, local)| (*channel, local.expire(now))).collect();
-            let mut touched = BTreeSet::new();
             for (channel, ended) in ended {
-                touched.extend(state.end(channel, ended));
+                state.end(channel, ended);
             }
-            for heard in state.shares.values_mut().filter(|heard| !heard.expired) {
+            for (node, heard) in state.shares.iter_mut().filter(|(_, heard)| !heard.expired) {
                 if now.duration_since(heard.at) > SHARE_EXPIRES_AFTER {
                     heard.expired = true;
-                    touched.extend(groups_of(heard));
+                    for (id, consumer) in &heard.consumers {
+                        state.members.remove(Place::Node(*node, *id), &consumer.data.group_name);
+                    }
                 }
             }
-            touched
         })
     }
 
@@ -227,20 +222,20 @@ impl ClientTable {
         let state = &mut *guard;
         let heard = state.shares.entry(node).or_insert_with(Heard::new);
         let news = heard.take(part);
-        let mut touched = BTreeSet::new();
-        if std::mem::take(&mut heard.expired) {
-            touched = groups_of(heard);
-        }
         let progress = heard.progress;
-        for (id, consumer) in news.left {
-            state.members.remove(Place::Node(node, id), &consumer.data.group_name);
-            touched.insert(consumer.data.group_name.clone());
+        if std::mem::take(&mut heard.expired) {
+            for (id, consumer) in &heard.consumers {
+                state.members.insert(Place::Node(node, *id), consumer.clone());
+            }
+        } else {
+            for (id, consumer) in news.left {
+                state.members.remove(Place::Node(node, id), &consumer.data.group_name);
+            }
+            for (id, consumer) in news.came {
+                state.members.insert(Place::Node(node, id), consumer);
+            }
         }
-        for (id, consumer) in news.came {
-            touched.insert(consumer.data.group_name.clone());
-            state.members.insert(Place::Node(node, id), consumer);
-        }
-        (state.rebuild(touched), progress.encode())
+        (state.notices(), progress.encode())
     }
 
     /// How many changes this node's part has seen.
@@ -277,18 +272,18 @@ impl ClientTable {
 
     /// A consumer group as all nodes together see it.
     pub fn group(&self, group: &str) -> Option<GroupView> {
-        self.state.read().groups.get(group).cloned()
+        let view = GroupView::of(self.state.read().members.of(group));
+        (!view.members.is_empty()).then_some(view)
     }
 
     /// The client ids of a group's members, sorted.
     pub fn members(&self, group: &str) -> Vec<String> {
-        let state = self.state.read();
-        state.groups.get(group).map(|view| view.members.keys().cloned().collect()).unwrap_or_default()
+        self.state.read().members.clients(group).cloned().collect()
     }
 
     /// What a group wants of a topic, for pulls that do not say it themselves.
     pub(crate) fn subscription(&self, group: &str, topic: &str) -> Option<Arc<SubscriptionData>> {
-        self.state.read().groups.get(group)?.subscriptions.get(topic).cloned()
+        self.state.read().members.subscription(group, topic).cloned()
     }
 
     /// The producers of a group on all nodes.
@@ -303,13 +298,12 @@ impl ClientTable {
         by_id.into_values().cloned().collect()
     }
 
-    /// `change` gives the groups that it touched.
-    fn change(&self, change: impl FnOnce(&mut State) -> BTreeSet<String>) -> Vec<Notice> {
+    fn change(&self, change: impl FnOnce(&mut State)) -> Vec<Notice> {
         let mut state = self.state.write();
         let before = state.feed.revision();
-        let touched = change(&mut state);
+        change(&mut state);
         let news = state.feed.revision() != before;
-        let notices = state.rebuild(touched);
+        let notices = state.notices();
         drop(state);
         if news {
             self.changed.notify_one();
@@ -321,9 +315,7 @@ impl ClientTable {
 /// What a heartbeat registered.
 #[derive(Default)]
 struct Registered {
-    /// The groups that it names.
-    touched: BTreeSet<String>,
-    /// Those that its client was not in.
+    /// The groups that its client was not in.
     joined: BTreeSet<String>,
     duplicates: Vec<Duplicate>,
 }
@@ -337,7 +329,6 @@ impl State {
             if known.is_none() {
                 registered.joined.insert(key.0.clone());
             }
-            registered.touched.insert(key.0.clone());
             registered.duplicates.extend(self.owners.heard(&key, channel));
             let number = match known {
                 Some(known) if known.says(&what) => known.number,
@@ -348,7 +339,7 @@ impl State {
                     number
                 }
             };
-            local.consumers.insert(key, Timed { what, heard, bytes, number });
+            local.keep_consumer(key, Timed { what, heard, bytes, number });
         }
         for Said { key, what, bytes, .. } in beat.producers {
             let known = local.producers.get(&key);
@@ -359,73 +350,38 @@ impl State {
                     self.feed.tell(before, feed::Said::Producer(what.clone()), bytes)
                 }
             };
-            local.producers.insert(key, Timed { what, heard, bytes, number });
+            local.keep_producer(key, Timed { what, heard, bytes, number });
         }
         registered
     }
 
-    /// Forgets a connection. Returns the groups that it was in.
-    fn remove(&mut self, channel: u64) -> BTreeSet<String> {
-        let Some(local) = self.local.remove(&channel) else { return BTreeSet::new() };
-        self.end(channel, local.end())
+    /// Forgets a connection.
+    fn remove(&mut self, channel: u64) {
+        if let Some(local) = self.local.remove(&channel) {
+            self.end(channel, local.end());
+        }
     }
 
-    /// Registrations of a connection have ended. Returns the groups that they were in.
-    fn end(&mut self, channel: u64, ended: Ended) -> BTreeSet<String> {
-        let mut groups = BTreeSet::new();
+    /// Registrations of a connection have ended.
+    fn end(&mut self, channel: u64, ended: Ended) {
         for (key, timed) in ended.consumers {
             self.owners.gone(&key, channel);
             self.feed.end(timed.number);
             self.members.remove(Place::Channel(channel, timed.number.id), &key.0);
-            groups.insert(key.0);
         }
         ended.producers.into_iter().for_each(|timed| self.feed.end(timed.number));
-        groups
     }
 
-    /// Derives the views of these groups again; says whom to tell.
-    fn rebuild(&mut self, touched: BTreeSet<String>) -> Vec<Notice> {
+    /// Whom to tell of what has changed: each connection of this node that is in a group that did.
+    fn notices(&mut self) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for group in touched {
-            let view = self.view_of(&group);
-            let before = self.groups.get(&group);
-            let differs = before.map_or(!view.members.is_empty(), |before| view.differs(before));
-            if view.members.is_empty() {
-                self.groups.remove(&group);
-            } else {
-                self.groups.insert(group.clone(), view);
-            }
-            if differs {
-                notices.extend(self.notices_of(&group));
-            }
+        for (group, channels) in self.members.changed() {
+            let local = channels.iter().filter_map(|channel| self.local.get(channel));
+            notices
+                .extend(local.map(|local| Notice { group: group.clone(), channel: local.channel.clone() }));
         }
         notices
     }
-
-    /// A group as it is now. Looks at its members alone.
-    fn view_of(&self, group: &str) -> GroupView {
-        let is_known = |place: &Place| match place {
-            Place::Node(node, _) => self.shares.get(node).is_some_and(|heard| !heard.expired),
-            Place::Channel(..) => true,
-        };
-        let members = self.members.of(group).filter(|(place, _)| is_known(place));
-        GroupView::of(members.map(|(_, consumer)| consumer))
-    }
-
-    /// For each connection of this node with members of the group.
-    fn notices_of(&self, group: &str) -> Vec<Notice> {
-        let channels = self.members.of(group).filter_map(|(place, _)| match place {
-            Place::Channel(channel, _) => Some(channel),
-            Place::Node(..) => None,
-        });
-        let channels: BTreeSet<u64> = channels.collect();
-        let local = channels.iter().filter_map(|channel| self.local.get(channel));
-        local.map(|local| Notice { group: group.to_owned(), channel: local.channel.clone() }).collect()
-    }
-}
-
-fn groups_of(heard: &Heard) -> BTreeSet<String> {
-    heard.consumers.values().map(|consumer| consumer.data.group_name.clone()).collect()
 }
 
 #[cfg(test)]

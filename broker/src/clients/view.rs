@@ -1,4 +1,4 @@
-//! What a consumer group looks like from all registrations together.
+//! What a consumer group looks like from all registrations together, derived when somebody asks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,15 +51,6 @@ impl GroupView {
                 self.subscriptions.insert(subscription.topic.clone(), Arc::new(subscription.clone()));
             }
         }
-    }
-
-    /// Whether members have to be told: somebody came or went, or the group wants other messages.
-    pub(super) fn differs(&self, before: &Self) -> bool {
-        let wants = |view: &Self| -> Vec<(String, String)> {
-            let topics = view.subscriptions.iter();
-            topics.map(|(topic, subscription)| (topic.clone(), subscription.sub_string.clone())).collect()
-        };
-        !self.members.keys().eq(before.members.keys()) || wants(self) != wants(before)
     }
 }
 

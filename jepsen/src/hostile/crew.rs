@@ -11,6 +11,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Threads for all attackers.
 const THREADS: usize = 2;
+/// How they are called.
+pub(crate) const THREAD_NAME: &str = "attacker";
 /// How far they yield.
 const NICE: i32 = 10;
 
@@ -24,7 +26,7 @@ impl Crew {
     /// When there can be none.
     pub(crate) fn start() -> Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(THREADS).thread_name("attacker").enable_all().on_thread_start(|| {
+        builder.worker_threads(THREADS).thread_name(THREAD_NAME).enable_all().on_thread_start(|| {
             // The kernel takes a thread's number for this. Without it the figures are worse, and nothing else.
             let _ = setpriority_process(Some(rustix::thread::gettid()), NICE);
         });

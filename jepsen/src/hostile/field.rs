@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::good::{self, GoodClient};
 use super::verdict::{Bounds, NodeSeen};
-use super::watch::{Process, Reading, Watch};
+use super::watch::{Peaks, Process, Reading, Used, Watch, used};
 use crate::addresses::Addresses;
 use crate::client::Client;
 use crate::cluster::{Cluster, Options, READY_TIMEOUT};
@@ -112,8 +112,14 @@ impl Field {
         self.processes.iter().map(Process::read).collect()
     }
 
+    /// What the threads of all nodes have used of the processors.
+    #[must_use]
+    pub(crate) fn used(&self) -> Vec<Used> {
+        self.processes.iter().map(|process| used(process.pid)).collect()
+    }
+
     /// Waits until the nodes have put away what an attack left, or time is up: what they are like then.
-    pub(crate) async fn nodes(&self, before: &[Reading], peaks: &[u64], bounds: &Bounds) -> Vec<NodeSeen> {
+    pub(crate) async fn nodes(&self, before: &[Reading], peaks: &Peaks, bounds: &Bounds) -> Vec<NodeSeen> {
         let started = Instant::now();
         loop {
             let after = self.read();
@@ -122,11 +128,13 @@ impl Field {
                     && after.sockets <= before.sockets + bounds.sockets_kept
             };
             if before.iter().zip(&after).all(is_back) || started.elapsed() > PUT_AWAY_TIMEOUT {
-                let seen = self.processes.iter().zip(before.iter().zip(after)).zip(peaks);
-                let seen = seen.map(|((process, (before, after)), peak)| NodeSeen {
+                let seen = (0..).zip(&self.processes).zip(before.iter().zip(after));
+                let of = |values: &[u64], at: usize| values.get(at).copied().unwrap_or(0);
+                let seen = seen.map(|((at, process), (before, after))| NodeSeen {
                     node: process.node,
                     before: *before,
-                    peak_bytes: *peak,
+                    peak_bytes: of(&peaks.memory_bytes, at),
+                    minutes_bytes: peaks.minutes.iter().map(|minute| of(minute, at)).collect(),
                     after,
                 });
                 return seen.collect();

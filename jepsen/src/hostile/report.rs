@@ -47,8 +47,8 @@ impl fmt::Display for Report {
         writeln!(f, "hostile (seed {}): {} attacks", self.seed, self.attacks.len())?;
         writeln!(
             f,
-            "  {:<22} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6}  verdict",
-            "attack", "p50 ms", "p99 ms", "gap ms", "frames", "MiB max", "conns"
+            "  {:<22} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6} {:>9}  verdict",
+            "attack", "p50 ms", "p99 ms", "gap ms", "frames", "MiB max", "conns", "cpu %"
         )?;
         for entry in &self.attacks {
             entry.row(f)?;
@@ -69,10 +69,12 @@ impl Entry {
     fn row(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seen = &self.seen;
         let (sends, quiet) = (&seen.during.sends, &seen.quiet.sends);
+        // Of one processor.
+        let percent = |ms: u64| ms as f64 / 10.0 / seen.seconds.max(0.1);
         let peak = seen.nodes.iter().map(|node| node.peak_bytes >> 20).max().unwrap_or(0);
         writeln!(
             f,
-            "  {:<22} {:>4.1}/{:<4.1} {:>4.0}/{:<4.0} {:>7.0} {:>7} {:>7} {:>6}  {}",
+            "  {:<22} {:>4.1}/{:<4.1} {:>4.0}/{:<4.0} {:>7.0} {:>7} {:>7} {:>6} {:>4.0}/{:<4.0}  {}",
             self.attack,
             sends.p50_ms,
             quiet.p50_ms,
@@ -82,6 +84,8 @@ impl Entry {
             seen.done.frames,
             peak,
             seen.done.opened,
+            percent(seen.used.of_nodes()),
+            percent(seen.used.attackers),
             if self.ok { "borne" } else { "BROKEN" }
         )?;
         for broken in &self.broken {

@@ -7,12 +7,12 @@ use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
 use super::attack::Attack;
-use super::crew::{Crew, raise_open_files};
+use super::crew::{self, Crew, raise_open_files};
 use super::field::{Field, Setup};
 use super::report::{Entry, Report};
 use super::site::Site;
-use super::verdict::{Bounds, Seen, judge};
-use super::watch::own_peak_bytes;
+use super::verdict::{Bounds, Processors, Seen, judge};
+use super::watch::{Used, own_peak_bytes, used, used_since};
 use super::{good, verdict};
 use crate::payload::mix;
 
@@ -137,13 +137,15 @@ impl Run {
         let (addresses, leader) = field.addresses(leader_before.map_or(0, |(leader, _)| leader));
         let site = Site::new(addresses, leader, good::TOPIC, self.length, self.seed);
         drop((field.good.take(), field.watch.take()));
+        let (nodes_before, own_before) = (field.used(), used(std::process::id()));
         let begun = std::time::Instant::now();
         let failed = self.make(attack, &site).await;
         let seconds = begun.elapsed().as_secs_f64();
+        let used = processors(&nodes_before, field.used(), &own_before);
         sleep(AFTERMATH).await;
         let (during, peaks) = (field.good.take(), field.watch.take());
         let leader_after = field.leader_in_time().await;
-        let nodes = field.nodes(&before, &peaks.memory_bytes, &self.bounds).await;
+        let nodes = field.nodes(&before, &peaks, &self.bounds).await;
         let missing = field.missing().await;
         let mut fresh = Vec::new();
         if leader_after.is_some() {
@@ -157,6 +159,7 @@ impl Run {
             stall_ms: peaks.stall.as_secs_f64() * 1000.0,
             leader_before,
             leader_after,
+            used,
             nodes,
             crashes: field.crashes(),
             missing,
@@ -191,6 +194,14 @@ impl Run {
             Err(error) => self.replicas.push(format!("{error:#}")),
         }
     }
+}
+
+/// What was used since.
+fn processors(nodes_before: &[Used], nodes: Vec<Used>, own_before: &Used) -> Processors {
+    let own = used_since(own_before, used(std::process::id()));
+    let attackers = own.get(crew::THREAD_NAME).copied().unwrap_or(0);
+    let nodes = nodes_before.iter().zip(nodes).map(|(before, now)| used_since(before, now));
+    Processors { nodes: nodes.collect(), attackers, harness: own.values().sum::<u64>() - attackers }
 }
 
 /// Whether the nodes are of no use for another attack.

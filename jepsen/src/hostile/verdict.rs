@@ -5,6 +5,7 @@
 //! by which the machine kept a thread of the harness waiting. What is no matter of time is the same in both: nothing lost,
 //! no change of leader, memory, sockets, no end of a process.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,6 +15,8 @@ use super::tally::{Done, Floor};
 use super::watch::Reading;
 
 const MIB: u64 = 1 << 20;
+/// Minutes of an attack that is long.
+const LONG_MINUTES: usize = 15;
 
 /// What an attack may cost at most.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -32,6 +35,9 @@ pub struct Bounds {
     pub memory_bytes: u64,
     /// A node's memory above what it was before, once the attack is over.
     pub memory_kept_bytes: u64,
+    /// A node's memory after a long attack above what it was after half of it: then its caches had time to fill, as they do
+    /// without an attack.
+    pub memory_growth_bytes: u64,
     /// Sockets above what they were before, once the attack is over.
     pub sockets_kept: u64,
     /// What one attack may add to a node's log, and each of its seconds on top.
@@ -54,6 +60,7 @@ impl Bounds {
             memory_bytes: 448 * MIB,
             // An allocator keeps a part of what it once had.
             memory_kept_bytes: 96 * MIB,
+            memory_growth_bytes: 32 * MIB,
             sockets_kept: 16,
             log_bytes: 64 << 10,
             log_bytes_per_second: 8 << 10,
@@ -83,6 +90,8 @@ pub struct NodeSeen {
     pub before: Reading,
     /// The most memory meanwhile.
     pub peak_bytes: u64,
+    /// Its memory after each minute.
+    pub minutes_bytes: Vec<u64>,
     /// Once it was over, and the node had time to put away what it held.
     pub after: Reading,
 }
@@ -100,6 +109,8 @@ pub struct Seen {
     pub during: Served,
     /// By how much a thread of the harness was woken up too late, in ms.
     pub stall_ms: f64,
+    /// What was used of the processors.
+    pub used: Processors,
     /// Leader and term before, if there was one.
     pub leader_before: Option<(u64, u64)>,
     /// Leader and term afterwards; none when no node said in time that it leads.
@@ -115,6 +126,25 @@ pub struct Seen {
     /// Why the attack itself could not be made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
+}
+
+/// Milliseconds of a processor that were used during an attack.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Processors {
+    /// By the nodes, each by the names of its threads.
+    pub nodes: Vec<BTreeMap<String, u64>>,
+    /// By the attackers' threads.
+    pub attackers: u64,
+    /// By the good client, and all else in the harness.
+    pub harness: u64,
+}
+
+impl Processors {
+    /// All nodes together.
+    #[must_use]
+    pub fn of_nodes(&self) -> u64 {
+        self.nodes.iter().flat_map(BTreeMap::values).sum()
+    }
 }
 
 /// Every bound that was broken, in words; empty when the attack was made and borne.
@@ -172,15 +202,20 @@ fn client(seen: &Seen, bounds: &Bounds, broken: &mut Vec<String>) {
 }
 
 fn resources(node: &NodeSeen, seconds: f64, bounds: &Bounds, broken: &mut Vec<String>) {
-    let NodeSeen { node: id, before, peak_bytes, after } = node;
+    let NodeSeen { node: id, before, peak_bytes, after, .. } = node;
     let mut over = |what: &str, value: u64, most: u64| {
         if value > most {
             broken.push(format!("node {id}: {what} {value}, at most {most}"));
         }
     };
     over("MiB of memory", peak_bytes / MIB, bounds.memory_bytes / MIB);
-    let kept = after.memory_bytes.saturating_sub(before.memory_bytes);
-    over("MiB of memory kept", kept / MIB, bounds.memory_kept_bytes / MIB);
+    let above = |bytes: u64| after.memory_bytes.saturating_sub(bytes) / MIB;
+    match node.minutes_bytes.get(node.minutes_bytes.len() / 2) {
+        Some(half) if node.minutes_bytes.len() >= LONG_MINUTES => {
+            over("MiB of memory more than after half of it", above(*half), bounds.memory_growth_bytes / MIB);
+        }
+        _ => over("MiB of memory kept", above(before.memory_bytes), bounds.memory_kept_bytes / MIB),
+    }
     over("sockets kept", after.sockets.saturating_sub(before.sockets), bounds.sockets_kept);
     let length = Duration::from_secs_f64(seconds.max(0.0)).as_secs();
     let logged = after.log_bytes.saturating_sub(before.log_bytes);
@@ -210,7 +245,13 @@ mod tests {
             during: served,
             leader_before: Some((1, 2)),
             leader_after: Some((1, 2)),
-            nodes: vec![NodeSeen { node: 1, before: reading, peak_bytes: 60 * MIB, after: reading }],
+            nodes: vec![NodeSeen {
+                node: 1,
+                before: reading,
+                peak_bytes: 60 * MIB,
+                minutes_bytes: Vec::new(),
+                after: reading,
+            }],
             ..Seen::default()
         }
     }
@@ -259,6 +300,20 @@ mod tests {
             assert!(found.contains(expected), "{expected}: {found}");
             assert!(!found.contains("; "), "{expected} alone: {found}");
         }
+    }
+
+    #[test]
+    fn memory_after_a_long_attack_is_compared_with_half_of_it() {
+        let grown = |minutes: usize, after: u64| {
+            found(|seen| {
+                seen.nodes[0].minutes_bytes = (1..=minutes as u64).map(|minute| minute * MIB).collect();
+                seen.nodes[0].after.memory_bytes = after * MIB;
+            })
+        };
+        assert_eq!(grown(20, 43), "", "11 after half of it");
+        assert!(grown(20, 44).contains("after half of it 33, at most 32"));
+        assert_eq!(grown(14, 146), "");
+        assert!(grown(14, 147).contains("memory kept 97"));
     }
 
     #[test]

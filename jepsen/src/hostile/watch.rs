@@ -1,5 +1,7 @@
-//! What the machine tells of a node's process: its memory, its sockets, the size of its printed log.
+//! What the machine tells of a process: its memory, its sockets, the size of its printed log, what its threads take of the
+//! processors.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +13,8 @@ use serde::Serialize;
 
 /// How often nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A process at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +51,39 @@ impl Process {
     }
 }
 
+/// Milliseconds of a processor that the threads of a process have used so far, by their names.
+pub(crate) type Used = BTreeMap<String, u64>;
+
+/// What all threads of a process that live have used.
+#[must_use]
+pub(crate) fn used(pid: u32) -> Used {
+    let mut used = Used::new();
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return used };
+    for thread in threads.flatten() {
+        let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+        if let Some(ms) = used_ms(&read("schedstat")) {
+            *used.entry(read("comm").trim_end().to_owned()).or_default() += ms;
+        }
+    }
+    used
+}
+
+/// What a thread has used, out of its `schedstat`: nanoseconds, and two numbers more.
+fn used_ms(schedstat: &str) -> Option<u64> {
+    let nanos: u64 = schedstat.split_ascii_whitespace().next()?.parse().ok()?;
+    Some(nanos / 1_000_000)
+}
+
+/// What was used since.
+#[must_use]
+pub(crate) fn used_since(before: &Used, now: Used) -> Used {
+    let since = |(name, ms): (String, u64)| {
+        let before = before.get(&name).copied().unwrap_or(0);
+        (name, ms.saturating_sub(before))
+    };
+    now.into_iter().map(since).collect()
+}
+
 /// The resident memory that is no page of a file, out of `/proc/<pid>/status`.
 fn memory_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
@@ -77,10 +114,13 @@ pub(crate) struct Watch {
 }
 
 /// The most of everything in one stretch.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Peaks {
+    begun: Instant,
     /// Memory of each process, in their order.
     pub(crate) memory_bytes: Vec<u64>,
+    /// The same after each minute, not the most of it.
+    pub(crate) minutes: Vec<Vec<u64>>,
     /// The longest time by which the watching thread woke up too late: a stall of the machine.
     pub(crate) stall: Duration,
 }
@@ -100,6 +140,7 @@ impl Watch {
                 let now = processes.iter().map(|process| process.read().memory_bytes);
                 let now: Vec<u64> = now.collect();
                 let mut peaks = to.lock();
+                peaks.note_minute(Instant::now(), &now);
                 peaks.stall = peaks.stall.max(late);
                 for (peak, now) in peaks.memory_bytes.iter_mut().zip(now) {
                     *peak = now.max(*peak);
@@ -120,7 +161,15 @@ impl Watch {
 
 impl Peaks {
     fn of(processes: usize) -> Self {
-        Self { memory_bytes: vec![0; processes], stall: Duration::ZERO }
+        let (begun, minutes) = (Instant::now(), Vec::new());
+        Self { begun, memory_bytes: vec![0; processes], minutes, stall: Duration::ZERO }
+    }
+
+    fn note_minute(&mut self, at: Instant, memory_bytes: &[u64]) {
+        let next = self.begun + MINUTE * (self.minutes.len() as u32 + 1);
+        if at >= next {
+            self.minutes.push(memory_bytes.to_vec());
+        }
     }
 }
 
@@ -150,6 +199,26 @@ mod tests {
         assert!(after.sockets >= 20, "{before:?} {after:?}");
         drop(listeners);
         assert!(own_peak_bytes() > 0);
+    }
+
+    #[test]
+    fn memory_is_noted_after_each_minute() {
+        let mut peaks = Peaks::of(1);
+        for seconds in 0..200 {
+            peaks.note_minute(peaks.begun + Duration::from_secs(seconds), &[seconds]);
+        }
+        assert_eq!(peaks.minutes, [[60], [120], [180]]);
+    }
+
+    #[test]
+    fn threads_have_used_what_the_machine_says() {
+        assert_eq!(used_ms("2500000 77 3\n"), Some(2));
+        assert_eq!(used_ms(""), None);
+        let own = used(std::process::id());
+        assert!(!own.is_empty());
+        assert!(used_since(&own, own.clone()).values().all(|ms| *ms == 0));
+        let more = own.iter().map(|(name, ms)| (name.clone(), ms + 7)).collect();
+        assert!(used_since(&own, more).values().all(|ms| *ms == 7));
     }
 
     #[test]

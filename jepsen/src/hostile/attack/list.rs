@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{
-    Attack, admin, connections, flight, frames, fuzz, heartbeats, locks, peer_floods, peers, pulls,
+    Attack, admin, connections, control, flight, frames, fuzz, heartbeats, locks, peer_floods, peers, pulls,
     registrations, slow,
 };
 
@@ -26,7 +26,7 @@ pub fn all() -> Vec<Box<dyn Attack>> {
     all
 }
 
-/// The attacks of these names; all of them when there is none.
+/// The attacks of these names, among them `control`, which is none; all of them when there is no name.
 ///
 /// # Errors
 /// When there is no attack of a name.
@@ -35,7 +35,8 @@ pub fn named(names: &[String]) -> Result<Vec<Box<dyn Attack>>> {
         return Ok(all());
     }
     let find = |name: &String| {
-        let found = all().into_iter().find(|attack| attack.name() == name);
+        let control: Box<dyn Attack> = Box::new(control::Control);
+        let found = all().into_iter().chain([control]).find(|attack| attack.name() == name);
         found.with_context(|| {
             let known: Vec<&str> = all().iter().map(|attack| attack.name()).collect();
             format!("no attack {name}; there are: {}", known.join(", "))
@@ -84,6 +85,8 @@ mod tests {
     fn attacks_are_found_by_name_and_others_are_refused() {
         assert_eq!(named(&short()).unwrap().len(), SHORT.len());
         assert_eq!(named(&[]).unwrap().len(), all().len());
+        assert_eq!(named(&["control".to_owned()]).unwrap().len(), 1);
+        assert!(all().iter().all(|attack| attack.name() != "control"));
         let refused = named(&["nothing".to_owned()]).map(|_| ()).unwrap_err();
         assert!(refused.to_string().contains("lock-bomb"), "{refused}");
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod connections;
+mod control;
 mod flight;
 mod frames;
 mod fuzz;

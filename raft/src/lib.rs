@@ -23,6 +23,7 @@ mod lease_clock;
 pub mod log_rate_limiter;
 mod log_store;
 mod node_address;
+mod pending_timers;
 pub mod proposal;
 mod proposer;
 mod queue_ends;

@@ -154,6 +154,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
     let shared = Arc::new(Shared {
         log: opened.log,
         queues: opened.queues,
+        timers: opened.timers,
+        carry_wanted: AtomicU64::new(0),
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

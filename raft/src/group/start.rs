@@ -30,10 +30,12 @@ use crate::dedup::Dedup;
 use crate::driver;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
+use crate::driver::timers::Timers;
 use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
+use crate::pending_timers;
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
 use crate::skip_entry::SkipEntry;
@@ -144,6 +146,8 @@ impl Group {
         let shared = Arc::new(Shared {
             log: recovered.log,
             queues: recovered.queues,
+            timers: recovered.timers,
+            carry_wanted: AtomicU64::new(0),
             lease_clock: LeaseClock::new(recovered.saved.state.lease_clock_ms()),
             ordered_as_of: recovered.saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(recovered.saved.state.encoded_bytes() as i64),
@@ -173,6 +177,7 @@ impl Group {
             reserve,
             stopping: watch::Sender::new(false),
         });
+        pending_timers::note(&shared, &shared.state.read());
         shared.standing.set(Reason::CatchingUp, founding.refuses_votes());
         let machine =
             StateMachine::new(host.clone(), shared.clone(), recovered.saved.membership, &recovered.base);
@@ -249,6 +254,7 @@ impl Group {
         let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
         let parts =
             driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
+        let timers = Timers::start(parts.clone());
         let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
         let inner = Inner {
             node_id: config.node_id,
@@ -260,6 +266,7 @@ impl Group {
             founding,
             proposer,
             send_backs,
+            timers,
             proofs: Arc::default(),
             connections,
             status,

@@ -22,3 +22,4 @@ mod rotten_snapshot;
 mod state;
 mod state_limit;
 mod three_nodes;
+mod timers;

@@ -51,6 +51,15 @@ pub enum BrokerError {
     /// A message that cannot be stored as it is.
     #[error("{0}")]
     IllegalMessage(String),
+    /// What cannot be done with what the request names, now or ever.
+    #[error("{0}")]
+    IllegalOperation(String),
+    /// Not served by this broker as it is set.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// A recall for a topic that does not exist.
+    #[error("recall failed, the topic[{0}] not exist")]
+    RecallTopic(String),
     /// Nothing is stored under the key asked for.
     #[error("{0}")]
     NotFound(String),

@@ -56,7 +56,12 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     };
     let resources = Resources::new(&config.net);
     let identity = identity_of(&config, store_host, sockets.namesrv.is_some());
-    let remoting = service::open(identity, Settings::default(), resources, group.clone());
+    let settings = Settings {
+        delay_levels: config.delay_levels.clone(),
+        timer_delay_max_s: config.timer_delay_max_s,
+        ..Settings::default()
+    };
+    let remoting = service::open(identity, settings, resources, group.clone());
     hooks.attach(&remoting);
     let broker = remoting.broker.clone();
     let gossip = tokio::spawn(gossip::run(broker.clone()));

@@ -11,6 +11,7 @@ pub mod members;
 pub mod node_status;
 pub(crate) mod offsets;
 pub(crate) mod pull;
+pub(crate) mod recall;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;

@@ -65,6 +65,7 @@ const ANSWER: SendAnswer<'static> = SendAnswer {
     transaction_id: Some("7F0000010A2B00000C0D11223344AABB"),
     region_id: "DefaultRegion",
     trace_on: true,
+    recall_handle: None,
 };
 
 fn owned_answer(answer: &SendAnswer<'_>) -> SendMessageResponseHeader {

@@ -47,6 +47,15 @@ pub enum BrokerError {
     /// A message that cannot be stored as it is.
     #[error("{0}")]
     IllegalMessage(String),
+    /// What cannot be done with what the request names, now or ever.
+    #[error("{0}")]
+    IllegalOperation(String),
+    /// Not served by this broker as it is set.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// A recall for a topic that does not exist.
+    #[error("recall failed, the topic[{0}] not exist")]
+    RecallTopic(String),
     /// Nothing is stored under the key asked for.
     #[error("{0}")]
     NotFound(String),
@@ -89,6 +98,9 @@ impl BrokerError {
             | BrokerError::NoPermission(_)
             | BrokerError::InvalidParameter(_)
             | BrokerError::IllegalMessage(_)
+            | BrokerError::IllegalOperation(_)
+            | BrokerError::NotAvailable(_)
+            | BrokerError::RecallTopic(_)
             | BrokerError::NotFound(_)
             | BrokerError::SubscriptionParse(_)
             | BrokerError::FilterNotSupported(_) => Retry::Useless,

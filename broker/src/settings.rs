@@ -4,9 +4,13 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::limits::BODY_BYTES_MAX;
 
 use crate::cold_reads::ColdReadsConfig;
+use crate::delays::DelayLevels;
 
 /// The region of a broker that is told none.
 const DEFAULT_REGION: &str = "DefaultRegion";
+
+/// RocketMQ's longest delay: three days.
+pub const TIMER_DELAY_MAX_S: u64 = 3 * 24 * 3_600;
 
 /// The broker's settings; fixed while the node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +21,10 @@ pub struct Settings {
     pub permission: PermissionBits,
     /// `maxMessageSize`: the longest body, bytes.
     pub body_bytes_max: usize,
+    /// `messageDelayLevel`: how long messages of each delay level wait.
+    pub delay_levels: DelayLevels,
+    /// `timerMaxDelaySec`: how long a message may be delayed, seconds.
+    pub timer_delay_max_s: u64,
     /// `regionId`, told to clients and stored with messages.
     pub region: String,
     /// `traceOn`, told to clients and stored with messages.
@@ -34,6 +42,8 @@ impl Default for Settings {
             auto_create_topic: true,
             permission: PermissionBits::READ_WRITE,
             body_bytes_max: BODY_BYTES_MAX,
+            delay_levels: DelayLevels::default(),
+            timer_delay_max_s: TIMER_DELAY_MAX_S,
             region: DEFAULT_REGION.to_owned(),
             trace_on: true,
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.

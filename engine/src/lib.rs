@@ -17,6 +17,7 @@ pub mod planted;
 pub mod queues;
 pub mod record;
 mod stamp;
+pub mod timers;
 pub mod transition;
 
 #[cfg(test)]

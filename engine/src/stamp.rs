@@ -7,11 +7,15 @@
 //! Invariants
 //! - `stamp.I1` A record that is refused leaves the counters as they were.
 //! - `stamp.I2` Undoing down to an entry gives back the counters as they were after it.
+//! - `timers.I2` A parked message (`folio_protocol::parked`) that a leader's log takes is due later than every time up to which the log
+//!   was told before that messages are to be delivered: the floor. So who told it has all that is due up to there once it has applied what
+//!   the log held then. A follower takes the due time as it is.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use folio_protocol::message::{peek, stamp};
+use folio_protocol::parked;
 use thiserror::Error;
 
 use crate::counters::{QueueCounters, topic_is_storable};
@@ -76,17 +80,24 @@ pub(crate) struct Stamper {
     undo: VecDeque<Undo>,
     /// The lowest entry to go back to; `None` is the start of the log.
     floor: Option<u64>,
+    /// Parked messages are due later than this, ms since the epoch.
+    due_floor_ms: u64,
 }
 
 impl Stamper {
     /// Starts from the counters as of entry `floor`.
     pub(crate) fn new(counters: QueueCounters, floor: Option<u64>) -> Stamper {
-        Stamper { counters, undo: VecDeque::new(), floor }
+        Stamper { counters, undo: VecDeque::new(), floor, due_floor_ms: 0 }
     }
 
     /// The next offsets after the last record.
     pub(crate) fn counters(&self) -> &QueueCounters {
         &self.counters
+    }
+
+    /// Has every parked message from now on be due after this time (`timers.I2`).
+    pub(crate) fn raise_due_floor(&mut self, due_ms: u64) {
+        self.due_floor_ms = self.due_floor_ms.max(due_ms);
     }
 
     /// Writes the offsets into the messages of entry `index`, of which the first will lie at `position`.
@@ -97,7 +108,8 @@ impl Stamper {
         messages: u32,
         payload: &mut [u8],
     ) -> Result<(), StampError> {
-        self.walk(index, position, messages, &mut Put(payload))
+        let due_least_ms = self.due_floor_ms.saturating_add(1);
+        self.walk(index, position, messages, &mut Put { bytes: payload, due_least_ms })
     }
 
     /// Compares the offsets in the messages of entry `index`, of which the first lies at `position`, with what they must be,
@@ -172,18 +184,28 @@ type Offsets = (u64, u64);
 trait Payload {
     fn bytes(&self) -> &[u8];
     fn meet(&mut self, at: usize, found: Offsets, expected: Offsets) -> Result<(), StampError>;
+    /// The message is a parked one.
+    fn meet_parked(&mut self, at: usize) -> Result<(), StampError>;
 }
 
-struct Put<'a>(&'a mut [u8]);
+struct Put<'a> {
+    bytes: &'a mut [u8],
+    due_least_ms: u64,
+}
 
 impl Payload for Put<'_> {
     fn bytes(&self) -> &[u8] {
-        self.0
+        self.bytes
     }
 
     fn meet(&mut self, at: usize, _found: Offsets, expected: Offsets) -> Result<(), StampError> {
-        stamp(&mut self.0[at..], expected.0, expected.1);
+        stamp(&mut self.bytes[at..], expected.0, expected.1);
         Ok(())
+    }
+
+    fn meet_parked(&mut self, at: usize) -> Result<(), StampError> {
+        let raised = parked::raise_due(&mut self.bytes[at..], self.due_least_ms);
+        raised.map_err(|_| StampError::Malformed { at })
     }
 }
 
@@ -196,6 +218,10 @@ impl Payload for Compare<'_> {
 
     fn meet(&mut self, at: usize, found: Offsets, expected: Offsets) -> Result<(), StampError> {
         if found == expected { Ok(()) } else { Err(StampError::Offsets { at, found, expected }) }
+    }
+
+    fn meet_parked(&mut self, _at: usize) -> Result<(), StampError> {
+        Ok(())
     }
 }
 
@@ -214,8 +240,12 @@ impl Pass<'_> {
         while at < payload.bytes().len() {
             let route = peek(&payload.bytes()[at..]).map_err(|_| StampError::Malformed { at })?;
             let (size, found) = (route.total_size, (route.queue_offset, route.physical_offset));
+            let is_parked = route.topic == parked::TOPIC.as_bytes();
             self.turn_to(route.topic, route.queue_id).ok_or(StampError::Topic { at })?;
             payload.meet(at, found, (self.next, position + at as u64))?;
+            if is_parked {
+                payload.meet_parked(at)?;
+            }
             self.next += 1;
             at += size;
             count += 1;
@@ -250,8 +280,34 @@ impl Pass<'_> {
 
 #[cfg(test)]
 mod tests {
+    use folio_protocol::message::MessageView;
+
     use super::*;
     use crate::sample::message;
+
+    #[test]
+    fn timers_i2_a_parked_message_is_due_after_the_floor() {
+        let mut stamper = Stamper::new(QueueCounters::new(), None);
+        let due = |stamper: &mut Stamper, index, topic, due_ms: u64| {
+            let mut bytes = message(topic, 0, b"body");
+            if due_ms > 0 {
+                parked::raise_due(&mut bytes, due_ms).unwrap();
+            }
+            stamper.stamp(index, 1000, 1, &mut bytes).unwrap();
+            let view = MessageView::parse(&bytes).unwrap();
+            assert_eq!(view.physical_offset(), 1000);
+            view.prepared_transaction_offset()
+        };
+        assert_eq!(due(&mut stamper, 1, parked::TOPIC, 70), 70);
+        stamper.raise_due_floor(80);
+        stamper.raise_due_floor(60);
+        assert_eq!(due(&mut stamper, 2, parked::TOPIC, 70), 81);
+        assert_eq!(due(&mut stamper, 3, parked::TOPIC, 90), 90);
+        assert_eq!(due(&mut stamper, 4, "orders", 0), 0, "not parked");
+        let mut bytes = message(parked::TOPIC, 1, b"body");
+        stamp(&mut bytes, 0, 1000);
+        stamper.check(5, 1000, 1, &bytes).unwrap();
+    }
 
     fn payload(routes: &[(&str, u32)]) -> Vec<u8> {
         routes.iter().flat_map(|(topic, queue)| message(topic, *queue, b"body")).collect()

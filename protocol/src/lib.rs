@@ -14,6 +14,8 @@
 //! | [`code`] | request, response and language codes |
 //! | [`flags`] | message, pull and permission bits |
 //! | [`names`] | reserved names, name rules |
+//! | [`parked`] | delayed messages as the log keeps them until they are due |
+//! | [`recall`] | handles by which delayed messages are recalled |
 //! | [`ids`] | offset message ids and unique ids |
 //! | [`subscription`] | TAG expressions |
 //! | [`java`] | Java's string hash |
@@ -38,7 +40,9 @@ pub mod java;
 pub mod limits;
 pub mod message;
 pub mod names;
+pub mod parked;
 pub mod properties;
+pub mod recall;
 pub mod subscription;
 
 pub use bytes;

@@ -27,6 +27,7 @@ mod lease_clock;
 pub mod log_rate_limiter;
 mod log_store;
 mod node_address;
+mod pending_timers;
 pub mod port;
 mod progress;
 pub mod proposal;

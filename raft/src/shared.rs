@@ -14,6 +14,7 @@ use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
 use folio_engine::queues::{ConsumeQueues, Trimmed};
 use folio_engine::record::EntryId;
+use folio_engine::timers::TimerIndex;
 use folio_state::{Command, STATE_BYTES_MAX, State};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
@@ -72,6 +73,9 @@ pub(crate) struct Shared {
     pub(crate) derived: DerivedList,
     /// The others of them, for readers.
     pub(crate) indexes: Indexes,
+    pub(crate) timers: TimerIndex,
+    /// Nothing pending is to lie before this position of the log: retention wants to drop what is there.
+    pub(crate) carry_wanted: AtomicU64,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,

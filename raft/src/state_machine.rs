@@ -22,6 +22,7 @@ use folio_engine::log::StampBase;
 use folio_engine::planted;
 use folio_engine::queues::Arrival;
 use folio_engine::record::{Record, RecordKind};
+use folio_engine::timers::TimersError;
 use folio_state::Outcome;
 use futures_util::{Stream, StreamExt};
 use openraft::EntryPayload;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use crate::dedup::Dedup;
 use crate::group::tasks;
 use crate::host::Host;
+use crate::pending_timers;
 use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::snapshots;
 use crate::terms::Terms;
@@ -62,6 +64,8 @@ pub(crate) struct StateMachine {
     prev_crc: u32,
     checkpointed: (u64, Instant),
     saving: Arc<AtomicBool>,
+    /// Whether a checkpoint is due because the timer index holds much in memory.
+    sync_wanted: bool,
     arrivals: Vec<Arrival>,
 }
 
@@ -82,6 +86,7 @@ impl StateMachine {
             prev_crc: base.prev_crc,
             checkpointed: (base.position, Instant::now()),
             saving: Arc::default(),
+            sync_wanted: false,
             arrivals: Vec::new(),
         }
     }
@@ -146,6 +151,7 @@ impl StateMachine {
                 Applied::Nothing
             }
         };
+        self.index_timers(record).await?;
         self.position = record.end();
         self.prev_crc = record.header.crc;
         Ok(applied)
@@ -166,6 +172,26 @@ impl StateMachine {
                     self.wait_for_room().await?;
                 }
                 applied => return applied.map_err(io::Error::other),
+            }
+        }
+    }
+
+    /// Adds the record's parked messages to the timer index. Where memory holds as many as it may, they are written first.
+    async fn index_timers(&mut self, record: &Record) -> io::Result<()> {
+        loop {
+            match self.shared.timers.apply(record) {
+                Ok(sync_wanted) => {
+                    self.sync_wanted |= sync_wanted;
+                    return Ok(());
+                }
+                Err(TimersError::Busy) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+            self.announce();
+            let index = self.shared.timers.clone();
+            if let Err(error) = self.host.blocking(move || index.sync()).await? {
+                tracing::warn!(%error, position = record.position(), "apply waits for the timer index to be written");
+                self.wait_for_room().await?;
             }
         }
     }
@@ -261,9 +287,12 @@ impl StateMachine {
     fn checkpoint_if_due(&mut self) {
         let (position, at) = self.checkpointed;
         let bytes = self.position.saturating_sub(position);
-        let due = bytes >= CHECKPOINT_BYTES || (bytes > 0 && at.elapsed() >= CHECKPOINT_INTERVAL);
+        let due = bytes >= CHECKPOINT_BYTES
+            || self.sync_wanted
+            || (bytes > 0 && at.elapsed() >= CHECKPOINT_INTERVAL);
         if due && !self.saving.swap(true, Ordering::AcqRel) {
             self.checkpointed = (self.position, Instant::now());
+            self.sync_wanted = false;
             let (captured, shared, saving) = (self.capture_here(), self.shared.clone(), self.saving.clone());
             self.host.system.block(Box::new(move || {
                 save_checkpoint(&shared, captured);
@@ -310,6 +339,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 SnapshotContent::Stored(position) => captured::stored(&shared, position)?,
             };
             shared.derived.reset(&received.base).map_err(io::Error::other)?;
+            shared.timers.reset(pending_timers::point(&received.base)).map_err(io::Error::other)?;
             let state_bytes = received.state.encoded_bytes() as i64;
             Ok::<_, io::Error>((received, state_bytes))
         });
@@ -317,6 +347,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let term = meta.last_log_id.map_or(0, |id| id.leader_id.term);
         self.shared.lease_clock.note(state.lease_clock_ms(), term);
         self.shared.level.set(state.level());
+        pending_timers::note(&self.shared, &state);
         *self.shared.state.write() = state;
         self.shared.ordered_as_of.store(ordered_as_of.unwrap_or(0), Ordering::Relaxed);
         self.shared.state_bytes.store(state_bytes, Ordering::Relaxed);

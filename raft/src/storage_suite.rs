@@ -156,6 +156,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         queues: opened.queues,
         derived: opened.derived,
         indexes: opened.indexes,
+        timers: opened.timers,
+        carry_wanted: AtomicU64::new(0),
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

@@ -105,7 +105,9 @@ fn broker_code(error: &BrokerError) -> ResponseCode {
             ResponseCode::ServiceNotAvailable
         }
         BrokerError::Overtaken | BrokerError::ClientsFull(_) => ResponseCode::SystemBusy,
-        BrokerError::TopicNotExist(_) => ResponseCode::TopicNotExist,
+        BrokerError::TopicNotExist(_) | BrokerError::RecallTopic(_) => ResponseCode::TopicNotExist,
+        BrokerError::IllegalOperation(_) => ResponseCode::IllegalOperation,
+        BrokerError::NotAvailable(_) => ResponseCode::ServiceNotAvailable,
         BrokerError::GroupNotExist(_) => ResponseCode::SubscriptionGroupNotExist,
         BrokerError::NoPermission(_) => ResponseCode::NoPermission,
         BrokerError::IllegalMessage(_) => ResponseCode::MessageIllegal,
@@ -208,6 +210,8 @@ mod tests {
             (BrokerError::SubscriptionNotLatest, ResponseCode::SubscriptionNotLatest),
             (BrokerError::FilterNotSupported(text()), ResponseCode::SystemError),
             (BrokerError::Overtaken, ResponseCode::SystemBusy),
+            (BrokerError::IllegalOperation(text()), ResponseCode::IllegalOperation),
+            (BrokerError::RecallTopic(text()), ResponseCode::TopicNotExist),
         ] {
             assert_eq!(ServerError::from(error).code(), code);
         }

@@ -97,6 +97,11 @@ fn open(config: &NodeConfig, host: IpAddr, is_namesrv: bool, hosted: &[Hosted]) 
     let names: Vec<String> = config.group_configs().into_iter().map(|group| group.group).collect();
     let resources = Resources::new(&config.net);
     let node = service::node(&config.cluster, config.node_id, names.clone(), host, &resources);
+    let settings = Settings {
+        delay_levels: config.delay_levels.clone(),
+        timer_delay_max_s: config.timer_delay_max_s,
+        ..Settings::default()
+    };
     let groups = names.iter().zip(config.broker_listeners()).zip(hosted);
     let doors = groups.map(|((name, listen), hosted)| {
         let advertised = config.advertised_for(listen);
@@ -108,7 +113,7 @@ fn open(config: &NodeConfig, host: IpAddr, is_namesrv: bool, hosted: &[Hosted]) 
             store_host: SocketAddr::new(host, listen.port()),
             addresses: Addresses { broker: advertised.broker, namesrv },
         };
-        service::open_on(node.clone(), identity, Settings::default(), resources.clone(), hosted.group.clone())
+        service::open_on(node.clone(), identity, settings.clone(), resources.clone(), hosted.group.clone())
     });
     let doors: Vec<Arc<Remoting>> = doors.collect();
     Remoting::join(&doors);

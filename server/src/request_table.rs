@@ -15,7 +15,7 @@ use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::{
-    clients, configs, groups, locks, offsets, pull, query, route, send, send_back, topics, view,
+    clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, topics, view,
 };
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -111,6 +111,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::SendMessage => open(Leader, send::send),
         Code::SendMessageV2 => open(Leader, send::send),
         Code::SendBatchMessage => open(Leader, send::send),
+        Code::RecallMessage => open(Leader, recall::recall),
         Code::PullMessage => open(Settled, pull::pull).repeatable(),
         Code::LitePullMessage => open(Settled, pull::pull).repeatable(),
         Code::QueryConsumerOffset => open(Leader, offsets::query).repeatable(),
@@ -138,7 +139,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::GetSubscriptionGroupConfig => admin(LeaderIfAbsent, configs::one_group).repeatable(),
 
         // Known by name and not served. What will be the leader's is brought there: it may run a build that serves it.
-        Code::EndTransaction | Code::SendReplyMessage | Code::SendReplyMessageV2 | Code::RecallMessage
+        Code::EndTransaction | Code::SendReplyMessage | Code::SendReplyMessageV2
         | Code::PopMessage | Code::AckMessage | Code::BatchAckMessage | Code::ChangeMessageInvisibleTime
         => unsupported(Class::Open, Leader),
         Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset

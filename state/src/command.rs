@@ -57,6 +57,8 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
+    use folio_protocol::parked::TimerKey;
+
     use super::*;
     use crate::*;
 
@@ -102,6 +104,9 @@ mod tests {
         let name = || "t".to_owned();
         let (group_name, client) = (|| "g".to_owned(), || "c".to_owned());
         let offset = OffsetCommit { group: group_name(), topic: name(), queue: 3, offset: 5 };
+        let key = |due_ms, position| TimerKey { due_ms, position };
+        let numbers =
+            |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
         let locks = [(group_name(), queues().into_iter().collect())].into();
         let golden: Vec<(Vec<u8>, Command)> = vec![
             (record(1, &topic), CreateTopic(Topic::new("t", 8)).into()),
@@ -130,6 +135,9 @@ mod tests {
                 NoteSentBack { group: group_name(), queue: of, offset: 5, position: 6 }.into(),
             ),
             (record(81, &7_u64.to_le_bytes()), RaiseFloor { floor: 7 }.into()),
+            (record(96, &numbers(&[1, 2, 3, 4])), FireTimers { from: key(1, 2), to: key(3, 4) }.into()),
+            (record(97, &numbers(&[5, 6])), CarryTimers { from: 5, to: 6 }.into()),
+            (record(98, &numbers(&[7, 8])), RecallTimer { key: key(7, 8) }.into()),
         ];
         for (bytes, command) in &golden {
             assert_eq!(&command.encode(), bytes, "{command:?}");

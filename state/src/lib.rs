@@ -40,5 +40,6 @@ pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
 pub use sections::locks::{ExpireLocks, LockQueues, UnlockQueues};
 pub use sections::offsets::{CommitOffsets, OffsetCommit};
 pub use sections::sent_back::{NoteSentBack, RaiseFloor};
+pub use sections::timers::{CarryTimers, FireTimers, RecallTimer};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
 pub use state::{STATE_BYTES_MAX, State};

@@ -16,6 +16,7 @@ use crate::sections::min_offsets::MinOffsets;
 use crate::sections::next_level::{Count, Counted};
 use crate::sections::offsets::{CommitOffsets, Offsets};
 use crate::sections::sent_back::{NoteSentBack, RaiseFloor, SentBack};
+use crate::sections::timers::{CarryTimers, FireTimers, RecallTimer, Timers};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
 
 /// The version that everything is written in so far. A later one must not be written before the group's feature level says
@@ -187,6 +188,7 @@ registry! {
         min_offsets: MinOffsets = 5,
         features: Features = 6,
         sent_back: SentBack = 7,
+        timers: Timers = 8,
         #[cfg(feature = "next-level")]
         counted: Counted = 0x7f00,
     }
@@ -204,6 +206,9 @@ registry! {
         RaiseLevel = 64,
         NoteSentBack = 80,
         RaiseFloor = 81,
+        FireTimers = 96,
+        CarryTimers = 97,
+        RecallTimer = 98,
         #[cfg(feature = "next-level")]
         Count = 0x6f00,
         PutTopicV1 = 0x7001,

@@ -7,6 +7,7 @@ use crate::sections::groups::ConsumerGroup;
 use crate::sections::locks::Locks;
 use crate::sections::min_offsets::MinOffsets;
 use crate::sections::sent_back::SentBack;
+use crate::sections::timers::Timers;
 use crate::sections::topics::Topic;
 
 pub use crate::registry::State;
@@ -74,6 +75,11 @@ impl State {
     /// What consumers sent back; a copy costs little.
     pub fn sent_back(&self) -> &SentBack {
         &self.sent_back
+    }
+
+    /// Which delayed messages are still to be delivered; a copy costs little.
+    pub fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     /// Orderly locks; a copy costs little.

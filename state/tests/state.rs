@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use folio_protocol::parked::TimerKey;
 use folio_state::framing::{self, Writer};
 use folio_state::*;
 use proptest::prelude::*;
@@ -22,6 +23,10 @@ fn name() -> impl Strategy<Value = String> {
 fn queues() -> impl Strategy<Value = Vec<QueueRef>> {
     let queue = (name(), 0..3u32).prop_map(|(topic, queue)| QueueRef { topic, queue });
     prop::collection::btree_set(queue, 0..4).prop_map(|queues| queues.into_iter().collect())
+}
+
+fn key() -> impl Strategy<Value = TimerKey> {
+    (0..9u64, 0..90u64).prop_map(|(due_ms, position)| TimerKey { due_ms, position })
 }
 
 /// Offsets one at a time: twice the same new one in a command counts twice.
@@ -57,6 +62,9 @@ fn command() -> impl Strategy<Value = Command> {
             NoteSentBack { group, queue, offset, position: 100 * offset }.into()
         }),
         (0..900u64).prop_map(|floor| RaiseFloor { floor }.into()),
+        (key(), key()).prop_map(|(from, to)| FireTimers { from, to }.into()),
+        (0..90u64, 0..90u64).prop_map(|(from, to)| CarryTimers { from, to }.into()),
+        key().prop_map(|key| RecallTimer { key }.into()),
         (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
             ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }.into()
         }),
@@ -181,6 +189,24 @@ fn golden_bytes_of_what_was_sent_back() {
     let bytes = encoded(&state);
     let sections = framing::sections(&bytes).unwrap();
     let section = sections.iter().find(|section| section.tag == 7).unwrap();
+    assert_eq!((section.version, section.body), (1, &body[..]));
+    assert_eq!(decoded(&bytes), state);
+}
+
+/// What the third level adds.
+#[test]
+fn golden_bytes_of_timers() {
+    let mut state = State::default();
+    let key = |due_ms, position| TimerKey { due_ms, position };
+    state.apply(RaiseLevel { level: 3 });
+    state.apply(FireTimers { from: key(0, 0), to: key(10, 20) });
+    state.apply(CarryTimers { from: 0, to: 5 });
+    state.apply(RecallTimer { key: key(30, 40) });
+    let body: Vec<u8> =
+        [10_u64, 20, 5, 1, 30, 40].into_iter().flat_map(|number| number.to_le_bytes()).collect();
+    let bytes = encoded(&state);
+    let sections = framing::sections(&bytes).unwrap();
+    let section = sections.iter().find(|section| section.tag == 8).unwrap();
     assert_eq!((section.version, section.body), (1, &body[..]));
     assert_eq!(decoded(&bytes), state);
 }

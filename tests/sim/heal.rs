@@ -94,6 +94,7 @@ fn check_everywhere(world: &World) -> Checked {
         check_log(world, *id, group)?;
         check_sectors(world, *id, group)?;
         check_queues(world, *id, group)?;
+        world.checks.oracle.timers.check_node(group)?;
         if *group.state() != *first.state() {
             return Err(violation("equal state", format!("node {id} differs from node {}", first.node_id())));
         }

@@ -25,6 +25,7 @@ mod client;
 mod clock;
 mod connections;
 mod consumers;
+mod delays;
 mod entropy;
 mod faults;
 mod heal;

@@ -14,6 +14,7 @@ use crate::check::{Checked, Checks, Violation, violation};
 use crate::client::Clients;
 use crate::clock::Clock;
 use crate::consumers::Consumers;
+use crate::delays::{Producers, Told};
 use crate::lockers::Lockers;
 use crate::net::Network;
 use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
@@ -60,6 +61,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     lockers: Lockers,
     consumers: Consumers,
+    producers: Producers,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
     pub(crate) setup: Setup,
@@ -108,6 +110,7 @@ impl World {
         let clients = Clients::new(random.below(u64::MAX), retain.is_none(), &clock, &network.clients());
         let lockers = Lockers::new(random.below(u64::MAX));
         let consumers = Consumers::new(random.below(u64::MAX));
+        let producers = Producers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         checks.retained.bytes = setup.retain;
@@ -125,6 +128,7 @@ impl World {
             clients,
             lockers,
             consumers,
+            producers,
             seen,
             setup,
             plant,
@@ -158,7 +162,10 @@ impl World {
         self.lockers.step(self.clock.now(), &self.nodes, &self.seen);
         if self.clients.rate > 0 {
             self.consumers.step(&self.nodes, &self.seen, &mut self.checks.oracle);
+            self.producers.step(&self.nodes, &self.seen);
         }
+        let clocks = self.nodes.values().map(|node| node.machine.wall.now().as_millis() as u64);
+        clocks.for_each(|now_ms| self.checks.oracle.timers.saw(now_ms));
         for (id, node) in &mut self.nodes {
             // Many steps at once: what happened between them was not seen.
             if node.tick() == Tick::Woke {
@@ -206,6 +213,14 @@ impl World {
         for (key, answer) in self.consumers.answers() {
             self.trace.note((&key, answer.is_ok()));
             self.checks.oracle.moves.answered(&key, &answer, all)?;
+        }
+        for told in self.producers.told() {
+            match told {
+                Told::Sent(number, stored) => self.checks.oracle.timers.answered(number, stored),
+                Told::Recalled(number, answer) => {
+                    self.checks.oracle.timers.recall_answered(number, &answer);
+                }
+            }
         }
         self.seen.values().try_for_each(Moves::look)
     }

@@ -7,11 +7,14 @@ use folio_protocol::flags::sys_flag;
 use folio_protocol::limits::{PROPERTIES_BYTES_MAX, TOPIC_BYTES_MAX};
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
+use folio_protocol::parked;
+use folio_state::sections::features::TIMERS;
 
 use super::check::Place;
-use super::stored::{self, Kind};
+use super::stored::{self, Kind, Wish};
 use super::to_send::{ToSend, UniqueKey};
 use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::error::BrokerError;
 
 /// Messages of one batch at most: what fits its body is far less than a record holds.
@@ -28,14 +31,22 @@ pub(super) struct Draft<'a> {
     place: Place,
 }
 
+/// The message of an ordinary send.
+pub(super) struct Single {
+    pub(super) message: NewMessage,
+    pub(super) unique_key: UniqueKey,
+    /// When it is due, if it is parked.
+    pub(super) due_ms: Option<u64>,
+}
+
 impl<'a> Draft<'a> {
     pub(super) fn new(broker: &'a Broker, wish: &'a ToSend<'a>, place: Place) -> Self {
         let topic = place.diverted.as_deref().unwrap_or(wish.topic).into();
         Self { broker, wish, topic, place }
     }
 
-    /// The one message of an ordinary send, and its unique key.
-    pub(super) fn single(&self) -> Result<(NewMessage, UniqueKey), BrokerError> {
+    /// The one message of an ordinary send.
+    pub(super) fn single(&self) -> Result<Single, BrokerError> {
         let body = self.wish.body;
         self.check_body(body.len())?;
         let sent = self.wish.properties.as_bytes();
@@ -43,16 +54,46 @@ impl<'a> Draft<'a> {
             return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
         }
         let seen = stored::look(sent)?;
-        if !names::is_retry_topic(self.wish.topic) {
-            self.check_kind(seen.kind)?;
-        }
+        // A retry that a consumer sends itself is delivered at once.
+        let is_retry = names::is_retry_topic(self.wish.topic);
+        let due_ms = match seen.kind {
+            _ if is_retry => None,
+            Kind::Delayed(wish) => self.due_ms(wish)?,
+            kind => self.check_kind(kind).map(|()| None)?,
+        };
         let made = seen.unique_key.is_none().then(|| self.broker.node.ids.unique_id());
         let unique_key = seen.unique_key.or(made.as_deref()).unwrap_or_default();
-        let properties = stored::store(sent, &seen, &self.broker.stamp, unique_key)?;
-        Ok((
-            self.message(self.wish.flag, body.clone(), properties),
-            UniqueKey::from_slice(unique_key.as_bytes()),
-        ))
+        let real_topic = due_ms.map(|_| &*self.topic);
+        let properties = stored::store(sent, &seen, &self.broker.stamp, unique_key, real_topic)?;
+        let mut message = self.message(self.wish.flag, body.clone(), properties);
+        if let Some(due_ms) = due_ms {
+            message.topic = parked::TOPIC.into();
+            message.prepared_transaction_offset = due_ms as i64;
+        }
+        Ok(Single { message, unique_key: UniqueKey::from_slice(unique_key.as_bytes()), due_ms })
+    }
+
+    /// When a delayed message is due by this node's clock, ms since the epoch; `None`: now.
+    fn due_ms(&self, wish: Wish) -> Result<Option<u64>, BrokerError> {
+        if self.broker.group.state().level() < TIMERS {
+            return Err(BrokerError::IllegalMessage(
+                "delayed and timed messages (DELAY, TIMER_*) are supported once all nodes have a build that supports them"
+                    .to_owned(),
+            ));
+        }
+        let (settings, now_ms) = (&self.broker.settings, now_ms());
+        let delay_ms = match wish {
+            Wish::Level(level) => return Ok(Some(now_ms + settings.delay_levels.delay_ms(level))),
+            Wish::After(delay_ms) => delay_ms,
+            Wish::At(due_ms) => due_ms.saturating_sub(now_ms),
+        };
+        let max_ms = settings.timer_delay_max_s.saturating_mul(1000);
+        if delay_ms > max_ms {
+            return Err(BrokerError::IllegalMessage(format!(
+                "timer message illegal, the delay time should not be bigger than the max delay {max_ms}ms (timerMaxDelaySec)"
+            )));
+        }
+        Ok(Some(now_ms + delay_ms).filter(|_| delay_ms > 0))
     }
 
     /// The messages of a batch, their bodies and properties slices of the received bytes.
@@ -92,8 +133,8 @@ impl<'a> Draft<'a> {
         match kind {
             Kind::Prepared => Err(no_transactions()),
             Kind::Normal if prepared => Err(no_transactions()),
-            Kind::Delayed => Err(BrokerError::IllegalMessage(
-                "delayed and timed messages (DELAY, TIMER_*) are not supported yet".to_owned(),
+            Kind::Delayed(_) => Err(BrokerError::IllegalMessage(
+                "messages of a batch cannot be delayed (DELAY, TIMER_*)".to_owned(),
             )),
             Kind::Normal => Ok(()),
         }

@@ -4,9 +4,10 @@
 //! sender back. No task and no map per message; a body stays a slice of the received bytes until it is copied into its log
 //! record. A batch is one proposal: its messages lie in one record and have consecutive offsets.
 //!
-//! Not here: transactions (half messages are refused with NO_PERMISSION, as a broker that rejects them
-//! answers) and delayed or timed messages (refused with MESSAGE_ILLEGAL: delivering them early would be a
-//! silent error). A retry that a consumer sends itself carries a delay level; it is delivered at once.
+//! A delayed message is parked (`folio_protocol::parked`) with the time at which it is due by the leader's clock, and delivered by
+//! the driver of timers (`folio_raft::driver`). A retry that a consumer sends itself carries a delay level; it is delivered at once.
+//!
+//! Not here: transactions (half messages are refused with NO_PERMISSION, as a broker that rejects them answers).
 //!
 //! A send to a missing topic creates it first, through the log, and then goes on; sends that come
 //! meanwhile wait for the same creation.
@@ -20,10 +21,12 @@ use std::net::SocketAddr;
 
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
-use folio_raft::proposal::{Attempt, Proposal, Receipt, Repeat};
+use folio_protocol::recall::RecallHandle;
+use folio_raft::proposal::{Proposal, Receipt, Repeat};
 use folio_state::Topic;
 
 use self::check::{Destination, Route, Rules};
+use self::message::Single;
 pub use self::to_send::ToSend;
 use self::to_send::UniqueKey;
 use crate::broker::Broker;
@@ -43,6 +46,8 @@ pub struct Prepared {
     messages: Vec<NewMessage>,
     repeat: Repeat,
     unique_key: Option<UniqueKey>,
+    /// Of a delayed message.
+    recall_handle: Option<String>,
 }
 
 /// A send that is stored.
@@ -53,6 +58,8 @@ pub struct Sent<'a> {
     pub store_host: SocketAddr,
     /// The unique key of a single message.
     pub unique_key: Option<&'a str>,
+    /// By which a delayed message is recalled; none for a repeat, whose message is stored already.
+    pub recall_handle: Option<String>,
 }
 
 impl Broker {
@@ -63,14 +70,25 @@ impl Broker {
             Route::Queue(place) => place,
         };
         let draft = message::Draft::new(self, wish, place);
-        let (messages, unique_key) = if wish.batch {
-            (draft.batch()?, None)
-        } else {
-            let (message, unique_key) = draft.single()?;
-            (vec![message], Some(unique_key))
+        let repeat = repeat(wish);
+        if wish.batch {
+            let messages = draft.batch()?;
+            return Ok(Checked::Store(Prepared { messages, repeat, unique_key: None, recall_handle: None }));
+        }
+        let Single { message, unique_key, due_ms } = draft.single()?;
+        let recall_handle = due_ms.map(|due_ms| self.recall_handle(wish.topic, &unique_key, due_ms));
+        let (messages, unique_key) = (vec![message], Some(unique_key));
+        Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle }))
+    }
+
+    fn recall_handle(&self, topic: &str, unique_key: &[u8], due_ms: u64) -> String {
+        let handle = RecallHandle {
+            topic: topic.to_owned(),
+            broker_name: self.identity.broker_name.clone(),
+            timestamp: due_ms.to_string(),
+            unique_key: String::from_utf8_lossy(unique_key).into_owned(),
         };
-        let repeat = repeat(wish.attempt, &messages);
-        Ok(Checked::Store(Prepared { messages, repeat, unique_key }))
+        handle.encode()
     }
 
     fn route(&self, wish: &ToSend<'_>) -> Result<Route, BrokerError> {
@@ -104,7 +122,7 @@ impl Broker {
     /// Stores a send. `done` is called exactly once, mostly from a task of the group: it must not block.
     pub fn send(
         &self,
-        Prepared { messages, repeat, unique_key }: Prepared,
+        Prepared { messages, repeat, unique_key, recall_handle }: Prepared,
         done: impl FnOnce(Result<Sent<'_>, BrokerError>) + Send + 'static,
     ) {
         let own_host = self.identity.store_host;
@@ -113,6 +131,8 @@ impl Broker {
                 receipt: &receipt,
                 store_host: receipt.store_host.unwrap_or(own_host),
                 unique_key: unique_key.as_ref().and_then(|key| std::str::from_utf8(key).ok()),
+                // A repeat may name another time than what is stored.
+                recall_handle: recall_handle.filter(|_| receipt.store_host.is_none()),
             })),
             Err(error) => done(Err(BrokerError::Propose(error))),
         });
@@ -123,11 +143,10 @@ impl Broker {
 }
 
 /// A oneway send is never repeated by its client; a redelivered message keeps its key.
-fn repeat(attempt: Option<Attempt>, messages: &[NewMessage]) -> Repeat {
-    let redelivered =
-        |message: &NewMessage| names::is_retry_topic(&message.topic) || names::is_dlq_topic(&message.topic);
-    match attempt {
-        Some(attempt) if !messages.iter().any(redelivered) => Repeat::Send(attempt),
+fn repeat(wish: &ToSend<'_>) -> Repeat {
+    let is_redelivered = names::is_retry_topic(wish.topic) || names::is_dlq_topic(wish.topic);
+    match wish.attempt {
+        Some(attempt) if !is_redelivered => Repeat::Send(attempt),
         _ => Repeat::Store,
     }
 }

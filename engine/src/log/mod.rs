@@ -263,6 +263,14 @@ impl CommitLog {
         self.inner.tail.lock().stamper.counters().clone()
     }
 
+    /// Leader: has every parked message that is appended from now on be due after this time, ms since the epoch (`timers.I2`).
+    /// Returns where the log ends: all that is due up to there and not yet delivered lies before it.
+    pub fn raise_due_floor(&self, due_ms: u64) -> u64 {
+        let mut tail = self.inner.tail.lock();
+        tail.stamper.raise_due_floor(due_ms);
+        tail.end()
+    }
+
     /// Entries up to `committed_index` will not be truncated any more.
     pub fn forget_undo(&self, committed_index: u64) {
         self.inner.tail.lock().stamper.forget(committed_index);

@@ -25,6 +25,11 @@ impl Tail {
         Tail { end, prev_crc, last, stamper, closed: false }
     }
 
+    /// The position after the last record.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
     pub(super) fn append(
         &mut self,
         shared: &Shared,

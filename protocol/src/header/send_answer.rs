@@ -21,6 +21,8 @@ pub struct SendAnswer<'a> {
     pub queue_offset: i64,
     /// The message's UNIQ_KEY.
     pub transaction_id: Option<&'a str>,
+    /// By which the message is recalled, if it is a delayed one.
+    pub recall_handle: Option<&'a str>,
     /// The region.
     pub region_id: &'a str,
     /// Whether the messages are traced.
@@ -37,6 +39,9 @@ impl Fields for SendAnswer<'_> {
         out.number("queueOffset", self.queue_offset);
         if let Some(id) = self.transaction_id {
             out.text("transactionId", id);
+        }
+        if let Some(handle) = self.recall_handle {
+            out.text("recallHandle", handle);
         }
         out.text("MSG_REGION", self.region_id);
         out.text("TRACE_ON", if self.trace_on { "true" } else { "false" });
@@ -74,6 +79,7 @@ mod tests {
             queue_id: 3,
             queue_offset: 17,
             transaction_id: Some("7F0000010A2B00000C0D11223344AABB"),
+            recall_handle: None,
             region_id: "DefaultRegion",
             trace_on: true,
         }
@@ -112,7 +118,8 @@ mod tests {
         #[test]
         fn an_answer_has_the_bytes_of_its_typed_header(
             host: std::net::IpAddr, positions in proptest::collection::vec(any::<u64>(), 0..4), queue_id: i32,
-            queue_offset: i64, transaction_id: Option<String>, region_id: String, trace_on: bool, is_json: bool,
+            queue_offset: i64, transaction_id: Option<String>, recall_handle: Option<String>, region_id: String, trace_on: bool,
+            is_json: bool,
         ) {
             let host = SocketAddr::new(host, 10_911);
             let ids = positions.iter().map(|position| OffsetMessageId { host, position: *position }.to_string());
@@ -122,7 +129,7 @@ mod tests {
                 queue_offset,
                 transaction_id: transaction_id.clone(),
                 batch_uniq_id: None,
-                recall_handle: None,
+                recall_handle: recall_handle.clone(),
                 region_id: region_id.clone(),
                 trace_on,
             };
@@ -132,6 +139,7 @@ mod tests {
                 queue_id,
                 queue_offset,
                 transaction_id: transaction_id.as_deref(),
+                recall_handle: recall_handle.as_deref(),
                 region_id: &region_id,
                 trace_on,
             };

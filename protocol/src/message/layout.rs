@@ -193,6 +193,11 @@ pub fn stored_body_crc(bytes: &[u8]) -> Result<u32, MessageError> {
     u32_at(bytes, BODY_CRC_AT)
 }
 
+/// Where PREPAREDTRANSACTIONOFFSET is in the message that `bytes` begin with.
+pub(crate) fn prepared_transaction_offset_at(bytes: &[u8]) -> Result<usize, MessageError> {
+    Ok(Layout::of(bytes)?.reconsume_times_at + 4)
+}
+
 /// Writes the offsets of the message that starts at `message[0]` (message.I3).
 ///
 /// # Panics

@@ -31,6 +31,7 @@ mod layout;
 mod view;
 
 pub use encode::NewMessage;
+pub(crate) use layout::prepared_transaction_offset_at;
 pub use layout::{
     BODY_CRC_AT, BORN_TIMESTAMP_AT, FLAG_AT, MAGIC_AT, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MESSAGE_BYTES_MIN,
     MessageError, PHYSICAL_OFFSET_AT, QUEUE_ID_AT, QUEUE_OFFSET_AT, Route, SYS_FLAG_AT, TOTAL_SIZE_AT, peek,

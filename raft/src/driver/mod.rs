@@ -10,6 +10,8 @@
 //! [`requests`] is its entrance, [`runner`] its task, [`in_flight`] the view of what it has proposed, [`term_fence`] the term that it proposes in,
 //! [`transition`] the payload of many moves, [`record`] their way until the outcome is known. `send_back` is the first driver.
 //!
+//! [`timers`] is a driver of another kind: its moves are not apart from each other, and so it has a task of its own.
+//!
 //! To add one: a file here, and its start in `group/start.rs`. What its moves change in the state says that it was done, and
 //! the command that changes it has a precondition that fails where it was (`transitions.I2`). The requests of clients are
 //! idempotent so: who repeats one after an unknown outcome finds it done, at any leader.
@@ -32,6 +34,7 @@ mod requests;
 mod runner;
 pub(crate) mod send_back;
 pub(crate) mod term_fence;
+pub(crate) mod timers;
 pub(crate) mod transition;
 
 use std::hash::Hash;
@@ -46,6 +49,7 @@ pub use in_flight::Reply;
 pub(crate) use requests::Requests;
 pub(crate) use runner::{Parts, start};
 pub use send_back::SendBack;
+pub use timers::Recall;
 pub(crate) use transition::Move;
 
 /// What a driver makes of a request.

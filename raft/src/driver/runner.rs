@@ -30,6 +30,7 @@ use crate::types::{Body, Callback};
 const RECORDS_IN_FLIGHT: usize = 2;
 
 /// What a runner works with.
+#[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) host: Host,
     pub(crate) shared: Arc<Shared>,

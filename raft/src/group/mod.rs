@@ -50,6 +50,7 @@ use folio_engine::log::CommitLog;
 use folio_engine::planted;
 use folio_engine::queues::ConsumeQueues;
 use folio_engine::record::{Draft, RecordKind};
+use folio_engine::timers::TimerIndex;
 use folio_state::{Command, LockQueues, Outcome, QueueRef, State};
 use futures_util::future::join_all;
 use openraft::async_runtime::WatchReceiver;
@@ -60,7 +61,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::accepting::Accepting;
 use crate::config::Flush;
-use crate::driver::{self, Requests, SendBack, send_back::SendBacks};
+use crate::driver::timers::Timers;
+use crate::driver::{self, Recall, Requests, SendBack, send_back::SendBacks};
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, overdue, rejected};
@@ -138,6 +140,7 @@ struct Inner {
     founding: Arc<founding::Founding>,
     proposer: Proposer,
     send_backs: Requests<SendBacks>,
+    timers: Timers,
     /// Of reads that see all that was acknowledged.
     proofs: Arc<proofs::Proofs>,
     connections: Connections,
@@ -184,6 +187,21 @@ impl Group {
             Ok(()) => self.0.send_backs.ask(driver::send_back::Request::Move(Box::new(wish)), reply),
             Err(error) => reply(Err(error)),
         }
+    }
+
+    /// Recalls a delayed message that is not delivered yet. `reply` is called once that is committed and applied here, or failed.
+    ///
+    /// Never blocks.
+    pub fn recall(&self, recall: Recall, reply: driver::Reply) {
+        match self.may_propose() {
+            Ok(()) => self.0.timers.recall(recall, reply),
+            Err(error) => reply(Err(error)),
+        }
+    }
+
+    /// The index of delayed messages as applied on this node. Which of its entries are pending [`Group::state`] says.
+    pub fn timers(&self) -> &TimerIndex {
+        &self.0.shared.timers
     }
 
     /// Puts a command into the log and waits until it was applied here.

@@ -16,6 +16,8 @@ use folio_engine::disk::{Disk, create_dir};
 use folio_engine::log::StampBase;
 use folio_engine::log::{CommitLog, LogConfig, LogState, OnRot, OpenError};
 use folio_engine::queues::{ConsumeQueues, QueuesError};
+use folio_engine::timers::{TimerIndex, TimersError};
+use folio_state::sections::features::TIMERS;
 
 use super::{founding, rewind};
 use crate::codec::CodecError;
@@ -23,6 +25,7 @@ use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::derived::{self, DerivedList, Indexes};
 use crate::host::Host;
+use crate::pending_timers;
 use crate::queue_ends;
 use crate::skip_entry::SkipEntry;
 use crate::snapshots::remake::{Scan, remake};
@@ -32,12 +35,16 @@ use crate::state_machine::SavedState;
 /// Bytes of recent records kept in memory for replication and apply.
 const CACHE_BYTES: usize = 24 << 20;
 
+/// Bytes of the log that are read together for the timer index.
+const TIMERS_READ_BYTES: usize = 4 << 20;
+
 /// A node's files, opened.
 pub(crate) struct Recovered {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) derived: DerivedList,
     pub(crate) indexes: Indexes,
+    pub(crate) timers: TimerIndex,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) base: StampBase,
     pub(crate) saved: SavedState,
@@ -82,6 +89,8 @@ pub(crate) enum RecoverError {
     Queues(#[from] QueuesError),
     #[error(transparent)]
     Derived(#[from] DerivedError),
+    #[error(transparent)]
+    Timers(#[from] TimersError),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -177,8 +186,14 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recov
             }
             Err(error) => return Err(error.into()),
         };
-        match open_queues(&log, &checkpoints, disk, config, (&checkpoint, &saved)) {
-            Ok((queues, begin)) => {
+        let opened = open_queues(&log, &checkpoints, disk, config, (&checkpoint, &saved)).and_then(
+            |(queues, begin)| {
+                let timers = open_timers(&log, disk, config, (&checkpoint, &saved))?;
+                Ok((queues, begin, timers))
+            },
+        );
+        match opened {
+            Ok((queues, begin, timers)) => {
                 let of = (&checkpoint.base, &begin);
                 let (indexes, derived) = open_derived(&log, config, host, &queues, of, limit)?;
                 if (refused.is_some() || limit.is_some()) && !is_latest(&checkpoints, &checkpoint) {
@@ -192,6 +207,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recov
                     queues,
                     derived,
                     indexes,
+                    timers,
                     checkpoints,
                     base,
                     saved,
@@ -199,7 +215,7 @@ fn open_on_rot(config: &GroupConfig, host: &Host, on_rot: OnRot) -> Result<Recov
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "consume queues not usable, rebuilding them from the log");
+                tracing::warn!(%error, "consume queues or timer index not usable, rebuilding them from the log");
                 log.close();
                 let recovered = rebuild(config, host, checkpoints, on_rot, limit)?;
                 // Built again from the log's start, they are within any limit.
@@ -298,6 +314,45 @@ fn open_derived(
     let (indexes, others) = derived::open(&host.disk, &config.data_dir, config.segment_bytes, begin)?;
     let list = DerivedList::new(queues.clone(), others, (log, begin), base, limit)?;
     Ok((indexes, list))
+}
+
+/// The timer index as of the checkpoint: what it lacks is read from the log.
+fn open_timers(
+    log: &CommitLog,
+    disk: &Arc<dyn Disk>,
+    config: &GroupConfig,
+    (at, saved): (&Checkpoint, &SavedState),
+) -> anyhow::Result<TimerIndex> {
+    let base = pending_timers::point(&at.base);
+    let gone = pending_timers::gone(&saved.state);
+    let (timers, from) = TimerIndex::open(disk.clone(), &config.data_dir, base, gone)?;
+    if saved.state.level() < TIMERS {
+        timers.skip_to(base);
+        return Ok(timers);
+    }
+    let Some(last) = base.id else { return Ok(timers) };
+    let mut index = from.id.map_or(0, |id| id.index + 1).max(log.state().first_index);
+    let mut before = Some(from.crc).filter(|_| from.id.is_some_and(|id| id.index + 1 == index));
+    if index < last.index {
+        tracing::info!(from = index, upto = last.index, "the timer index lacks records: they are read");
+    }
+    while index <= last.index {
+        let records = log.read(index, last.index + 1, TIMERS_READ_BYTES)?;
+        let Some(end) = records.last() else { anyhow::bail!("the log ends before entry {index}") };
+        let next = end.header.index + 1;
+        for record in &records {
+            anyhow::ensure!(
+                before.take().is_none_or(|crc| crc == record.header.prev_crc),
+                "the timer index is of another log"
+            );
+            if timers.apply(record)? {
+                timers.sync()?;
+            }
+        }
+        index = next;
+    }
+    timers.skip_to(base);
+    Ok(timers)
 }
 
 /// Memory for units that a full disk has no room for. The log has room of its own for the rest of a segment and for the one
@@ -404,7 +459,21 @@ fn rebuild(
         let base = checkpoint.base;
         let (indexes, derived) = open_derived(&log, config, host, &queues, (&base, &base), limit)?;
         let saved = SavedState::decode(&checkpoint.state)?;
-        return Ok(Recovered { log, queues, derived, indexes, checkpoints, base, saved, dedup: None });
+        // Whatever it held behind the log's start is void.
+        let (point, gone) = (pending_timers::point(&base), pending_timers::gone(&saved.state));
+        let (timers, _) = TimerIndex::open(host.disk.clone(), &config.data_dir, point, gone)?;
+        timers.skip_to(point);
+        return Ok(Recovered {
+            log,
+            queues,
+            derived,
+            indexes,
+            timers,
+            checkpoints,
+            base,
+            saved,
+            dedup: None,
+        });
     }
     Err(RecoverError::NoStart(config.data_dir.clone()))
 }

@@ -7,6 +7,9 @@
 //!   that have no place yet, and apply waits once too many units of queues have none. The log is purged without it then, of
 //!   what is applied and has its snapshot on the disk; it hears of that later.
 //!
+//! - `timers.I5`: no segment is dropped that holds a pending delayed message. The leader carries it forward first
+//!   (`crate::driver::timers`), which needs room; until then an earlier boundary does, and the next look comes soon.
+//!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
 use std::io;
@@ -20,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Retention;
 use crate::host::Host;
+use crate::pending_timers;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
 use crate::state_machine::{Raft, SavedState, SnapshotMetaOf, Wanted};
@@ -73,6 +77,7 @@ impl Passes {
         let limit = self.retention.bytes;
         self.due.as_ref().is_some_and(|due| self.is_dropped(due))
             || !self.shared.has_room(1)
+            || pending_timers::is_wanted(&self.shared)
             || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
     }
 
@@ -189,9 +194,12 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
         |position: &u64| retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
     let many = starts.partition_point(|(position, _)| too_many(position));
     let old = retention.age.map_or(0, |age| count_old(shared, &starts[many..], age, now));
+    let Some((last, _)) = starts[..many + old].last() else { return Ok(None) };
+    let clear = clear_before(shared, *last)?;
     let due = starts[..many + old].iter().rev().map(|(position, _)| *position);
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
-    let mut whole = due.filter(|position| saved.contains(position)).filter_map(|position| {
+    let due = due.filter(|position| saved.contains(position)).filter(|position| *position <= clear);
+    let mut whole = due.filter_map(|position| {
         let (checkpoint, _) = snapshots::load(shared, position).ok()?;
         // One of another history is none of this log's. Where damage keeps that from being seen, its position stands for it.
         let is_other = Boundary::at(&shared.log, position).is_ok_and(|boundary| !boundary.is_of(&checkpoint));
@@ -202,6 +210,15 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
     Ok(Some(Droppable { position: checkpoint.base.position, id, meta, start: checkpoint.base }))
+}
+
+/// Up to where nothing is still needed (`timers.I5`). What is needed before `wanted` is asked to be carried forward.
+fn clear_before(shared: &Shared, wanted: u64) -> io::Result<u64> {
+    let clear = pending_timers::clear_before(shared, wanted).map_err(io::Error::other)?;
+    if clear < wanted {
+        pending_timers::want_clear_before(shared, wanted);
+    }
+    Ok(clear)
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

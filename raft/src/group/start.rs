@@ -34,10 +34,12 @@ use crate::dedup::Dedup;
 use crate::driver;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
+use crate::driver::timers::Timers;
 use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
+use crate::pending_timers;
 use crate::port::{PortConfig, RaftPort};
 use crate::proposer::Proposer;
 use crate::shared::{Durable, Shared};
@@ -142,7 +144,7 @@ impl Opened {
     /// What the parts of the group share, and the state machine on it.
     fn share(self, config: GroupConfig, hooks: Arc<dyn Hooks>) -> (Node, StateMachine) {
         let Opened { host, reserve, skip_entry, recovered, founding } = self;
-        let Recovered { log, queues, derived, indexes, checkpoints, saved, base, dedup } = recovered;
+        let Recovered { log, queues, derived, indexes, timers, checkpoints, saved, base, dedup } = recovered;
         let durable = Durable { index: log.state().last.map(|id| id.index), failed: None };
         let applied = base.id.unwrap_or_default();
         let shared = Arc::new(Shared {
@@ -150,6 +152,8 @@ impl Opened {
             queues,
             derived,
             indexes,
+            timers,
+            carry_wanted: AtomicU64::new(0),
             lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
             ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(saved.state.encoded_bytes() as i64),
@@ -180,6 +184,7 @@ impl Opened {
             reserve,
             stopping: watch::Sender::new(false),
         });
+        pending_timers::note(&shared, &shared.state.read());
         shared.eligibility.set(Reason::CatchingUp, founding.refuses_votes());
         let machine = StateMachine::new(host.clone(), shared.clone(), saved.membership, &base);
         let stored = Stored { host: host.clone(), shared: shared.clone() };
@@ -302,6 +307,7 @@ impl Node {
         let proposer = Proposer::start(fence.clone(), host.clone(), shared.clone());
         let parts =
             driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
+        let timers = Timers::start(parts.clone());
         let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
         Group(Arc::new(Inner {
             node_id: config.node_id,
@@ -313,6 +319,7 @@ impl Node {
             founding,
             proposer,
             send_backs,
+            timers,
             proofs: Arc::default(),
             connections,
             status,

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use folio_engine::planted;
+use folio_protocol::Name;
 use folio_protocol::message::{self, NewMessage};
+use folio_protocol::parked;
 use folio_protocol::properties::{self, UNIQUE_KEY};
 use openraft::base::BoxFuture;
 use parking_lot::Mutex;
@@ -191,7 +193,7 @@ impl Repeats {
             same_connection,
             number: earlier.number,
             position: first.position,
-            topic: message.topic.clone(),
+            topic: sent_to(message),
             key: Bytes::copy_from_slice(
                 properties::first(&message.properties, UNIQUE_KEY).unwrap_or_default(),
             ),
@@ -252,4 +254,10 @@ fn was_made_later(attempt: &Attempt, message: &NewMessage, earlier: &Earlier, no
     }
     let came_ms = attempt.arrived.saturating_duration_since(after).as_millis() as i64;
     message.born_timestamp.saturating_sub(earlier.born_ms).saturating_sub(came_ms) >= PROMPT_MS
+}
+/// The topic that a client sent a message to: a delayed one is parked in another.
+fn sent_to(message: &NewMessage) -> Name {
+    let is_parked = *message.topic == *parked::TOPIC;
+    let real = is_parked.then(|| properties::get(&message.properties, properties::REAL_TOPIC)).flatten();
+    real.map_or_else(|| message.topic.clone(), Name::from)
 }

@@ -202,9 +202,11 @@ impl Scan {
 mod tests {
     use folio_engine::disk::RealDisk;
     use folio_engine::record::{Draft, EntryId};
+    use folio_protocol::parked::TimerKey;
     use folio_state::{
-        CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic, ExpireLocks,
-        LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef, RaiseFloor, UnlockQueues,
+        CarryTimers, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic,
+        ExpireLocks, FireTimers, LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef,
+        RaiseFloor, RecallTimer, UnlockQueues,
     };
     use proptest::prelude::*;
 
@@ -254,6 +256,10 @@ mod tests {
         prop::sample::select(vec!["a", "b"]).prop_map(str::to_owned)
     }
 
+    fn key() -> impl Strategy<Value = TimerKey> {
+        (0..9u64, 0..90u64).prop_map(|(due_ms, position)| TimerKey { due_ms, position })
+    }
+
     fn command() -> impl Strategy<Value = Command> {
         let commit = (name(), name(), 0..2u32, 0..9u64)
             .prop_map(|(group, topic, queue, offset)| OffsetCommit { group, topic, queue, offset });
@@ -285,6 +291,9 @@ mod tests {
                 Command::from(NoteSentBack { group, queue, offset, position: 10 * offset })
             }),
             (0..90u64).prop_map(|floor| Command::from(RaiseFloor { floor })),
+            (key(), key()).prop_map(|(from, to)| Command::from(FireTimers { from, to })),
+            (0..90u64, 0..90u64).prop_map(|(from, to)| Command::from(CarryTimers { from, to })),
+            key().prop_map(|key| Command::from(RecallTimer { key })),
         ]
     }
 

@@ -12,6 +12,7 @@ use openraft::storage::{RaftSnapshotBuilder, Snapshot};
 
 use super::content::{Received, SnapshotContent, SnapshotMetaOf, SnapshotOf, Wanted};
 use super::saved::SavedState;
+use crate::pending_timers;
 use crate::shared::Shared;
 use crate::snapshots;
 use crate::types::{TypeConfig, log_id};
@@ -46,11 +47,13 @@ impl Captured {
 pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
     let trimmed = std::mem::take(&mut captured.trimmed);
     // What is counted command by command is at times too much: see `State::growth`.
+    let gone = pending_timers::gone(&captured.saved.state);
     let exact = captured.saved.state.encoded_bytes() as i64;
     shared.state_bytes.fetch_add(exact - captured.state_bytes, Ordering::Relaxed);
     let save = || {
         let checkpoint = captured.encode()?;
         shared.derived.sync().map_err(io::Error::other)?;
+        shared.timers.sync().map_err(io::Error::other)?;
         shared.checkpoints.save(&checkpoint).map_err(io::Error::other)
     };
     if let Err(error) = save() {
@@ -59,6 +62,7 @@ pub(crate) fn save_checkpoint(shared: &Shared, mut captured: Captured) {
         shared.trimmed.lock().extend(trimmed);
         return;
     }
+    shared.timers.forget(gone);
     for files in trimmed {
         // The next start removes what is left.
         if let Err(error) = shared.queues.remove_trimmed(files) {

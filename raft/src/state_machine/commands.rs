@@ -16,6 +16,7 @@ use folio_engine::planted;
 use folio_engine::record::EntryId;
 use folio_state::{Command, Outcome, State};
 
+use crate::pending_timers;
 use crate::queue_ends::QueueEnds;
 use crate::shared::Shared;
 
@@ -85,6 +86,7 @@ impl<'a> Change<'a> {
         let Change { shared, id, state, deletes_in, is_stamped } = self;
         shared.level.set(state.level());
         let stamp_ms = state.lease_clock_ms();
+        pending_timers::note(shared, &state);
         drop(state);
         if is_stamped {
             shared.lease_clock.note(stamp_ms, id.term);

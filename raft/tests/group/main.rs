@@ -23,4 +23,5 @@ mod rotten_snapshot;
 mod state;
 mod state_limit;
 mod three_nodes;
+mod timers;
 mod two_groups;

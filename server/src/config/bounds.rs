@@ -39,8 +39,11 @@ const ID_MAX: u64 = i32::MAX as u64;
 /// Ten years: what is kept longer has no limit by age, which is written as 0.
 const KEEP_HOURS_MAX: u64 = 10 * 365 * 24;
 
+/// Ten years, too.
+const TIMER_DELAY_S_MAX: u64 = KEEP_HOURS_MAX * 3_600;
+
 /// Every number in the TOML file.
-pub(super) static OF_FILE: [Range; 22] = [
+pub(super) static OF_FILE: [Range; 23] = [
     count("node_id", 1, ID_MAX),
     count("nodes.id", 1, ID_MAX),
     count("workers", 1, 1_024),
@@ -55,6 +58,7 @@ pub(super) static OF_FILE: [Range; 22] = [
     count("dedup.seconds", 1, 24 * 3_600),
     // What a restart reads.
     bytes("dedup.log_size", 1 << 20, 64 << 30),
+    count("timers.max_delay_seconds", 1, TIMER_DELAY_S_MAX),
     count("raft.election_min_ms", 50, 60_000),
     count("raft.election_max_ms", 50, 60_000),
     count("raft.heartbeat_ms", 5, 20_000),
@@ -71,9 +75,10 @@ pub(super) static OF_FILE: [Range; 22] = [
 ];
 
 /// Every number in a `broker.conf`, ports aside.
-pub(super) static OF_BROKER_CONF: [Range; 2] = [
+pub(super) static OF_BROKER_CONF: [Range; 3] = [
     count("fileReservedTime", 1, KEEP_HOURS_MAX),
     bytes("mappedFileSizeCommitLog", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+    count("timerMaxDelaySec", 1, TIMER_DELAY_S_MAX),
 ];
 
 /// The range of a key.

@@ -15,6 +15,8 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::time::Duration;
 
+use folio_broker::delays::DEFAULT_LEVELS;
+use folio_broker::settings::TIMER_DELAY_MAX_S;
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
@@ -23,7 +25,7 @@ use super::file::{host_of, operators};
 use super::secret;
 use super::values::{
     BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, SEGMENT_BYTES,
-    bad, default_workers,
+    bad, default_workers, delay_levels,
 };
 use crate::net::NetConfig;
 
@@ -73,6 +75,14 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
         retention,
         scrub: Scrub::default(),
         dedup: Some(DedupConfig::default()),
+        delay_levels: delay_levels(
+            "messageDelayLevel",
+            keys.take("messageDelayLevel").as_deref().unwrap_or(DEFAULT_LEVELS),
+        )?,
+        timer_delay_max_s: match keys.number::<i64>("timerMaxDelaySec")? {
+            Some(seconds) => within("timerMaxDelaySec", seconds)?,
+            None => TIMER_DELAY_MAX_S,
+        },
         timing: Timing::default(),
         secret: keys
             .take("secretFile")

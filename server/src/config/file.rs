@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use folio_broker::delays::DEFAULT_LEVELS;
+use folio_broker::settings::TIMER_DELAY_MAX_S;
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 use serde::Deserialize;
@@ -15,7 +17,7 @@ use super::secret;
 use super::size::ByteSize;
 use super::values::{
     BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, RAFT_PORT,
-    SEGMENT_BYTES, bad, default_workers,
+    SEGMENT_BYTES, bad, default_workers, delay_levels,
 };
 use crate::admin::Network;
 use crate::net::NetConfig;
@@ -48,6 +50,8 @@ pub(super) struct File {
     log: Log,
     #[serde(default)]
     dedup: Dedup,
+    #[serde(default)]
+    timers: Timers,
     #[serde(default)]
     raft: Raft,
     #[serde(default)]
@@ -116,6 +120,13 @@ struct Dedup {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+struct Timers {
+    levels: Option<String>,
+    max_delay_seconds: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct Raft {
     election_min_ms: Option<i64>,
     election_max_ms: Option<i64>,
@@ -175,6 +186,14 @@ impl File {
             retention: self.log.retention()?,
             scrub: self.log.scrub()?,
             dedup: self.dedup.config()?,
+            delay_levels: delay_levels(
+                "timers.levels",
+                self.timers.levels.as_deref().unwrap_or(DEFAULT_LEVELS),
+            )?,
+            timer_delay_max_s: match self.timers.max_delay_seconds {
+                Some(seconds) => within("timers.max_delay_seconds", seconds)?,
+                None => TIMER_DELAY_MAX_S,
+            },
             timing: self.raft.timing()?,
             secret,
             net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,

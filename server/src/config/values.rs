@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use folio_broker::delays::DelayLevels;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::secret::ClusterSecret;
 use folio_raft::types::NodeAddress;
@@ -67,6 +68,10 @@ pub struct NodeConfig {
     pub scrub: Scrub,
     /// How repeated sends are recognised, if they are.
     pub dedup: Option<DedupConfig>,
+    /// How long messages of each delay level wait.
+    pub delay_levels: DelayLevels,
+    /// How long a message may be delayed, seconds.
+    pub timer_delay_max_s: u64,
     /// Election timing.
     pub timing: Timing,
     /// What the nodes of the cluster prove to each other that they have.
@@ -207,6 +212,11 @@ impl NodeConfig {
         let at = |address: SocketAddr| format!("{}:{}", self.host, address.port());
         NodeAddress { raft: at(self.listen.raft), broker: at(broker), namesrv: at(self.listen.namesrv) }
     }
+}
+
+/// Delay levels as RocketMQ writes them.
+pub(super) fn delay_levels(key: &str, text: &str) -> Result<DelayLevels, BadValue> {
+    DelayLevels::parse(text).map_err(|why| bad(key, why))
 }
 
 /// All cores, at least two: one busy task must not stop the others.

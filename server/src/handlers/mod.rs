@@ -12,6 +12,7 @@ pub mod node_status;
 pub(crate) mod offsets;
 pub(crate) mod pull;
 pub(crate) mod query;
+pub(crate) mod recall;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;

@@ -77,6 +77,7 @@ fn answer<'a>(settings: &'a Settings, sent: &'a Sent<'_>) -> SendAnswer<'a> {
         queue_id: receipt.queue_id as i32,
         queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
         transaction_id: sent.unique_key,
+        recall_handle: sent.recall_handle.as_deref(),
         region_id: &settings.region,
         trace_on: settings.trace_on,
     }

@@ -1,6 +1,7 @@
 //! A node, or three, and real connections: what clients send and what they are answered, family by family.
 
 mod admin;
+mod delayed;
 mod deleted;
 mod extremes;
 mod failover;

@@ -18,8 +18,11 @@ use crate::section::{FIRST_LEVEL, Has, Levels, NextOffsets, Section};
 /// From this level on a record may carry commands and messages together (a transition), and what consumers sent back is noted.
 pub const TRANSITIONS: u16 = FIRST_LEVEL + 1;
 
+/// From this level on messages may be delayed.
+pub const TIMERS: u16 = TRANSITIONS + 1;
+
 /// The level of the next build.
-pub(crate) const NEXT_LEVEL: u16 = TRANSITIONS + 1;
+pub(crate) const NEXT_LEVEL: u16 = TIMERS + 1;
 
 /// The highest level that this build supports. The feature `next-level` makes a build of the next level, for the test of
 /// rolling upgrades.

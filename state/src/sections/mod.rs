@@ -8,6 +8,7 @@ pub mod min_offsets;
 pub mod next_level;
 pub mod offsets;
 pub mod sent_back;
+pub mod timers;
 pub mod topics;
 
 mod size;

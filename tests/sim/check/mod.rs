@@ -12,6 +12,7 @@ pub(crate) mod oracle;
 pub(crate) mod place;
 pub(crate) mod retained;
 pub(crate) mod served;
+pub(crate) mod timers;
 mod violation;
 pub(crate) mod votes;
 pub(crate) mod watermarks;

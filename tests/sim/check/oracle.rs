@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folio_engine::record::Record;
 use folio_protocol::message::Messages;
-use folio_protocol::names;
+use folio_protocol::{names, parked};
 use folio_raft::proposal::ProposeError;
 
 use super::deleted::Deleted;
 use super::moves::Moves;
 use super::place::Place;
+use super::timers::{self, Timers};
 use super::{Checked, Violation, violation};
 use crate::client::{Answer, Why};
 
@@ -31,6 +32,7 @@ pub(crate) struct Oracle {
     pub(crate) places: BTreeMap<u64, Vec<Place>>,
     pub(crate) deleted: Deleted,
     pub(crate) moves: Moves,
+    pub(crate) timers: Timers,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
@@ -124,6 +126,7 @@ impl Oracle {
             self.check(message)?;
         }
         self.moves.committed(record)?;
+        self.timers.committed(record)?;
         self.deleted.committed(record)
     }
 
@@ -171,6 +174,7 @@ impl Oracle {
     /// Every acknowledged message is committed, also those whose acknowledgement was a node's last deed.
     pub(crate) fn check_kept(&self) -> Checked {
         self.moves.check_kept()?;
+        self.timers.check_kept()?;
         let lost = self.told.iter().find(|((message, _), told)| self.place(*message, told) == Some(None));
         match lost {
             Some(((message, _), told)) => {
@@ -198,7 +202,9 @@ fn places(record: &Record) -> Result<Vec<(u64, Place)>, Violation> {
     let mut places = Vec::new();
     for found in Messages::new(record.messages()) {
         let (at, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
-        let sent = view.body().first_chunk().filter(|_| !names::is_retry_topic(view.topic()));
+        let of_others =
+            names::is_retry_topic(view.topic()) || [parked::TOPIC, timers::TOPIC].contains(&view.topic());
+        let sent = view.body().first_chunk().filter(|_| !of_others);
         let Some(number) = sent else { continue };
         let place = Place {
             topic: view.topic().to_owned(),

@@ -1,0 +1,132 @@
+//! Delayed messages: parked, delivered at their time to the topic and queue they were sent to, or recalled.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::header::{
+    RecallMessageHeader, RecallMessageResponseHeader, SendMessageHeader, SendMessageResponseHeader,
+};
+use folio_protocol::recall::RecallHandle;
+use folio_state::FEATURE_LEVEL;
+use tokio::time::{Instant, sleep};
+
+use crate::node::{Node, expect, header, message, messages, pull_header, send_header};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn delayed(properties: &str) -> SendMessageHeader {
+    SendMessageHeader { properties: Some(properties.to_owned()), ..send_header("orders", "") }
+}
+
+async fn node() -> Node {
+    let node = Node::start().await;
+    let deadline = Instant::now() + PATIENCE;
+    while node.broker.group.status().feature_level < FEATURE_LEVEL {
+        assert!(Instant::now() < deadline, "the feature level stays");
+        sleep(Duration::from_millis(10)).await;
+    }
+    node
+}
+
+#[tokio::test]
+async fn timers_i4_a_delayed_message_comes_at_its_time_to_the_queue_it_was_sent_to() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "at once").await;
+    let begun = folio_broker::clock::now_ms();
+    let deliver = format!("TAGS\u{1}T\u{2}UNIQ_KEY\u{1}A\u{2}TIMER_DELIVER_MS\u{1}{}\u{2}", begun + 1500);
+    for (properties, body) in [
+        ("UNIQ_KEY\u{1}L\u{2}DELAY\u{1}1\u{2}", "level"),
+        ("UNIQ_KEY\u{1}S\u{2}TIMER_DELAY_SEC\u{1}2\u{2}", "seconds"),
+        (deliver.as_str(), "time"),
+    ] {
+        let answer = client.call(message(&delayed(properties), body)).await;
+        expect(&answer, ResponseCode::Success);
+        let sent: SendMessageResponseHeader = header(&answer);
+        assert_eq!(sent.queue_id, 0);
+        assert!(sent.recall_handle.is_some(), "{body}");
+    }
+    // A time that has passed is now.
+    let past =
+        client.call(message(&delayed("TIMER_DELIVER_MS\u{1}1000\u{2}UNIQ_KEY\u{1}P\u{2}"), "past")).await;
+    expect(&past, ResponseCode::Success);
+    assert_eq!(header::<SendMessageResponseHeader>(&past).queue_offset, 1);
+    let deadline = Instant::now() + PATIENCE;
+    let mut missing = BTreeMap::from([("level", 1000), ("time", 1500), ("seconds", 2000)]);
+    for offset in 2..5 {
+        let pulled = loop {
+            let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", offset)).await;
+            if !messages(&pulled.body).is_empty() {
+                break pulled.body;
+            }
+            assert!(Instant::now() < deadline, "{missing:?} do not come");
+            sleep(Duration::from_millis(10)).await;
+        };
+        let stored = messages(&pulled)[0];
+        let body = std::str::from_utf8(stored.body()).expect("text");
+        let delay_ms = missing.remove(body).expect("each once");
+        assert_eq!((stored.topic(), stored.queue_id()), ("orders", 0));
+        assert_eq!((stored.property("REAL_TOPIC"), stored.property("DELAY")), (None, None));
+        assert_eq!(stored.prepared_transaction_offset(), 0);
+        let waited = stored.store_timestamp() as u64 - begun;
+        assert!(waited >= delay_ms, "{body} came after {waited} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_delayed_message_is_recalled_by_its_handle() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "first").await;
+    let properties = "UNIQ_KEY\u{1}KEY\u{2}TIMER_DELAY_MS\u{1}8000\u{2}";
+    let sent = client.call(message(&delayed(properties), "unwanted")).await;
+    let handle = header::<SendMessageResponseHeader>(&sent).recall_handle.expect("a handle");
+    let said = RecallHandle::decode(&handle).expect("a handle");
+    assert_eq!((said.topic.as_str(), said.unique_key.as_str()), ("orders", "KEY"));
+    let recall = |topic: &str, handle: &str| RecallMessageHeader {
+        producer_group: Some("p".into()),
+        topic: topic.into(),
+        recall_handle: handle.to_owned(),
+    };
+    let other = RecallHandle { unique_key: "OTHER".into(), ..said.clone() }.encode();
+    let elsewhere = RecallHandle { broker_name: "elsewhere".into(), ..said.clone() }.encode();
+    let past = RecallHandle { timestamp: "1000".into(), ..said }.encode();
+    for (topic, handle, code) in [
+        ("orders", "no handle", ResponseCode::IllegalOperation),
+        ("orders", other.as_str(), ResponseCode::IllegalOperation),
+        ("orders", elsewhere.as_str(), ResponseCode::IllegalOperation),
+        ("orders", past.as_str(), ResponseCode::IllegalOperation),
+        ("nowhere", handle.as_str(), ResponseCode::TopicNotExist),
+    ] {
+        expect(&client.ask(RequestCode::RecallMessage, &recall(topic, handle)).await, code);
+    }
+    let recalled = client.ask(RequestCode::RecallMessage, &recall("orders", &handle)).await;
+    expect(&recalled, ResponseCode::Success);
+    assert_eq!(header::<RecallMessageResponseHeader>(&recalled).msg_id, "KEY");
+    let again = client.ask(RequestCode::RecallMessage, &recall("orders", &handle)).await;
+    expect(&again, ResponseCode::IllegalOperation);
+    sleep(Duration::from_secs(9)).await;
+    let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 1)).await;
+    assert!(messages(&pulled.body).is_empty(), "it was recalled");
+}
+
+#[tokio::test]
+async fn a_delay_that_is_none_or_too_long_is_refused() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "first").await;
+    for properties in [
+        "DELAY\u{1}soon\u{2}",
+        "TIMER_DELAY_SEC\u{1}soon\u{2}",
+        "TIMER_DELAY_SEC\u{1}259201\u{2}",
+        "TIMER_DELAY_MS\u{1}9223372036854775807\u{2}",
+        "TIMER_DELIVER_MS\u{1}9223372036854775807\u{2}",
+    ] {
+        let answer = client.call(message(&delayed(properties), "x")).await;
+        expect(&answer, ResponseCode::MessageIllegal);
+    }
+    let longest = client.call(message(&delayed("TIMER_DELAY_SEC\u{1}259200\u{2}"), "x")).await;
+    expect(&longest, ResponseCode::Success);
+    assert_eq!(node.broker.pending_timers("orders").await.expect("readable"), 1);
+}

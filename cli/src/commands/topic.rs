@@ -142,9 +142,10 @@ async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<Str
     let groups: Vec<String> = info.broker_addr_table.into_keys().collect();
     let mut answers = BTreeMap::new();
     for group in &groups {
-        let mut request = request.clone();
-        for_group(&mut request, (groups.len() > 1).then_some(group.as_str()));
-        let answer = client.ask(request, PATIENCE).await.with_context(|| format!("group {group}"))?;
+        let (mut request, is_one_of_many) = (request.clone(), groups.len() > 1);
+        for_group(&mut request, is_one_of_many.then_some(group.as_str()));
+        let asked = client.ask(request, PATIENCE).await;
+        let answer = if is_one_of_many { asked.with_context(|| format!("group {group}"))? } else { asked? };
         answers.insert(group.clone(), answer);
     }
     Ok(answers)

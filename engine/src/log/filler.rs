@@ -10,6 +10,7 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
+use super::bad_filler::BadFiller;
 use super::error::{Refusal, WriteError};
 use super::queue::{Change, Job};
 use super::segment::{Segment, Unread};
@@ -19,16 +20,6 @@ use crate::disk::{DiskFile, PAGE_BYTES};
 
 /// Bytes read from the device at a time.
 const STRETCH_BYTES: u64 = 1 << 20;
-
-/// Damaged places in the filler of one segment.
-pub(super) struct BadFiller {
-    /// Where the segment begins.
-    base: u64,
-    /// Positions, ascending, apart from each other.
-    places: Vec<Range<u64>>,
-    /// Of the view in which the filler lay there.
-    epoch: u64,
-}
 
 impl CommitLog {
     /// Checks the filler before the segment that begins with entry `first` at `base`, and has what is damaged written again.

@@ -32,6 +32,7 @@
 //! - `log.I12`: a vote or a mark that is missing beside a log counts as lost, not as a new one's.
 //! - `log.I13`: a reset does not wait for room for the records that it makes void; it is durable before they count as stored.
 
+mod bad_filler;
 mod cache;
 mod config;
 mod contract;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+use super::bad_filler::BadFiller;
 use super::error::WriteError;
-use super::filler::BadFiller;
 use super::mark::Start;
 use super::segment::Segment;
 use crate::record::{EntryId, Record};

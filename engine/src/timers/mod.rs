@@ -26,6 +26,7 @@ mod run;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,9 +177,15 @@ impl TimerIndex {
     /// A snapshot was installed: the index is emptied, and goes on from `point`, perhaps in another history.
     pub fn reset(&self, point: TimersPoint) -> Result<(), TimersError> {
         let Inner { disk, dir, held, syncing } = &*self.inner;
-        let next = syncing.lock();
-        let list = List { point, next: *next, ..List::default() };
-        list.save(&**disk, dir)?;
+        let _syncing = syncing.lock();
+        // A full disk takes no new list. Without one a start reads the log from its first record, which is the one at `point`.
+        let path = dir.join(INDEX_FILE);
+        match disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(TimersError::io(&path, "remove")(error));
+            }
+            _ => disk.sync_dir(dir).map_err(TimersError::io(dir, "sync"))?,
+        }
         *held.lock() = Held { point, ..Held::default() };
         remove_all_but(&**disk, dir, &[])
     }

@@ -84,8 +84,8 @@ impl Broker {
     /// Reads from the disk, apart from the runtime's threads.
     async fn find_by_key(self: Arc<Self>, question: Arc<KeyQuestion>) -> Result<Vec<Bytes>, BrokerError> {
         let found = tokio::task::spawn_blocking(move || find(&self, &question)).await;
-        // The task does not panic and is not aborted: an error here means the runtime is going down.
-        found.unwrap_or(Ok(Vec::new()))
+        // The task does not panic and is not aborted: an error here means the runtime is going down. Nothing was looked up.
+        found.unwrap_or_else(|error| Err(BrokerError::Internal(error.to_string())))
     }
 }
 

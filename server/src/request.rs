@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use folio_broker::reads::ReadTurn;
 use folio_broker::turns::Order;
 use folio_raft::proposal::Attempt;
 
@@ -32,6 +33,15 @@ impl Request {
     /// The client's connection; `None` for a request that another node forwarded.
     pub(crate) fn channel(&self) -> Option<&Channel> {
         self.reply.channel()
+    }
+
+    /// Waits until a read from the disk may begin for its client (`disk_reads.I1`); `None` if the client's connection is closed. A
+    /// request that another node forwarded needs no turn here: the inner `None`.
+    pub(crate) async fn read_turn(&self) -> Option<Option<ReadTurn>> {
+        match self.channel() {
+            Some(channel) => channel.read_turn().await.map(Some),
+            None => Some(None),
+        }
     }
 
     /// Whether another node forwarded it: then it must not be forwarded again.

@@ -13,7 +13,7 @@ use crate::request::Request;
 
 /// Messages that are looked for by a unique key, whatever the request says: RocketMQ's `defaultQueryMaxNum`.
 const UNIQUE_MAX: usize = 32;
-/// What RocketMQ says to whoever finds nothing.
+/// What RocketMQ says to a client that finds nothing.
 const NOT_FOUND: &str = "can not find message, maybe time range not correct";
 
 /// 12: answers the messages back to back, the newest first.
@@ -24,14 +24,8 @@ pub(crate) fn query(remoting: &Arc<Remoting>, request: Request) {
     };
     let remoting = remoting.clone();
     tokio::spawn(async move {
-        let _turn = match request.channel() {
-            Some(channel) => match channel.read_turn().await {
-                Some(turn) => Some(turn),
-                // Nobody reads the answer.
-                None => return request.reply.done(),
-            },
-            None => None,
-        };
+        // If the client is gone, none reads the answer.
+        let Some(_turn) = request.read_turn().await else { return request.reply.done() };
         match remoting.broker.messages_with_key(question).await {
             Ok(found) => {
                 let header = QueryMessageResponseHeader {

@@ -17,14 +17,8 @@ pub(crate) fn view(remoting: &Arc<Remoting>, request: Request) {
     };
     let remoting = remoting.clone();
     tokio::spawn(async move {
-        let _turn = match request.channel() {
-            Some(channel) => match channel.read_turn().await {
-                Some(turn) => Some(turn),
-                // Nobody reads the answer.
-                None => return request.reply.done(),
-            },
-            None => None,
-        };
+        // If the client is gone, none reads the answer.
+        let Some(_turn) = request.read_turn().await else { return request.reply.done() };
         match remoting.broker.message_at(header.offset).await {
             // What it holds of the memory of reads is given back when the answer is in its client's queue.
             Ok(found) => request.reply.body(found.message.clone()),

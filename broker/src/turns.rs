@@ -3,7 +3,7 @@
 //! A commit may wait here for a leader, be handed out again, or travel beside a later one on the way to the leader. The
 //! last one that came counts, not the last one that arrives. So each is given a number when it comes from its client:
 //! this node never hands out a commit again once a later one has come for the same queue, and the node that leads drops one
-//! that arrives after a later one from the same node. Until then a commit is handed out again whenever nobody knows what became
+//! that arrives after a later one from the same node. Until then a commit is handed out again whenever it is not known what became
 //! of it: it says what the offset is to be, so twice is as good as once. And a question for the offset that comes here waits
 //! for the commits that came before it, also where this node leads by now: another way to the leader may be shorter.
 //!

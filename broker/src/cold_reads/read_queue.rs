@@ -89,7 +89,7 @@ impl State {
         receiver
     }
 
-    /// The next in queue; if nobody waits the turn is free.
+    /// The next in queue; if none waits the turn is free.
     fn leave(&mut self) -> Option<oneshot::Sender<Turn>> {
         let next = self.consumers.pop_front().and_then(|(consumer, mut waiting)| {
             let (_, next) = waiting.pop_first()?;

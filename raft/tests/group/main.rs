@@ -5,6 +5,7 @@
 
 mod bad_sector;
 mod cluster;
+mod dead_leader;
 mod derived;
 mod earlier_build;
 mod files;

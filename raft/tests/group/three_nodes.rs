@@ -1,23 +1,18 @@
 //! Three groups on real sockets and real files in one process: replication, failover, catch-up, replacement.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use folio_engine::disk::RealDisk;
 use folio_raft::config::{Retention, Timing};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
 use folio_raft::status::Role;
-use folio_raft::types::NodeAddress;
 use folio_state::{CreateTopic, QueueRef, Topic};
 use tempfile::TempDir;
 
-use crate::cluster::{
-    Cluster, Echo, PATIENCE, SEGMENT_BYTES, address, endless_lease, no_retention, send, steady,
-};
+use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts() {
@@ -258,47 +253,6 @@ async fn a_node_whose_acknowledged_tail_rotted_gets_it_back_and_does_not_vote_be
     assert!(!kept.exists(), "log.I9: it is all back");
     let bounds = cluster.leader().await.queues().bounds("orders", 0);
     assert_eq!(bounds, Some((0, 53)), "210 messages in 4 queues, none lost");
-}
-
-/// Each node in a runtime of its own, which can be taken away like a process, sockets and all.
-#[test]
-fn a_dead_leader_is_replaced_long_before_its_lease_runs_out() {
-    let nodes: BTreeMap<u64, NodeAddress> = (1..=3).map(|id| (id, address())).collect();
-    let dirs = nodes.keys().map(|id| (*id, TempDir::new().unwrap())).collect();
-    let (groups, retention, timing) = (BTreeMap::new(), no_retention(), endless_lease());
-    let secrets = BTreeMap::new();
-    let cluster = Cluster { dirs, nodes: nodes.clone(), groups, secrets, retention, timing };
-    let mut machines = BTreeMap::new();
-    for id in nodes.keys() {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let config = cluster.config(*id, false);
-        let group = runtime.block_on(Group::start(config, Arc::new(RealDisk), Arc::new(Echo))).unwrap();
-        machines.insert(*id, (runtime, group));
-    }
-    let leader = |machines: &BTreeMap<u64, (tokio::runtime::Runtime, Group)>| {
-        let leads = |(_, group): &&(tokio::runtime::Runtime, Group)| group.status().role == Role::Leader;
-        machines.values().find(leads).map(|(_, group)| group.node_id())
-    };
-    let deadline = Instant::now() + PATIENCE;
-    let first = loop {
-        let known = machines.values().all(|(_, group)| group.status().leader.is_some());
-        match leader(&machines) {
-            Some(first) if known => break first,
-            _ => assert!(Instant::now() < deadline, "no leader at all"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    let (runtime, group) = machines.remove(&first).unwrap();
-    drop(group);
-    runtime.shutdown_background();
-    let deadline = Instant::now() + PATIENCE;
-    while leader(&machines).is_none() {
-        assert!(Instant::now() < deadline, "the others wait for its lease");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    for (runtime, _) in machines.into_values() {
-        runtime.shutdown_background();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

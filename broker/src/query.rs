@@ -56,7 +56,8 @@ pub struct KeyAnswer {
 
 impl Broker {
     /// The newest messages with a key, at most [`QUERY_MESSAGES_MAX`]. A follower that has none, cannot read them, or whose index
-    /// is not built up fails with [`BrokerError::AskLeader`].
+    /// is not built up fails with [`BrokerError::AskLeader`], a leader whose index is not built up with
+    /// [`BrokerError::Unreadable`].
     pub async fn messages_with_key(
         self: &Arc<Self>,
         question: KeyQuestion,
@@ -65,19 +66,16 @@ impl Broker {
         let deadline = Instant::now() + REPAIR_TIMEOUT;
         let question = Arc::new(question);
         loop {
+            let is_up = self.group.is_key_index_up();
             let found = self.clone().find_by_key(question.clone()).await;
-            match found {
-                Err(_) if self.leads() && Instant::now() < deadline => tokio::time::sleep(REPAIR_PAUSE).await,
-                Err(_) if !self.leads() => return Err(BrokerError::AskLeader),
-                Ok(messages) if messages.is_empty() && !self.leads() => return Err(BrokerError::AskLeader),
-                Ok(messages) if messages.is_empty() && !self.group.is_key_index_up() => {
-                    return Err(BrokerError::Unreadable("the key index is being built".to_owned()));
-                }
-                found => {
-                    let (indexed_ms, indexed_position) = self.group.keys().reach();
-                    return Ok(KeyAnswer { messages: found?, indexed_ms, indexed_position, _memory: memory });
-                }
+            let judged = judge(found, self.leads(), is_up);
+            if matches!(judged, Err(BrokerError::Unreadable(_))) && Instant::now() < deadline {
+                tokio::time::sleep(REPAIR_PAUSE).await;
+                continue;
             }
+            let messages = judged?;
+            let (indexed_ms, indexed_position) = self.group.keys().reach();
+            return Ok(KeyAnswer { messages, indexed_ms, indexed_position, _memory: memory });
         }
     }
 
@@ -86,6 +84,21 @@ impl Broker {
         let found = tokio::task::spawn_blocking(move || find(&self, &question)).await;
         // The task does not panic and is not aborted: an error here means the runtime is going down. Nothing was looked up.
         found.unwrap_or_else(|error| Err(BrokerError::Internal(error.to_string())))
+    }
+}
+
+/// What a node may say of what it found. A follower may lack what the leader has; and an index that is being built lacks the
+/// newest messages, which are asked for first.
+fn judge(
+    found: Result<Vec<Bytes>, BrokerError>,
+    leads: bool,
+    is_up: bool,
+) -> Result<Vec<Bytes>, BrokerError> {
+    match found {
+        Ok(messages) if is_up && (leads || !messages.is_empty()) => Ok(messages),
+        _ if !leads => Err(BrokerError::AskLeader),
+        Ok(_) => Err(BrokerError::Unreadable("the key index is being built".to_owned())),
+        Err(error) => Err(error),
     }
 }
 
@@ -158,6 +171,25 @@ mod tests {
         let mut encoded = bytes::BytesMut::new();
         message.encode(&mut encoded).unwrap();
         encoded
+    }
+
+    /// Before: what an index under construction had was answered, without the newest messages.
+    #[test]
+    fn an_index_that_was_being_built_answered_without_the_newest_messages() {
+        let (some, none) = (vec![Bytes::from_static(b"m")], Vec::new());
+        assert_eq!(judge(Ok(some.clone()), true, true).unwrap(), some);
+        assert_eq!(judge(Ok(some.clone()), false, true).unwrap(), some);
+        assert!(judge(Ok(none.clone()), true, true).unwrap().is_empty());
+        for is_up in [false, true] {
+            let unreadable = || BrokerError::Unreadable("a bad sector".to_owned());
+            assert!(matches!(judge(Ok(none.clone()), false, is_up), Err(BrokerError::AskLeader)));
+            assert!(matches!(judge(Err(unreadable()), false, is_up), Err(BrokerError::AskLeader)));
+            assert!(matches!(judge(Err(unreadable()), true, is_up), Err(BrokerError::Unreadable(_))));
+        }
+        assert!(matches!(judge(Ok(some.clone()), false, false), Err(BrokerError::AskLeader)));
+        for found in [none, some] {
+            assert!(matches!(judge(Ok(found), true, false), Err(BrokerError::Unreadable(_))));
+        }
     }
 
     #[test]

@@ -10,10 +10,10 @@
 //! | `ack-before-sync` | an acknowledgement comes after fdatasync | `log/writer.rs` |
 //! | `vote-before-log` | a vote is durable after all that was appended before it (`log.I4`) | `log/writer.rs` |
 //! | `forget-undo` | a truncation gives the queue offsets back (`stamp.I2`) | `stamp.rs` |
-//! | `ack-before-majority` | an acknowledgement comes after a majority has the record | raft, `log_store.rs` |
+//! | `ack-before-majority` | an acknowledgement comes after a majority has the record | raft, `proposer/feeder.rs` |
 //! | `serve-unapplied` | readers see what is committed and applied, only | raft, `log_store.rs` |
 //! | `skip-truncation` | a follower drops what its leader does not have | raft, `log_store.rs` |
-//! | `later-start-leads` | a new replica gets every retained message (`snapshots.I1`) | raft, `state_machine.rs` |
+//! | `later-start-leads` | a new replica gets every retained message (`snapshots.I1`) | raft, `state_machine.rs`, `snapshots/damages.rs` |
 //! | `purge-poisons` | a full disk ends nothing (`log.I11`, `mark.I2`) | `log/mark.rs` |
 //! | `deleted-comes-back` | what is deleted with its topic is not served again (`min_offsets.I1`) | raft, `state_machine/commands.rs` |
 //! | `locks-by-wall-clock` | an orderly lock lives for the time that really passes (`locks.I1`) | raft, `group/mod.rs` |

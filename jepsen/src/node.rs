@@ -294,7 +294,7 @@ impl Node {
     /// # Errors
     /// When the node runs, or something cannot be deleted.
     pub fn wipe_derived(&self) -> Result<Vec<PathBuf>> {
-        self.wipe(&["consumequeue", "consumequeue.tails", "checkpoint", "snapshots", "keyindex"])
+        self.wipe(&["consumequeue", "consumequeue.tails", "checkpoint", "snapshots", "keyindex", "timers"])
     }
 
     /// Deletes these files and folders of its group's folder, as far as they are there.

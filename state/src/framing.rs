@@ -7,7 +7,7 @@
 //! | sections | rest | each: tag (2), version (2), bytes of the body (8), body; all little-endian |
 //!
 //! Tags ascend, so no section is there twice. Tags below 0x8000 are of the replicated state, those from 0x8000 on of what a
-//! node keeps beside it. A reader that does not know a tag refuses the whole: to leave a section out would lose state.
+//! node keeps beside it (`framing.I1`: sections are written by tag ascending, each once). A reader that does not know a tag refuses the whole: to leave a section out would lose state.
 
 use crate::codec::{CodecError, ENVELOPE_BYTES, envelope};
 

@@ -1,4 +1,4 @@
-//! The state as a whole: what callers read, and how a command changes it.
+//! The state as a whole: what callers read, and how a command changes it. `state.I1`, a limit of its size: see [`STATE_BYTES_MAX`].
 
 use crate::command::Command;
 use crate::operation::Outcome;

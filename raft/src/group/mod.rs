@@ -2,6 +2,8 @@
 //!
 //! Cheap to clone; all clones are the same group. Nothing here is process-wide: a process may host several
 //! groups.
+//!
+//! - `group.I3`: a record is applied as what it was proposed as.
 
 mod begin;
 mod bring_up;

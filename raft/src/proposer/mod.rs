@@ -5,6 +5,12 @@
 //! buffer into the draft that becomes the log record. Each record's outcome goes to whom it concerns ([`batch`]).
 //!
 //! Here: the entrance, which never blocks. What a client repeats is found by the feeder ([`repeat`]): see [`crate::dedup`].
+//!
+//! An answer is read off the record that was stored:
+//!
+//! - `proposer.I1`: a record of messages is applied as one;
+//! - `proposer.I2`: each message that was written parses back;
+//! - `proposer.I3`: a message that passed its check encodes.
 
 mod batch;
 mod feeder;

@@ -6,7 +6,7 @@
 //!
 //! What is counted: units, one for a send and [`QUERY_UNITS`] for every other request, as a query is a task of its own and
 //! a send is not; and bytes. The node's shares of both have to cover it beyond [`BASE_BYTES`], and a connection gets its
-//! part of them alone (`parts.I1`).
+//! part of them alone (`client_parts.I1`).
 //!
 //! - `net.I5`: a connection with more requests in flight than its limit, or than its part of the node's share, is not read.
 //! - `net.I6`: no connection waits for another one's requests: with [`BASE_BYTES`] or less in flight it is read.

@@ -15,7 +15,7 @@
 //! - net.I8: a client that takes no byte for [`NetConfig::write_timeout`], while some wait for it, is closed.
 //! - net.I9: an operator of this machine reaches the node however many connections clients hold: `connections.rs`.
 //! - net.I10: a guest, told that there are too many connections, is closed soon: `guest.rs`.
-//! - budget.I1, parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
+//! - budget.I1, client_parts.I1, frames.I1, frames.I2, disk_reads.I1, descriptors.I1: see `budget.rs`, `parts.rs`, `frames.rs`,
 //!   `broker/src/reads.rs`, `descriptors.rs`.
 
 mod addresses;

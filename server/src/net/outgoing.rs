@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_i1_a_client_with_more_unread_than_its_part_of_what_is_left_has_to_read_first() {
+    fn client_parts_i1_a_client_with_more_unread_than_its_part_of_what_is_left_has_to_read_first() {
         let (one, budget) = outgoing(64 << 20);
         let push = |outgoing: &Outgoing, bytes: usize| outgoing.push(|tail| tail.resize(bytes, 0));
         let left = budget.limit(Share::Answers) / 16;

@@ -5,7 +5,7 @@
 //!
 //! Taken is in steps, so that most requests and answers change no counter of the node.
 //!
-//! - `parts.I1`: what a connection takes of requests, beyond what each has without a share, is its part or less; a
+//! - `client_parts.I1`: what a connection takes of requests, beyond what each has without a share, is its part or less; a
 //!   connection that has more answers unread than its part has no more requests read.
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::name_locks::NameLocks;
 use crate::node::NodeContext;
 use crate::polls::{Held, PollTable};
+use crate::rates::Rates;
 use crate::sends::SendTable;
 use crate::settings::Settings;
 use crate::stamp::Stamp;
@@ -57,6 +58,8 @@ pub struct Broker {
     pub(crate) replaced: NameLocks,
     /// Consumer offsets on their way into the log.
     pub(crate) commits: Commits,
+    /// How fast groups consume.
+    pub(crate) rates: Rates,
     /// Leaders have said that they have applied up to here.
     told_position: AtomicU64,
     status: watch::Receiver<Status>,
@@ -76,6 +79,7 @@ impl Broker {
             creations: Creations::default(),
             replaced: NameLocks::default(),
             commits: Commits::default(),
+            rates: Rates::default(),
             told_position: AtomicU64::new(0),
             status: group.watch(),
             node,

@@ -36,6 +36,7 @@ mod pending;
 pub mod polls;
 pub mod pull;
 pub mod query;
+mod rates;
 pub mod reads;
 mod recalls;
 pub mod registrations;
@@ -46,6 +47,7 @@ pub mod sends;
 pub mod settings;
 pub mod stalls;
 mod stamp;
+pub mod statistics;
 pub mod status;
 mod system;
 #[cfg(test)]

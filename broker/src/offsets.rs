@@ -4,6 +4,7 @@
 //! goes on with them. Not here: how commits are gathered ([`crate::commits`]).
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,7 +184,7 @@ impl Broker {
     }
 
     /// Reads what may be on disk only, once this node has proved that it leads.
-    async fn apart<T: Send + 'static>(
+    pub(crate) async fn apart<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Broker) -> Result<T, BrokerError> + Send + 'static,
     ) -> Result<T, BrokerError> {
@@ -194,7 +195,13 @@ impl Broker {
         read.unwrap_or_else(|error| Err(BrokerError::Internal(error.to_string())))
     }
 
-    fn search(&self, topic: &str, queue_id: i32, wanted: i64, bound: Bound) -> Result<u64, BrokerError> {
+    pub(crate) fn search(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        wanted: i64,
+        bound: Bound,
+    ) -> Result<u64, BrokerError> {
         let (min, _) = self.bounds(topic, queue_id);
         let mut failed = None;
         let order = |unit| match self.stored_at(unit) {
@@ -223,7 +230,7 @@ impl Broker {
     }
 
     /// When a message was stored, ms.
-    fn stored_at(&self, unit: Unit) -> Result<i64, BrokerError> {
+    pub(crate) fn stored_at(&self, unit: Unit) -> Result<i64, BrokerError> {
         let unreadable =
             |why: String| BrokerError::Internal(format!("the message at {}: {why}", unit.position));
         let bytes = self.group.log().bytes(unit.position, unit.size as usize);
@@ -232,7 +239,7 @@ impl Broker {
         Ok(message.store_timestamp())
     }
 
-    fn bounds(&self, topic: &str, queue_id: i32) -> (u64, u64) {
+    pub(crate) fn bounds(&self, topic: &str, queue_id: i32) -> (u64, u64) {
         let queue = u32::try_from(queue_id).ok();
         queue.and_then(|queue| self.group.queues().bounds(topic, queue)).unwrap_or((0, 0))
     }
@@ -254,6 +261,17 @@ async fn drain(broker: Arc<Broker>) {
     }
 }
 
+/// How far commits move each group forward. A group's first commit in a queue says nothing of what it consumed.
+fn moved(broker: &Broker, commits: &[OffsetCommit]) -> BTreeMap<String, u64> {
+    let state = broker.group.state();
+    let mut moved = BTreeMap::new();
+    for OffsetCommit { group, topic, queue, offset } in commits {
+        let forward = state.offset(group, topic, *queue).map_or(0, |before| offset.saturating_sub(before));
+        *moved.entry(group.clone()).or_default() += forward;
+    }
+    moved
+}
+
 async fn execute(broker: &Broker, offsets: &Offsets) -> Result<(), ProposeError> {
     let commit = |((group, topic, queue), offset): (&Key, &u64)| OffsetCommit {
         group: group.clone(),
@@ -264,7 +282,9 @@ async fn execute(broker: &Broker, offsets: &Offsets) -> Result<(), ProposeError>
     let mut commits = offsets.iter().map(commit).peekable();
     while commits.peek().is_some() {
         let some: Vec<OffsetCommit> = commits.by_ref().take(COMMAND_MAX).collect();
+        let moved = moved(broker, &some);
         broker.group.execute(CommitOffsets(some)).await?;
+        moved.iter().for_each(|(group, messages)| broker.rates.consumed(group, *messages));
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::{
-    clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, topics, view,
+    clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, statistics,
+    topics, view,
 };
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -137,6 +138,13 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::GetTopicConfig => admin(LeaderIfAbsent, configs::one_topic).repeatable(),
         Code::GetAllSubscriptionGroupConfig => admin(Anywhere, configs::all_groups),
         Code::GetSubscriptionGroupConfig => admin(LeaderIfAbsent, configs::one_group).repeatable(),
+        Code::GetTopicStatsInfo => admin(Leader, statistics::topic).repeatable(),
+        Code::GetConsumeStats => admin(Leader, statistics::group).repeatable(),
+        Code::GetConsumerConnectionList => admin(Anywhere, statistics::consumers).repeatable(),
+        Code::GetProducerConnectionList => admin(Anywhere, statistics::producers).repeatable(),
+        Code::QueryTopicConsumeByWho => admin(Settled, statistics::groups_of_topic).repeatable(),
+        Code::QueryTopicsByConsumer => admin(Settled, statistics::topics_of_group).repeatable(),
+        Code::QuerySubscriptionByConsumer => admin(Anywhere, statistics::subscription).repeatable(),
 
         // Known by name and not served. What will be the leader's is brought there: it may run a build that serves it.
         Code::EndTransaction | Code::SendReplyMessage | Code::SendReplyMessageV2
@@ -161,11 +169,8 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         // What there is, and who uses it.
         | Code::GetTopicNameList | Code::GetTopicConfigList | Code::GetTopicsByCluster
         | Code::GetSystemTopicListFromNs | Code::GetSystemTopicListFromBroker | Code::GetUnitTopicList
-        | Code::GetHasUnitSubTopicList | Code::GetHasUnitSubUnunitTopicList | Code::GetTopicStatsInfo
-        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList | Code::GetAllProducerInfo
-        | Code::GetConsumeStats | Code::GetBrokerConsumeStats | Code::WhoConsumeTheMessage
-        | Code::QueryTopicConsumeByWho | Code::QueryTopicsByConsumer | Code::QuerySubscriptionByConsumer
-        | Code::QueryConsumeTimeSpan | Code::QueryCorrectionOffset | Code::QueryConsumeQueue
+        | Code::GetHasUnitSubTopicList | Code::GetHasUnitSubUnunitTopicList | Code::GetAllProducerInfo
+        | Code::GetBrokerConsumeStats | Code::WhoConsumeTheMessage | Code::QueryConsumeTimeSpan | Code::QueryCorrectionOffset | Code::QueryConsumeQueue
         | Code::QueryBrokerOffset | Code::GetConsumerRunningInfo | Code::GetConsumerStatusFromClient
         | Code::InvokeBrokerToGetConsumerStatus | Code::GetClientConfig | Code::GetAllMessageRequestMode
         | Code::GetAllConsumerOffset | Code::GetAllDelayOffset | Code::GetTimerCheckPoint
@@ -225,7 +230,10 @@ mod tests {
         let codes = RequestCode::ALL.iter().map(|code| code.code());
         let repeatable: Vec<i32> =
             codes.filter(|code| entry(*code).is_some_and(|entry| entry.is_repeatable)).collect();
-        assert_eq!(repeatable, [11, 12, 14, 29, 30, 31, 32, 33, 105, 351, 352, 361]);
+        assert_eq!(
+            repeatable,
+            [11, 12, 14, 29, 30, 31, 32, 33, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
+        );
     }
 
     #[test]

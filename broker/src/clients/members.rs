@@ -107,6 +107,12 @@ impl Members {
         self.groups.get(group).into_iter().flat_map(|group| group.clients.keys())
     }
 
+    /// The groups that subscribe to a topic.
+    pub(super) fn groups_of(&self, topic: &str) -> impl Iterator<Item = &String> {
+        let of_topic = self.groups.iter().filter(move |(_, group)| group.topics.contains_key(topic));
+        of_topic.map(|(name, _)| name)
+    }
+
     /// What a group wants of a topic.
     pub(super) fn subscription(&self, group: &str, topic: &str) -> Option<&Arc<SubscriptionData>> {
         Some(&self.groups.get(group)?.topics.get(topic)?.newest)

@@ -286,6 +286,11 @@ impl ClientTable {
         self.state.read().members.subscription(group, topic).cloned()
     }
 
+    /// The groups that subscribe to a topic.
+    pub(crate) fn groups_of(&self, topic: &str) -> BTreeSet<String> {
+        self.state.read().members.groups_of(topic).cloned().collect()
+    }
+
     /// The producers of a group on all nodes.
     pub fn producers(&self, group: &str) -> Vec<ClientInfo> {
         let state = self.state.read();

@@ -12,6 +12,7 @@ mod lenient;
 mod lock;
 mod queue;
 mod route;
+mod stats;
 mod subscription;
 mod topic;
 
@@ -29,6 +30,10 @@ pub use heartbeat::{ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, 
 pub use lock::{LockBatchRequest, LockBatchResponse};
 pub use queue::MessageQueue;
 pub use route::{BrokerData, QueueData, TopicRouteData};
+pub use stats::{
+    Connection, ConsumeStats, ConsumerConnection, GroupList, GroupSubscription, OffsetWrapper,
+    ProducerConnection, TopicOffset, TopicStats,
+};
 pub use subscription::{SUB_ALL, SubscriptionData, TAG};
 pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
 

@@ -19,7 +19,8 @@ fn delayed(properties: &str) -> SendMessageHeader {
     SendMessageHeader { properties: Some(properties.to_owned()), ..send_header("orders", "") }
 }
 
-async fn node() -> Node {
+/// A node whose group has the level of delayed messages.
+pub(crate) async fn node() -> Node {
     let node = Node::start().await;
     let deadline = Instant::now() + PATIENCE;
     while node.broker.group.status().feature_level < FEATURE_LEVEL {

@@ -23,7 +23,7 @@ final class Delays {
     /** By delay levels: 1 is a second, 2 are five. */
     static void levels(Lab lab) throws Exception {
         String topic = lab.topic("level");
-        Run run = new Run(lab, topic, 0);
+        Run run = new Run(lab, "level", 0);
         for (int i = 0; i < 12; i++) {
             int level = 1 + i % 2;
             Message message = Lab.message(topic, "tag", null, "level-" + i);
@@ -36,7 +36,7 @@ final class Delays {
     /** By a time: so much later, or at that time; one whose time has passed comes at once. */
     static void times(Lab lab) throws Exception {
         String topic = lab.topic("time");
-        Run run = new Run(lab, topic, STEP_MS);
+        Run run = new Run(lab, "time", STEP_MS);
         for (int i = 0; i < 12; i++) {
             Message message = Lab.message(topic, "tag", null, "time-" + i);
             long delayMs = new long[] {3_000, 5_000, 7_000, 0}[i % 4];
@@ -61,7 +61,7 @@ final class Delays {
     /** Half of the messages are recalled, and only the others come. */
     static void recall(Lab lab) throws Exception {
         String topic = lab.topic("recall");
-        Run run = new Run(lab, topic, STEP_MS);
+        Run run = new Run(lab, "recall", STEP_MS);
         List<String> unwanted = new ArrayList<>();
         for (int i = 0; i < 10; i++) {
             String payload = "recall-" + i;
@@ -90,12 +90,13 @@ final class Delays {
         private final Map<String, Long> came = new ConcurrentHashMap<>();
         private final long toleranceMs;
 
-        Run(Lab lab, String topic, long toleranceMs) throws Exception {
+        Run(Lab lab, String name, long toleranceMs) throws Exception {
             this.toleranceMs = toleranceMs;
+            String topic = lab.topic(name);
             producer = lab.producer();
             // The topic exists before the consumer looks for it.
             Lab.ok(producer.send(Lab.message(topic, "tag", null, "first")));
-            DefaultMQPushConsumer consumer = lab.push(lab.group("delays"));
+            DefaultMQPushConsumer consumer = lab.push(lab.group(name));
             consumer.subscribe(topic, "*");
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 for (MessageExt message : messages) {

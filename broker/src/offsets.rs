@@ -183,7 +183,7 @@ impl Broker {
     }
 
     /// Reads what may be on disk only, once this node has proved that it leads.
-    async fn apart<T: Send + 'static>(
+    pub(crate) async fn apart<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Broker) -> Result<T, BrokerError> + Send + 'static,
     ) -> Result<T, BrokerError> {

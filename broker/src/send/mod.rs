@@ -83,7 +83,8 @@ impl Broker {
         Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle }))
     }
 
-    fn recall_handle(&self, topic: &str, unique_key: &[u8], due_ms: u64) -> String {
+    /// By which a delayed message is recalled.
+    pub(crate) fn recall_handle(&self, topic: &str, unique_key: &[u8], due_ms: u64) -> String {
         let handle = RecallHandle {
             topic: topic.to_owned(),
             broker_name: self.identity.broker_name.clone(),

@@ -13,6 +13,7 @@ mod lock;
 mod queue;
 mod route;
 mod subscription;
+mod timer;
 mod topic;
 
 use bytes::Bytes;
@@ -30,6 +31,7 @@ pub use lock::{LockBatchRequest, LockBatchResponse};
 pub use queue::MessageQueue;
 pub use route::{BrokerData, QueueData, TopicRouteData};
 pub use subscription::{SUB_ALL, SubscriptionData, TAG};
+pub use timer::{TimerMetric, TimerMetrics};
 pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
 
 /// A body that is not the JSON it should be. Refused: the client can mend it.

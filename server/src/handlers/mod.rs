@@ -16,5 +16,6 @@ pub(crate) mod recall;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;
+pub mod timers;
 pub(crate) mod topics;
 pub(crate) mod view;

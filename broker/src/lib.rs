@@ -32,7 +32,7 @@ mod name_locks;
 pub mod node;
 pub mod offsets;
 mod peers;
-mod pending;
+pub mod pending;
 pub mod polls;
 pub mod pull;
 pub mod query;

@@ -1,5 +1,6 @@
 //! Recalling a delayed message (RocketMQ's request 370): it is not delivered, if its time has not come.
 
+use folio_protocol::names;
 use folio_protocol::recall::RecallHandle;
 use folio_raft::driver::Recall;
 use folio_raft::proposal::ProposeError;
@@ -41,6 +42,9 @@ impl Broker {
         }
         if self.topic(topic).is_none() {
             return Err(BrokerError::RecallTopic(topic.to_owned()));
+        }
+        if names::is_retry_topic(topic) {
+            return illegal("recall failed, a retry of a consumer group is not recalled");
         }
         let Some(handle) = RecallHandle::decode(handle) else { return illegal("recall handle is invalid") };
         if handle.topic != topic {

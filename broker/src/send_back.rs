@@ -6,9 +6,9 @@
 //! not hear the answer sends it back again, and it is stored once: the group's state notes what was moved
 //! (`folio_raft::driver`).
 //!
-//! What does not happen yet: the delay. Upstream a retry waits 10 s, 30 s, 1 min and so on up to 2 h; here it
-//! is delivered at once, until delayed messages exist. A consumer that fails every time therefore gets a
-//! message its sixteen retries in quick succession and then finds it in the dead-letter topic.
+//! A retry waits, as in RocketMQ: for the delay level that the consumer names, or else for level 3 at the first retry, 4 at the
+//! second and so on, which is 10 s, 30 s, 1 min up to 2 h. Meanwhile it is parked like every delayed message. A dead letter does not wait.
+//! The retry policy of a group's configuration is for gRPC clients; RocketMQ does not look at it here either.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use folio_protocol::flags::sys_flag;
 use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
+use folio_protocol::parked;
 use folio_protocol::properties::{self, Properties};
 use folio_raft::driver::SendBack;
 use folio_raft::proposal::ProposeError;
@@ -30,6 +31,8 @@ use crate::{messages, topics};
 
 /// `DLQ_NUMS_PER_GROUP`: a dead-letter topic has one queue.
 const DLQ_QUEUES: u32 = 1;
+/// The delay level of a first retry, where the consumer names none.
+const FIRST_RETRY_LEVEL: i32 = 3;
 
 /// A message that a consumer could not handle.
 #[derive(Debug, Clone)]
@@ -38,7 +41,7 @@ pub struct ToSendBack {
     pub offset: i64,
     /// The consumer's group.
     pub group: Name,
-    /// When it shall come again; negative: it becomes a dead letter.
+    /// The level of its delay; 0: by the number of retries; negative: it becomes a dead letter.
     pub delay_level: i32,
     /// How often it may be retried, where the client says so.
     pub max_reconsume_times: Option<i32>,
@@ -72,10 +75,16 @@ async fn prepare(broker: &Arc<Broker>, wish: &ToSendBack) -> Result<Option<SendB
     let found = messages::find(broker, wish.offset).await?;
     let Found { message: bytes, _memory } = found.ok_or_else(|| messages::not_found(wish.offset))?;
     let message = MessageView::parse(&bytes).map_err(|error| BrokerError::Internal(error.to_string()))?;
-    let topic = if is_dead(&message, wish, &group) {
-        Topic::new(names::dlq_topic(&group.name), DLQ_QUEUES)
+    if message.topic() == parked::TOPIC {
+        // No consumer was given it: its time has not come, or it lies elsewhere by now.
+        return Err(messages::not_found(wish.offset));
+    }
+    let (topic, delay_ms) = if is_dead(&message, wish, &group) {
+        (Topic::new(names::dlq_topic(&group.name), DLQ_QUEUES), 0)
     } else {
-        Topic::new(names::retry_topic(&group.name), group.retry_queues)
+        let level = delay_level(wish.delay_level, message.reconsume_times());
+        let topic = Topic::new(names::retry_topic(&group.name), group.retry_queues);
+        (topic, broker.settings.delay_levels.delay_ms(level))
     };
     let topic = ensure(broker, topic).await?;
     if !topic.writable() {
@@ -89,12 +98,19 @@ async fn prepare(broker: &Arc<Broker>, wish: &ToSendBack) -> Result<Option<SendB
         offset: message.queue_offset(),
         position: message.physical_offset(),
         message: rewrite(broker, &message, &bytes, (topic.name.as_str().into(), queue)),
+        delay_ms,
     }))
 }
 
 fn is_dead(message: &MessageView<'_>, wish: &ToSendBack, group: &ConsumerGroup) -> bool {
     let max = wish.max_reconsume_times.map_or(i64::from(group.retry_max), i64::from);
     wish.delay_level < 0 || i64::from(message.reconsume_times()) >= max
+}
+
+/// The delay level of a retry, 1 at least.
+fn delay_level(asked: i32, reconsume_times: i32) -> u32 {
+    let level = if asked == 0 { reconsume_times.saturating_add(FIRST_RETRY_LEVEL) } else { asked };
+    u32::try_from(level).unwrap_or(1).max(1)
 }
 
 /// The topic as it is, created now if need be.
@@ -195,6 +211,19 @@ mod tests {
         let bytes = stored(1, b"RETRY_TOPIC\x01first\x02ORIGIN_MESSAGE_ID\x01ID\x02");
         let all = retry_properties(&MessageView::parse(&bytes).expect("a message"));
         assert_eq!((all.get("RETRY_TOPIC"), all.get("ORIGIN_MESSAGE_ID")), (Some("first"), Some("ID")));
+    }
+
+    #[test]
+    fn retries_wait_longer_each_time_unless_the_consumer_names_a_level() {
+        let by_count = [0, 1, 15, i32::MAX, -1, i32::MIN].map(|times| delay_level(0, times));
+        assert_eq!(by_count, [3, 4, 18, i32::MAX as u32, 2, 1]);
+        assert_eq!([1, 5, i32::MAX].map(|level| delay_level(level, 7)), [1, 5, i32::MAX as u32]);
+        let levels = crate::delays::DelayLevels::default();
+        let waits = (0..16).map(|times| levels.delay_ms(delay_level(0, times)) / 1000);
+        assert_eq!(
+            waits.collect::<Vec<_>>(),
+            [10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200]
+        );
     }
 
     #[test]

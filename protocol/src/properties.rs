@@ -84,6 +84,9 @@ names! {
     REDIRECT = "REDIRECT", "Set by clients.";
 }
 
+/// How a producer says when a message is to be delivered, by a time: the first that is there counts.
+pub const TIMER_WISHES: [&str; 3] = [TIMER_DELAY_SEC, TIMER_DELAY_MS, TIMER_DELIVER_MS];
+
 /// The value of the last property called `name`: found without looking at what is before it.
 pub fn get<'a>(encoded: &'a [u8], name: &str) -> Option<&'a str> {
     let mut rest = encoded;

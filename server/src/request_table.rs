@@ -14,6 +14,7 @@ use folio_protocol::code::RequestCode;
 use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
+use crate::handlers::timers::{self, TIMER_LIST};
 use crate::handlers::{
     clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, statistics,
     topics, view,
@@ -73,10 +74,11 @@ const fn unsupported(class: Class, place: Place) -> Entry {
 }
 
 /// FolioMQ's own requests, which RocketMQ has no codes for. One that is not here is not served.
-const OWN: [(i32, &str, Entry); 3] = [
+const OWN: [(i32, &str, Entry); 4] = [
     (NODE_STATUS, "NODE_STATUS", admin(Anywhere, node_status::node_status)),
     (ADD_NODE, "ADD_NODE", admin(Anywhere, members::add_node)),
     (REMOVE_NODE, "REMOVE_NODE", admin(Anywhere, members::remove_node)),
+    (TIMER_LIST, "TIMER_LIST", admin(Leader, timers::list).repeatable()),
 ];
 
 /// The line of a request code; none for a code that nobody knows.
@@ -134,6 +136,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::UpdateAndCreateSubscriptionGroup => open(Leader, groups::update),
         Code::UpdateAndCreateSubscriptionGroupList => open(Leader, groups::update_list),
         Code::DeleteSubscriptionGroup => admin(Leader, groups::delete),
+        Code::GetTimerMetrics => admin(Leader, timers::metrics).repeatable(),
         Code::GetAllTopicConfig => admin(Anywhere, configs::all_topics),
         Code::GetTopicConfig => admin(LeaderIfAbsent, configs::one_topic).repeatable(),
         Code::GetAllSubscriptionGroupConfig => admin(Anywhere, configs::all_groups),
@@ -174,7 +177,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         | Code::QueryBrokerOffset | Code::GetConsumerRunningInfo | Code::GetConsumerStatusFromClient
         | Code::InvokeBrokerToGetConsumerStatus | Code::GetClientConfig | Code::GetAllMessageRequestMode
         | Code::GetAllConsumerOffset | Code::GetAllDelayOffset | Code::GetTimerCheckPoint
-        | Code::GetTimerMetrics | Code::QueryDataVersion
+        | Code::QueryDataVersion
         // The broker and its files.
         | Code::UpdateBrokerConfig | Code::GetBrokerConfig | Code::GetBrokerRuntimeInfo
         | Code::ViewBrokerStatsData | Code::TriggerDeleteFiles | Code::CleanExpiredConsumeQueue
@@ -232,7 +235,7 @@ mod tests {
             codes.filter(|code| entry(*code).is_some_and(|entry| entry.is_repeatable)).collect();
         assert_eq!(
             repeatable,
-            [11, 12, 14, 29, 30, 31, 32, 33, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
+            [11, 12, 14, 29, 30, 31, 32, 33, 61, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
         );
     }
 

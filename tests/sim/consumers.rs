@@ -1,4 +1,5 @@
-//! Consumers that send messages back, at the leader, and again: at once, when they do not know what became of it, and much later.
+//! Consumers that send messages back, at the leader, and again: at once, when they do not know what became of it, and much later. Some are to
+//! come again at once, most after a while, some not within a run.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +26,9 @@ use crate::node::{Node, a_leader};
 const GROUPS: [&str; 2] = ["g", "consumers"];
 /// Chance of a request in a millisecond, percent.
 const RATE: u64 = 8;
+/// How long most retries wait at most, and how long the longest, ms.
+const SOON_MS: u64 = 2_500;
+const LATE_MS: u64 = 3_600_000;
 /// Of the messages that were stored lately one is sent back.
 const LATELY: u64 = 40;
 
@@ -68,8 +72,17 @@ impl Consumers {
             oracle.moves.asked(name, &place);
             let (answers, key) = (self.answers.clone(), (name.to_owned(), place.position));
             let reply = Box::new(move |answer| answers.lock().push((key, answer)));
-            let (group, wish) = (group.clone(), wish(name, &place));
+            let delay_ms = self.delay_ms();
+            let (group, wish) = (group.clone(), SendBack { delay_ms, ..wish(name, &place) });
             node.spawn(async move { group.send_back(wish, reply) });
+        }
+    }
+
+    fn delay_ms(&mut self) -> u64 {
+        match self.random.below(8) {
+            0 | 1 => 0,
+            2 => self.random.below(LATE_MS),
+            _ => 1 + self.random.below(SOON_MS),
         }
     }
 
@@ -124,5 +137,6 @@ fn wish(group: &str, place: &Place) -> SendBack {
         offset: place.offset,
         position: place.position,
         message,
+        delay_ms: 0,
     }
 }

@@ -64,6 +64,7 @@ fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
         simulated_ms: world.clock.now(),
         acknowledged: world.checks.oracle.acknowledged,
         moved: world.checks.oracle.moves.made,
+        waited: world.checks.oracle.timers.delivered_retries,
         committed: world.checks.committed.last(),
         leaders: world.checks.elections.leaders(),
         faults: world.counts.clone(),
@@ -98,6 +99,7 @@ pub(crate) struct Figures {
     simulated_ms: u64,
     acknowledged: u64,
     moved: u64,
+    waited: u64,
     committed: u64,
     leaders: u64,
     faults: u64,
@@ -111,6 +113,7 @@ impl Figures {
             simulated_ms: outcome.simulated_ms,
             acknowledged: outcome.acknowledged,
             moved: outcome.moved,
+            waited: outcome.waited,
             committed: outcome.committed,
             leaders: outcome.leaders,
             faults: outcome.faults.values().sum(),
@@ -121,10 +124,11 @@ impl Figures {
     fn parse(line: &str) -> Option<Figures> {
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
         let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
-        let [hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs] = numbers[..] else {
+        let [hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs] = numbers[..]
+        else {
             return None;
         };
-        Some(Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs })
+        Some(Figures { hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs })
     }
 
     pub(crate) fn sum(all: &[Figures]) -> Figures {
@@ -133,6 +137,7 @@ impl Figures {
             simulated_ms: sum.simulated_ms + one.simulated_ms,
             acknowledged: sum.acknowledged + one.acknowledged,
             moved: sum.moved + one.moved,
+            waited: sum.waited + one.waited,
             committed: sum.committed + one.committed,
             leaders: sum.leaders + one.leaders,
             faults: sum.faults + one.faults,
@@ -143,10 +148,11 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs } = self;
+        let Figures { hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs } =
+            self;
         write!(
             f,
-            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} committed={committed} \
+            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} waited={waited} committed={committed} \
              leaders={leaders} faults={faults} runs={runs}"
         )
     }

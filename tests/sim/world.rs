@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: u64,
     /// Messages that were moved for consumers.
     pub(crate) moved: u64,
+    /// Those of them that waited, and came.
+    pub(crate) waited: u64,
     pub(crate) committed: u64,
     /// Terms that had a leader.
     pub(crate) leaders: u64,

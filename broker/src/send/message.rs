@@ -54,11 +54,10 @@ impl<'a> Draft<'a> {
             return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
         }
         let seen = stored::look(sent)?;
-        // A retry that a consumer sends itself is delivered at once.
         let is_retry = names::is_retry_topic(self.wish.topic);
         let due_ms = match seen.kind {
+            Kind::Delayed(wish) if !is_retry || self.delays_retries() => self.due_ms(wish)?,
             _ if is_retry => None,
-            Kind::Delayed(wish) => self.due_ms(wish)?,
             kind => self.check_kind(kind).map(|()| None)?,
         };
         let made = seen.unique_key.is_none().then(|| self.broker.node.ids.unique_id());
@@ -71,6 +70,11 @@ impl<'a> Draft<'a> {
             message.prepared_transaction_offset = due_ms as i64;
         }
         Ok(Single { message, unique_key: UniqueKey::from_slice(unique_key.as_bytes()), due_ms })
+    }
+
+    /// Whether a retry that a consumer sends itself waits. Before the group delays messages it comes at once. A dead letter always does.
+    fn delays_retries(&self) -> bool {
+        self.place.diverted.is_none() && self.broker.group.state().level() >= TIMERS
     }
 
     /// When a delayed message is due by this node's clock, ms since the epoch; `None`: now.

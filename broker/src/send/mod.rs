@@ -5,7 +5,7 @@
 //! record. A batch is one proposal: its messages lie in one record and have consecutive offsets.
 //!
 //! A delayed message is parked (`folio_protocol::parked`) with the time at which it is due by the leader's clock, and delivered by
-//! the driver of timers (`folio_raft::driver`). A retry that a consumer sends itself carries a delay level; it is delivered at once.
+//! the driver of timers (`folio_raft::driver`). So is a retry that a consumer sends itself, with a delay level.
 //!
 //! Not here: transactions (half messages are refused with NO_PERMISSION, as a broker that rejects them answers).
 //!
@@ -76,12 +76,15 @@ impl Broker {
             return Ok(Checked::Store(Prepared { messages, repeat, unique_key: None, recall_handle: None }));
         }
         let Single { message, unique_key, due_ms } = draft.single()?;
-        let recall_handle = due_ms.map(|due_ms| self.recall_handle(wish.topic, &unique_key, due_ms));
+        // A consumer group's retries are not its producers' to recall.
+        let recallable = due_ms.filter(|_| !names::is_retry_topic(wish.topic));
+        let recall_handle = recallable.map(|due_ms| self.recall_handle(wish.topic, &unique_key, due_ms));
         let (messages, unique_key) = (vec![message], Some(unique_key));
         Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle }))
     }
 
-    fn recall_handle(&self, topic: &str, unique_key: &[u8], due_ms: u64) -> String {
+    /// By which a delayed message is recalled.
+    pub(crate) fn recall_handle(&self, topic: &str, unique_key: &[u8], due_ms: u64) -> String {
         let handle = RecallHandle {
             topic: topic.to_owned(),
             broker_name: self.identity.broker_name.clone(),

@@ -13,16 +13,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use folio_protocol::limits::PROPERTIES_BYTES_MAX;
-use folio_protocol::properties::{self as names, append, iter};
+use folio_protocol::parked::DELIVERY_BYTES;
+use folio_protocol::properties::{self as names, TIMER_WISHES as TIMER, append, iter};
 
 use crate::error::BrokerError;
 use crate::stamp::Stamp;
-
-/// Names of the timer's wishes: deliver after, or at, a time.
-const TIMER: [&str; 3] = [names::TIMER_DELAY_SEC, names::TIMER_DELAY_MS, names::TIMER_DELIVER_MS];
-
-/// What the delivery of a parked message adds to its properties at most: `TIMER_OUT_MS` and a time.
-const DELIVERY_BYTES: usize = names::TIMER_OUT_MS.len() + 22;
 
 /// When a message is to be delivered, by its properties.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

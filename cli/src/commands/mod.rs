@@ -6,6 +6,7 @@ mod cluster;
 mod node;
 mod table;
 mod target;
+mod timer;
 mod topic;
 
 use anyhow::{Context, Result};
@@ -39,6 +40,8 @@ enum Command {
     Node(node::NodeArgs),
     /// List, create and delete topics.
     Topic(topic::TopicArgs),
+    /// List and recall delayed messages that wait for their time.
+    Timer(timer::TimerArgs),
     /// Generate load and measure it.
     Bench(bench::BenchArgs),
 }
@@ -54,6 +57,10 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Bench(args) => {
             logging::start(cli.log.as_deref().or(Some("warn")))?;
             on_this_thread(bench::run(args))
+        }
+        Command::Timer(args) => {
+            logging::start(cli.log.as_deref().or(Some("warn")))?;
+            on_this_thread(timer::run(args))
         }
         Command::Topic(args) => {
             logging::start(cli.log.as_deref().or(Some("warn")))?;

@@ -1,8 +1,18 @@
 //! What commands that ask a running cluster have in common.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use bytes::Bytes;
 use clap::Args;
+use folio_protocol::body::{self, ClusterInfo};
+use folio_protocol::code::RequestCode;
+use folio_protocol::frame::Frame;
+use folio_protocol::header::NoHeader;
+
+use crate::client::Client;
+use crate::status::for_group;
 
 /// What a command waits for one node's answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,4 +26,43 @@ pub(super) struct Target {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl Target {
+    /// What each group answers, by its name. Any port of any node takes any request.
+    pub(super) async fn ask(&self, request: &Frame) -> Result<BTreeMap<String, Frame>> {
+        ask_groups(&mut self.connect().await?, request).await
+    }
+
+    /// What one group answers.
+    pub(super) async fn ask_one(&self, group: &str, mut request: Frame) -> Result<Frame> {
+        for_group(&mut request, Some(group));
+        self.connect().await?.ask(request, PATIENCE).await
+    }
+
+    async fn connect(&self) -> Result<Client> {
+        let mut last = anyhow::anyhow!("no address given");
+        for address in self.namesrv_addr.split([',', ';']).map(str::trim) {
+            match Client::connect(address).await {
+                Ok(client) => return Ok(client),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<String, Frame>> {
+    let info = Frame::request(RequestCode::GetBrokerClusterInfo, &NoHeader, Bytes::new());
+    let info: ClusterInfo = body::decode(&client.ask(info, PATIENCE).await?.body)?;
+    let groups: Vec<String> = info.broker_addr_table.into_keys().collect();
+    let mut answers = BTreeMap::new();
+    for group in &groups {
+        let (mut request, is_one_of_many) = (request.clone(), groups.len() > 1);
+        for_group(&mut request, is_one_of_many.then_some(group.as_str()));
+        let asked = client.ask(request, PATIENCE).await;
+        let answer = if is_one_of_many { asked.with_context(|| format!("group {group}"))? } else { asked? };
+        answers.insert(group.clone(), answer);
+    }
+    Ok(answers)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use folio_protocol::body::{self, ClusterInfo, TopicConfig, TopicConfigTable};
+use folio_protocol::body::{self, TopicConfig, TopicConfigTable};
 use folio_protocol::code::RequestCode;
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
@@ -13,9 +13,7 @@ use folio_protocol::header::{CreateTopicHeader, DeleteTopicHeader, Header, NoHea
 use folio_protocol::names;
 
 use super::table;
-use super::target::{PATIENCE, Target};
-use crate::client::Client;
-use crate::status::for_group;
+use super::target::Target;
 
 #[derive(Debug, Args)]
 pub(super) struct TopicArgs {
@@ -121,32 +119,6 @@ fn row(group: &str, topic: &TopicConfig) -> [String; 6] {
     ]
 }
 
-/// What each group answers, by its name. Any port of any node takes any request.
 async fn ask(target: &Target, code: RequestCode, header: &impl Header) -> Result<BTreeMap<String, Frame>> {
-    let addresses: Vec<&str> = target.namesrv_addr.split([',', ';']).map(str::trim).collect();
-    let mut last = anyhow::anyhow!("no address given");
-    for address in addresses {
-        match Client::connect(address).await {
-            Ok(mut client) => {
-                return ask_groups(&mut client, &Frame::request(code, header, Bytes::new())).await;
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<String, Frame>> {
-    let info = Frame::request(RequestCode::GetBrokerClusterInfo, &NoHeader, Bytes::new());
-    let info: ClusterInfo = body::decode(&client.ask(info, PATIENCE).await?.body)?;
-    let groups: Vec<String> = info.broker_addr_table.into_keys().collect();
-    let mut answers = BTreeMap::new();
-    for group in &groups {
-        let (mut request, is_one_of_many) = (request.clone(), groups.len() > 1);
-        for_group(&mut request, is_one_of_many.then_some(group.as_str()));
-        let asked = client.ask(request, PATIENCE).await;
-        let answer = if is_one_of_many { asked.with_context(|| format!("group {group}"))? } else { asked? };
-        answers.insert(group.clone(), answer);
-    }
-    Ok(answers)
+    target.ask(&Frame::request(code, header, Bytes::new())).await
 }

@@ -2,9 +2,11 @@
 
 mod node;
 
+use std::collections::BTreeMap;
 use std::process::Output;
 
 use folio_server::handlers::node_status::NodeStatus;
+use folio_server::handlers::timers::PendingTimer;
 
 use self::node::Node;
 
@@ -34,6 +36,7 @@ async fn the_command_line_needs_one_node_that_takes_it_for_an_operator() {
         vec!["cluster", "status"],
         vec!["cluster", "remove-node", "--id", "1"],
         vec!["topic", "list"],
+        vec!["timer", "list"],
         vec!["topic", "delete", "orders"],
     ] {
         let refused = folio(&[&words[..], &["-n", closed.as_str()]].concat()).await;
@@ -44,6 +47,16 @@ async fn the_command_line_needs_one_node_that_takes_it_for_an_operator() {
             "{said}"
         );
     }
+    let none = folio(&["timer", "list", "--json", "-n", &door]).await;
+    let listed: BTreeMap<String, Vec<PendingTimer>> = serde_json::from_slice(&none.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&none.stderr)));
+    assert!(listed.values().all(Vec::is_empty) && listed.len() == 1, "{listed:?}");
+    let refused = folio(&["timer", "recall", "nothing", "-n", &door]).await;
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("no handle"),
+        "{}",
+        text(&refused.stderr)
+    );
     let created = folio(&["topic", "create", "orders", "-n", &closed]).await;
     assert!(created.status.success(), "{}", text(&created.stderr));
 }

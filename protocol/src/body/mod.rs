@@ -14,6 +14,7 @@ mod queue;
 mod route;
 mod stats;
 mod subscription;
+mod timer;
 mod topic;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ pub use stats::{
     ProducerConnection, TopicOffset, TopicStats,
 };
 pub use subscription::{SUB_ALL, SubscriptionData, TAG};
+pub use timer::{TimerMetric, TimerMetrics};
 pub use topic::{DataVersion, TopicConfig, TopicConfigList, TopicConfigTable, TopicList};
 
 /// A body that is not the JSON it should be. Refused: the client can mend it.

@@ -4,19 +4,25 @@
 //! (`folio_state::sections::sent_back`), so a repeat finds the note, at any leader and however late it comes. The server finds the
 //! message and writes its retry anew; here is decided whether that is stored.
 //!
+//! A message that is to come later is parked (`folio_protocol::parked`), in the same transition, and delivered by the driver of timers
+//! ([`super::timers`]). It is due by the clock of this node, the leader, when the driver decides.
+//!
 //! Below the feature level of transitions the retry is stored by itself, and a repeat is recognised by the window of
-//! retries ([`crate::dedup`]). What was moved so has no note: that window is looked at, too, as long as it reaches back.
+//! retries ([`crate::dedup`]). What was moved so has no note: that window is looked at, too, as long as it reaches back. Below the level
+//! of timers nothing waits: the message is stored for the group at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use folio_engine::planted;
-use folio_protocol::message::{self, NewMessage};
-use folio_state::sections::features::TRANSITIONS;
+use folio_protocol::message::{self, MessageError, NewMessage};
+use folio_protocol::parked;
+use folio_state::sections::features::{TIMERS, TRANSITIONS};
 use folio_state::{NoteSentBack, QueueRef, RaiseFloor, State};
 
 use super::{Decision, Driver, Move};
 use crate::dedup::{Dedup, Stored};
+use crate::host::Host;
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
 
@@ -33,6 +39,8 @@ pub struct SendBack {
     pub position: u64,
     /// What is to be stored for the group. The store timestamp is put when it is proposed.
     pub message: NewMessage,
+    /// How long that waits until the group gets it, ms. Below the feature level of timers it does not wait.
+    pub delay_ms: u64,
 }
 
 /// What this driver does.
@@ -53,12 +61,13 @@ pub(crate) enum Key {
 
 /// See the module.
 pub(crate) struct SendBacks {
+    host: Host,
     shared: Arc<Shared>,
 }
 
 impl SendBacks {
-    pub(crate) fn new(shared: Arc<Shared>) -> SendBacks {
-        SendBacks { shared }
+    pub(crate) fn new(host: Host, shared: Arc<Shared>) -> SendBacks {
+        SendBacks { host, shared }
     }
 
     /// Whether it was stored without a note, below the level of transitions, and is not deleted with its topic since. Reads the
@@ -76,8 +85,17 @@ impl SendBacks {
         })
     }
 
+    /// What is stored now of a message that is to come later.
+    fn later(&self, message: NewMessage, delay_ms: u64, state: &State) -> Result<NewMessage, MessageError> {
+        if delay_ms == 0 || state.level() < TIMERS {
+            return Ok(message);
+        }
+        let now_ms = u64::try_from(self.host.now_ms()).unwrap_or(0);
+        parked::park(message, now_ms.saturating_add(delay_ms))
+    }
+
     fn decide_move(&self, wish: SendBack, state: &State) -> Decision {
-        let SendBack { group, queue, offset, position, message } = wish;
+        let SendBack { group, queue, offset, position, message, delay_ms } = wish;
         let notes = state.sent_back();
         if !planted::is("moves-again") {
             // sent_back.I1
@@ -93,6 +111,10 @@ impl SendBacks {
         if state.level() < TRANSITIONS {
             return Decision::Store(vec![message]);
         }
+        let message = match self.later(message, delay_ms, state) {
+            Ok(message) => message,
+            Err(error) => return Decision::Refused(ProposeError::Refused(error.to_string())),
+        };
         let note = NoteSentBack { group, queue, offset, position };
         Decision::Move(Move { commands: vec![note.into()], messages: vec![message] })
     }

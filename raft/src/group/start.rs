@@ -308,7 +308,7 @@ impl Node {
         let parts =
             driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
         let timers = Timers::start(parts.clone());
-        let send_backs = driver::start(SendBacks::new(shared.clone()), parts);
+        let send_backs = driver::start(SendBacks::new(host.clone(), shared.clone()), parts);
         Group(Arc::new(Inner {
             node_id: config.node_id,
             single_node: config.single_node,

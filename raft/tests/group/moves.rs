@@ -1,11 +1,13 @@
 //! What consumers send back is moved once: by two at the same time, after a change of the leader, across the rise of the feature
-//! level, and for a replica that starts from a snapshot.
+//! level, and for a replica that starts from a snapshot; at once or after a while.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use folio_protocol::message::NewMessage;
-use folio_protocol::properties::{self, ORIGIN_MESSAGE_ID};
+use folio_protocol::limits::PROPERTIES_BYTES_MAX;
+use folio_protocol::message::{MessageView, NewMessage};
+use folio_protocol::properties::{self, ORIGIN_MESSAGE_ID, REAL_TOPIC};
 use folio_raft::config::Retention;
 use folio_raft::driver::SendBack;
 use folio_raft::group::Group;
@@ -15,6 +17,7 @@ use folio_state::{CommitOffsets, ConsumerGroup, CreateGroup, DeleteGroup, Offset
 use tempfile::TempDir;
 
 use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, message, no_retention, steady};
+use crate::timers::now_ms;
 
 pub(crate) const RETRIES: &str = "%RETRY%g";
 
@@ -34,6 +37,7 @@ pub(crate) fn wish(receipt: &Receipt) -> SendBack {
         offset: receipt.queue_offsets[0],
         position,
         message: retry,
+        delay_ms: 0,
     }
 }
 
@@ -46,8 +50,14 @@ pub(crate) async fn send_back(group: &Group, wish: SendBack) -> Result<(), Propo
 impl Cluster {
     /// Sends back until it is answered with success, as consumers do.
     async fn send_back(&self, receipt: &Receipt) {
+        self.send_back_later(receipt, 0).await;
+    }
+
+    /// The same; the retry waits.
+    async fn send_back_later(&self, receipt: &Receipt, delay_ms: u64) {
         let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = send_back(&self.leader().await, wish(receipt)).await {
+        let wish = || SendBack { delay_ms, ..wish(receipt) };
+        while let Err(error) = send_back(&self.leader().await, wish()).await {
             assert!(Instant::now() < deadline, "not moved: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -93,7 +103,76 @@ async fn sent_back_i1_two_at_the_same_time_and_one_after_a_failover_store_one() 
     assert_eq!(cluster.retries().await, 40, "the new leader knows what was moved");
 }
 
-/// During an upgrade a retry is stored by itself, and its repeat comes when the level has risen.
+/// Store times of the retries that this node has, by the positions of what was sent back.
+fn store_times(group: &Group) -> BTreeMap<u64, Vec<u64>> {
+    let mut times: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    let (mut offset, end) = group.queues().bounds(RETRIES, 0).unwrap_or((0, 0));
+    while offset < end {
+        let units = group.queues().units(RETRIES, 0, offset, 100).unwrap();
+        for unit in &units {
+            let bytes = group.log().bytes(unit.position, unit.size as usize).unwrap();
+            let message = MessageView::parse(&bytes).unwrap();
+            let of = message.property(ORIGIN_MESSAGE_ID).unwrap().parse().unwrap();
+            assert_eq!((message.reconsume_times(), message.property(REAL_TOPIC)), (1, None));
+            times.entry(of).or_default().push(message.store_timestamp() as u64);
+        }
+        offset += units.len() as u64;
+    }
+    times
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sent_back_i1_a_retry_that_waits_comes_once_and_not_early_while_leaders_come_and_go() {
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    cluster.reach_level().await;
+    let receipts = cluster.send_all(0..120).await;
+    let mut earliest = BTreeMap::new();
+    for (at, receipt) in receipts.iter().enumerate() {
+        let delay_ms = 1 + at as u64 % 7 * 400;
+        earliest.insert(receipt.positions[0], now_ms() + delay_ms);
+        cluster.send_back_later(receipt, delay_ms).await;
+        if at % 40 == 39 {
+            let leader = cluster.leader().await.node_id();
+            cluster.stop(leader).await;
+            // For all that its consumer knows the answer was lost with the leader.
+            for again in &receipts[at - 39..=at] {
+                cluster.send_back_later(again, 1).await;
+            }
+            cluster.boot(leader, false).await;
+        }
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let came = |group: &Group| group.queues().next_offsets(RETRIES).first().map_or(0, |(_, next)| *next);
+    while cluster.groups.values().any(|group| came(group) < 120) {
+        assert!(Instant::now() < deadline, "{} of 120 came", came(&cluster.leader().await));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What came twice would have come by now.
+    tokio::time::sleep(Duration::from_millis(3000)).await;
+    assert_eq!(cluster.retries().await, 120);
+    let times = store_times(&cluster.leader().await);
+    for (position, earliest_ms) in earliest {
+        let [stored_ms] = times[&position][..] else { panic!("{position} came at {:?}", times[&position]) };
+        assert!(stored_ms >= earliest_ms, "timers.I4: {position} came {} ms early", earliest_ms - stored_ms);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_retry_that_could_not_be_delivered_with_its_properties_is_refused() {
+    let cluster = Cluster::start(1..=1, no_retention(), steady()).await;
+    cluster.reach_level().await;
+    let receipts = cluster.send_all(0..1).await;
+    let mut large = SendBack { delay_ms: 1, ..wish(&receipts[0]) };
+    let padding = "x".repeat(PROPERTIES_BYTES_MAX - large.message.properties.len() - 20);
+    large.message.properties =
+        [&large.message.properties[..], format!("KEYS\u{1}{padding}\u{2}").as_bytes()].concat().into();
+    let refused = send_back(&cluster.leader().await, large.clone()).await;
+    assert!(matches!(refused, Err(ProposeError::Refused(_))), "{refused:?}");
+    send_back(&cluster.leader().await, SendBack { delay_ms: 0, ..large }).await.unwrap();
+    assert_eq!(cluster.retries().await, 1);
+}
+
+/// During an upgrade a retry is stored by itself, and its repeat comes when the level has risen. Before the level of timers none waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sent_back_i1_what_was_moved_below_the_level_is_not_moved_again_above_it() {
     let cluster = Cluster::start(1..=3, no_retention(), steady()).await;

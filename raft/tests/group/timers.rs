@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, message, no_rete
 
 const TOPIC: &str = "timed";
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 

@@ -17,5 +17,6 @@ pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;
 pub(crate) mod statistics;
+pub mod timers;
 pub(crate) mod topics;
 pub(crate) mod view;

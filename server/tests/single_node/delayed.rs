@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use folio_protocol::body::{self, TimerMetrics};
 use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::frame::Frame;
 use folio_protocol::header::{
-    RecallMessageHeader, RecallMessageResponseHeader, SendMessageHeader, SendMessageResponseHeader,
+    DeleteTopicHeader, NoHeader, RecallMessageHeader, RecallMessageResponseHeader, SendMessageHeader,
+    SendMessageResponseHeader,
 };
 use folio_protocol::recall::RecallHandle;
+use folio_server::handlers::timers::{self, PendingTimer, TIMER_LIST};
 use folio_state::FEATURE_LEVEL;
 use tokio::time::{Instant, sleep};
 
@@ -19,7 +23,8 @@ fn delayed(properties: &str) -> SendMessageHeader {
     SendMessageHeader { properties: Some(properties.to_owned()), ..send_header("orders", "") }
 }
 
-async fn node() -> Node {
+/// A node whose group has the level of delayed messages.
+pub(crate) async fn node() -> Node {
     let node = Node::start().await;
     let deadline = Instant::now() + PATIENCE;
     while node.broker.group.status().feature_level < FEATURE_LEVEL {
@@ -129,4 +134,63 @@ async fn a_delay_that_is_none_or_too_long_is_refused() {
     let longest = client.call(message(&delayed("TIMER_DELAY_SEC\u{1}259200\u{2}"), "x")).await;
     expect(&longest, ResponseCode::Success);
     assert_eq!(node.broker.pending_timers("orders").await.expect("readable"), 1);
+}
+
+#[tokio::test]
+async fn what_waits_is_listed_and_counted_by_topic() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "first").await;
+    let mut handles = Vec::new();
+    for (key, seconds) in [("A", 700), ("B", 500), ("C", 600)] {
+        let properties = format!("UNIQ_KEY\u{1}{key}\u{2}TAGS\u{1}T\u{2}TIMER_DELAY_SEC\u{1}{seconds}\u{2}");
+        let answer = client.call(message(&delayed(&properties), "later")).await;
+        handles.push(header::<SendMessageResponseHeader>(&answer).recall_handle.expect("a handle"));
+    }
+    let retry = SendMessageHeader {
+        properties: Some("UNIQ_KEY\u{1}R\u{2}DELAY\u{1}18\u{2}".to_owned()),
+        reconsume_times: Some(2),
+        ..send_header("%RETRY%g", "")
+    };
+    expect(&client.call(message(&retry, "again")).await, ResponseCode::Success);
+    let mut list = async |topic: &str, max: i64| -> Vec<PendingTimer> {
+        let mut request = Frame { code: TIMER_LIST, ..Frame::default() };
+        request.ext.insert_display(timers::MAX, max);
+        if !topic.is_empty() {
+            request.ext.insert(timers::TOPIC, topic);
+        }
+        let answer = client.call(request).await;
+        expect(&answer, ResponseCode::Success);
+        body::decode(&answer.body).expect("a list")
+    };
+    let keys = |list: &[PendingTimer]| -> String { list.iter().map(|of| of.unique_key.as_str()).collect() };
+    assert_eq!(keys(&list("", 100).await), "BCAR");
+    assert_eq!(keys(&list("", 2).await), "BC");
+    assert_eq!(
+        (list("", 0).await.len(), list("", -1).await.len(), list("nothing", 9).await.len()),
+        (0, 0, 0)
+    );
+    let of_group = list("%RETRY%g", 100).await;
+    assert_eq!((keys(&of_group).as_str(), of_group[0].reconsume_times), ("R", 2));
+    assert_eq!(of_group[0].recall_handle, "", "retries are not recalled");
+    let of_topic = list("orders", 100).await;
+    assert_eq!(keys(&of_topic), "BCA");
+    assert_eq!((of_topic[2].recall_handle.as_str(), of_topic[2].tag.as_str()), (handles[0].as_str(), "T"));
+    let recall = RecallMessageHeader {
+        producer_group: None,
+        topic: "orders".into(),
+        recall_handle: of_topic[1].recall_handle.clone(),
+    };
+    expect(&client.ask(RequestCode::RecallMessage, &recall).await, ResponseCode::Success);
+    let answer = client.ask(RequestCode::GetTimerMetrics, &NoHeader).await;
+    expect(&answer, ResponseCode::Success);
+    let metrics: TimerMetrics = body::decode(&answer.body).expect("metrics");
+    let counts: Vec<_> = metrics.timing_count.iter().map(|(topic, of)| (topic.as_str(), of.count)).collect();
+    assert_eq!(counts, [("%RETRY%g", 1), ("orders", 2)]);
+    // Of a topic that is deleted, too: its name is in the messages.
+    let gone = DeleteTopicHeader { topic: "orders".into(), cluster_name: None };
+    expect(&client.ask(RequestCode::DeleteTopicInBroker, &gone).await, ResponseCode::Success);
+    let metrics = client.ask(RequestCode::GetTimerMetrics, &NoHeader).await;
+    let metrics: TimerMetrics = body::decode(&metrics.body).expect("metrics");
+    assert_eq!(metrics.timing_count["orders"].count, 2);
 }

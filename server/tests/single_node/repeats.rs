@@ -343,7 +343,7 @@ async fn a_redelivered_message_keeps_its_key_and_is_stored_each_time() {
 
 #[tokio::test]
 async fn a_message_sent_back_twice_is_one_retry() {
-    let node = Node::start().await;
+    let node = crate::delayed::node().await;
     let mut client = node.client_of_group().await;
     let (id, ..) = stored(&mut client, message(&keyed("A", "t"), "hard")).await;
     let position = |id: &str| id.parse::<OffsetMessageId>().expect("an id").position as i64;
@@ -360,10 +360,21 @@ async fn a_message_sent_back_twice_is_one_retry() {
         };
         Frame::request(RequestCode::ConsumerSendMessageBack, &header, Bytes::new())
     };
-    for request in [back(position(&id), 0), back(position(&id), 0)] {
+    let came = async |retries: u64| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while count(&node, "%RETRY%g") < retries {
+            assert!(Instant::now() < deadline, "{retries} retries do not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(node.broker.pending_timers("%RETRY%g").await.expect("readable"), 0);
+    };
+    for request in [back(position(&id), 1), back(position(&id), 1)] {
         expect(&client.call(request).await, ResponseCode::Success);
     }
-    assert_eq!(count(&node, "%RETRY%g"), 1);
+    came(1).await;
+    // When it has come, too.
+    expect(&client.call(back(position(&id), 1)).await, ResponseCode::Success);
+    came(1).await;
     // What was delivered again and is sent back again is the second retry.
     let queues = node.broker.group.queues();
     let retries = || -> Vec<i64> {
@@ -371,9 +382,10 @@ async fn a_message_sent_back_twice_is_one_retry() {
         units.map(|unit| unit.position as i64).collect()
     };
     let first = *retries().first().expect("the retry");
-    for request in [back(first, 0), back(first, 0)] {
+    for request in [back(first, 1), back(first, 1)] {
         expect(&client.call(request).await, ResponseCode::Success);
     }
+    came(2).await;
     assert_eq!(count(&node, "%RETRY%g"), 2);
     let second = *retries().iter().find(|position| **position != first).expect("the second retry");
     for request in [back(second, -1), back(second, -1)] {

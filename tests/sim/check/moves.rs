@@ -1,6 +1,7 @@
 //! What consumers sent back is moved once for each group, and never lost once a consumer was told so.
 //!
-//! Moved messages say in their body which group sent back which position. What allows another move (a group that goes back, or
+//! Moved messages say in their body which group sent back which position. One that waits is moved when it is parked: what becomes of it then is
+//! for `check::timers`. What allows another move (a group that goes back, or
 //! that is deleted with its offsets) is computed here once more, from the committed records alone.
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use folio_engine::record::{Record, RecordKind};
 use folio_protocol::message::Messages;
 use folio_protocol::names;
+use folio_protocol::parked;
 use folio_raft::proposal::ProposeError;
 use folio_raft::status::Status;
 use folio_state::sections::features::TRANSITIONS;
@@ -84,12 +86,21 @@ impl Moves {
         if record.header.kind == RecordKind::Command {
             commands.push(record.payload().to_vec());
         }
+        let mut is_of_timers = false;
         for command in commands {
             let command = Command::decode(&command);
-            self.command(command.map_err(|error| violation("readable commands", error.to_string()))?);
+            let command = command.map_err(|error| violation("readable commands", error.to_string()))?;
+            is_of_timers |= matches!(&command, Command::FireTimers(_) | Command::CarryTimers(_));
+            self.command(command);
+        }
+        // Delivered or carried forward: it was moved before.
+        if is_of_timers {
+            return Ok(());
         }
         for (_, view) in Messages::new(record.messages()).filter_map(Result::ok) {
-            if let Some(key) = key_of(view.topic(), view.body()) {
+            let topic =
+                if view.topic() == parked::TOPIC { parked::real_topic(&view) } else { Some(view.topic()) };
+            if let Some(key) = topic.and_then(|topic| key_of(topic, view.body())) {
                 self.moved(key)?;
             }
         }

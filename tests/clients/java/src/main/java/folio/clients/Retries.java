@@ -1,6 +1,7 @@
 package folio.clients;
 
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
@@ -10,7 +11,9 @@ import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.client.consumer.PullStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -44,6 +47,61 @@ final class Retries {
             Check.equal(1, again.message(payload).getReconsumeTimes(), "reconsume times of " + payload);
             Check.equal(topic, again.message(payload).getTopic(), "topic of a retry");
             Check.equal("tag", again.message(payload).getTags(), "tag of a retry");
+        }
+    }
+
+    /** Fails twice without naming a delay: the second delivery comes after 10 seconds, the third after 30 more. */
+    static void backOff(Lab lab) throws Exception {
+        String topic = lab.topic("backoff");
+        List<String> sent = Lab.send(lab.producer(), topic, "backoff", 3);
+        Map<String, Long> failedMs = new ConcurrentHashMap<>();
+        Queue<String> early = new ConcurrentLinkedQueue<>();
+        Inbox third = new Inbox();
+        DefaultMQPushConsumer consumer = lab.push(lab.group("backoff"));
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            MessageExt message = messages.get(0);
+            int times = message.getReconsumeTimes();
+            long now = System.currentTimeMillis();
+            // The clock of the servers is that of this machine, or as good.
+            Long before = failedMs.put(Inbox.text(message) + "/" + times, now);
+            Long last = failedMs.get(Inbox.text(message) + "/" + (times - 1));
+            long waits = times == 1 ? 10_000 : 30_000;
+            if (before == null && last != null && now - last < waits) {
+                early.add(Inbox.text(message) + " came for the " + times + ". time again after " + (now - last) + " ms");
+            }
+            if (times < 2) {
+                return ConsumeConcurrentlyStatus.RECONSUME_LATER;
+            }
+            third.add(message);
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        consumer.start();
+        third.await(sent);
+        Check.that(early.isEmpty(), String.join(", ", early));
+    }
+
+    /** An orderly consumer that fails always with one retry allowed: it is given up in its queue, and the dead letter topic has it. */
+    static void orderlyDeadLetter(Lab lab) throws Exception {
+        String topic = lab.topic("dlqorderly");
+        String group = lab.group("dlqorderly");
+        List<String> sent = Lab.send(lab.producer(), topic, "dead", 3);
+        DefaultMQPushConsumer consumer = lab.push(group);
+        consumer.setMaxReconsumeTimes(1);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerOrderly) (messages, context) ->
+            ConsumeOrderlyStatus.SUSPEND_CURRENT_QUEUE_A_MOMENT);
+        consumer.start();
+        Inbox dead = new Inbox();
+        DefaultMQPullConsumer reader = lab.pull(lab.group("dlqorderlyreader"));
+        Check.until("all messages in the dead letter topic", () -> {
+            Thread.sleep(500);
+            read(reader, "%DLQ%" + group, dead);
+            return dead.missing(sent).isEmpty();
+        });
+        for (String payload : sent) {
+            Check.equal(topic, dead.message(payload).getProperty("RETRY_TOPIC"), "RETRY_TOPIC of a dead letter");
+            Check.that(dead.message(payload).getProperty("ORIGIN_MESSAGE_ID") != null, "ORIGIN_MESSAGE_ID of a dead letter");
         }
     }
 

@@ -12,7 +12,14 @@ final class Scenarios {
 
     static Map<String, Scenario> all() {
         Map<String, Scenario> all = new LinkedHashMap<>();
+        all.put("retry-backoff", Retries::backOff);
+        if (Versions.hasTimes()) {
+            all.put("delay-recall", Delays::recall);
+            all.put("delay-time", Delays::times);
+        }
+        all.put("delay-level", Delays::levels);
         all.put("retry-dlq", Retries::deadLetter);
+        all.put("retry-dlq-orderly", Retries::orderlyDeadLetter);
         all.put("takeover-killed", Groups::killed);
         all.put("takeover-shutdown", Groups::shutDown);
         all.put("push-broadcast", Groups::broadcast);
@@ -47,6 +54,7 @@ final class Scenarios {
         all.put("error-unknown-offset", Refusals::unknownOffset);
         all.put(Failover.NAME, new Failover(Failover.NAME, false));
         all.put(Failover.RESEND, new Failover(Failover.RESEND, true));
+        all.put(FailoverDelays.NAME, new FailoverDelays());
         return all;
     }
 }

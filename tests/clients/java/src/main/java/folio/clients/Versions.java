@@ -6,8 +6,10 @@ import java.util.HashMap;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.common.message.Message;
 
-/** The two calls whose signature differs between the 4.9 and the 5.x client, found by reflection. */
+/** The calls that the 4.9 client lacks or has with another signature, found by reflection. */
 final class Versions {
     private Versions() {}
 
@@ -38,6 +40,35 @@ final class Versions {
             }
         }
         throw new MQClientException("this client has no createTopic", null);
+    }
+
+    /** Whether this client knows messages that are delayed to a time, and recalls. */
+    static boolean hasTimes() {
+        for (Method method : DefaultMQProducer.class.getMethods()) {
+            if (method.getName().equals("recallMessage")) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Delays a message by one of the setters of 5.x. */
+    static void timed(Message message, String setter, long value) throws Exception {
+        method(Message.class, setter, 1).invoke(message, value);
+    }
+
+    /** By what a delayed message is recalled. */
+    static String recallHandle(SendResult sent) throws Exception {
+        return (String) method(SendResult.class, "getRecallHandle", 0).invoke(sent);
+    }
+
+    /** Recalls a message and returns its id. */
+    static String recall(DefaultMQProducer producer, String topic, String handle) throws Exception {
+        try {
+            return (String) method(producer.getClass(), "recallMessage", 2).invoke(producer, topic, handle);
+        } catch (InvocationTargetException e) {
+            throw e.getCause() instanceof Exception ? (Exception) e.getCause() : e;
+        }
     }
 
     private static void call(Method method, Object on, Object... args) throws Exception {

@@ -17,4 +17,5 @@ pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;
 pub(crate) mod topics;
+pub(crate) mod transactions;
 pub(crate) mod view;

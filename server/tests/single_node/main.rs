@@ -18,4 +18,5 @@ mod repeats;
 mod resources;
 mod retry;
 mod send;
+mod transactions;
 mod turns;

@@ -43,6 +43,7 @@ public final class Main {
         List<String> plan = new ArrayList<>(all.keySet());
         plan.remove(Failover.NAME);
         plan.remove(Failover.RESEND);
+        plan.remove(Transactions.FAILOVER);
         plan.removeAll(Scenarios.ONLY_WHEN_NAMED);
         if (options.containsKey("--only")) {
             plan = new ArrayList<>(Arrays.asList(options.get("--only").split(",")));

@@ -13,6 +13,7 @@ final class Scenarios {
     static Map<String, Scenario> all() {
         Map<String, Scenario> all = new LinkedHashMap<>();
         all.put("retry-dlq", Retries::deadLetter);
+        all.put("transaction", Transactions::ends);
         all.put("takeover-killed", Groups::killed);
         all.put("takeover-shutdown", Groups::shutDown);
         all.put("push-broadcast", Groups::broadcast);
@@ -47,6 +48,7 @@ final class Scenarios {
         all.put("error-unknown-offset", Refusals::unknownOffset);
         all.put(Failover.NAME, new Failover(Failover.NAME, false));
         all.put(Failover.RESEND, new Failover(Failover.RESEND, true));
+        all.put(Transactions.FAILOVER, Transactions::failover);
         return all;
     }
 }

@@ -27,6 +27,7 @@ use crate::sends::SendTable;
 use crate::settings::Settings;
 use crate::stamp::Stamp;
 use crate::system;
+use crate::transactions::Checks;
 
 /// The broker of one group on one node.
 pub struct Broker {
@@ -48,6 +49,10 @@ pub struct Broker {
     pub(crate) poll_task_runs: AtomicBool,
     /// Reads of old messages.
     pub(crate) cold_reads: ColdReads,
+    /// Half messages that are proposed, or about to be (`transactions.I2`).
+    pub(crate) halves_under_way: Arc<AtomicU64>,
+    /// Questions to producers about their transactions.
+    pub(crate) checks: Checks,
     /// How far the other nodes have heard who is connected here.
     pub(crate) hearing: Hearing,
     /// What is added to every stored message.
@@ -74,6 +79,8 @@ impl Broker {
             sends: SendTable::default(),
             poll_task_runs: AtomicBool::new(false),
             cold_reads: ColdReads::new(settings.cold_reads.clone(), group.clone()),
+            halves_under_way: Arc::default(),
+            checks: Checks::default(),
             hearing: Hearing::default(),
             stamp: Stamp::new(&identity.cluster, &settings.region, settings.trace_on),
             creations: Creations::default(),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::reads::ReadTurn;
+use crate::transactions::TransactionCheck;
 
 /// A client's end of something that ends.
 pub trait Connection: Send + Sync + 'static {
@@ -14,6 +15,8 @@ pub trait Connection: Send + Sync + 'static {
     fn is_open(&self) -> bool;
     /// Tells the client that members or subscriptions of a consumer group have changed.
     fn group_changed(&self, group: &str);
+    /// Asks a producer what became of its transaction. Must not block.
+    fn check_transaction(&self, check: &TransactionCheck);
 }
 
 /// A connection whose client reads what is given out; clones are the same connection.
@@ -66,5 +69,7 @@ pub(crate) mod testing {
         }
 
         fn group_changed(&self, _group: &str) {}
+
+        fn check_transaction(&self, _check: &TransactionCheck) {}
     }
 }

@@ -47,6 +47,14 @@ pub enum BrokerError {
     /// A message that cannot be stored as it is.
     #[error("{0}")]
     IllegalMessage(String),
+    /// As many transactions are open as may be, or the state has no room for more.
+    #[error("[TRANSACTIONS]system busy, {open} transactions are open or about to be, the limit is {limit}")]
+    TransactionsFull {
+        /// So many are open.
+        open: u64,
+        /// So many may be.
+        limit: u64,
+    },
     /// What cannot be done with what the request names, now or ever.
     #[error("{0}")]
     IllegalOperation(String),
@@ -88,6 +96,7 @@ impl BrokerError {
             | BrokerError::AskLeader
             | BrokerError::NotLeading(_)
             | BrokerError::ClientsFull(_)
+            | BrokerError::TransactionsFull { .. }
             | BrokerError::SubscriptionNotExist
             | BrokerError::SubscriptionNotLatest
             | BrokerError::Unreadable(_) => Retry::Safe,

@@ -53,4 +53,5 @@ mod system;
 #[cfg(test)]
 mod testing;
 pub mod topics;
+pub mod transactions;
 pub mod turns;

@@ -9,6 +9,7 @@
 //! | 3 | "create this consumer group and its retry topic" | the group's name, UTF-8 | 0 done, 1 not leader, 2 failed |
 //! | 5 | "have you applied the entry of this index?" | 8 bytes, little-endian | empty, once it has, or after a second |
 //! | 6 | "what does this client know of an earlier send?" | see `ask.rs` | see `ask.rs` |
+//! | 7 | "ask a producer of this group about its transaction" | see `transactions/producers.rs` | see there |
 //!
 //! Not here: Raft's own messages; they have their own connections.
 
@@ -20,3 +21,5 @@ pub(crate) const ENSURE_GROUP: u8 = 3;
 pub(crate) const APPLIED: u8 = 5;
 /// Kind byte of the question what a client knows of an earlier send.
 pub(crate) const KNOWS: u8 = 6;
+/// Kind byte of a question to a producer.
+pub(crate) const CHECK_TRANSACTION: u8 = 7;

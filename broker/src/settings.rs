@@ -5,6 +5,7 @@ use folio_protocol::limits::BODY_BYTES_MAX;
 
 use crate::cold_reads::ColdReadsConfig;
 use crate::delays::DelayLevels;
+use crate::transactions::TransactionSettings;
 
 /// The region of a broker that is told none.
 const DEFAULT_REGION: &str = "DefaultRegion";
@@ -25,6 +26,8 @@ pub struct Settings {
     pub delay_levels: DelayLevels,
     /// `timerMaxDelaySec`: how long a message may be delayed, seconds.
     pub timer_delay_max_s: u64,
+    /// When producers are asked about their transactions.
+    pub transactions: TransactionSettings,
     /// `regionId`, told to clients and stored with messages.
     pub region: String,
     /// `traceOn`, told to clients and stored with messages.
@@ -44,6 +47,7 @@ impl Default for Settings {
             body_bytes_max: BODY_BYTES_MAX,
             delay_levels: DelayLevels::default(),
             timer_delay_max_s: TIMER_DELAY_MAX_S,
+            transactions: TransactionSettings::default(),
             region: DEFAULT_REGION.to_owned(),
             trace_on: true,
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.

@@ -14,6 +14,7 @@
 //! | [`code`] | request, response and language codes |
 //! | [`flags`] | message, pull and permission bits |
 //! | [`names`] | reserved names, name rules |
+//! | [`half`] | half messages of transactions, and what becomes of them |
 //! | [`parked`] | delayed messages as the log keeps them until they are due |
 //! | [`recall`] | handles by which delayed messages are recalled |
 //! | [`ids`] | offset message ids and unique ids |
@@ -34,6 +35,7 @@ pub mod ext;
 pub mod fields;
 pub mod flags;
 pub mod frame;
+pub mod half;
 pub mod header;
 pub mod ids;
 pub mod java;

@@ -19,6 +19,7 @@ mod feature_level;
 #[cfg(fuzzing)]
 pub mod fuzz;
 pub mod group;
+mod halves;
 mod hand_over;
 mod hooks;
 pub mod host;

@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) timers: TimerIndex,
     /// Nothing pending is to lie before this position of the log: retention wants to drop what is there.
     pub(crate) carry_wanted: AtomicU64,
+    /// The same of half messages of open transactions.
+    pub(crate) halves_wanted: AtomicU64,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,

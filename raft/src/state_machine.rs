@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::dedup::Dedup;
 use crate::group::tasks;
+use crate::halves;
 use crate::host::Host;
 use crate::pending_timers;
 use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
@@ -152,6 +153,7 @@ impl StateMachine {
             }
         };
         self.index_timers(record).await?;
+        halves::apply(&self.shared, record).map_err(io::Error::other)?;
         self.position = record.end();
         self.prev_crc = record.header.crc;
         Ok(applied)

@@ -158,6 +158,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         indexes: opened.indexes,
         timers: opened.timers,
         carry_wanted: AtomicU64::new(0),
+        halves_wanted: AtomicU64::new(0),
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

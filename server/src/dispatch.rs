@@ -13,6 +13,7 @@ use folio_raft::proposal::ProposeError;
 
 use crate::admin;
 use crate::forward;
+use crate::handlers;
 use crate::remoting::Remoting;
 use crate::request::Request;
 use crate::request_table::{self, Class, Entry, Place, name_of};
@@ -28,6 +29,7 @@ pub(crate) fn dispatch(remoting: &Arc<Remoting>, mut request: Request) {
         return refuse(remoting, request);
     }
     request.is_repeatable = entry.is_repeatable;
+    handlers::transactions::note(remoting, &request);
     match entry.place {
         Place::Leader if !remoting.broker.leads() => forward::forward(remoting, request),
         Place::Leader | Place::LeaderIfAbsent => serve(remoting, entry, forward::armed(remoting, request)),

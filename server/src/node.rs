@@ -12,6 +12,7 @@ use folio_broker::clients::Addresses;
 use folio_broker::gossip;
 use folio_broker::identity::Identity;
 use folio_broker::settings::Settings;
+use folio_broker::transactions;
 use folio_engine::disk::{Disk, RealDisk};
 use folio_engine::planted;
 use folio_raft::group::{Group, HandOver};
@@ -62,6 +63,7 @@ pub async fn run(config: NodeConfig) -> Result<()> {
     let node = first.broker.node.clone();
     let mut beside = JoinSet::new();
     doors.iter().for_each(|door| drop(beside.spawn(gossip::run(door.broker.clone()))));
+    doors.iter().for_each(|door| drop(beside.spawn(transactions::run(door.broker.clone()))));
     let running = node.clone();
     beside.spawn(async move { running.stalls.watch().await });
     let listener = service::listener(config.net.clone(), first);
@@ -100,6 +102,7 @@ fn open(config: &NodeConfig, host: IpAddr, is_namesrv: bool, hosted: &[Hosted]) 
     let settings = Settings {
         delay_levels: config.delay_levels.clone(),
         timer_delay_max_s: config.timer_delay_max_s,
+        transactions: config.transactions.clone(),
         ..Settings::default()
     };
     let groups = names.iter().zip(config.broker_listeners()).zip(hosted);

@@ -175,13 +175,16 @@ impl Reply {
     }
 
     /// An error, with the code that `error.rs` chose for it. "Not leader" means nothing was proposed: the request goes to the
-    /// leader, or back to the node that forwarded it here. A commit goes to the leader also where nobody knows what became of it,
-    /// and a oneway one where this node could not store it (`turns.I1`).
+    /// leader, or back to the node that forwarded it here. A commit, and what may be asked twice, goes to the leader also where nobody
+    /// knows what became of it, and a oneway commit where this node could not store it (`turns.I1`).
     pub(crate) fn fail(mut self, error: impl Into<ServerError>) {
         let error = error.into();
         let is_commit = self.retry.as_ref().is_some_and(|(_, pending)| pending.turn.is_some());
         let of_commit = error.is_outcome_unknown() || (self.oneway && error.is_unavailable());
-        let again = error.is_not_leader() || (is_commit && of_commit);
+        let is_repeatable = self.retry.as_ref().is_some_and(|(_, pending)| pending.is_repeatable);
+        let again = error.is_not_leader()
+            || (is_commit && of_commit)
+            || (is_repeatable && error.is_outcome_unknown());
         if let Some((by, pending)) = self.retry.take_if(|_| again) {
             if error.is_outcome_unknown() {
                 self.doubt(error.to_string());

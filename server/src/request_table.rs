@@ -17,7 +17,7 @@ use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::timers::{self, TIMER_LIST};
 use crate::handlers::{
     clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, statistics,
-    topics, view,
+    topics, transactions, view,
 };
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -115,6 +115,8 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::SendMessageV2 => open(Leader, send::send),
         Code::SendBatchMessage => open(Leader, send::send),
         Code::RecallMessage => open(Leader, recall::recall),
+        Code::EndTransaction => open(Leader, transactions::end).repeatable(),
+        Code::ResumeCheckHalfMessage => admin(Leader, transactions::resume),
         Code::PullMessage => open(Settled, pull::pull).repeatable(),
         Code::LitePullMessage => open(Settled, pull::pull).repeatable(),
         Code::QueryConsumerOffset => open(Leader, offsets::query).repeatable(),
@@ -150,7 +152,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::QuerySubscriptionByConsumer => admin(Anywhere, statistics::subscription).repeatable(),
 
         // Known by name and not served. What will be the leader's is brought there: it may run a build that serves it.
-        Code::EndTransaction | Code::SendReplyMessage | Code::SendReplyMessageV2
+        Code::SendReplyMessage | Code::SendReplyMessageV2
         | Code::PopMessage | Code::AckMessage | Code::BatchAckMessage | Code::ChangeMessageInvisibleTime
         => unsupported(Class::Open, Leader),
         Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset
@@ -167,7 +169,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         | Code::SuspendConsumer | Code::ResumeConsumer | Code::AdjustConsumerThreadPool
         | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
         | Code::ResetConsumerClientOffset
-        | Code::ConsumeMessageDirectly | Code::ResumeCheckHalfMessage | Code::SetMessageRequestMode
+        | Code::ConsumeMessageDirectly | Code::SetMessageRequestMode
         | Code::PopRollback
         // What there is, and who uses it.
         | Code::GetTopicNameList | Code::GetTopicConfigList | Code::GetTopicsByCluster
@@ -226,8 +228,8 @@ mod tests {
         assert!(OF_CLIENTS.iter().all(|code| RequestCode::from_code(*code).is_some()));
     }
 
-    /// `forward.I2`: these change nothing, by number. A send among them would be stored twice. (A commit may be asked for twice
-    /// by its turn.)
+    /// `forward.I2`: these change nothing, by number, or end a transaction, which ends once (37). A send among them would be stored twice.
+    /// (A commit may be asked for twice by its turn.)
     #[test]
     fn only_questions_are_asked_again() {
         let codes = RequestCode::ALL.iter().map(|code| code.code());
@@ -235,7 +237,7 @@ mod tests {
             codes.filter(|code| entry(*code).is_some_and(|entry| entry.is_repeatable)).collect();
         assert_eq!(
             repeatable,
-            [11, 12, 14, 29, 30, 31, 32, 33, 61, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
+            [11, 12, 14, 29, 30, 31, 32, 33, 37, 61, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
         );
     }
 

@@ -138,6 +138,22 @@ mod tests {
             (record(96, &numbers(&[1, 2, 3, 4])), FireTimers { from: key(1, 2), to: key(3, 4) }.into()),
             (record(97, &numbers(&[5, 6])), CarryTimers { from: 5, to: 6 }.into()),
             (record(98, &numbers(&[7, 8])), RecallTimer { key: key(7, 8) }.into()),
+            (
+                record(112, &[text("g"), numbers(&[5]), 1_u32.to_le_bytes().to_vec()].concat()),
+                EndTransaction { group: group_name(), id: 5, ending: Ending::RolledBack }.into(),
+            ),
+            (
+                record(
+                    113,
+                    &[text("g"), numbers(&[1, 5]), 2_u32.to_le_bytes().to_vec(), numbers(&[7])].concat(),
+                ),
+                NoteChecks { group: group_name(), checks: vec![(5, 2)], at_ms: 7 }.into(),
+            ),
+            (record(114, &numbers(&[9])), CarryTransactions { upto: 9 }.into()),
+            (
+                record(115, &[text("g"), numbers(&[5, 6, 7])].concat()),
+                ResumeTransaction { group: group_name(), id: 5, queue_offset: 6, at_ms: 7 }.into(),
+            ),
         ];
         for (bytes, command) in &golden {
             assert_eq!(&command.encode(), bytes, "{command:?}");

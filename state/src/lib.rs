@@ -42,4 +42,7 @@ pub use sections::offsets::{CommitOffsets, OffsetCommit};
 pub use sections::sent_back::{NoteSentBack, RaiseFloor};
 pub use sections::timers::{CarryTimers, FireTimers, RecallTimer};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};
+pub use sections::transactions::{
+    CarryTransactions, EndTransaction, Ending, Half, NoteChecks, ResumeTransaction,
+};
 pub use state::{STATE_BYTES_MAX, State};

@@ -18,6 +18,9 @@ use crate::sections::offsets::{CommitOffsets, Offsets};
 use crate::sections::sent_back::{NoteSentBack, RaiseFloor, SentBack};
 use crate::sections::timers::{CarryTimers, FireTimers, RecallTimer, Timers};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
+use crate::sections::transactions::{
+    CarryTransactions, EndTransaction, NoteChecks, ResumeTransaction, Transactions,
+};
 
 /// The version that everything is written in so far. A later one must not be written before the group's feature level says
 /// that all nodes read it (`features.I1`): let the writers ask for the level before this changes.
@@ -189,6 +192,7 @@ registry! {
         features: Features = 6,
         sent_back: SentBack = 7,
         timers: Timers = 8,
+        transactions: Transactions = 9,
         #[cfg(feature = "next-level")]
         counted: Counted = 0x7f00,
     }
@@ -209,6 +213,10 @@ registry! {
         FireTimers = 96,
         CarryTimers = 97,
         RecallTimer = 98,
+        EndTransaction = 112,
+        NoteChecks = 113,
+        CarryTransactions = 114,
+        ResumeTransaction = 115,
         #[cfg(feature = "next-level")]
         Count = 0x6f00,
         PutTopicV1 = 0x7001,

@@ -9,6 +9,7 @@ use crate::sections::min_offsets::MinOffsets;
 use crate::sections::sent_back::SentBack;
 use crate::sections::timers::Timers;
 use crate::sections::topics::Topic;
+use crate::sections::transactions::{Half, Transactions};
 
 pub use crate::registry::State;
 
@@ -80,6 +81,16 @@ impl State {
     /// Which delayed messages are still to be delivered; a copy costs little.
     pub fn timers(&self) -> &Timers {
         &self.timers
+    }
+
+    /// Which transactions are open, and what became of others; a copy costs little.
+    pub fn transactions(&self) -> &Transactions {
+        &self.transactions
+    }
+
+    /// Half messages were stored, in this order: their transactions are open, or moved. By how many bytes the encoded state grows.
+    pub fn store_halves(&mut self, halves: Vec<Half>) -> i64 {
+        halves.into_iter().map(|half| self.transactions.store(half)).sum()
     }
 
     /// Orderly locks; a copy costs little.

@@ -65,10 +65,36 @@ fn command() -> impl Strategy<Value = Command> {
         (key(), key()).prop_map(|(from, to)| FireTimers { from, to }.into()),
         (0..90u64, 0..90u64).prop_map(|(from, to)| CarryTimers { from, to }.into()),
         key().prop_map(|key| RecallTimer { key }.into()),
+        (name(), 1..9u64, 0..3u8).prop_map(|(group, id, ending)| {
+            let endings = [Ending::Committed, Ending::RolledBack, Ending::GivenUp];
+            Command::from(EndTransaction { group, id, ending: endings[usize::from(ending)] })
+        }),
+        (name(), 1..9u64, 0..9u32).prop_map(|(group, id, times)| {
+            Command::from(NoteChecks { group, checks: vec![(id, times)], at_ms: 5 })
+        }),
+        (0..90u64).prop_map(|upto| Command::from(CarryTransactions { upto })),
+        (name(), 1..9u64).prop_map(|(group, id)| Command::from(ResumeTransaction {
+            group,
+            id,
+            queue_offset: 1,
+            at_ms: 5
+        })),
         (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
             ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }.into()
         }),
     ]
+}
+
+fn half((group, position): (&str, u64)) -> Half {
+    Half {
+        copy_of: None,
+        group: group.to_owned(),
+        position,
+        bytes: 9,
+        queue_offset: 8,
+        stored_ms: 7,
+        immunity_s: 6,
+    }
 }
 
 fn encoded(state: &State) -> Vec<u8> {
@@ -91,7 +117,11 @@ proptest! {
         let mut state = State::default();
         let mut bytes = state.encoded_bytes() as i64;
         let raise = Command::from(RaiseLevel { level: FEATURE_LEVEL });
-        for command in std::iter::once(raise).chain(commands) {
+        let opened = Command::from(RaiseFloor { floor: 0 });
+        for command in [raise, opened].into_iter().chain(commands) {
+            if state.transactions().count() == 0 && state.level() == FEATURE_LEVEL {
+                bytes += state.store_halves(["a", "bb", "a"].into_iter().zip(1..).map(half).collect());
+            }
             bytes += state.growth(&command, &Ends);
             state.apply_with(command.clone(), &Ends);
             prop_assert_eq!(state.encoded_bytes() as i64, bytes, "{:?}", command);
@@ -207,6 +237,30 @@ fn golden_bytes_of_timers() {
     let bytes = encoded(&state);
     let sections = framing::sections(&bytes).unwrap();
     let section = sections.iter().find(|section| section.tag == 8).unwrap();
+    assert_eq!((section.version, section.body), (1, &body[..]));
+    assert_eq!(decoded(&bytes), state);
+}
+
+/// What the fourth level adds.
+#[test]
+fn golden_bytes_of_transactions() {
+    let mut state = State::default();
+    state.apply(RaiseLevel { level: 4 });
+    state.store_halves(vec![half(("g", 20)), half(("g", 30)), half(("g", 40)), half(("g", 50))]);
+    for (id, ending) in [(30, Ending::Committed), (40, Ending::RolledBack), (50, Ending::GivenUp)] {
+        state.apply(EndTransaction { group: "g".into(), id, ending });
+    }
+    state.apply(NoteChecks { group: "g".into(), checks: vec![(20, 3)], at_ms: 11 });
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let short = |number: u32| number.to_le_bytes().to_vec();
+    let open =
+        [number(20), number(20), short(9), number(8), number(7), short(6), short(3), number(11)].concat();
+    let groups = [number(1), number(1), b"g".to_vec(), number(1), open, number(1)].concat();
+    let ended = [number(2), number(30), vec![1], number(40), vec![0], number(2)].concat();
+    let body = [groups, ended, number(1), number(50)].concat();
+    let bytes = encoded(&state);
+    let sections = framing::sections(&bytes).unwrap();
+    let section = sections.iter().find(|section| section.tag == 9).unwrap();
     assert_eq!((section.version, section.body), (1, &body[..]));
     assert_eq!(decoded(&bytes), state);
 }

@@ -95,6 +95,7 @@ fn check_everywhere(world: &World) -> Checked {
         check_sectors(world, *id, group)?;
         check_queues(world, *id, group)?;
         world.checks.oracle.timers.check_node(group)?;
+        world.checks.oracle.transactions.check_node(group)?;
         if *group.state() != *first.state() {
             return Err(violation("equal state", format!("node {id} differs from node {}", first.node_id())));
         }

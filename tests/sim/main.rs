@@ -42,6 +42,7 @@ mod run;
 mod script;
 mod suffer;
 mod trace;
+mod transactions;
 mod world;
 
 use run::{Figures, Run, in_process, many};

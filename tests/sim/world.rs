@@ -21,6 +21,7 @@ use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
 use crate::panics;
 use crate::script::Script;
 use crate::trace::Trace;
+use crate::transactions;
 
 /// A process that can do nothing any more is noticed and killed after that long.
 const SUPERVISOR_MS: u64 = 300;
@@ -64,6 +65,7 @@ pub(crate) struct World {
     lockers: Lockers,
     consumers: Consumers,
     producers: Producers,
+    tellers: transactions::Producers,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
     pub(crate) setup: Setup,
@@ -113,6 +115,7 @@ impl World {
         let lockers = Lockers::new(random.below(u64::MAX));
         let consumers = Consumers::new(random.below(u64::MAX));
         let producers = Producers::new(random.below(u64::MAX));
+        let tellers = transactions::Producers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         checks.retained.bytes = setup.retain;
@@ -131,6 +134,7 @@ impl World {
             lockers,
             consumers,
             producers,
+            tellers,
             seen,
             setup,
             plant,
@@ -165,6 +169,7 @@ impl World {
         if self.clients.rate > 0 {
             self.consumers.step(&self.nodes, &self.seen, &mut self.checks.oracle);
             self.producers.step(&self.nodes, &self.seen);
+            self.tellers.step(&self.nodes, &self.seen);
         }
         let clocks = self.nodes.values().map(|node| node.machine.wall.now().as_millis() as u64);
         clocks.for_each(|now_ms| self.checks.oracle.timers.saw(now_ms));
@@ -222,6 +227,12 @@ impl World {
                 Told::Recalled(number, answer) => {
                     self.checks.oracle.timers.recall_answered(number, &answer);
                 }
+            }
+        }
+        for told in self.tellers.told() {
+            match told {
+                transactions::Told::Begun(number, id) => self.checks.oracle.transactions.begun(number, id),
+                transactions::Told::Ended(id, how) => self.checks.oracle.transactions.ended(id, how),
             }
         }
         self.seen.values().try_for_each(Moves::look)

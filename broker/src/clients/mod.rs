@@ -32,8 +32,8 @@ pub(crate) use duplicates::Duplicate;
 pub use full::Full;
 pub use share::Addresses;
 pub(crate) use share::{Outgoing, Progress};
-pub(crate) use table::Notice;
 pub use table::{ClientTable, Software};
+pub(crate) use table::{Notice, ProducerPlace};
 pub use view::{GroupView, Member};
 
 /// RocketMQ's expiry of a channel without heartbeats.

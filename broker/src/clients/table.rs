@@ -1,6 +1,6 @@
 //! The table of registrations and the views derived from it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -69,6 +69,15 @@ pub struct Software {
     pub language: &'static str,
     /// Its wire version.
     pub version: i32,
+}
+
+/// Where a producer is.
+#[derive(Clone)]
+pub(crate) enum ProducerPlace {
+    /// At this node.
+    Here(Arc<dyn Connection>),
+    /// At another one.
+    Node(u64),
 }
 
 /// A connection of this node to be told that a group changed.
@@ -301,6 +310,41 @@ impl ClientTable {
         let by_id: BTreeMap<_, _> =
             of_group.map(|producer| (&producer.client.client_id, &producer.client)).collect();
         by_id.into_values().cloned().collect()
+    }
+
+    /// Where the producers of these groups are: each registration once.
+    pub(crate) fn producer_places(&self, groups: &HashSet<&str>) -> HashMap<String, Vec<ProducerPlace>> {
+        let state = self.state.read();
+        let mut places: HashMap<String, Vec<ProducerPlace>> = HashMap::new();
+        let mut add = |group: &str, place: ProducerPlace| match places.get_mut(group) {
+            Some(known) => known.push(place),
+            None => drop(places.insert(group.to_owned(), vec![place])),
+        };
+        for local in state.local.values() {
+            let wanted = local.producers.keys().filter(|(group, _)| groups.contains(group.as_str()));
+            wanted.for_each(|(group, _)| add(group, ProducerPlace::Here(local.channel.clone())));
+        }
+        for (node, heard) in state.shares.iter().filter(|(_, heard)| !heard.expired) {
+            let wanted = heard.producers.values().filter(|of| groups.contains(of.group.as_str()));
+            wanted.for_each(|producer| add(&producer.group, ProducerPlace::Node(*node)));
+        }
+        places
+    }
+
+    /// The connections of this node that have producers of a group; `turn` says which is the first.
+    pub(crate) fn producers_here(&self, group: &str, turn: usize) -> Vec<Arc<dyn Connection>> {
+        let state = self.state.read();
+        let has = |local: &&Local| local.producers.keys().any(|(of, _)| of == group);
+        let mut here: Vec<(u64, Arc<dyn Connection>)> = state
+            .local
+            .values()
+            .filter(has)
+            .map(|local| (local.channel.id(), local.channel.clone()))
+            .collect();
+        here.sort_unstable_by_key(|(id, _)| *id);
+        let first = turn.checked_rem(here.len()).unwrap_or(0);
+        here.rotate_left(first);
+        here.into_iter().map(|(_, connection)| connection).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) -> Vec<Notice> {

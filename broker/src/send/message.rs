@@ -24,11 +24,11 @@ const SERVERS_FLAGS: i32 = sys_flag::TRANSACTION_MASK | sys_flag::NEED_UNWRAP | 
 
 /// Everything the messages of one request share.
 pub(super) struct Draft<'a> {
-    broker: &'a Broker,
-    wish: &'a ToSend<'a>,
+    pub(super) broker: &'a Broker,
+    pub(super) wish: &'a ToSend<'a>,
     /// The topic to store in.
-    topic: Name,
-    place: Place,
+    pub(super) topic: Name,
+    pub(super) place: Place,
 }
 
 /// The message of an ordinary send.
@@ -37,6 +37,8 @@ pub(super) struct Single {
     pub(super) unique_key: UniqueKey,
     /// When it is due, if it is parked.
     pub(super) due_ms: Option<u64>,
+    /// The real queue, if it is a half message.
+    pub(super) half_of: Option<u32>,
 }
 
 impl<'a> Draft<'a> {
@@ -55,6 +57,9 @@ impl<'a> Draft<'a> {
         }
         let seen = stored::look(sent)?;
         let is_retry = names::is_retry_topic(self.wish.topic);
+        if seen.kind == Kind::Prepared && !is_retry {
+            return self.half(&seen);
+        }
         let due_ms = match seen.kind {
             Kind::Delayed(wish) if !is_retry || self.delays_retries() => self.due_ms(wish)?,
             _ if is_retry => None,
@@ -69,7 +74,12 @@ impl<'a> Draft<'a> {
             message.topic = parked::TOPIC.into();
             message.prepared_transaction_offset = due_ms as i64;
         }
-        Ok(Single { message, unique_key: UniqueKey::from_slice(unique_key.as_bytes()), due_ms })
+        Ok(Single {
+            message,
+            unique_key: UniqueKey::from_slice(unique_key.as_bytes()),
+            due_ms,
+            half_of: None,
+        })
     }
 
     /// Whether a retry that a consumer sends itself waits. Before the group delays messages it comes at once. A dead letter always does.
@@ -135,8 +145,13 @@ impl<'a> Draft<'a> {
     fn check_kind(&self, kind: Kind) -> Result<(), BrokerError> {
         let prepared = sys_flag::transaction(self.wish.sys_flag) == sys_flag::TRANSACTION_PREPARED;
         match kind {
-            Kind::Prepared => Err(no_transactions()),
-            Kind::Normal if prepared => Err(no_transactions()),
+            Kind::Prepared => Err(stored::illegal("a batch cannot be part of a transaction (TRAN_MSG)")),
+            Kind::PreparedDelayed => Err(stored::illegal(
+                "a message cannot be delayed (DELAY, TIMER_*) and part of a transaction (TRAN_MSG)",
+            )),
+            Kind::Normal if prepared => Err(stored::illegal(
+                "its system flag says that it is part of one and its properties do not (TRAN_MSG)",
+            )),
             Kind::Delayed(_) => Err(BrokerError::IllegalMessage(
                 "messages of a batch cannot be delayed (DELAY, TIMER_*)".to_owned(),
             )),
@@ -144,7 +159,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn message(&self, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
+    pub(super) fn message(&self, flag: i32, body: Bytes, properties: Bytes) -> NewMessage {
         let wish = self.wish;
         let multi_tags = if self.place.multi_tags { sys_flag::MULTI_TAGS } else { 0 };
         NewMessage {
@@ -162,12 +177,6 @@ impl<'a> Draft<'a> {
             properties,
         }
     }
-}
-
-fn no_transactions() -> BrokerError {
-    BrokerError::NoPermission(
-        "sending transaction message is forbidden: transactions are not supported yet".to_owned(),
-    )
 }
 
 fn too_long(what: &str, length: usize, max: usize) -> BrokerError {

@@ -7,17 +7,20 @@
 //! A delayed message is parked (`folio_protocol::parked`) with the time at which it is due by the leader's clock, and delivered by
 //! the driver of timers (`folio_raft::driver`). So is a retry that a consumer sends itself, with a delay level.
 //!
-//! Not here: transactions (half messages are refused with NO_PERMISSION, as a broker that rejects them answers).
+//! A message of a transaction is stored as a half message ([`half`]); what ends the transaction is in `transactions`.
 //!
 //! A send to a missing topic creates it first, through the log, and then goes on; sends that come
 //! meanwhile wait for the same creation.
 
 mod check;
+mod half;
 mod message;
 mod stored;
 mod to_send;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use folio_protocol::message::NewMessage;
 use folio_protocol::names;
@@ -48,6 +51,8 @@ pub struct Prepared {
     unique_key: Option<UniqueKey>,
     /// Of a delayed message.
     recall_handle: Option<String>,
+    /// Of a half message: its real queue, and its place among those under way.
+    half_of: Option<(u32, HalfUnderWay)>,
 }
 
 /// A send that is stored.
@@ -60,6 +65,8 @@ pub struct Sent<'a> {
     pub unique_key: Option<&'a str>,
     /// By which a delayed message is recalled; none for a repeat, whose message is stored already.
     pub recall_handle: Option<String>,
+    /// The queue that its client sent it to.
+    pub queue: u32,
 }
 
 impl Broker {
@@ -73,14 +80,21 @@ impl Broker {
         let repeat = repeat(wish);
         if wish.batch {
             let messages = draft.batch()?;
-            return Ok(Checked::Store(Prepared { messages, repeat, unique_key: None, recall_handle: None }));
+            let (unique_key, recall_handle, half_of) = (None, None, None);
+            return Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle, half_of }));
         }
-        let Single { message, unique_key, due_ms } = draft.single()?;
+        let Single { message, unique_key, due_ms, half_of } = draft.single()?;
+        let half_of = half_of.map(|queue| (queue, HalfUnderWay::new(&self.halves_under_way)));
         // A consumer group's retries are not its producers' to recall.
         let recallable = due_ms.filter(|_| !names::is_retry_topic(wish.topic));
         let recall_handle = recallable.map(|due_ms| self.recall_handle(wish.topic, &unique_key, due_ms));
         let (messages, unique_key) = (vec![message], Some(unique_key));
-        Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle }))
+        Ok(Checked::Store(Prepared { messages, repeat, unique_key, recall_handle, half_of }))
+    }
+
+    /// Half messages that are proposed, or about to be.
+    fn halves_under_way(&self) -> u64 {
+        self.halves_under_way.load(Ordering::Relaxed)
     }
 
     /// By which a delayed message is recalled.
@@ -125,13 +139,14 @@ impl Broker {
     /// Stores a send. `done` is called exactly once, mostly from a task of the group: it must not block.
     pub fn send(
         &self,
-        Prepared { messages, repeat, unique_key, recall_handle }: Prepared,
+        Prepared { messages, repeat, unique_key, recall_handle, half_of }: Prepared,
         done: impl FnOnce(Result<Sent<'_>, BrokerError>) + Send + 'static,
     ) {
         let own_host = self.identity.store_host;
         let reply = Box::new(move |outcome: Result<Receipt, _>| match outcome {
             Ok(receipt) => done(Ok(Sent {
                 receipt: &receipt,
+                queue: half_of.as_ref().map_or(receipt.queue_id, |(queue, _)| *queue),
                 store_host: receipt.store_host.unwrap_or(own_host),
                 unique_key: unique_key.as_ref().and_then(|key| std::str::from_utf8(key).ok()),
                 // A repeat may name another time than what is stored.
@@ -142,6 +157,22 @@ impl Broker {
         if let Err((proposal, error)) = self.group.propose(Proposal { messages, repeat, reply }) {
             (proposal.reply)(Err(error));
         }
+    }
+}
+
+/// A half message under way; it counts until it is dropped.
+struct HalfUnderWay(Arc<AtomicU64>);
+
+impl HalfUnderWay {
+    fn new(all: &Arc<AtomicU64>) -> HalfUnderWay {
+        all.fetch_add(1, Ordering::Relaxed);
+        HalfUnderWay(all.clone())
+    }
+}
+
+impl Drop for HalfUnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     Delayed(Wish),
     /// When its transaction commits.
     Prepared,
+    /// Both, which is nothing that can be done.
+    PreparedDelayed,
 }
 
 /// How a producer delays a message. A level counts more than a time, as in RocketMQ.
@@ -68,6 +70,8 @@ pub(crate) fn look(encoded: &[u8]) -> Result<Seen<'_>, BrokerError> {
         }
     }
     seen.kind = match (prepared, u32::try_from(level)) {
+        (true, Ok(1..)) => Kind::PreparedDelayed,
+        (true, _) if !was_timed && times.iter().any(Option::is_some) => Kind::PreparedDelayed,
         (true, _) => Kind::Prepared,
         (false, Ok(level @ 1..)) => Kind::Delayed(Wish::Level(level)),
         (false, _) if was_timed => Kind::Normal,
@@ -145,12 +149,17 @@ fn stored_len(
     sent.len() + separator + added + parked + stamp.encoded.len()
 }
 
-fn is_dropped(name: &str, value: &str, drops_timer: bool) -> bool {
+pub(super) fn is_dropped(name: &str, value: &str, drops_timer: bool) -> bool {
     match name {
         names::POP_CK | names::MSG_REGION | names::TRACE_ON | names::CLUSTER | names::REAL_TOPIC => true,
         names::DELAY => value != "0",
         _ => drops_timer && TIMER.contains(&name),
     }
+}
+
+/// What no transaction can be.
+pub(super) fn illegal(why: &str) -> BrokerError {
+    BrokerError::IllegalMessage(format!("transactional message illegal, {why}"))
 }
 
 #[cfg(test)]
@@ -209,6 +218,10 @@ mod tests {
         assert_eq!(kind(&[("TIMER_DELIVER_MS", "-9")]), Ok(Kind::Delayed(Wish::At(0))));
         assert_eq!(kind(&[("TRAN_MSG", "TRUE")]), Ok(Kind::Prepared));
         assert_eq!(kind(&[("TRAN_MSG", "false")]), Ok(Kind::Normal));
+        for delay in ["DELAY", "TIMER_DELAY_SEC", "TIMER_DELIVER_MS"] {
+            assert_eq!(kind(&[("TRAN_MSG", "true"), (delay, "3")]), Ok(Kind::PreparedDelayed));
+        }
+        assert_eq!(kind(&[("TRAN_MSG", "true"), ("DELAY", "0")]), Ok(Kind::Prepared));
         for (name, value) in [("DELAY", "soon"), ("TIMER_DELAY_SEC", "1.5"), ("TIMER_DELIVER_MS", "now")] {
             assert!(kind(&[(name, value)]).is_err(), "{name}");
         }

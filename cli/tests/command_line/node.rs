@@ -12,6 +12,7 @@ use folio_broker::clients::Addresses;
 use folio_broker::gossip;
 use folio_broker::identity::Identity;
 use folio_broker::settings::Settings;
+use folio_broker::transactions;
 use folio_engine::disk::sim::SimDisk;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::Group;
@@ -111,6 +112,7 @@ impl Node {
         hooks.attach(&remoting);
         let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
+        drop(tokio::spawn(transactions::run(broker.clone())));
         let listener = service::listener(net, &remoting);
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");

@@ -44,7 +44,7 @@ pub use send_answer::SendAnswer;
 pub use topic::{
     CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, GetGroupConfigHeader, GetTopicConfigHeader,
 };
-pub use transaction::{CheckTransactionStateHeader, EndTransactionHeader};
+pub use transaction::{CheckTransactionStateHeader, EndTransactionHeader, ResumeCheckHalfMessageHeader};
 
 pub use crate::ext::HeaderError;
 use crate::ext::{ExtFields, FieldValue};

@@ -1,4 +1,4 @@
-//! Transactions: codes 37 and 39.
+//! Transactions: codes 37, 39 and 323.
 
 use super::header;
 use crate::Name;
@@ -40,5 +40,15 @@ header! {
         "transactionId" => transaction_id: Option<String>;
         /// Its offset message id.
         "offsetMsgId" => offset_msg_id: Option<String>;
+    }
+}
+
+header! {
+    /// 323: asks anew about a transaction that was given up.
+    ResumeCheckHalfMessageHeader {
+        /// The topic of given up ones; stock tools leave it out.
+        "topic" => topic: Option<Name>;
+        /// The offset message id of the message there.
+        "msgId" => msg_id: String;
     }
 }

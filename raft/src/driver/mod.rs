@@ -35,6 +35,7 @@ mod runner;
 pub(crate) mod send_back;
 pub(crate) mod term_fence;
 pub(crate) mod timers;
+pub(crate) mod transactions;
 pub(crate) mod transition;
 
 use std::hash::Hash;
@@ -50,6 +51,7 @@ pub(crate) use requests::Requests;
 pub(crate) use runner::{Parts, start};
 pub use send_back::SendBack;
 pub use timers::Recall;
+pub use transactions::End;
 pub(crate) use transition::Move;
 
 /// What a driver makes of a request.

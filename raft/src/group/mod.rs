@@ -35,6 +35,7 @@ pub(crate) mod status_messages;
 pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod upgrade;
 mod watch;
 
@@ -64,6 +65,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::accepting::Accepting;
 use crate::config::Flush;
 use crate::driver::timers::Timers;
+use crate::driver::transactions::Transactions;
 use crate::driver::{self, Recall, Requests, SendBack, send_back::SendBacks};
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError};
@@ -143,6 +145,7 @@ struct Inner {
     proposer: Proposer,
     send_backs: Requests<SendBacks>,
     timers: Timers,
+    transactions: Requests<Transactions>,
     /// Of reads that see all that was acknowledged.
     proofs: Arc<proofs::Proofs>,
     connections: Connections,

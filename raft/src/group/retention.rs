@@ -10,6 +10,8 @@
 //! - `timers.I5`: no segment is dropped that holds a pending delayed message. The leader carries it forward first
 //!   (`crate::driver::timers`), which needs room; until then an earlier boundary does, and the next look comes soon.
 //!
+//! - `transactions.I3`: nor one that holds the half message of an open transaction (`crate::halves`).
+//!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
 use std::io;
@@ -23,11 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::Retention;
 use crate::host::Host;
-use crate::pending_timers;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
 use crate::state_machine::{Raft, SavedState, SnapshotMetaOf, Wanted};
 use crate::types::log_id;
+use crate::{halves, pending_timers};
 
 /// How long openraft may take to build a snapshot, and to purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -78,6 +80,7 @@ impl Passes {
         self.due.as_ref().is_some_and(|due| self.is_dropped(due))
             || !self.shared.has_room(1)
             || pending_timers::is_wanted(&self.shared)
+            || halves::is_wanted(&self.shared)
             || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
     }
 
@@ -212,13 +215,17 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     Ok(Some(Droppable { position: checkpoint.base.position, id, meta, start: checkpoint.base }))
 }
 
-/// Up to where nothing is still needed (`timers.I5`). What is needed before `wanted` is asked to be carried forward.
+/// Up to where nothing is still needed (`timers.I5`, `transactions.I3`). What is needed before `wanted` is asked to be carried forward.
 fn clear_before(shared: &Shared, wanted: u64) -> io::Result<u64> {
     let clear = pending_timers::clear_before(shared, wanted).map_err(io::Error::other)?;
     if clear < wanted {
         pending_timers::want_clear_before(shared, wanted);
     }
-    Ok(clear)
+    let halves_clear = halves::clear_before(shared, wanted);
+    if halves_clear < wanted {
+        halves::want_clear_before(shared, wanted);
+    }
+    Ok(clear.min(halves_clear))
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

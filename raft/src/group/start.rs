@@ -35,6 +35,7 @@ use crate::driver;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
 use crate::driver::timers::Timers;
+use crate::driver::transactions;
 use crate::feature_level::GroupLevel;
 use crate::host::Host;
 use crate::lease_clock::LeaseClock;
@@ -154,6 +155,7 @@ impl Opened {
             indexes,
             timers,
             carry_wanted: AtomicU64::new(0),
+            halves_wanted: AtomicU64::new(0),
             lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
             ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(saved.state.encoded_bytes() as i64),
@@ -308,6 +310,7 @@ impl Node {
         let parts =
             driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
         let timers = Timers::start(parts.clone());
+        let transactions = transactions::start(parts.clone());
         let send_backs = driver::start(SendBacks::new(host.clone(), shared.clone()), parts);
         Group(Arc::new(Inner {
             node_id: config.node_id,
@@ -320,6 +323,7 @@ impl Node {
             proposer,
             send_backs,
             timers,
+            transactions,
             proofs: Arc::default(),
             connections,
             status,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use folio_engine::planted;
 use folio_protocol::Name;
+use folio_protocol::half;
 use folio_protocol::message::{self, NewMessage};
 use folio_protocol::parked;
 use folio_protocol::properties::{self, UNIQUE_KEY};
@@ -255,9 +256,9 @@ fn was_made_later(attempt: &Attempt, message: &NewMessage, earlier: &Earlier, no
     let came_ms = attempt.arrived.saturating_duration_since(after).as_millis() as i64;
     message.born_timestamp.saturating_sub(earlier.born_ms).saturating_sub(came_ms) >= PROMPT_MS
 }
-/// The topic that a client sent a message to: a delayed one is parked in another.
+/// The topic that a client sent a message to: a delayed one is parked in another, and so is one of a transaction.
 fn sent_to(message: &NewMessage) -> Name {
-    let is_parked = *message.topic == *parked::TOPIC;
+    let is_parked = [parked::TOPIC, half::TOPIC].contains(&&*message.topic);
     let real = is_parked.then(|| properties::get(&message.properties, properties::REAL_TOPIC)).flatten();
     real.map_or_else(|| message.topic.clone(), Name::from)
 }

@@ -205,8 +205,8 @@ mod tests {
     use folio_protocol::parked::TimerKey;
     use folio_state::{
         CarryTimers, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic,
-        ExpireLocks, FireTimers, LockQueues, NextOffsets, NoteSentBack, OffsetCommit, PutGroup, QueueRef,
-        RaiseFloor, RecallTimer, UnlockQueues,
+        EndTransaction, Ending, ExpireLocks, FireTimers, Half, LockQueues, NextOffsets, NoteSentBack,
+        OffsetCommit, PutGroup, QueueRef, RaiseFloor, RecallTimer, ResumeTransaction, UnlockQueues,
     };
     use proptest::prelude::*;
 
@@ -217,6 +217,7 @@ mod tests {
     enum Step {
         Command(Command),
         Message(String, u32),
+        Half(String, u64),
     }
 
     /// Where queues stand.
@@ -240,6 +241,7 @@ mod tests {
         fn apply(&mut self, state: &mut State, step: &Step) {
             match step {
                 Step::Command(command) => drop(state.apply_with(command.clone(), self)),
+                Step::Half(group, position) => drop(state.store_halves(vec![half(group, *position)])),
                 Step::Message(..) => self.apply_again(state, step),
             }
         }
@@ -247,6 +249,7 @@ mod tests {
         fn apply_again(&mut self, state: &mut State, step: &Step) {
             match step {
                 Step::Command(command) => drop(state.apply_again(command.clone(), self)),
+                Step::Half(..) => {}
                 Step::Message(topic, queue) => *self.0.entry((topic.clone(), *queue)).or_default() += 1,
             }
         }
@@ -294,13 +297,30 @@ mod tests {
             (key(), key()).prop_map(|(from, to)| Command::from(FireTimers { from, to })),
             (0..90u64, 0..90u64).prop_map(|(from, to)| Command::from(CarryTimers { from, to })),
             key().prop_map(|key| Command::from(RecallTimer { key })),
+            (name(), 1..9u64, 0..3usize).prop_map(|(group, id, at)| {
+                let ending = [Ending::Committed, Ending::RolledBack, Ending::GivenUp][at];
+                Command::from(EndTransaction { group, id, ending })
+            }),
+            (name(), 1..9u64).prop_map(|(group, id)| ResumeTransaction {
+                group,
+                id,
+                queue_offset: 1,
+                at_ms: 5
+            }
+            .into()),
         ]
+    }
+
+    fn half(group: &str, position: u64) -> Half {
+        let group = group.to_owned();
+        Half { copy_of: None, group, position, bytes: 9, queue_offset: 8, stored_ms: 7, immunity_s: 6 }
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             command().prop_map(Step::Command),
             (name(), 0..6u32).prop_map(|(topic, queue)| Step::Message(topic, queue)),
+            (name(), 1..9u64).prop_map(|(group, position)| Step::Half(group, position)),
         ];
         prop::collection::vec(step, 0..16)
     }
@@ -323,6 +343,7 @@ mod tests {
             match step {
                 Step::Command(command) => scan.take_command(command.clone()),
                 Step::Message(topic, queue) => scan.take_message(topic, *queue, offsets.next().unwrap()),
+                Step::Half(..) => {}
             }
         }
         scan.go_back(&mut state);

@@ -25,4 +25,5 @@ mod state;
 mod state_limit;
 mod three_nodes;
 mod timers;
+mod transactions;
 mod two_groups;

@@ -42,8 +42,11 @@ const KEEP_HOURS_MAX: u64 = 10 * 365 * 24;
 /// Ten years, too.
 const TIMER_DELAY_S_MAX: u64 = KEEP_HOURS_MAX * 3_600;
 
+/// A week.
+const TRANSACTION_MS_MAX: u64 = 7 * 24 * 3_600_000;
+
 /// Every number in the TOML file.
-pub(super) static OF_FILE: [Range; 23] = [
+pub(super) static OF_FILE: [Range; 26] = [
     count("node_id", 1, ID_MAX),
     count("nodes.id", 1, ID_MAX),
     count("workers", 1, 1_024),
@@ -59,6 +62,9 @@ pub(super) static OF_FILE: [Range; 23] = [
     // What a restart reads.
     bytes("dedup.log_size", 1 << 20, 64 << 30),
     count("timers.max_delay_seconds", 1, TIMER_DELAY_S_MAX),
+    count("transactions.timeout", 0, TRANSACTION_MS_MAX),
+    count("transactions.check_interval", 100, TRANSACTION_MS_MAX),
+    count("transactions.checks_max", 1, 10_000),
     count("raft.election_min_ms", 50, 60_000),
     count("raft.election_max_ms", 50, 60_000),
     count("raft.heartbeat_ms", 5, 20_000),
@@ -75,10 +81,13 @@ pub(super) static OF_FILE: [Range; 23] = [
 ];
 
 /// Every number in a `broker.conf`, ports aside.
-pub(super) static OF_BROKER_CONF: [Range; 3] = [
+pub(super) static OF_BROKER_CONF: [Range; 6] = [
     count("fileReservedTime", 1, KEEP_HOURS_MAX),
     bytes("mappedFileSizeCommitLog", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
     count("timerMaxDelaySec", 1, TIMER_DELAY_S_MAX),
+    count("transactionTimeOut", 0, TRANSACTION_MS_MAX),
+    count("transactionCheckInterval", 100, TRANSACTION_MS_MAX),
+    count("transactionCheckMax", 1, 10_000),
 ];
 
 /// The range of a key.

@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use folio_broker::delays::DEFAULT_LEVELS;
 use folio_broker::settings::TIMER_DELAY_MAX_S;
+use folio_broker::transactions::TransactionSettings;
 use folio_raft::config::{DedupConfig, Flush, Retention, Scrub, Timing};
 use folio_raft::types::NodeAddress;
 
 use super::bounds::within;
 use super::file::{host_of, operators};
 use super::secret;
+use super::transactions;
 use super::values::{
     BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, SEGMENT_BYTES,
     bad, default_workers, delay_levels,
@@ -53,6 +55,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
     if let Some(hours) = keys.number::<i64>("fileReservedTime")? {
         retention.age = Some(Duration::from_secs(within("fileReservedTime", hours)? * 3_600));
     }
+    let age = retention.age;
     let segment_bytes = keys.number::<i64>("mappedFileSizeCommitLog")?;
     let segment_bytes = segment_bytes.map(|bytes| within("mappedFileSizeCommitLog", bytes)).transpose()?;
     let admin_from = keys.take("adminFrom").unwrap_or_default();
@@ -83,6 +86,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
             Some(seconds) => within("timerMaxDelaySec", seconds)?,
             None => TIMER_DELAY_MAX_S,
         },
+        transactions: keys.transactions(age)?,
         timing: Timing::default(),
         secret: keys
             .take("secretFile")
@@ -143,6 +147,20 @@ impl Keys {
             Some("true") => Ok(true),
             Some(other) => Err(bad(key, format!("{other:?} is neither true nor false"))),
         }
+    }
+
+    fn transactions(&mut self, age_max: Option<Duration>) -> Result<TransactionSettings, BadValue> {
+        let mut time = |key| self.take(key).map(|text| transactions::time(key, &text)).transpose();
+        let (timeout, interval) = (time("transactionTimeOut")?, time("transactionCheckInterval")?);
+        let max = self.number::<i64>("transactionCheckMax")?;
+        let max = max.map(|number| transactions::checks("transactionCheckMax", number)).transpose()?;
+        let default = TransactionSettings::default();
+        Ok(TransactionSettings {
+            timeout: timeout.unwrap_or(default.timeout),
+            check_interval: interval.unwrap_or(default.check_interval),
+            checks_max: max.unwrap_or(default.checks_max),
+            age_max,
+        })
     }
 
     fn flush(&mut self) -> Result<Flush, BadValue> {

@@ -15,6 +15,7 @@ use super::groups::GroupTable;
 pub(super) use super::host_port::host_of;
 use super::secret;
 use super::size::ByteSize;
+use super::transactions;
 use super::values::{
     BROKER_PORT, BadValue, DEFAULT_CLUSTER, DEFAULT_GROUP, Listen, NAMESRV_PORT, NodeConfig, RAFT_PORT,
     SEGMENT_BYTES, bad, default_workers, delay_levels,
@@ -52,6 +53,8 @@ pub(super) struct File {
     dedup: Dedup,
     #[serde(default)]
     timers: Timers,
+    #[serde(default)]
+    transactions: transactions::Table,
     #[serde(default)]
     raft: Raft,
     #[serde(default)]
@@ -156,7 +159,7 @@ impl File {
             (None, Some(own)) => host_of(&own.broker).unwrap_or_default().to_owned(),
             (None, None) => return Err(bad("host", "missing: the host clients reach this node at")),
         };
-        let dial = dial(&self.dial, node_id)?;
+        let (dial, retention) = (dial(&self.dial, node_id)?, self.log.retention()?);
         let groups: Result<_, BadValue> =
             self.groups.into_iter().map(|group| group.into_group(self.join)).collect();
         let secret = self.secret_file.map(|file| secret::read("secret_file", folder, &file)).transpose()?;
@@ -183,7 +186,8 @@ impl File {
                 FlushKey::Sync => Flush::Sync,
                 FlushKey::Async => Flush::Async,
             },
-            retention: self.log.retention()?,
+            transactions: self.transactions.settings(retention.age)?,
+            retention,
             scrub: self.log.scrub()?,
             dedup: self.dedup.config()?,
             delay_levels: delay_levels(

@@ -10,6 +10,7 @@ mod groups;
 mod host_port;
 mod secret;
 mod size;
+mod transactions;
 mod values;
 
 use std::path::{Path, PathBuf};

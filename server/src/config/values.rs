@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use folio_broker::delays::DelayLevels;
+use folio_broker::transactions::TransactionSettings;
 use folio_raft::config::{DedupConfig, Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::secret::ClusterSecret;
 use folio_raft::types::NodeAddress;
@@ -72,6 +73,8 @@ pub struct NodeConfig {
     pub delay_levels: DelayLevels,
     /// How long a message may be delayed, seconds.
     pub timer_delay_max_s: u64,
+    /// When producers are asked about their transactions.
+    pub transactions: TransactionSettings,
     /// Election timing.
     pub timing: Timing,
     /// What the nodes of the cluster prove to each other that they have.

@@ -74,7 +74,7 @@ fn answer<'a>(settings: &'a Settings, sent: &'a Sent<'_>) -> SendAnswer<'a> {
     SendAnswer {
         host: sent.store_host,
         positions: &receipt.positions,
-        queue_id: receipt.queue_id as i32,
+        queue_id: sent.queue as i32,
         queue_offset: receipt.queue_offsets.first().map_or(-1, |offset| *offset as i64),
         transaction_id: sent.unique_key,
         recall_handle: sent.recall_handle.as_deref(),

@@ -19,4 +19,5 @@ mod resources;
 mod retry;
 mod send;
 mod statistics;
+mod transactions;
 mod turns;

@@ -14,6 +14,7 @@ use folio_broker::clients::Addresses;
 use folio_broker::gossip;
 use folio_broker::identity::Identity;
 use folio_broker::settings::Settings;
+use folio_broker::transactions;
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode};
 use folio_engine::queues::UNIT_BYTES;
@@ -112,22 +113,28 @@ impl Node {
     pub(crate) async fn cluster_of(count: u64, operators: Operators) -> Vec<Node> {
         let heartbeat = Duration::from_millis(100);
         let (election_min, election_max) = (Duration::from_secs(11), Duration::from_secs(12));
-        Node::grow(count, Timing { election_min, election_max, heartbeat }, operators).await
+        let timing = Timing { election_min, election_max, heartbeat };
+        Node::grow(count, timing, operators, Settings::default()).await
     }
 
     /// A group as [`Node::cluster`], with a timing of its own.
     pub(crate) async fn cluster_with(count: u64, timing: Timing) -> Vec<Node> {
-        Node::grow(count, timing, Operators::Loopback).await
+        Node::grow(count, timing, Operators::Loopback, Settings::default()).await
     }
 
-    async fn grow(count: u64, timing: Timing, operators: Operators) -> Vec<Node> {
+    /// A group as [`Node::cluster`], set like this.
+    pub(crate) async fn cluster_set(count: u64, settings: Settings) -> Vec<Node> {
+        let (election_min, election_max) = (Duration::from_secs(11), Duration::from_secs(12));
+        let timing = Timing { election_min, election_max, heartbeat: Duration::from_millis(100) };
+        Node::grow(count, timing, Operators::Loopback, settings).await
+    }
+
+    async fn grow(count: u64, timing: Timing, operators: Operators, settings: Settings) -> Vec<Node> {
         let members: BTreeMap<u64, NodeAddress> = (1..=count).map(|id| (id, member(operators))).collect();
         let mut nodes = Vec::new();
         for id in members.keys() {
-            nodes.push(
-                Node::join(*id, members.clone(), timing.clone(), Settings::default(), net_of(operators))
-                    .await,
-            );
+            let (members, settings) = (members.clone(), settings.clone());
+            nodes.push(Node::join(*id, members, timing.clone(), settings, net_of(operators)).await);
         }
         for node in &nodes {
             let mut status = node.broker.group.watch();
@@ -202,6 +209,7 @@ impl Node {
         hooks.hooks.attach(&remoting);
         let broker = remoting.broker.clone();
         drop(tokio::spawn(gossip::run(broker.clone())));
+        drop(tokio::spawn(transactions::run(broker.clone())));
         let listener = service::listener(net, &remoting);
         listener.serve(TcpListener::bind(address).await.expect("a free port"));
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");

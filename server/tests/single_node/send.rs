@@ -108,8 +108,8 @@ async fn what_cannot_be_stored_is_refused_and_the_connection_lives() {
         (with(&long), "x", ResponseCode::MessageIllegal),
         (with("DELAY\u{1}soon\u{2}"), "x", ResponseCode::MessageIllegal),
         (with("TIMER_DELAY_SEC\u{1}259201\u{2}"), "x", ResponseCode::MessageIllegal),
-        (with("TRAN_MSG\u{1}true\u{2}"), "x", ResponseCode::NoPermission),
-        (SendMessageHeader { sys_flag: 4, ..orders() }, "x", ResponseCode::NoPermission),
+        (with("TRAN_MSG\u{1}true\u{2}"), "x", ResponseCode::MessageIllegal),
+        (SendMessageHeader { sys_flag: 4, ..orders() }, "x", ResponseCode::MessageIllegal),
         (SendMessageHeader { batch: true, ..orders() }, "no batch", ResponseCode::MessageIllegal),
         (send_header("%RETRY%nobody", ""), "x", ResponseCode::SubscriptionGroupNotExist),
     ];

@@ -21,8 +21,11 @@ pub const TRANSITIONS: u16 = FIRST_LEVEL + 1;
 /// From this level on messages may be delayed.
 pub const TIMERS: u16 = TRANSITIONS + 1;
 
+/// From this level on messages may be part of a transaction.
+pub const TRANSACTIONS: u16 = TIMERS + 1;
+
 /// The level of the next build.
-pub(crate) const NEXT_LEVEL: u16 = TIMERS + 1;
+pub(crate) const NEXT_LEVEL: u16 = TRANSACTIONS + 1;
 
 /// The highest level that this build supports. The feature `next-level` makes a build of the next level, for the test of
 /// rolling upgrades.

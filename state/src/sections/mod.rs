@@ -10,6 +10,7 @@ pub mod offsets;
 pub mod sent_back;
 pub mod timers;
 pub mod topics;
+pub mod transactions;
 
 mod size;
 

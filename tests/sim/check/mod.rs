@@ -13,6 +13,7 @@ pub(crate) mod place;
 pub(crate) mod retained;
 pub(crate) mod served;
 pub(crate) mod timers;
+pub(crate) mod transactions;
 mod violation;
 pub(crate) mod votes;
 pub(crate) mod watermarks;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use folio_engine::record::Record;
 use folio_protocol::message::Messages;
-use folio_protocol::{names, parked};
+use folio_protocol::{half, names, parked};
 use folio_raft::proposal::ProposeError;
 
 use super::deleted::Deleted;
 use super::moves::Moves;
 use super::place::Place;
 use super::timers::{self, Timers};
+use super::transactions::{self, Transactions};
 use super::{Checked, Violation, violation};
 use crate::client::{Answer, Why};
 
@@ -33,6 +34,7 @@ pub(crate) struct Oracle {
     pub(crate) deleted: Deleted,
     pub(crate) moves: Moves,
     pub(crate) timers: Timers,
+    pub(crate) transactions: Transactions,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
@@ -127,6 +129,7 @@ impl Oracle {
         }
         self.moves.committed(record)?;
         self.timers.committed(record)?;
+        self.transactions.committed(record)?;
         self.deleted.committed(record)
     }
 
@@ -175,6 +178,7 @@ impl Oracle {
     pub(crate) fn check_kept(&self) -> Checked {
         self.moves.check_kept()?;
         self.timers.check_kept()?;
+        self.transactions.check_kept()?;
         let lost = self.told.iter().find(|((message, _), told)| self.place(*message, told) == Some(None));
         match lost {
             Some(((message, _), told)) => {
@@ -202,8 +206,8 @@ fn places(record: &Record) -> Result<Vec<(u64, Place)>, Violation> {
     let mut places = Vec::new();
     for found in Messages::new(record.messages()) {
         let (at, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
-        let of_others =
-            names::is_retry_topic(view.topic()) || [parked::TOPIC, timers::TOPIC].contains(&view.topic());
+        let others = [parked::TOPIC, timers::TOPIC, half::TOPIC, half::GIVEN_UP_TOPIC, transactions::TOPIC];
+        let of_others = names::is_retry_topic(view.topic()) || others.contains(&view.topic());
         let sent = view.body().first_chunk().filter(|_| !of_others);
         let Some(number) = sent else { continue };
         let place = Place {

@@ -39,6 +39,10 @@ final class Inbox {
         return counts.containsKey(payload);
     }
 
+    boolean hasPrefix(String prefix) {
+        return counts.keySet().stream().anyMatch(payload -> payload.startsWith(prefix));
+    }
+
     int times(String payload) {
         AtomicInteger count = counts.get(payload);
         return count == null ? 0 : count.get();

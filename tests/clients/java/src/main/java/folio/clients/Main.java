@@ -44,6 +44,7 @@ public final class Main {
         plan.remove(Failover.NAME);
         plan.remove(Failover.RESEND);
         plan.remove(FailoverDelays.NAME);
+        plan.remove(Transactions.FAILOVER);
         plan.removeAll(Scenarios.ONLY_WHEN_NAMED);
         if (options.containsKey("--only")) {
             plan = new ArrayList<>(Arrays.asList(options.get("--only").split(",")));

@@ -20,6 +20,7 @@ final class Scenarios {
         all.put("delay-level", Delays::levels);
         all.put("retry-dlq", Retries::deadLetter);
         all.put("retry-dlq-orderly", Retries::orderlyDeadLetter);
+        all.put("transaction", Transactions::ends);
         all.put("takeover-killed", Groups::killed);
         all.put("takeover-shutdown", Groups::shutDown);
         all.put("push-broadcast", Groups::broadcast);
@@ -55,6 +56,7 @@ final class Scenarios {
         all.put(Failover.NAME, new Failover(Failover.NAME, false));
         all.put(Failover.RESEND, new Failover(Failover.RESEND, true));
         all.put(FailoverDelays.NAME, new FailoverDelays());
+        all.put(Transactions.FAILOVER, Transactions::failover);
         return all;
     }
 }

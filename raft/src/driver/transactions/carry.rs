@@ -1,0 +1,122 @@
+//! Stores the half messages of open transactions again, before retention drops the segments that they lie in
+//! (`transactions.I3`). Paced, some in each record, and only where this node leads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use folio_engine::log::{CommitLog, ReadError};
+use folio_protocol::half;
+use folio_protocol::message::{MessageView, NewMessage};
+use folio_state::sections::transactions::OpenTransaction;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::super::{Parts, Requests};
+use super::ends::{Request, Transactions};
+use crate::group::tasks;
+use crate::log_rate_limiter::LogRateLimiter;
+use crate::shared::Shared;
+
+/// How often is seen whether something is wanted.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause between records: at most 16 MiB a second.
+const PAUSE: Duration = Duration::from_millis(32);
+/// Messages of one record, and their bytes.
+const RECORD_MESSAGES: usize = 1000;
+const RECORD_BYTES: usize = 512 << 10;
+
+/// Why a half message is not stored again now.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("no half message of transaction {id} is at position {position}")]
+    Other { id: u64, position: u64 },
+    #[error(transparent)]
+    Host(#[from] std::io::Error),
+    #[error(transparent)]
+    Propose(#[from] crate::proposal::ProposeError),
+}
+
+pub(super) fn start(parts: Parts, requests: Requests<Transactions>) {
+    let shared = parts.shared.clone();
+    tasks::spawn(&shared, "the carrier of half messages", run(parts, requests));
+}
+
+async fn run(parts: Parts, requests: Requests<Transactions>) {
+    let (shared, troubles) = (parts.shared.clone(), LogRateLimiter::default());
+    let mut stopping = shared.stopping.subscribe();
+    let work = async {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            while parts.fence.leads() {
+                match carry(&parts, &requests).await {
+                    Ok(true) => sleep(PAUSE).await,
+                    Ok(false) => break,
+                    Err(trouble) => {
+                        if troubles.admit().is_some() {
+                            tracing::warn!(%trouble, "half messages are not stored again, trying again");
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+}
+
+/// Stores some again; whether there were any.
+async fn carry(parts: &Parts, requests: &Requests<Transactions>) -> Result<bool, Trouble> {
+    let shared = &parts.shared;
+    let wanted = shared.halves_wanted.load(Ordering::Relaxed);
+    if wanted <= shared.log.state().start_position || !shared.has_room(1) {
+        return Ok(false);
+    }
+    let found = next(shared, wanted);
+    if found.is_empty() {
+        return Ok(false);
+    }
+    let reading = shared.clone();
+    let messages = parts.host.blocking(move || read(&reading.log, &found)).await??;
+    let (tell, told) = oneshot::channel();
+    requests.ask(Request::Carry(wanted, messages), Box::new(move |outcome| drop(tell.send(outcome))));
+    match told.await {
+        Ok(outcome) => outcome.map(|()| true).map_err(Trouble::from),
+        Err(_) => Ok(false),
+    }
+}
+
+/// What one record takes of what lies before a position, one at least.
+fn next(shared: &Arc<Shared>, wanted: u64) -> Vec<(u64, OpenTransaction)> {
+    let transactions = shared.state.read().transactions().clone();
+    let lying = transactions.lying_before(wanted, RECORD_MESSAGES);
+    let bytes_max = RECORD_BYTES.min(shared.log.record_bytes_max() / 2);
+    let mut bytes = 0;
+    let fits = lying.into_iter().map(|(_, id, open)| (id, open)).take_while(|(_, open)| {
+        let is_first = bytes == 0;
+        bytes += open.bytes as usize + half::ADDED_BYTES;
+        is_first || bytes <= bytes_max
+    });
+    fits.collect()
+}
+
+/// Blocks on the disk.
+fn read(log: &CommitLog, found: &[(u64, OpenTransaction)]) -> Result<Vec<NewMessage>, Trouble> {
+    let mut messages = Vec::with_capacity(found.len());
+    for (id, open) in found {
+        let bytes = log.bytes(open.position, open.bytes as usize)?;
+        let message = MessageView::parse(&bytes).ok().filter(|message| {
+            message.topic() == half::TOPIC
+                && message.physical_offset() == open.position
+                && half::transaction(message) == *id
+        });
+        let message = message.ok_or(Trouble::Other { id: *id, position: open.position })?;
+        messages.push(half::again(&message, &bytes));
+    }
+    Ok(messages)
+}

@@ -64,6 +64,7 @@ fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
         simulated_ms: world.clock.now(),
         acknowledged: world.checks.oracle.acknowledged,
         moved: world.checks.oracle.moves.made,
+        paid: world.checks.oracle.transactions.committed,
         committed: world.checks.committed.last(),
         leaders: world.checks.elections.leaders(),
         faults: world.counts.clone(),
@@ -98,6 +99,8 @@ pub(crate) struct Figures {
     simulated_ms: u64,
     acknowledged: u64,
     moved: u64,
+    /// Transactions that were committed.
+    pub(crate) paid: u64,
     committed: u64,
     leaders: u64,
     faults: u64,
@@ -111,6 +114,7 @@ impl Figures {
             simulated_ms: outcome.simulated_ms,
             acknowledged: outcome.acknowledged,
             moved: outcome.moved,
+            paid: outcome.paid,
             committed: outcome.committed,
             leaders: outcome.leaders,
             faults: outcome.faults.values().sum(),
@@ -121,10 +125,11 @@ impl Figures {
     fn parse(line: &str) -> Option<Figures> {
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
         let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
-        let [hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs] = numbers[..] else {
+        let [hash, simulated_ms, acknowledged, moved, paid, committed, leaders, faults, runs] = numbers[..]
+        else {
             return None;
         };
-        Some(Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs })
+        Some(Figures { hash, simulated_ms, acknowledged, moved, paid, committed, leaders, faults, runs })
     }
 
     pub(crate) fn sum(all: &[Figures]) -> Figures {
@@ -133,6 +138,7 @@ impl Figures {
             simulated_ms: sum.simulated_ms + one.simulated_ms,
             acknowledged: sum.acknowledged + one.acknowledged,
             moved: sum.moved + one.moved,
+            paid: sum.paid + one.paid,
             committed: sum.committed + one.committed,
             leaders: sum.leaders + one.leaders,
             faults: sum.faults + one.faults,
@@ -143,10 +149,11 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { hash, simulated_ms, acknowledged, moved, committed, leaders, faults, runs } = self;
+        let Figures { hash, simulated_ms, acknowledged, moved, paid, committed, leaders, faults, runs } =
+            self;
         write!(
             f,
-            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} committed={committed} \
+            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} paid={paid} committed={committed} \
              leaders={leaders} faults={faults} runs={runs}"
         )
     }

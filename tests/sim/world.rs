@@ -47,6 +47,8 @@ pub(crate) struct Outcome {
     pub(crate) acknowledged: u64,
     /// Messages that were moved for consumers.
     pub(crate) moved: u64,
+    /// Transactions that were committed.
+    pub(crate) paid: u64,
     pub(crate) committed: u64,
     /// Terms that had a leader.
     pub(crate) leaders: u64,

@@ -10,6 +10,7 @@
 
 mod accepting;
 mod calls;
+mod carried_forward;
 pub mod codec;
 pub mod config;
 mod dedup;

@@ -71,8 +71,10 @@ fn t10_the_same_seed_gives_the_same_run() {
 fn t20_every_seed_keeps_the_invariants_and_heals() {
     let first = number("FOLIO_SIM_FIRST", 0);
     let (figures, failures) = many(first..first + number("FOLIO_SIM_SEEDS", 16), "");
-    println!("{}", Figures::sum(&figures));
+    let sum = Figures::sum(&figures);
+    println!("{sum}");
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(sum.paid > 0, "transactions.I1: no transaction was committed");
 }
 
 /// Each defect is found by some seed, under the name of a promise it breaks.

@@ -65,6 +65,7 @@ fn run(seed: u64, plant: Plant) -> Result<Outcome, Violation> {
         acknowledged: world.checks.oracle.acknowledged,
         moved: world.checks.oracle.moves.made,
         waited: world.checks.oracle.timers.delivered_retries,
+        paid: world.checks.oracle.transactions.committed,
         committed: world.checks.committed.last(),
         leaders: world.checks.elections.leaders(),
         faults: world.counts.clone(),
@@ -100,6 +101,8 @@ pub(crate) struct Figures {
     acknowledged: u64,
     moved: u64,
     waited: u64,
+    /// Transactions that were committed.
+    pub(crate) paid: u64,
     committed: u64,
     leaders: u64,
     faults: u64,
@@ -114,6 +117,7 @@ impl Figures {
             acknowledged: outcome.acknowledged,
             moved: outcome.moved,
             waited: outcome.waited,
+            paid: outcome.paid,
             committed: outcome.committed,
             leaders: outcome.leaders,
             faults: outcome.faults.values().sum(),
@@ -124,11 +128,23 @@ impl Figures {
     fn parse(line: &str) -> Option<Figures> {
         let numbers = line.split_whitespace().filter_map(|word| word.split_once('='));
         let numbers: Vec<u64> = numbers.filter_map(|(_, value)| value.parse().ok()).collect();
-        let [hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs] = numbers[..]
+        let [hash, simulated_ms, acknowledged, moved, waited, paid, committed, leaders, faults, runs] =
+            numbers[..]
         else {
             return None;
         };
-        Some(Figures { hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs })
+        Some(Figures {
+            hash,
+            simulated_ms,
+            acknowledged,
+            moved,
+            waited,
+            paid,
+            committed,
+            leaders,
+            faults,
+            runs,
+        })
     }
 
     pub(crate) fn sum(all: &[Figures]) -> Figures {
@@ -138,6 +154,7 @@ impl Figures {
             acknowledged: sum.acknowledged + one.acknowledged,
             moved: sum.moved + one.moved,
             waited: sum.waited + one.waited,
+            paid: sum.paid + one.paid,
             committed: sum.committed + one.committed,
             leaders: sum.leaders + one.leaders,
             faults: sum.faults + one.faults,
@@ -148,11 +165,21 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { hash, simulated_ms, acknowledged, moved, waited, committed, leaders, faults, runs } =
-            self;
+        let Figures {
+            hash,
+            simulated_ms,
+            acknowledged,
+            moved,
+            waited,
+            paid,
+            committed,
+            leaders,
+            faults,
+            runs,
+        } = self;
         write!(
             f,
-            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} waited={waited} committed={committed} \
+            "trace={hash} simulated_ms={simulated_ms} acknowledged={acknowledged} moved={moved} waited={waited} paid={paid} committed={committed} \
              leaders={leaders} faults={faults} runs={runs}"
         )
     }

@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) moved: u64,
     /// Those of them that waited, and came.
     pub(crate) waited: u64,
+    /// Transactions that were committed.
+    pub(crate) paid: u64,
     pub(crate) committed: u64,
     /// Terms that had a leader.
     pub(crate) leaders: u64,

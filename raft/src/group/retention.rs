@@ -10,7 +10,7 @@
 //! - `timers.I5`: no segment is dropped that holds a pending delayed message. The leader carries it forward first
 //!   (`crate::driver::timers`), which needs room; until then an earlier boundary does, and the next look comes soon.
 //!
-//! - `transactions.I3`: nor one that holds the half message of an open transaction (`crate::halves`).
+//! - `transactions.I3`: nor one that holds the half message of an open transaction (`crate::driver::transactions`).
 //!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
@@ -23,13 +23,13 @@ use folio_engine::record::EntryId;
 use folio_protocol::message;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::carried_forward;
 use crate::config::Retention;
 use crate::host::Host;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
 use crate::state_machine::{Raft, SavedState, SnapshotMetaOf, Wanted};
 use crate::types::log_id;
-use crate::{halves, pending_timers};
 
 /// How long openraft may take to build a snapshot, and to purge the log.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,8 +79,7 @@ impl Passes {
         let limit = self.retention.bytes;
         self.due.as_ref().is_some_and(|due| self.is_dropped(due))
             || !self.shared.has_room(1)
-            || pending_timers::is_wanted(&self.shared)
-            || halves::is_wanted(&self.shared)
+            || carried_forward::is_wanted(&self.shared)
             || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
     }
 
@@ -198,7 +197,7 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let many = starts.partition_point(|(position, _)| too_many(position));
     let old = retention.age.map_or(0, |age| count_old(shared, &starts[many..], age, now));
     let Some((last, _)) = starts[..many + old].last() else { return Ok(None) };
-    let clear = clear_before(shared, *last)?;
+    let clear = carried_forward::clear_before(shared, *last)?;
     let due = starts[..many + old].iter().rev().map(|(position, _)| *position);
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
     let due = due.filter(|position| saved.contains(position)).filter(|position| *position <= clear);
@@ -213,19 +212,6 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
     Ok(Some(Droppable { position: checkpoint.base.position, id, meta, start: checkpoint.base }))
-}
-
-/// Up to where nothing is still needed (`timers.I5`, `transactions.I3`). What is needed before `wanted` is asked to be carried forward.
-fn clear_before(shared: &Shared, wanted: u64) -> io::Result<u64> {
-    let clear = pending_timers::clear_before(shared, wanted).map_err(io::Error::other)?;
-    if clear < wanted {
-        pending_timers::want_clear_before(shared, wanted);
-    }
-    let halves_clear = halves::clear_before(shared, wanted);
-    if halves_clear < wanted {
-        halves::want_clear_before(shared, wanted);
-    }
-    Ok(clear.min(halves_clear))
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

@@ -17,6 +17,7 @@ use folio_protocol::message::MessageView;
 use folio_state::FEATURE_LEVEL;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::failover::lead;
 use crate::node::{Client, Node, expect, header, message, messages, pull_header, send_header, with_body};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -330,4 +331,32 @@ async fn a_producer_at_a_follower_is_asked_there_and_ends_its_transaction_there(
     let answer = end_header(&asked_about, COMMIT, true);
     producer.put(Frame::request(RequestCode::EndTransaction, &answer, Bytes::new()).oneway()).await;
     assert_eq!(bodies(&mut client, "orders", 2).await, ["B", "A"]);
+}
+
+/// The answer may be lost with the leader: the node that the client knows asks the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_i1_an_end_while_the_leader_changes_takes_effect_once() {
+    const ROUNDS: usize = 15;
+    let nodes = Node::cluster(3).await;
+    for node in &nodes {
+        reach_level(node).await;
+    }
+    let (mut client, mut other) = (nodes[2].client_of_group().await, nodes[1].client().await);
+    for round in 0..ROUNDS {
+        let half = begin(&mut client, &round.to_string(), "").await;
+        let repeat =
+            Frame::request(RequestCode::EndTransaction, &end_header(&half, COMMIT, true), Bytes::new());
+        let (answer, _, _) = tokio::join!(
+            end(&mut client, &half, COMMIT),
+            lead(&nodes, (round + 1) % 3),
+            other.put(repeat.oneway())
+        );
+        expect(&answer, ResponseCode::Success);
+    }
+    let stored = bodies(&mut client, "orders", ROUNDS).await;
+    let expected: Vec<String> = (0..ROUNDS).map(|round| round.to_string()).collect();
+    assert_eq!(stored, expected);
+    for node in &nodes {
+        assert_eq!(node.broker.group.status().unmet_preconditions, 0, "transitions.I2");
+    }
 }

@@ -221,8 +221,17 @@ impl Faults {
     }
 
     fn rot(&mut self) -> Rot {
-        let kinds =
-            [Rot::Record, Rot::Record, Rot::Unit, Rot::Vote, Rot::Mark, Rot::Checkpoint, Rot::Snapshot];
+        let kinds = [
+            Rot::Record,
+            Rot::Record,
+            Rot::Unit,
+            Rot::Vote,
+            Rot::Mark,
+            Rot::Checkpoint,
+            Rot::Snapshot,
+            Rot::Index,
+            Rot::Index,
+        ];
         kinds[self.random.below(kinds.len() as u64) as usize]
     }
 

@@ -26,6 +26,8 @@ pub(crate) enum Rot {
     Checkpoint,
     /// One snapshot.
     Snapshot,
+    /// A file of the timer index or of the key index.
+    Index,
 }
 
 impl Rot {
@@ -36,6 +38,7 @@ impl Rot {
             Rot::Vote => path == Path::new("/data/vote"),
             Rot::Mark => path == Path::new("/data/durable"),
             Rot::Snapshot => path.starts_with("/data/snapshots"),
+            Rot::Index => path.starts_with("/data/timers") || path.starts_with("/data/keyindex"),
             Rot::Checkpoint => {
                 path == Path::new("/data/checkpoint")
                     || path == Path::new("/data/consumequeue.tails")
@@ -64,7 +67,7 @@ impl Rot {
         let used = used as u64;
         let at = match self {
             Rot::Vote | Rot::Mark => random.below(2) * PAGE_BYTES + random.below(SLOT_USED),
-            Rot::Record | Rot::Unit | Rot::Checkpoint | Rot::Snapshot => random.below(used),
+            Rot::Record | Rot::Unit | Rot::Checkpoint | Rot::Snapshot | Rot::Index => random.below(used),
         };
         let one_bit = random.below(2) == 0;
         let bit = random.below(8) as u32;

@@ -84,6 +84,8 @@ pub(crate) fn in_process(seed: u64, plant: Plant) {
         Ok(Ok(outcome)) => println!("{HELD}{}", Figures::of(&outcome)),
         Ok(Err(violation)) => {
             println!("seed {seed}: {violation}");
+            // A node that stops may have panicked: what it said comes with it.
+            println!("{}", panics::first().unwrap_or_default());
             std::process::exit(1);
         }
         Err(_) => {

@@ -232,13 +232,15 @@ impl World {
         // Node 1 of a group that was born as one refuses to start as long as its newest checkpoint is from before there were
         // others: it cannot know that they have the record.
         let may_be_alone = self.setup.born == 1 && node == 1;
-        // A snapshot is derived: whoever loses one has lost nothing.
-        let costs = what != Rot::Snapshot && (may_be_alone || !self.may_lose(node));
+        // Snapshots and indexes are derived: whoever loses one has lost nothing.
+        let is_derived = matches!(what, Rot::Snapshot | Rot::Index);
+        let costs = !is_derived && (may_be_alone || !self.may_lose(node));
         if !founded || self.outside.contains(&node) || costs {
             return false;
         }
-        if what == Rot::Vote {
-            // A torn copy beside a rotten one is more than is promised: the process is killed, not the power cut.
+        if what == Rot::Vote || what == Rot::Index {
+            // A torn copy of a vote beside a rotten one is more than is promised: the process is killed, not the power cut. The timer
+            // index is verified when it is opened.
             self.end(node, Death::Kill);
             self.later(100, Due::Boot(node));
         }
@@ -248,7 +250,7 @@ impl World {
         }
         let Some(struck) = what.strike(disk, &mut self.random) else { return false };
         self.trace.event(format!("node {node}: rot in {struck}"));
-        if what != Rot::Snapshot {
+        if !is_derived {
             self.strained.insert(node);
         }
         true

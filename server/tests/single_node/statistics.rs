@@ -42,15 +42,15 @@ async fn commit(client: &mut Client, offset: i64) {
 /// The body as JSON: keys that are objects become text.
 fn table(answer: &Frame) -> Value {
     expect(answer, ResponseCode::Success);
-    let body = std::str::from_utf8(&answer.body).unwrap();
+    let body = std::str::from_utf8(&answer.body).expect("text");
     let queue = |id: u32| format!(r#"{{"brokerName":"b1","queueId":{id},"topic":"orders"}}"#);
     let body = (0..16).fold(body.to_owned(), |body, id| body.replace(&queue(id), &format!("\"{id}\"")));
-    serde_json::from_str(&body).unwrap()
+    serde_json::from_str(&body).expect("JSON")
 }
 
 fn body(answer: &Frame) -> Value {
     expect(answer, ResponseCode::Success);
-    serde_json::from_slice(&answer.body).unwrap()
+    serde_json::from_slice(&answer.body).expect("JSON")
 }
 
 #[tokio::test]

@@ -66,6 +66,10 @@ impl Broker {
                 return Ok(());
             }
         };
+        if id >= self.group.applied_position() {
+            // Perhaps another node leads by now, and has stored it.
+            self.group.confirm().await?;
+        }
         for _ in 0..LOOKS {
             let open = self.group.state().transactions().get(&wish.group, id).copied();
             let Some(open) = open else { return self.ended(wish, id, ending).await };

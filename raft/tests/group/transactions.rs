@@ -119,6 +119,27 @@ fn once(numbers: impl IntoIterator<Item = u64>) -> BTreeMap<u64, u32> {
     numbers.into_iter().map(|number| (number, 1)).collect()
 }
 
+/// Found by the simulation. A leader that was replaced and did not know it said of a transaction that the new leader had begun: ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transactions_i1_a_leader_said_ended_of_a_transaction_that_it_had_never_heard_of() {
+    let cluster = Cluster::start(1..=1, no_retention(), steady()).await;
+    cluster.reach_level().await;
+    let id = cluster.begin(1).await;
+    let leader = cluster.leader().await;
+    let ask = async |id| {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let end = End { group: PRODUCERS.into(), id, ending: Ending::RolledBack, message: None };
+        leader.end_transaction(end, Box::new(move |result| drop(answer.send(result))));
+        answered.await.unwrap()
+    };
+    let unheard = ask(leader.applied_position()).await;
+    assert!(matches!(unheard, Err(ProposeError::NotLeader { leader: None })), "{unheard:?}");
+    for _ in 0..2 {
+        ask(id).await.unwrap();
+        assert_eq!(leader.state().transactions().ending(id), Some(Ending::RolledBack));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn transactions_i1_each_ends_once_while_leaders_come_and_go() {
     let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;

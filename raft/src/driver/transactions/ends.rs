@@ -1,6 +1,7 @@
 //! What the driver of transactions is asked for, and what it decides.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
@@ -8,6 +9,7 @@ use folio_state::{CarryTransactions, EndTransaction, Ending, NoteChecks, ResumeT
 
 use super::super::{Decision, Driver, Move, Requests};
 use crate::proposal::ProposeError;
+use crate::shared::Shared;
 
 /// What this driver does.
 #[derive(Debug)]
@@ -46,7 +48,25 @@ pub(crate) enum Key {
 }
 
 /// See the module.
-pub(crate) struct Transactions;
+pub(crate) struct Transactions {
+    shared: Arc<Shared>,
+}
+
+impl Transactions {
+    pub(crate) fn new(shared: Arc<Shared>) -> Transactions {
+        Transactions { shared }
+    }
+
+    /// What the end of a transaction comes to that is not open here. An id is a position in the log, so one that lies beyond what is
+    /// applied says that this leader was replaced and does not know it yet: it knows nothing of that transaction.
+    fn not_open(&self, id: u64) -> Decision {
+        if id < self.shared.applied_position.load(Ordering::Acquire) {
+            Decision::Done
+        } else {
+            Decision::Refused(ProposeError::NotLeader { leader: None })
+        }
+    }
+}
 
 impl Driver for Transactions {
     const NAME: &'static str = "the driver of transactions";
@@ -77,7 +97,9 @@ impl Driver for Transactions {
         let transactions = state.transactions();
         let (command, messages) = match request {
             // transactions.I1
-            Request::End(end) if transactions.get(&end.group, end.id).is_none() => return Decision::Done,
+            Request::End(end) if transactions.get(&end.group, end.id).is_none() => {
+                return self.not_open(end.id);
+            }
             Request::End(end) if end.message.is_none() && end.ending != Ending::RolledBack => {
                 let why = format!("transaction {} is open, and its end comes without a message", end.id);
                 return Decision::Refused(ProposeError::Refused(why));

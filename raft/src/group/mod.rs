@@ -67,7 +67,7 @@ use crate::config::Flush;
 use crate::driver::timers::Timers;
 use crate::driver::transactions::Transactions;
 use crate::driver::{self, Recall, Requests, SendBack, send_back::SendBacks};
-use crate::host::Host;
+use crate::host::{Host, UnderWay};
 use crate::proposal::{Proposal, ProposeError};
 use crate::proposer::{Proposer, overdue, rejected};
 use crate::shared::Shared;
@@ -79,6 +79,8 @@ use crate::types::{Applied, Body, Callback, CommittedLeaderId};
 
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a group that stops waits for what it has begun on the disk.
+const WORK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a request for locks waits for a new leader to apply what its predecessors left.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -154,6 +156,8 @@ struct Inner {
     /// The Raft port, if it has no other group.
     port: Option<Accepting>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// On the disk, by all of these.
+    under_way: Arc<UnderWay>,
 }
 
 /// One Raft group on this node.
@@ -468,6 +472,10 @@ impl Group {
             Some(Err(error)) => tracing::warn!(%error, "replication did not stop cleanly"),
             None => tracing::warn!("replication did not stop: it waits for room on the disk"),
             Some(Ok(())) => {}
+        }
+        // What a task has begun on the disk does not end with it.
+        if tokio::time::timeout(WORK_TIMEOUT, self.0.under_way.ended()).await.is_err() {
+            tracing::warn!("work on the disk goes on: it did not end within {WORK_TIMEOUT:?}");
         }
         let log = self.0.shared.log.clone();
         if self.0.host.blocking(move || log.close()).await.is_err() {

@@ -37,7 +37,7 @@ use crate::driver::term_fence::TermFence;
 use crate::driver::timers::Timers;
 use crate::driver::transactions;
 use crate::feature_level::GroupLevel;
-use crate::host::Host;
+use crate::host::{Host, UnderWay};
 use crate::lease_clock::LeaseClock;
 use crate::log_store::LogStore;
 use crate::pending_timers;
@@ -303,6 +303,7 @@ impl Node {
         listener: AbortHandle,
         port: Option<Accepting>,
         tasks: Vec<JoinHandle<()>>,
+        under_way: Arc<UnderWay>,
     ) -> Group {
         let Node { config, host, shared, founding, connections, .. } = self;
         let fence = TermFence::new(raft.clone(), shared.clone(), status.clone());
@@ -330,6 +331,7 @@ impl Node {
             listener,
             port,
             tasks: Mutex::new(tasks),
+            under_way,
         }))
     }
 }
@@ -383,6 +385,8 @@ impl Group {
         config: GroupConfig,
         hooks: Arc<dyn Hooks>,
     ) -> Result<Group, StartError> {
+        let under_way = Arc::new(UnderWay::new(host.system.clone()));
+        let host = Host { system: under_way.clone(), ..host };
         let opened = Opened::open(host, &config).await?;
         let (node, machine) = opened.share(config, hooks);
 
@@ -398,7 +402,7 @@ impl Group {
         let (publish, status) = watch::channel(first);
         tasks.extend(node.attend(&raft, connections_ended, publish));
 
-        let group = node.group(raft, status, listener, port.of_one_group(), tasks);
+        let group = node.group(raft, status, listener, port.of_one_group(), tasks, under_way);
         let watchers = watch_over(&group);
         group.0.tasks.lock().extend(watchers);
         Ok(group)

@@ -4,6 +4,7 @@
 //! tasks and timers are those of a tokio runtime with one thread and paused time.
 
 mod net;
+mod under_way;
 
 use std::future::Future;
 use std::io;
@@ -15,6 +16,7 @@ use folio_engine::log::{Threads, Workers};
 use tokio::sync::oneshot;
 
 pub use net::{Listener, Net, Socket, Tcp};
+pub(crate) use under_way::UnderWay;
 
 /// The wall clock and the threads that may block.
 pub trait System: Send + Sync + 'static {

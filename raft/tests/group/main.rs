@@ -23,6 +23,7 @@ mod rotten_files;
 mod rotten_snapshot;
 mod state;
 mod state_limit;
+mod stopped;
 mod three_nodes;
 mod timers;
 mod transactions;

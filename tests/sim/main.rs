@@ -45,7 +45,7 @@ mod trace;
 mod transactions;
 mod world;
 
-use run::{Figures, Run, in_process, many};
+use run::{Figures, Run, in_process, many, until};
 use world::Plant;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -77,12 +77,17 @@ fn t20_every_seed_keeps_the_invariants_and_heals() {
     assert!(sum.paid > 0, "transactions.I1: no transaction was committed");
 }
 
+/// Runs in which a defect must be found. Of 25 runs, early answers are caught in 7, unsynced ones in half: which of them do
+/// changes with the code, and 64 that all miss are a check that sees nothing.
+const SEARCHED: u64 = 64;
+
 /// Each defect is found by some seed, under the name of a promise it breaks.
 #[track_caller]
 fn is_caught(plant: &str, invariants: &[&str]) {
-    let (_, failures) = many(0..number("FOLIO_SIM_PLANTED_SEEDS", 6), plant);
-    let caught = failures.iter().find(|failure| invariants.iter().any(|name| failure.contains(name)));
-    assert!(caught.is_some(), "{plant} was not caught as one of {invariants:?}: {failures:#?}");
+    let names_one = |failure: &str| invariants.iter().any(|name| failure.contains(name));
+    let (_, failures) = until(0..SEARCHED, plant, names_one);
+    let caught = failures.iter().any(|failure| names_one(failure));
+    assert!(caught, "{plant} was not caught as one of {invariants:?}: {failures:#?}");
 }
 
 #[test]

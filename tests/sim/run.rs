@@ -239,6 +239,15 @@ pub(crate) fn invariant_of(failure: &str) -> &str {
 
 /// Runs seeds, as many at a time as there are processors, and prints each failure when it comes: the rest may take hours.
 pub(crate) fn many(seeds: Range<u64>, plant: &str) -> (Vec<Figures>, Vec<String>) {
+    until(seeds, plant, |_| false)
+}
+
+/// [`many`], and starts no more seeds after a failure that is `enough`.
+pub(crate) fn until(
+    seeds: Range<u64>,
+    plant: &str,
+    enough: impl Fn(&str) -> bool + Sync,
+) -> (Vec<Figures>, Vec<String>) {
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, ended) = (AtomicU64::new(seeds.start), Mutex::new(BTreeMap::new()));
     let work = || {
@@ -250,6 +259,9 @@ pub(crate) fn many(seeds: Range<u64>, plant: &str) -> (Vec<Figures>, Vec<String>
             let end = Run::of(seed, plant).finish();
             if let Err(failure) = &end {
                 println!("{failure}\n");
+                if enough(failure) {
+                    next.fetch_max(seeds.end, Ordering::Relaxed);
+                }
             }
             ended.lock().insert(seed, end);
         }

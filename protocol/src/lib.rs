@@ -16,6 +16,7 @@
 //! | [`names`] | reserved names, name rules |
 //! | [`half`] | half messages of transactions, and what becomes of them |
 //! | [`parked`] | delayed messages as the log keeps them until they are due |
+//! | [`popped`] | handles of popped messages, and what is stored of those that come again |
 //! | [`recall`] | handles by which delayed messages are recalled |
 //! | [`ids`] | offset message ids and unique ids |
 //! | [`subscription`] | TAG expressions |
@@ -43,6 +44,7 @@ pub mod limits;
 pub mod message;
 pub mod names;
 pub mod parked;
+pub mod popped;
 pub mod properties;
 pub mod recall;
 pub mod subscription;

@@ -32,6 +32,10 @@ pub const TOPIC_V1_BYTES_MAX: usize = 127;
 pub const PULL_MESSAGES_MAX: usize = 160;
 /// Messages a single POP may ask for.
 pub const POP_MESSAGES_MAX: usize = 32;
+/// Batches in one BATCH_ACK_MESSAGE.
+pub const ACKS_MAX: usize = 1_024;
+/// Characters of the bit set of one of them: offsets up to 12,288 behind the first of a batch, whose messages span 800 units.
+pub const BIT_SET_CHARS_MAX: usize = 2_048;
 /// Messages a single QUERY_MESSAGE may ask for (`maxMsgsNumBatch`).
 pub const QUERY_MESSAGES_MAX: usize = 64;
 /// Fields of a header: RocketMQ's have thirty at most, and tools add a few.

@@ -130,11 +130,6 @@ pub fn group_of_dlq_topic(topic: &str) -> Option<&str> {
     topic.strip_prefix(DLQ_PREFIX)
 }
 
-/// The topic POP upstream keeps a group's retries of one topic in (its first version).
-pub fn pop_retry_topic(group: &str, topic: &str) -> String {
-    format!("{RETRY_PREFIX}{group}_{topic}")
-}
-
 /// Why a name was refused. Refused: the caller can mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {

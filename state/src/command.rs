@@ -107,6 +107,9 @@ mod tests {
         let key = |due_ms, position| TimerKey { due_ms, position };
         let numbers =
             |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let popping = [text("g"), text("t"), 3_u32.to_le_bytes().to_vec()].concat();
+        let pop_queue = || PopQueue { group: group_name(), topic: name(), queue: 3 };
+        let id = BatchId { start: 5, popped_ms: 6 };
         let locks = [(group_name(), queues().into_iter().collect())].into();
         let golden: Vec<(Vec<u8>, Command)> = vec![
             (record(1, &topic), CreateTopic(Topic::new("t", 8)).into()),
@@ -153,6 +156,70 @@ mod tests {
             (
                 record(115, &[text("g"), numbers(&[5, 6, 7])].concat()),
                 ResumeTransaction { group: group_name(), id: 5, queue_offset: 6, at_ms: 7 }.into(),
+            ),
+            (
+                record(
+                    128,
+                    &[
+                        &popping[..],
+                        &[1],
+                        &numbers(&[4, 9, 5, 6, 1]),
+                        &[2, 0, 0, 0],
+                        &numbers(&[7, 8]),
+                        &[1, 0],
+                    ]
+                    .concat(),
+                ),
+                PopMessages {
+                    queue: pop_queue(),
+                    from: Some(4),
+                    next: 9,
+                    id,
+                    diffs: vec![2],
+                    position: 7,
+                    visible_ms: 8,
+                    retry_v2: true,
+                    attempt: None,
+                }
+                .into(),
+            ),
+            (
+                record(129, &[&popping[..], &numbers(&[5, 6, 7, 8]), &text("a"), &[1]].concat()),
+                PopAgain {
+                    queue: pop_queue(),
+                    id,
+                    popped_ms: 7,
+                    visible_ms: 8,
+                    attempt: "a".into(),
+                    counts: true,
+                }
+                .into(),
+            ),
+            (
+                record(130, &[&popping[..], &numbers(&[5, 6, 7])].concat()),
+                AckPopped { queue: pop_queue(), id, offset: 7 }.into(),
+            ),
+            (
+                record(131, &[&popping[..], &numbers(&[5, 6, 7, 8, 9])].concat()),
+                ChangePopped { queue: pop_queue(), id, offset: 7, popped_ms: 8, visible_ms: 9 }.into(),
+            ),
+            (
+                record(132, &[&popping[..], &numbers(&[5, 6, 7])].concat()),
+                RevivePopped { queue: pop_queue(), id, offset: 7 }.into(),
+            ),
+            (
+                record(133, &[&popping[..], &numbers(&[5, 6])].concat()),
+                ExpirePopped { queue: pop_queue(), id }.into(),
+            ),
+            (record(134, &numbers(&[9])), CarryPopped { upto: 9 }.into()),
+            (
+                record(135, &[text("g"), text("t"), vec![1], 2_u32.to_le_bytes().to_vec()].concat()),
+                SetRequestMode {
+                    group: group_name(),
+                    topic: name(),
+                    mode: RequestMode { pops: true, share: 2 },
+                }
+                .into(),
             ),
         ];
         for (bytes, command) in &golden {

@@ -21,7 +21,8 @@ use crate::queue_ref::QueueRef;
 use crate::sections::groups::{ConsumerGroup, ConsumerGroups, CreateGroup, DeleteGroup, PutGroup};
 use crate::sections::locks::{ByGroup, ExpireLocks, LockQueues, Locks, UnlockQueues};
 use crate::sections::min_offsets::MinOffsets;
-use crate::sections::offsets::{CommitOffsets, OffsetCommit, Offsets};
+use crate::sections::offset_commits::CommitOffsets;
+use crate::sections::offsets::{OffsetCommit, Offsets};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topic, Topics};
 use crate::state::State;
 

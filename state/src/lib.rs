@@ -38,7 +38,12 @@ pub use section::{FIRST_LEVEL, NextOffsets, NoMessages};
 pub use sections::features::{FEATURE_LEVEL, RaiseLevel};
 pub use sections::groups::{ConsumerGroup, CreateGroup, DeleteGroup, PutGroup};
 pub use sections::locks::{ExpireLocks, LockQueues, UnlockQueues};
-pub use sections::offsets::{CommitOffsets, OffsetCommit};
+pub use sections::offset_commits::CommitOffsets;
+pub use sections::offsets::OffsetCommit;
+pub use sections::popped::{
+    AckPopped, BatchId, Carried, CarriedMessage, CarryPopped, ChangePopped, ExpirePopped, PopAgain,
+    PopMessages, PopQueue, RequestMode, RevivePopped, SetRequestMode,
+};
 pub use sections::sent_back::{NoteSentBack, RaiseFloor};
 pub use sections::timers::{CarryTimers, FireTimers, RecallTimer};
 pub use sections::topics::{CreateTopic, DeleteTopic, PERM_INHERIT, PERM_READ, PERM_WRITE, PutTopic, Topic};

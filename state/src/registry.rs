@@ -14,7 +14,12 @@ use crate::sections::locks::{ExpireLocks, LockQueues, Locks, UnlockQueues};
 use crate::sections::min_offsets::MinOffsets;
 #[cfg(feature = "next-level")]
 use crate::sections::next_level::{Count, Counted};
-use crate::sections::offsets::{CommitOffsets, Offsets};
+use crate::sections::offset_commits::CommitOffsets;
+use crate::sections::offsets::Offsets;
+use crate::sections::popped::{
+    AckPopped, CarryPopped, ChangePopped, ExpirePopped, PopAgain, PopMessages, Popped, RevivePopped,
+    SetRequestMode,
+};
 use crate::sections::sent_back::{NoteSentBack, RaiseFloor, SentBack};
 use crate::sections::timers::{CarryTimers, FireTimers, RecallTimer, Timers};
 use crate::sections::topics::{CreateTopic, DeleteTopic, PutTopic, Topics};
@@ -193,6 +198,7 @@ registry! {
         sent_back: SentBack = 7,
         timers: Timers = 8,
         transactions: Transactions = 9,
+        popped: Popped = 10,
         #[cfg(feature = "next-level")]
         counted: Counted = 0x7f00,
     }
@@ -217,6 +223,14 @@ registry! {
         NoteChecks = 113,
         CarryTransactions = 114,
         ResumeTransaction = 115,
+        PopMessages = 128,
+        PopAgain = 129,
+        AckPopped = 130,
+        ChangePopped = 131,
+        RevivePopped = 132,
+        ExpirePopped = 133,
+        CarryPopped = 134,
+        SetRequestMode = 135,
         #[cfg(feature = "next-level")]
         Count = 0x6f00,
         PutTopicV1 = 0x7001,

@@ -1,11 +1,14 @@
 //! The state as a whole: what callers read, and how a command changes it. `state.I1`, a limit of its size: see [`STATE_BYTES_MAX`].
 
+use std::collections::BTreeMap;
+
 use crate::command::Command;
 use crate::operation::Outcome;
 use crate::section::{NextOffsets, NoMessages};
 use crate::sections::groups::ConsumerGroup;
 use crate::sections::locks::Locks;
 use crate::sections::min_offsets::MinOffsets;
+use crate::sections::popped::{CarriedMessage, PopQueue, Popped};
 use crate::sections::sent_back::SentBack;
 use crate::sections::timers::Timers;
 use crate::sections::topics::Topic;
@@ -48,14 +51,25 @@ impl State {
 
     /// The next offset that `group` wants of a queue, if it ever committed one; not below what is deleted.
     pub fn offset(&self, group: &str, topic: &str, queue: u32) -> Option<u64> {
-        let offset = self.offsets.get(group, topic, queue)?;
+        let popping = PopQueue { group: group.to_owned(), topic: topic.to_owned(), queue };
+        let offset = self.offset_as_stored(&popping)?;
         Some(self.min_offsets.get(topic, queue).max(offset))
+    }
+
+    /// The same as it is stored: it may lie below what is deleted.
+    pub fn offset_as_stored(&self, queue: &PopQueue) -> Option<u64> {
+        let committed = || self.offsets.get(&queue.group, &queue.topic, queue.queue);
+        self.popped.cursor(queue).or_else(committed)
     }
 
     /// Every committed offset of a group: (topic, queue, offset), in no order.
     pub fn offsets_of(&self, group: &str) -> impl Iterator<Item = (&str, u32, u64)> {
-        let committed = self.offsets.of(group);
-        committed.map(|(topic, queue, offset)| (topic, queue, self.min_offsets.get(topic, queue).max(offset)))
+        let mut all: BTreeMap<(&str, u32), u64> =
+            self.offsets.of(group).map(|(topic, queue, offset)| ((topic, queue), offset)).collect();
+        all.extend(self.popped.cursors_of(group).map(|(topic, queue, offset)| ((topic, queue), offset)));
+        all.into_iter()
+            .map(|((topic, queue), offset)| (topic, queue, offset))
+            .map(|(topic, queue, offset)| (topic, queue, self.min_offsets.get(topic, queue).max(offset)))
     }
 
     /// Where queues begin because what was before is deleted.
@@ -86,6 +100,16 @@ impl State {
     /// Which transactions are open, and what became of others; a copy costs little.
     pub fn transactions(&self) -> &Transactions {
         &self.transactions
+    }
+
+    /// What is in flight by POP; a copy costs little.
+    pub fn popped(&self) -> &Popped {
+        &self.popped
+    }
+
+    /// Messages in flight were stored further on, in this order. By how many bytes the encoded state grows.
+    pub fn store_carried(&mut self, messages: &[CarriedMessage]) -> i64 {
+        messages.iter().map(|message| self.popped.store(message)).sum()
     }
 
     /// Half messages were stored, in this order: their transactions are open, or moved. By how many bytes the encoded state grows.

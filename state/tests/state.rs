@@ -29,6 +29,39 @@ fn key() -> impl Strategy<Value = TimerKey> {
     (0..9u64, 0..90u64).prop_map(|(due_ms, position)| TimerKey { due_ms, position })
 }
 
+/// What POP does; batches begin at few places, so that commands meet.
+fn popping() -> impl Strategy<Value = Command> {
+    let queue = (name(), name(), 0..2u32).prop_map(|(group, topic, queue)| PopQueue { group, topic, queue });
+    let id = (0..4u64, 0..3u64).prop_map(|(start, popped_ms)| BatchId { start, popped_ms });
+    let rest = (prop::option::of(0..6u64), 0..9u64, 0..5u32, prop::option::of(name()), 0..7u8);
+    (queue, id, rest).prop_map(|(queue, id, (from, offset, count, attempt, kind))| match kind {
+        0 => AckPopped { queue, id, offset }.into(),
+        1 => ChangePopped { queue, id, offset, popped_ms: 3, visible_ms: offset }.into(),
+        2 => RevivePopped { queue, id, offset }.into(),
+        3 => ExpirePopped { queue, id }.into(),
+        4 => {
+            let attempt = attempt.unwrap_or_default();
+            PopAgain { queue, id, popped_ms: 4, visible_ms: offset, attempt, counts: count > 0 }.into()
+        }
+        5 if count == 0 => {
+            let mode = RequestMode { pops: true, share: 1 };
+            SetRequestMode { group: queue.group, topic: queue.topic, mode }.into()
+        }
+        _ => PopMessages {
+            queue,
+            from,
+            next: offset,
+            id,
+            diffs: (0..count).collect(),
+            position: 9,
+            visible_ms: offset,
+            retry_v2: false,
+            attempt,
+        }
+        .into(),
+    })
+}
+
 /// Offsets one at a time: twice the same new one in a command counts twice.
 fn command() -> impl Strategy<Value = Command> {
     let commit = (name(), name(), 0..3u32, 0..9u64).prop_map(|(group, topic, queue, offset)| OffsetCommit {
@@ -79,6 +112,9 @@ fn command() -> impl Strategy<Value = Command> {
             queue_offset: 1,
             at_ms: 5
         })),
+        popping(),
+        popping(),
+        popping(),
         (name(), queues(), any::<u64>()).prop_map(|(group, queues, now_ms)| {
             ExpireLocks { now_ms, locks: [(group, queues.into_iter().collect())].into() }.into()
         }),
@@ -122,6 +158,12 @@ proptest! {
             if state.transactions().count() == 0 && state.level() == FEATURE_LEVEL {
                 bytes += state.store_halves(["a", "bb", "a"].into_iter().zip(1..).map(half).collect());
             }
+            let carried: Vec<CarriedMessage> = state.popped().batches().filter_map(|(queue, id, batch)| {
+                let at = Carried { position: 90, bytes: 9 };
+                let offset = batch.in_flight(id).next().filter(|offset| offset % 2 == 0)?;
+                Some(CarriedMessage { queue: queue.clone(), id, offset, at })
+            }).collect();
+            bytes += state.store_carried(&carried);
             bytes += state.growth(&command, &Ends);
             state.apply_with(command.clone(), &Ends);
             prop_assert_eq!(state.encoded_bytes() as i64, bytes, "{:?}", command);
@@ -261,6 +303,56 @@ fn golden_bytes_of_transactions() {
     let bytes = encoded(&state);
     let sections = framing::sections(&bytes).unwrap();
     let section = sections.iter().find(|section| section.tag == 9).unwrap();
+    assert_eq!((section.version, section.body), (1, &body[..]));
+    assert_eq!(decoded(&bytes), state);
+}
+
+/// What the fifth level adds.
+#[test]
+fn golden_bytes_of_popped_messages() {
+    let mut state = State::default();
+    state.apply(RaiseLevel { level: 5 });
+    let queue = || PopQueue { group: "g".into(), topic: "t".into(), queue: 3 };
+    let id = BatchId { start: 5, popped_ms: 100 };
+    let pop = PopMessages {
+        queue: queue(),
+        from: None,
+        next: 9,
+        id,
+        diffs: vec![0, 2],
+        position: 70,
+        visible_ms: 160,
+        retry_v2: true,
+        attempt: None,
+    };
+    state.apply(pop.clone());
+    state.apply(AckPopped { queue: queue(), id, offset: 5 });
+    let at = Carried { position: 900, bytes: 40 };
+    state.store_carried(&[CarriedMessage { queue: queue(), id, offset: 7, at }]);
+    let ordered = PopQueue { queue: 4, ..queue() };
+    state.apply(PopMessages { queue: ordered, attempt: Some("a".into()), retry_v2: false, ..pop });
+    let mode = RequestMode { pops: true, share: 2 };
+    state.apply(SetRequestMode { group: "g".into(), topic: "t".into(), mode });
+    let number = |number: u64| number.to_le_bytes().to_vec();
+    let short = |number: u32| number.to_le_bytes().to_vec();
+    let text = |text: &str| [number(text.len() as u64), text.as_bytes().to_vec()].concat();
+    let diffs = || [number(2), short(0), short(2)].concat();
+    let key = |queue| [text("g"), text("t"), short(queue)].concat();
+    let first = [
+        [key(3), vec![1], number(9), number(1), number(1), number(5), number(100)].concat(),
+        [number(160), number(u64::MAX), vec![1], diffs(), short(1), short(0), vec![0]].concat(),
+        [number(1), number(7), number(900), short(40)].concat(),
+    ];
+    let second = [
+        [key(4), vec![1], number(5), number(2), number(1), number(5), number(100)].concat(),
+        [number(160), number(70), vec![0], diffs(), short(0), short(0), vec![1]].concat(),
+        [text("a"), short(0), number(9), number(0)].concat(),
+    ];
+    let modes = [number(1), text("g"), number(1), text("t"), vec![1], short(2)].concat();
+    let body = [number(2), first.concat(), second.concat(), number(2), modes].concat();
+    let bytes = encoded(&state);
+    let sections = framing::sections(&bytes).unwrap();
+    let section = sections.iter().find(|section| section.tag == 10).unwrap();
     assert_eq!((section.version, section.body), (1, &body[..]));
     assert_eq!(decoded(&bytes), state);
 }

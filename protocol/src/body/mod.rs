@@ -10,6 +10,7 @@ mod group;
 mod heartbeat;
 mod lenient;
 mod lock;
+mod pop;
 mod queue;
 mod route;
 mod stats;
@@ -29,6 +30,10 @@ pub use group::{
 };
 pub use heartbeat::{ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel, ProducerData};
 pub use lock::{LockBatchRequest, LockBatchResponse};
+pub use pop::{
+    BatchAck, BatchAckMessages, MessageQueueAssignment, MessageRequestMode, OffsetSet, QueryAssignment,
+    QueryAssignmentResult, SetMessageRequestMode,
+};
 pub use queue::MessageQueue;
 pub use route::{BrokerData, QueueData, TopicRouteData};
 pub use stats::{

@@ -32,7 +32,8 @@ pub use offset::{
 };
 pub use pop::{
     AckMessageHeader, ChangeInvisibleTimeHeader, ChangeInvisibleTimeResponseHeader, NotificationHeader,
-    NotificationResponseHeader, PopMessageHeader, PopMessageResponseHeader,
+    NotificationResponseHeader, PeekMessageHeader, PollingInfoHeader, PollingInfoResponseHeader,
+    PopMessageHeader, PopMessageResponseHeader,
 };
 pub use pull::{PullMessageHeader, PullMessageResponseHeader};
 pub use query::{QueryMessageHeader, QueryMessageResponseHeader, ViewMessageHeader};

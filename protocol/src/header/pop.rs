@@ -1,4 +1,4 @@
-//! POP: codes 200050, 200051, 200053, 200054, 200055. JSON headers only, as their codes exceed
+//! POP: codes 200050 to 200055. JSON headers only, as their codes exceed
 //! the binary header's 16 bits.
 
 use super::header;
@@ -131,5 +131,39 @@ header! {
         "hasMsg" => has_message: bool;
         /// Whether too many wait already.
         "pollingFull" => polling_full: Option<bool>;
+    }
+}
+
+header! {
+    /// 200052: the next messages of a queue, which stay as they are.
+    PeekMessageHeader {
+        /// Who asks.
+        "consumerGroup" => consumer_group: Name;
+        /// Of which topic.
+        "topic" => topic: Name;
+        /// Of which queue; -1 for any.
+        "queueId" => queue_id: i32;
+        /// At most how many.
+        "maxMsgNums" => max_msg_nums: i32;
+    }
+}
+
+header! {
+    /// 200055: how many requests wait.
+    PollingInfoHeader {
+        /// Who asks.
+        "consumerGroup" => consumer_group: Name;
+        /// For messages of which topic.
+        "topic" => topic: Name;
+        /// Of which queue; -1 for any.
+        "queueId" => queue_id: i32;
+    }
+}
+
+header! {
+    /// The answer to 200055.
+    PollingInfoResponseHeader {
+        /// So many.
+        "pollingNum" => polling_num: i32;
     }
 }

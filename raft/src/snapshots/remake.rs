@@ -204,9 +204,10 @@ mod tests {
     use folio_engine::record::{Draft, EntryId};
     use folio_protocol::parked::TimerKey;
     use folio_state::{
-        CarryTimers, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup, DeleteTopic,
-        EndTransaction, Ending, ExpireLocks, FireTimers, Half, LockQueues, NextOffsets, NoteSentBack,
-        OffsetCommit, PutGroup, QueueRef, RaiseFloor, RecallTimer, ResumeTransaction, UnlockQueues,
+        AckPopped, BatchId, CarryTimers, CommitOffsets, ConsumerGroup, CreateGroup, CreateTopic, DeleteGroup,
+        DeleteTopic, EndTransaction, Ending, ExpireLocks, FireTimers, Half, LockQueues, NextOffsets,
+        NoteSentBack, OffsetCommit, PopMessages, PopQueue, PutGroup, QueueRef, RaiseFloor, RecallTimer,
+        ResumeTransaction, RevivePopped, UnlockQueues,
     };
     use proptest::prelude::*;
 
@@ -308,7 +309,34 @@ mod tests {
                 at_ms: 5
             }
             .into()),
+            popping(),
+            popping(),
         ]
+    }
+
+    /// Pops meet commits of offsets, and each other.
+    fn popping() -> impl Strategy<Value = Command> {
+        let queue = name().prop_map(|group| PopQueue { group, topic: "a".into(), queue: 0 });
+        let rest = (prop::option::of(0..5u64), 0..9u64, prop::option::of(name()), 0..4u8);
+        (queue, 0..5u64, rest).prop_map(|(queue, start, (from, offset, attempt, kind))| {
+            let id = BatchId { start, popped_ms: 1 };
+            match kind {
+                0 => AckPopped { queue, id, offset }.into(),
+                1 => RevivePopped { queue, id, offset }.into(),
+                _ => PopMessages {
+                    queue,
+                    from,
+                    next: offset,
+                    id,
+                    diffs: vec![0, 1],
+                    position: 9,
+                    visible_ms: 9,
+                    retry_v2: false,
+                    attempt,
+                }
+                .into(),
+            }
+        })
     }
 
     fn half(group: &str, position: u64) -> Half {

@@ -24,8 +24,11 @@ pub const TIMERS: u16 = TRANSITIONS + 1;
 /// From this level on messages may be part of a transaction.
 pub const TRANSACTIONS: u16 = TIMERS + 1;
 
+/// From this level on messages may be popped.
+pub const POP: u16 = TRANSACTIONS + 1;
+
 /// The level of the next build.
-pub(crate) const NEXT_LEVEL: u16 = TRANSACTIONS + 1;
+pub(crate) const NEXT_LEVEL: u16 = POP + 1;
 
 /// The highest level that this build supports. The feature `next-level` makes a build of the next level, for the test of
 /// rolling upgrades.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::locks::Locks;
 use super::min_offsets::MinOffsets;
 use super::offsets::Offsets;
+use super::popped::Popped;
 use super::sent_back::SentBack;
 use super::size::{entry, replaced};
 use super::topics::{DeleteTopic, Topics};
@@ -168,16 +169,30 @@ impl Operation for DeleteGroup {
 
 impl<S> Apply<S> for DeleteGroup
 where
-    S: Has<ConsumerGroups> + Has<Offsets> + Has<SentBack> + Has<Locks> + Has<Topics> + Has<MinOffsets>,
+    S: Has<ConsumerGroups>
+        + Has<Offsets>
+        + Has<SentBack>
+        + Has<Locks>
+        + Has<Topics>
+        + Has<MinOffsets>
+        + Has<Popped>,
 {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
-        let retries = if self.clean_offsets { self.retries().growth(state, queues) } else { 0 };
-        retries + growth_of_deletion(state, &self.name, self.clean_offsets)
+        let of_offsets = if self.clean_offsets {
+            // As it is once what is in flight of the retry topic has gone with that.
+            let mut popped = Popped::within(state).clone();
+            popped.lose(&self.retries().name, &queues.next_offsets(&self.retries().name));
+            self.retries().growth(state, queues) + popped.growth_of_removal(&self.name)
+        } else {
+            0
+        };
+        of_offsets + growth_of_deletion(state, &self.name, self.clean_offsets)
     }
 
     fn apply(self, state: &mut S, queues: &dyn NextOffsets) -> Outcome {
         if self.clean_offsets {
             self.retries().apply(state, queues);
+            Popped::within_mut(state).forget(&self.name);
         }
         delete(state, &self.name, self.clean_offsets)
     }

@@ -6,7 +6,9 @@ pub mod locks;
 pub mod min_offsets;
 #[cfg(feature = "next-level")]
 pub mod next_level;
+pub mod offset_commits;
 pub mod offsets;
+pub mod popped;
 pub mod sent_back;
 pub mod timers;
 pub mod topics;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::min_offsets::MinOffsets;
+use super::popped::Popped;
 use super::sent_back::SentBack;
 use super::size::{entry, replaced};
 use super::{insert_new, removed};
@@ -175,7 +176,7 @@ impl Operation for PutTopic {
     }
 }
 
-impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack>> Apply<S> for PutTopic {
+impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack> + Has<Popped>> Apply<S> for PutTopic {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
         let lost = self.lost(Topics::within(state), queues);
         let of_loss = if lost.is_empty() { 0 } else { growth_of_loss(state, &self.0.name, &lost) };
@@ -215,7 +216,7 @@ impl Operation for DeleteTopic {
     }
 }
 
-impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack>> Apply<S> for DeleteTopic {
+impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack> + Has<Popped>> Apply<S> for DeleteTopic {
     fn growth(&self, state: &S, queues: &dyn NextOffsets) -> i64 {
         let lost = queues.next_offsets(&self.name);
         growth_of_loss(state, &self.name, &lost) + Topics::within(state).growth_of_removal(&self.name)
@@ -228,14 +229,23 @@ impl<S: Has<Topics> + Has<MinOffsets> + Has<SentBack>> Apply<S> for DeleteTopic 
 }
 
 /// Deletes all that these queues of a topic hold below their ends, and what was noted of it (`sent_back.I1`).
-fn lose<S: Has<MinOffsets> + Has<SentBack>>(state: &mut S, topic: &str, lost: Vec<(u32, u64)>) {
+fn lose<S>(state: &mut S, topic: &str, lost: Vec<(u32, u64)>)
+where
+    S: Has<MinOffsets> + Has<SentBack> + Has<Popped>,
+{
+    Popped::within_mut(state).lose(topic, &lost);
     SentBack::within_mut(state).forget_moved_to(topic);
     MinOffsets::within_mut(state).raise(topic, lost);
 }
 
 /// What [`lose`] adds.
-fn growth_of_loss<S: Has<MinOffsets> + Has<SentBack>>(state: &S, topic: &str, lost: &[(u32, u64)]) -> i64 {
-    SentBack::within(state).growth_of_loss(topic) + MinOffsets::within(state).growth(topic, lost)
+fn growth_of_loss<S>(state: &S, topic: &str, lost: &[(u32, u64)]) -> i64
+where
+    S: Has<MinOffsets> + Has<SentBack> + Has<Popped>,
+{
+    SentBack::within(state).growth_of_loss(topic)
+        + Popped::within(state).growth_of_loss(topic, lost)
+        + MinOffsets::within(state).growth(topic, lost)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::shared::Shared;
-use crate::{halves, pending_timers};
+use crate::{halves, pending_timers, popped};
 
 /// One kind of messages that are carried forward.
 trait CarriedForward: Sync {
@@ -19,9 +19,9 @@ trait CarriedForward: Sync {
 }
 
 /// All kinds.
-const ALL: [&dyn CarriedForward; 2] = [&DelayedMessages, &HalfMessages];
+const ALL: [&dyn CarriedForward; 3] = [&DelayedMessages, &HalfMessages, &PoppedMessages];
 
-/// Up to where nothing in the log is needed any more (`timers.I5`, `transactions.I3`). What is needed before `wanted` is asked to be carried
+/// Up to where nothing in the log is needed any more (`timers.I5`, `transactions.I3`, `pop.I4`). What is needed before `wanted` is asked to be carried
 /// forward.
 pub(crate) fn clear_before(shared: &Shared, wanted: u64) -> io::Result<u64> {
     let mut all_clear = wanted;
@@ -69,5 +69,21 @@ impl CarriedForward for HalfMessages {
 
     fn is_wanted(&self, shared: &Shared) -> bool {
         halves::is_wanted(shared)
+    }
+}
+
+struct PoppedMessages;
+
+impl CarriedForward for PoppedMessages {
+    fn clear_before(&self, shared: &Shared, upto: u64) -> io::Result<u64> {
+        Ok(popped::clear_before(shared, upto))
+    }
+
+    fn want_clear_before(&self, shared: &Shared, position: u64) {
+        popped::want_clear_before(shared, position);
+    }
+
+    fn is_wanted(&self, shared: &Shared) -> bool {
+        popped::is_wanted(shared)
     }
 }

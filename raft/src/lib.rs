@@ -30,6 +30,7 @@ pub mod log_rate_limiter;
 mod log_store;
 mod node_address;
 mod pending_timers;
+pub mod popped;
 pub mod port;
 mod progress;
 pub mod proposal;

@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) carry_wanted: AtomicU64,
     /// The same of half messages of open transactions.
     pub(crate) halves_wanted: AtomicU64,
+    /// The same of messages in flight by POP.
+    pub(crate) popped_wanted: AtomicU64,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,

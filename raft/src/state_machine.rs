@@ -35,6 +35,7 @@ use crate::group::tasks;
 use crate::halves;
 use crate::host::Host;
 use crate::pending_timers;
+use crate::popped;
 use crate::shared::{ROOM_RETRY_INTERVAL, Shared};
 use crate::snapshots;
 use crate::terms::Terms;
@@ -154,6 +155,7 @@ impl StateMachine {
         };
         self.index_timers(record).await?;
         halves::apply(&self.shared, record).map_err(io::Error::other)?;
+        popped::apply(&self.shared, record).map_err(io::Error::other)?;
         self.position = record.end();
         self.prev_crc = record.header.crc;
         Ok(applied)

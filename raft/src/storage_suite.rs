@@ -159,6 +159,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         timers: opened.timers,
         carry_wanted: AtomicU64::new(0),
         halves_wanted: AtomicU64::new(0),
+        popped_wanted: AtomicU64::new(0),
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

@@ -29,6 +29,7 @@
 //!   `Busy`.
 
 pub(crate) mod in_flight;
+pub(crate) mod popped;
 mod record;
 mod requests;
 mod runner;

@@ -22,6 +22,7 @@ mod lock_expiry;
 pub(crate) mod log_summary;
 mod members;
 pub(crate) mod mend;
+mod popped;
 mod proofs;
 mod read_index;
 mod reads;
@@ -64,6 +65,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::accepting::Accepting;
 use crate::config::Flush;
+use crate::driver::popped::Popped;
 use crate::driver::timers::Timers;
 use crate::driver::transactions::Transactions;
 use crate::driver::{self, Recall, Requests, SendBack, send_back::SendBacks};
@@ -148,6 +150,7 @@ struct Inner {
     send_backs: Requests<SendBacks>,
     timers: Timers,
     transactions: Requests<Transactions>,
+    popped: Requests<Popped>,
     /// Of reads that see all that was acknowledged.
     proofs: Arc<proofs::Proofs>,
     connections: Connections,

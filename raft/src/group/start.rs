@@ -32,6 +32,7 @@ use crate::accepting::Accepting;
 use crate::config::{Flush, GroupConfig};
 use crate::dedup::Dedup;
 use crate::driver;
+use crate::driver::popped;
 use crate::driver::send_back::SendBacks;
 use crate::driver::term_fence::TermFence;
 use crate::driver::timers::Timers;
@@ -156,6 +157,7 @@ impl Opened {
             timers,
             carry_wanted: AtomicU64::new(0),
             halves_wanted: AtomicU64::new(0),
+            popped_wanted: AtomicU64::new(0),
             lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
             ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),
             state_bytes: AtomicI64::new(saved.state.encoded_bytes() as i64),
@@ -312,6 +314,7 @@ impl Node {
             driver::Parts { host: host.clone(), shared: shared.clone(), fence, proposer: proposer.clone() };
         let timers = Timers::start(parts.clone());
         let transactions = transactions::start(parts.clone());
+        let popped = popped::start(parts.clone());
         let send_backs = driver::start(SendBacks::new(host.clone(), shared.clone()), parts);
         Group(Arc::new(Inner {
             node_id: config.node_id,
@@ -325,6 +328,7 @@ impl Node {
             send_backs,
             timers,
             transactions,
+            popped,
             proofs: Arc::default(),
             connections,
             status,

@@ -18,6 +18,7 @@ mod older_disk;
 mod one_node;
 mod panics;
 mod peers;
+mod popped;
 mod repeats;
 mod rotten_files;
 mod rotten_snapshot;

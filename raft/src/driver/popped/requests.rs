@@ -1,0 +1,153 @@
+//! What the driver is asked for, and what it decides.
+
+use std::time::Duration;
+
+use folio_protocol::message::NewMessage;
+use folio_state::sections::popped::{BATCHES_MAX, IN_FLIGHT_MAX};
+use folio_state::{
+    AckPopped, BatchId, CarryPopped, ChangePopped, Command, CreateTopic, ExpirePopped, PopAgain, PopMessages,
+    PopQueue, RevivePopped, State, Topic,
+};
+
+use super::super::{Decision, Driver, Move};
+
+/// What this driver does.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A pop of one queue.
+    Pop(Box<PopMessages>),
+    /// An ordered batch is given again.
+    Again(Box<PopAgain>),
+    /// An acknowledgement.
+    Ack(Box<AckPopped>),
+    /// Another time.
+    Change(Box<ChangePopped>),
+    /// A message comes again, or becomes a dead letter.
+    Revive(Box<Revive>),
+    /// A message that is not in the log any more comes never again.
+    Lost(Box<AckPopped>),
+    /// A batch without messages in flight.
+    Expire(Box<ExpirePopped>),
+    /// Messages that are stored further on, and up to where they lie.
+    Carry(u64, Vec<NewMessage>),
+}
+
+/// A message that nobody acknowledged in time.
+#[derive(Debug)]
+pub(crate) struct Revive {
+    pub(crate) command: RevivePopped,
+    /// The topic that it goes to, created if need be.
+    pub(crate) topic: Topic,
+    pub(crate) message: NewMessage,
+}
+
+/// Equal for what must not be under way together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// Pops of a queue.
+    Queue(PopQueue),
+    /// Whatever ends a message's flight.
+    Message(PopQueue, BatchId, u64),
+    Batch(PopQueue, BatchId),
+    Carry,
+}
+
+/// See the module.
+pub(crate) struct Popped;
+
+fn is_in_flight(state: &State, queue: &PopQueue, id: BatchId, offset: u64) -> bool {
+    let batch = state.popped().batch(queue, id);
+    batch.is_some_and(|batch| batch.in_flight(id).any(|at| at == offset))
+}
+
+/// Whether a pop is what the state allows now (`pop.I3`).
+fn may_pop(pop: &PopMessages, state: &State) -> bool {
+    let popped = state.popped();
+    let is_blocked = pop.attempt.is_some() && popped.ordered(&pop.queue).is_some();
+    let in_flight = popped.in_flight(&pop.queue) + pop.diffs.len() as u64;
+    !is_blocked
+        && state.offset_as_stored(&pop.queue) == pop.from
+        && popped.batch(&pop.queue, pop.id).is_none()
+        && (pop.diffs.is_empty() || (in_flight <= IN_FLIGHT_MAX && popped.count() < BATCHES_MAX))
+}
+
+fn only(command: impl Into<Command>, is_right: bool) -> Decision {
+    if !is_right {
+        return Decision::Done;
+    }
+    Decision::Move(Move { commands: vec![command.into()], messages: Vec::new() })
+}
+
+fn revive(Revive { command, topic, message }: Revive, state: &State) -> Decision {
+    if !is_in_flight(state, &command.queue, command.id, command.offset) {
+        return Decision::Done;
+    }
+    let creation = state.topic(&topic.name).is_none().then(|| CreateTopic(topic).into());
+    let commands = creation.into_iter().chain([command.into()]).collect();
+    Decision::Move(Move { commands, messages: vec![message] })
+}
+
+impl Driver for Popped {
+    const NAME: &'static str = "the driver of what is popped";
+    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    type Request = Request;
+    type Key = Key;
+
+    fn key(&self, request: &Request) -> Key {
+        match request {
+            Request::Pop(pop) => Key::Queue(pop.queue.clone()),
+            Request::Again(again) => Key::Queue(again.queue.clone()),
+            Request::Ack(ack) | Request::Lost(ack) => Key::Message(ack.queue.clone(), ack.id, ack.offset),
+            Request::Change(change) => Key::Message(change.queue.clone(), change.id, change.offset),
+            Request::Revive(revive) => {
+                let RevivePopped { queue, id, offset } = &revive.command;
+                Key::Message(queue.clone(), *id, *offset)
+            }
+            Request::Expire(expire) => Key::Batch(expire.queue.clone(), expire.id),
+            Request::Carry(..) => Key::Carry,
+        }
+    }
+
+    fn bytes(&self, request: &Request) -> usize {
+        let bytes = |queue: &PopQueue| queue.group.len() + queue.topic.len() + size_of::<PopMessages>();
+        match request {
+            Request::Pop(pop) => bytes(&pop.queue) + 4 * pop.diffs.len(),
+            Request::Again(again) => bytes(&again.queue) + again.attempt.len(),
+            Request::Ack(ack) | Request::Lost(ack) => bytes(&ack.queue),
+            Request::Change(change) => bytes(&change.queue),
+            Request::Revive(revive) => bytes(&revive.command.queue) + revive.message.encoded_len(),
+            Request::Expire(expire) => bytes(&expire.queue),
+            Request::Carry(_, messages) => messages.iter().map(NewMessage::encoded_len).sum(),
+        }
+    }
+
+    fn decide(&self, request: Request, state: &State) -> Decision {
+        match request {
+            Request::Pop(pop) => {
+                let may = may_pop(&pop, state);
+                only(*pop, may)
+            }
+            Request::Again(again) => {
+                let is_there = state.popped().batch(&again.queue, again.id).is_some();
+                only(*again, is_there)
+            }
+            Request::Ack(ack) | Request::Lost(ack) => {
+                let is_in_flight = is_in_flight(state, &ack.queue, ack.id, ack.offset);
+                only(*ack, is_in_flight)
+            }
+            Request::Change(change) => {
+                let is_in_flight = is_in_flight(state, &change.queue, change.id, change.offset);
+                only(*change, is_in_flight)
+            }
+            Request::Revive(wish) => revive(*wish, state),
+            Request::Expire(expire) => {
+                let batch = state.popped().batch(&expire.queue, expire.id);
+                let is_over = batch.is_some_and(|batch| batch.count() == 0);
+                only(*expire, is_over)
+            }
+            Request::Carry(upto, messages) => {
+                Decision::Move(Move { commands: vec![CarryPopped { upto }.into()], messages })
+            }
+        }
+    }
+}

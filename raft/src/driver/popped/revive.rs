@@ -1,0 +1,223 @@
+//! Gives again what nobody acknowledged in time, some in each record, and only where this node leads.
+//!
+//! Looks at all batches every [`LOOK_INTERVAL_MAX`] at least: what is due is bounded by what is in flight, and a look copies nothing. However much
+//! becomes due at once, [`TOGETHER`] messages of it are read and stored at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use folio_protocol::message::{MessageView, NewMessage};
+use folio_protocol::names;
+use folio_protocol::popped::{self as message, Retry};
+use folio_state::sections::features::POP;
+use folio_state::sections::popped::Batch;
+use folio_state::{AckPopped, BatchId, ExpirePopped, PopQueue, RevivePopped, State, Topic};
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::super::{Parts, Requests};
+use super::requests::{Popped, Request, Revive};
+use crate::group::tasks;
+use crate::log_rate_limiter::LogRateLimiter;
+use crate::popped::{self, Unread};
+use crate::shared::Shared;
+
+/// A look at all batches is over so soon again, at least and at most.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// Messages that one look finds at most.
+const FOUND_MAX: usize = 8192;
+/// Messages that are read together, and their bytes.
+const TOGETHER: usize = 512;
+const TOGETHER_BYTES: usize = 2 << 20;
+/// Queues of a retry topic and of a dead-letter topic.
+const QUEUES: u32 = 1;
+/// Attempts of a group that nobody created, as of one with defaults.
+const RETRY_MAX: u32 = 16;
+
+pub(super) fn start(parts: Parts, requests: Requests<Popped>) {
+    let shared = parts.shared.clone();
+    tasks::spawn(&shared, "the revival of popped messages", run(parts, requests));
+}
+
+async fn run(parts: Parts, requests: Requests<Popped>) {
+    let shared = parts.shared.clone();
+    let mut stopping = shared.stopping.subscribe();
+    let work = async {
+        let troubles = LogRateLimiter::default();
+        loop {
+            let may = parts.fence.leads() && shared.level.get() >= POP && shared.has_room(1);
+            let wait = if may { look(&parts, &requests, &troubles).await } else { LOOK_INTERVAL_MAX };
+            sleep(wait).await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+}
+
+/// A message whose time is over.
+struct Due {
+    queue: PopQueue,
+    id: BatchId,
+    offset: u64,
+    retry: Retry,
+    /// How often it was given before, in an ordered batch.
+    attempts: Option<u32>,
+}
+
+/// What one look finds.
+#[derive(Default)]
+struct Found {
+    due: Vec<Due>,
+    over: Vec<ExpirePopped>,
+    next_ms: Option<u64>,
+}
+
+fn retry_max(state: &State, group: &str) -> u32 {
+    state.group(group).map_or(RETRY_MAX, |group| group.retry_max)
+}
+
+/// Whether a batch is to be given again by itself.
+fn comes_again(state: &State, queue: &PopQueue, batch: &Batch) -> bool {
+    batch.order.as_ref().is_none_or(|order| order.attempts >= retry_max(state, &queue.group))
+}
+
+impl Found {
+    fn look(state: &State, now_ms: u64) -> Found {
+        let mut found = Found::default();
+        for (queue, id, batch) in state.popped().batches() {
+            if found.due.len() >= FOUND_MAX || found.over.len() >= FOUND_MAX {
+                break;
+            }
+            if batch.visible_ms > now_ms {
+                found.next_ms =
+                    Some(found.next_ms.map_or(batch.visible_ms, |next| next.min(batch.visible_ms)));
+            } else if batch.count() == 0 {
+                found.over.push(ExpirePopped { queue: queue.clone(), id });
+            } else if comes_again(state, queue, batch) {
+                let retry = if batch.retry_v2 { Retry::V2 } else { Retry::V1 };
+                let attempts = batch.order.as_ref().map(|order| order.attempts);
+                let due = |offset| Due { queue: queue.clone(), id, offset, retry, attempts };
+                found.due.extend(batch.in_flight(id).map(due));
+            }
+        }
+        found
+    }
+}
+
+/// Gives again what is due; how long until there may be more.
+async fn look(parts: &Parts, requests: &Requests<Popped>, troubles: &LogRateLimiter) -> Duration {
+    let now = || u64::try_from(parts.host.now_ms()).unwrap_or(0);
+    // A copy costs little, and what is applied meanwhile does not wait.
+    let state = parts.shared.state.read().clone();
+    let Found { due, over, next_ms } = Found::look(&state, now());
+    drop(state);
+    let is_more = due.len() >= FOUND_MAX || over.len() >= FOUND_MAX;
+    let mut asked = Vec::new();
+    for expire in over {
+        asked.push(ask(requests, Request::Expire(Box::new(expire))));
+        if asked.len() >= TOGETHER {
+            settle(&mut asked).await;
+        }
+    }
+    settle(&mut asked).await;
+    let mut rest = due;
+    while !rest.is_empty() && parts.fence.leads() {
+        let reading = parts.shared.clone();
+        let read = parts.host.blocking(move || read_some(&reading, rest)).await;
+        let Ok((made, left, unread)) = read else { return LOOK_INTERVAL_MAX };
+        rest = left;
+        if let Some(trouble) = unread
+            && troubles.admit().is_some()
+        {
+            tracing::warn!(%trouble, "a popped message does not come again yet, trying again");
+        }
+        asked.extend(made.into_iter().map(|request| ask(requests, request)));
+        settle(&mut asked).await;
+    }
+    let until = next_ms.map_or(LOOK_INTERVAL_MAX, |next| Duration::from_millis(next.saturating_sub(now())));
+    if is_more { LOOK_INTERVAL_MIN } else { until.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX) }
+}
+
+type Told = oneshot::Receiver<Result<(), crate::proposal::ProposeError>>;
+
+fn ask(requests: &Requests<Popped>, request: Request) -> Told {
+    let (tell, told) = oneshot::channel();
+    requests.ask(request, Box::new(move |outcome| drop(tell.send(outcome))));
+    told
+}
+
+/// Waits for all; what was not done is found again by the next look.
+async fn settle(asked: &mut Vec<Told>) {
+    for told in asked.drain(..) {
+        drop(told.await);
+    }
+}
+
+/// The log does not have a message that is in flight: it will never come again.
+pub(super) async fn lose(requests: &Requests<Popped>, (queue, id, offset): (PopQueue, BatchId, u64)) {
+    tracing::error!(
+        ?queue,
+        offset,
+        "pop.I4: a message in flight is not in the log any more; please report this"
+    );
+    drop(ask(requests, Request::Lost(Box::new(AckPopped { queue, id, offset }))).await);
+}
+
+/// Reads some of what is due, one message at least: what to ask for, what is left, and what could not be read. Blocks on the disk.
+fn read_some(shared: &Arc<Shared>, due: Vec<Due>) -> (Vec<Request>, Vec<Due>, Option<Unread>) {
+    let (mut made, mut trouble, mut bytes) = (Vec::new(), None, 0);
+    let mut due = due.into_iter();
+    while made.len() < TOGETHER && bytes < TOGETHER_BYTES {
+        let Some(next) = due.next() else { break };
+        match revival(shared, next) {
+            Ok(request) => {
+                if let Request::Revive(revive) = &request {
+                    bytes += revive.message.encoded_len();
+                }
+                made.push(request);
+            }
+            Err(unread) => trouble = Some(unread),
+        }
+    }
+    (made, due.collect(), trouble)
+}
+
+/// What is asked for a message whose time is over.
+fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
+    let bytes = popped::read(shared, &due.queue, due.offset)?;
+    let parsed = bytes.as_ref().and_then(|bytes| Some((bytes, MessageView::parse(bytes).ok()?)));
+    let Due { queue, id, offset, retry, attempts } = due;
+    let Some((bytes, view)) = parsed else {
+        tracing::error!(
+            ?queue,
+            offset,
+            "pop.I4: a message in flight is not in the log any more; please report this"
+        );
+        return Ok(Request::Lost(Box::new(AckPopped { queue, id, offset })));
+    };
+    let times =
+        attempts.map_or(view.reconsume_times(), |attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
+    let max = retry_max(&shared.state.read(), &queue.group);
+    let (topic, message) = if i64::from(times) >= i64::from(max) {
+        let dead = message::dead(&view, bytes, &queue.group, first_topic(&queue));
+        (names::dlq_topic(&queue.group), NewMessage { reconsume_times: times, ..dead })
+    } else {
+        let topic = match Retry::of_topic(&queue.topic) {
+            Retry::Normal => retry.topic(&queue.group, &queue.topic),
+            _ => queue.topic.clone(),
+        };
+        let again = message::again(&view, bytes, &topic, id.popped_ms);
+        (topic, again)
+    };
+    let command = RevivePopped { queue, id, offset };
+    Ok(Request::Revive(Box::new(Revive { command, topic: Topic::new(topic, QUEUES), message })))
+}
+
+/// The topic that a message was sent to, by the one that it was popped from.
+fn first_topic(queue: &PopQueue) -> &str {
+    let rest = queue.topic.strip_prefix(&names::retry_topic(&queue.group));
+    rest.and_then(|rest| rest.strip_prefix(['_', '+'])).unwrap_or(&queue.topic)
+}

@@ -1,0 +1,130 @@
+//! Messages in flight by POP, as far as the log is concerned: reads one of them, tells the state of those that were stored further on, and says
+//! how far the log is needed for them, which retention asks before it drops a segment.
+//!
+//! - `pop.I4` Retention drops no segment that holds a message in flight.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use folio_engine::log::ReadError;
+use folio_engine::queues::QueuesError;
+use folio_engine::record::{Record, RecordKind};
+use folio_protocol::message::{MessageError, MessageView, peek};
+use folio_protocol::popped::{CARRIED_TOPIC, InFlight};
+use folio_state::sections::features::POP;
+use folio_state::{BatchId, Carried, CarriedMessage, PopQueue};
+
+use crate::shared::Shared;
+
+/// Why a message in flight was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unread {
+    /// Its record is damaged, or cannot be read now.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// Its unit is damaged, or cannot be read now.
+    #[error(transparent)]
+    Queue(#[from] QueuesError),
+    /// Another message lies there.
+    #[error("no message with offset {offset} of {queue:?} is at position {position}")]
+    Other {
+        /// Whose it is.
+        queue: PopQueue,
+        /// Its offset.
+        offset: u64,
+        /// Where it should lie.
+        position: u64,
+    },
+}
+
+/// The stored bytes of a message in flight, or of one that may be popped; `None` if the log has none. Blocks on the disk.
+pub(crate) fn read(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Option<Bytes>, Unread> {
+    let carried = shared.state.read().popped().carried(queue, offset);
+    let at = match carried {
+        Some(carried) => Some(carried),
+        None => in_queue(shared, queue, offset)?,
+    };
+    let Some(Carried { position, bytes }) = at else { return Ok(None) };
+    let bytes = shared.log.bytes(position, bytes as usize)?;
+    let is_it = MessageView::parse(&bytes).is_ok_and(|message| match carried {
+        Some(_) => InFlight::of(&message).is_some_and(|whose| is_of(&whose, queue, offset)),
+        None => {
+            (message.topic(), message.queue_id(), message.queue_offset())
+                == (&queue.topic, queue.queue, offset)
+        }
+    });
+    if is_it { Ok(Some(bytes)) } else { Err(Unread::Other { queue: queue.clone(), offset, position }) }
+}
+
+fn is_of(whose: &InFlight, queue: &PopQueue, offset: u64) -> bool {
+    (&whose.group, &whose.topic, whose.queue, whose.offset)
+        == (&queue.group, &queue.topic, queue.queue, offset)
+}
+
+fn in_queue(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Option<Carried>, QueuesError> {
+    let first = shared.queues.bounds(&queue.topic, queue.queue).map(|(first, _)| first);
+    if first.is_none_or(|first| offset < first) {
+        return Ok(None);
+    }
+    let units = shared.queues.units(&queue.topic, queue.queue, offset, 1)?;
+    Ok(units.first().map(|unit| Carried { position: unit.position, bytes: unit.size }))
+}
+
+/// Tells the state of the messages in flight that a record stores further on, as every replica does.
+pub(crate) fn apply(shared: &Shared, record: &Record) -> Result<(), MessageError> {
+    // Only drivers store one, and below that level no leader.
+    if record.header.kind != RecordKind::Transition || shared.level.get() < POP {
+        return Ok(());
+    }
+    // snapshots.I3
+    if record.header.index <= shared.ordered_as_of.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let carried = of(record)?;
+    if !carried.is_empty() {
+        let growth = shared.state.write().store_carried(&carried);
+        shared.state_bytes.fetch_add(growth, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The carried messages of a record, in their order.
+fn of(record: &Record) -> Result<Vec<CarriedMessage>, MessageError> {
+    let (start, messages) = (record.messages_position(), record.messages());
+    let (mut at, mut carried) = (0, Vec::new());
+    while at < messages.len() {
+        let route = peek(&messages[at..])?;
+        if route.topic == CARRIED_TOPIC.as_bytes()
+            && let Some(whose) = InFlight::of(&MessageView::parse(&messages[at..])?)
+        {
+            let InFlight { group, topic, queue, start: first, popped_ms, offset } = whose;
+            let bytes = u32::try_from(route.total_size).unwrap_or(u32::MAX);
+            carried.push(CarriedMessage {
+                queue: PopQueue { group, topic, queue },
+                id: BatchId { start: first, popped_ms },
+                offset,
+                at: Carried { position: start + at as u64, bytes },
+            });
+        }
+        at += route.total_size;
+    }
+    Ok(carried)
+}
+
+/// Up to where no message in flight needs the log, at most `upto`. It is by what is applied here: what lies before that is in flight
+/// nowhere else, and a group that pops it later finds the queue's first offset above it.
+pub(crate) fn clear_before(shared: &Shared, upto: u64) -> u64 {
+    let popped = shared.state.read().popped().clone();
+    popped.lowest_before(upto).unwrap_or(upto)
+}
+
+/// Asks for what is needed before a position to be stored further on. The leader does it, sooner or later.
+pub(crate) fn want_clear_before(shared: &Shared, position: u64) {
+    shared.popped_wanted.fetch_max(position, Ordering::Relaxed);
+}
+
+/// Whether something is asked to be stored further on that is not yet.
+pub(crate) fn is_wanted(shared: &Shared) -> bool {
+    let wanted = shared.popped_wanted.load(Ordering::Relaxed);
+    wanted > shared.log.state().start_position && clear_before(shared, wanted) < wanted
+}

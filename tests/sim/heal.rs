@@ -96,6 +96,7 @@ fn check_everywhere(world: &World) -> Checked {
         check_queues(world, *id, group)?;
         world.checks.oracle.timers.check_node(group)?;
         world.checks.oracle.transactions.check_node(group)?;
+        world.checks.oracle.popped.check_node(group)?;
         if *group.state() != *first.state() {
             return Err(violation("equal state", format!("node {id} differs from node {}", first.node_id())));
         }

@@ -37,6 +37,7 @@ mod node;
 mod panics;
 #[cfg(feature = "planted")]
 mod planted;
+mod poppers;
 mod rot;
 mod run;
 mod script;

@@ -19,6 +19,7 @@ use crate::lockers::Lockers;
 use crate::net::Network;
 use crate::node::{Death, Node, SEGMENT_BYTES, Setup, Tick};
 use crate::panics;
+use crate::poppers::{self, Poppers};
 use crate::script::Script;
 use crate::trace::Trace;
 use crate::transactions;
@@ -68,6 +69,7 @@ pub(crate) struct World {
     consumers: Consumers,
     producers: Producers,
     tellers: transactions::Producers,
+    poppers: Poppers,
     /// What each node that is up said last.
     pub(crate) seen: BTreeMap<u64, Status>,
     pub(crate) setup: Setup,
@@ -118,9 +120,11 @@ impl World {
         let consumers = Consumers::new(random.below(u64::MAX));
         let producers = Producers::new(random.below(u64::MAX));
         let tellers = transactions::Producers::new(random.below(u64::MAX));
+        let poppers = Poppers::new(random.below(u64::MAX));
         let mut checks = Checks::default();
         checks.committed.count_copies = !plant.lying_disks;
         checks.retained.bytes = setup.retain;
+        checks.oracle.popped.expires = setup.retain.is_some();
         let (seen, agenda, failed_since, said, counts) = Default::default();
         let mut world = World {
             nodes: BTreeMap::new(),
@@ -137,6 +141,7 @@ impl World {
             consumers,
             producers,
             tellers,
+            poppers,
             seen,
             setup,
             plant,
@@ -172,6 +177,7 @@ impl World {
             self.consumers.step(&self.nodes, &self.seen, &mut self.checks.oracle);
             self.producers.step(&self.nodes, &self.seen);
             self.tellers.step(&self.nodes, &self.seen);
+            self.poppers.step(&self.nodes, &self.seen);
         }
         let clocks = self.nodes.values().map(|node| node.machine.wall.now().as_millis() as u64);
         clocks.for_each(|now_ms| self.checks.oracle.timers.saw(now_ms));
@@ -235,6 +241,12 @@ impl World {
             match told {
                 transactions::Told::Begun(number, id) => self.checks.oracle.transactions.begun(number, id),
                 transactions::Told::Ended(id, how) => self.checks.oracle.transactions.ended(id, how),
+            }
+        }
+        for told in self.poppers.told() {
+            match told {
+                poppers::Told::Sent(number) => self.checks.oracle.popped.sent(number),
+                poppers::Told::Acked(number) => self.checks.oracle.popped.told_acked(number),
             }
         }
         self.seen.values().try_for_each(Moves::look)

@@ -10,6 +10,7 @@ pub(crate) mod logs;
 pub(crate) mod moves;
 pub(crate) mod oracle;
 pub(crate) mod place;
+pub(crate) mod popped;
 pub(crate) mod retained;
 pub(crate) mod served;
 pub(crate) mod timers;

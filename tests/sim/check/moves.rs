@@ -16,6 +16,7 @@ use folio_state::sections::features::TRANSITIONS;
 use folio_state::{Command, CommitOffsets, DeleteGroup, RaiseLevel};
 
 use super::place::Place;
+use super::popped;
 use super::{Checked, violation};
 
 /// A consumer group, and the position of what it sent back.
@@ -178,6 +179,7 @@ impl Moves {
 
 /// What a moved message is the retry of.
 fn key_of(topic: &str, body: &[u8]) -> Option<Key> {
-    let group = names::group_of_retry_topic(topic)?;
+    // What was popped comes again in a topic of its own.
+    let group = names::group_of_retry_topic(topic).filter(|_| topic != popped::RETRY)?;
     Some((group.to_owned(), u64::from_le_bytes(*body.first_chunk()?)))
 }

@@ -11,6 +11,7 @@ use folio_raft::proposal::ProposeError;
 use super::deleted::Deleted;
 use super::moves::Moves;
 use super::place::Place;
+use super::popped::{self, Popped};
 use super::timers::{self, Timers};
 use super::transactions::{self, Transactions};
 use super::{Checked, Violation, violation};
@@ -35,6 +36,7 @@ pub(crate) struct Oracle {
     pub(crate) moves: Moves,
     pub(crate) timers: Timers,
     pub(crate) transactions: Transactions,
+    pub(crate) popped: Popped,
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
 }
@@ -130,6 +132,7 @@ impl Oracle {
         self.moves.committed(record)?;
         self.timers.committed(record)?;
         self.transactions.committed(record)?;
+        self.popped.committed(record)?;
         self.deleted.committed(record)
     }
 
@@ -179,6 +182,7 @@ impl Oracle {
         self.moves.check_kept()?;
         self.timers.check_kept()?;
         self.transactions.check_kept()?;
+        self.popped.check_kept()?;
         let lost = self.told.iter().find(|((message, _), told)| self.place(*message, told) == Some(None));
         match lost {
             Some(((message, _), told)) => {
@@ -207,7 +211,9 @@ fn places(record: &Record) -> Result<Vec<(u64, Place)>, Violation> {
     for found in Messages::new(record.messages()) {
         let (at, view) = found.map_err(|error| violation("readable messages", error.to_string()))?;
         let others = [parked::TOPIC, timers::TOPIC, half::TOPIC, half::GIVEN_UP_TOPIC, transactions::TOPIC];
-        let of_others = names::is_retry_topic(view.topic()) || others.contains(&view.topic());
+        let of_others = names::is_retry_topic(view.topic())
+            || popped::is_of_poppers(view.topic())
+            || others.contains(&view.topic());
         let sent = view.body().first_chunk().filter(|_| !of_others);
         let Some(number) = sent else { continue };
         let place = Place {

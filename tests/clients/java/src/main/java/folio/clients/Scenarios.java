@@ -18,6 +18,9 @@ final class Scenarios {
             all.put("delay-time", Delays::times);
         }
         all.put("delay-level", Delays::levels);
+        if (Versions.hasPop()) {
+            all.put("push-pop", Pops::push);
+        }
         all.put("retry-dlq", Retries::deadLetter);
         all.put("retry-dlq-orderly", Retries::orderlyDeadLetter);
         all.put("transaction", Transactions::ends);

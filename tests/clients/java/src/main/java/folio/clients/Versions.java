@@ -71,6 +71,48 @@ final class Versions {
         }
     }
 
+    /** Whether consumers of this client can pop. */
+    static boolean hasPop() {
+        for (Method method : DefaultMQPushConsumer.class.getMethods()) {
+            if (method.getName().equals("setClientRebalance")) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** Lets the broker assign the queues, and say whether they are pulled or popped. */
+    static void serverRebalance(DefaultMQPushConsumer consumer) throws Exception {
+        method(DefaultMQPushConsumer.class, "setClientRebalance", 1).invoke(consumer, false);
+    }
+
+    /** Tells a broker that the group pops from the topic, as an operator does. */
+    static void setPopMode(DefaultMQPushConsumer consumer, String broker, String topic, String group) throws Exception {
+        Object factory = get(consumer.getDefaultMQPushConsumerImpl(), "getmQClientFactory");
+        String address = (String) method(factory.getClass(), "findBrokerAddressInPublish", 1).invoke(factory, broker);
+        Object api = get(factory, "getMQClientAPIImpl");
+        Method setter = method(api.getClass(), "setMessageRequestMode", 6);
+        for (Object mode : setter.getParameterTypes()[3].getEnumConstants()) {
+            if (mode.toString().equals("POP")) {
+                call(setter, api, address, topic, group, mode, 0, 10_000L);
+            }
+        }
+    }
+
+    /** Whether a consumer has queues that it pops from. */
+    static boolean pops(DefaultMQPushConsumer consumer) {
+        try {
+            Object rebalance = get(consumer.getDefaultMQPushConsumerImpl(), "getRebalanceImpl");
+            return !((java.util.Map<?, ?>) get(rebalance, "getPopProcessQueueTable")).isEmpty();
+        } catch (ReflectiveOperationException e) {
+            return false;
+        }
+    }
+
+    private static Object get(Object of, String getter) throws ReflectiveOperationException {
+        return method(of.getClass(), getter, 0).invoke(of);
+    }
+
     private static void call(Method method, Object on, Object... args) throws Exception {
         try {
             method.invoke(on, args);

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::name_locks::NameLocks;
 use crate::node::NodeContext;
 use crate::polls::{Held, PollTable};
+use crate::pop::Waits;
 use crate::rates::Rates;
 use crate::sends::SendTable;
 use crate::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Broker {
     pub settings: Settings,
     /// Pulls that wait for a message.
     pub polls: PollTable<Box<dyn Held>>,
+    /// Pops that wait for a message.
+    pub(crate) pop_waits: Waits,
     /// Who is connected, here and at the other nodes.
     pub clients: ClientTable,
     /// What became of the sends of this node's clients.
@@ -75,6 +78,7 @@ impl Broker {
     pub fn new(node: Arc<NodeContext>, identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
         Arc::new(Self {
             polls: PollTable::new(settings.polls_max),
+            pop_waits: Waits::default(),
             clients: ClientTable::new(identity.addresses.clone()),
             sends: SendTable::default(),
             poll_task_runs: AtomicBool::new(false),
@@ -125,6 +129,7 @@ impl Broker {
     /// Messages that readers can see. Called on the thread that applies records: must not block.
     pub fn arrived(&self, arrivals: &[Arrival]) {
         self.polls.note(arrivals);
+        self.pop_waits.note(arrivals);
     }
 
     /// A topic by name: created ones, and those RocketMQ has without anybody creating them.

@@ -55,6 +55,14 @@ pub enum BrokerError {
         /// So many may be.
         limit: u64,
     },
+    /// As many messages are in flight as may be.
+    #[error(
+        "[POP]system busy, as many messages of topic[{0}] queue {1} are in flight as may be: acknowledge some first"
+    )]
+    InFlightFull(String, u32),
+    /// A popped message whose handle is good no more.
+    #[error("{0}")]
+    NotInFlight(String),
     /// What cannot be done with what the request names, now or ever.
     #[error("{0}")]
     IllegalOperation(String),
@@ -97,6 +105,7 @@ impl BrokerError {
             | BrokerError::NotLeading(_)
             | BrokerError::ClientsFull(_)
             | BrokerError::TransactionsFull { .. }
+            | BrokerError::InFlightFull(..)
             | BrokerError::SubscriptionNotExist
             | BrokerError::SubscriptionNotLatest
             | BrokerError::Unreadable(_) => Retry::Safe,
@@ -111,6 +120,7 @@ impl BrokerError {
             | BrokerError::NotAvailable(_)
             | BrokerError::RecallTopic(_)
             | BrokerError::NotFound(_)
+            | BrokerError::NotInFlight(_)
             | BrokerError::SubscriptionParse(_)
             | BrokerError::FilterNotSupported(_) => Retry::Useless,
             BrokerError::Internal(_) => Retry::MayRepeat,

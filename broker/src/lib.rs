@@ -34,6 +34,7 @@ pub mod offsets;
 mod peers;
 pub mod pending;
 pub mod polls;
+pub mod pop;
 pub mod pull;
 pub mod query;
 mod rates;

@@ -109,7 +109,7 @@ impl Broker {
 
     /// The first offset of a queue that still has its first message, if that is not long ago. The first after its topic was
     /// deleted counts: who consumes the topic of that name now wants all of it. A queue that was only deleted begins there, too.
-    fn begin_if_young(&self, topic: &str, queue: u32) -> Result<Option<u64>, BrokerError> {
+    pub(crate) fn begin_if_young(&self, topic: &str, queue: u32) -> Result<Option<u64>, BrokerError> {
         let begin = self.group.state().min_offsets().get(topic, queue);
         let first = match self.group.queues().units(topic, queue, begin, 1) {
             Err(QueuesError::Trimmed { .. }) => return Ok(None),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub timer_delay_max_s: u64,
     /// When producers are asked about their transactions.
     pub transactions: TransactionSettings,
+    /// `enableRetryTopicV2`: whether popped messages come again in `%RETRY%group+topic`, not `%RETRY%group_topic`.
+    pub pop_retry_v2: bool,
     /// `regionId`, told to clients and stored with messages.
     pub region: String,
     /// `traceOn`, told to clients and stored with messages.
@@ -48,6 +50,7 @@ impl Default for Settings {
             delay_levels: DelayLevels::default(),
             timer_delay_max_s: TIMER_DELAY_MAX_S,
             transactions: TransactionSettings::default(),
+            pop_retry_v2: false,
             region: DEFAULT_REGION.to_owned(),
             trace_on: true,
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.

@@ -104,9 +104,11 @@ fn broker_code(error: &BrokerError) -> ResponseCode {
         BrokerError::NoLeader | BrokerError::AskLeader | BrokerError::NotLeading(_) => {
             ResponseCode::ServiceNotAvailable
         }
-        BrokerError::Overtaken | BrokerError::ClientsFull(_) | BrokerError::TransactionsFull { .. } => {
-            ResponseCode::SystemBusy
-        }
+        BrokerError::Overtaken
+        | BrokerError::ClientsFull(_)
+        | BrokerError::TransactionsFull { .. }
+        | BrokerError::InFlightFull(..) => ResponseCode::SystemBusy,
+        BrokerError::NotInFlight(_) => ResponseCode::NoMessage,
         BrokerError::TopicNotExist(_) | BrokerError::RecallTopic(_) => ResponseCode::TopicNotExist,
         BrokerError::IllegalOperation(_) => ResponseCode::IllegalOperation,
         BrokerError::NotAvailable(_) => ResponseCode::ServiceNotAvailable,

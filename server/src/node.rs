@@ -102,6 +102,7 @@ fn open(config: &NodeConfig, host: IpAddr, is_namesrv: bool, hosted: &[Hosted]) 
     let settings = Settings {
         delay_levels: config.delay_levels.clone(),
         timer_delay_max_s: config.timer_delay_max_s,
+        pop_retry_v2: config.pop_retry_v2,
         transactions: config.transactions.clone(),
         ..Settings::default()
     };

@@ -16,8 +16,8 @@ use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::timers::{self, TIMER_LIST};
 use crate::handlers::{
-    clients, configs, groups, locks, offsets, pull, query, recall, route, send, send_back, statistics,
-    topics, transactions, view,
+    assignment, clients, configs, groups, locks, offsets, pop, pop_ends, pull, query, recall, route, send,
+    send_back, statistics, topics, transactions, view,
 };
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -125,6 +125,15 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         Code::GetMaxOffset => open(Leader, offsets::max).repeatable(),
         Code::GetMinOffset => open(Leader, offsets::min).repeatable(),
         Code::GetEarliestMessageStoreTime => open(Leader, offsets::earliest_time).repeatable(),
+        Code::PopMessage => open(Anywhere, pop::pop).repeatable(),
+        Code::PeekMessage => open(Leader, pop::peek).repeatable(),
+        Code::Notification => open(Anywhere, pop::notify).repeatable(),
+        Code::PollingInfo => open(Anywhere, pop::polling_info).repeatable(),
+        Code::AckMessage => open(Leader, pop_ends::ack).repeatable(),
+        Code::BatchAckMessage => open(Leader, pop_ends::batch_ack).repeatable(),
+        Code::ChangeMessageInvisibleTime => open(Leader, pop_ends::change_invisible).repeatable(),
+        Code::QueryAssignment => open(Settled, assignment::query),
+        Code::SetMessageRequestMode => admin(Leader, assignment::set_mode),
         Code::ConsumerSendMessageBack => open(Leader, send_back::send_back),
         Code::QueryMessage => open(Settled, query::query).repeatable(),
         Code::ViewMessageById => open(Settled, view::view).repeatable(),
@@ -153,15 +162,13 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
 
         // Known by name and not served. What will be the leader's is brought there: it may run a build that serves it.
         Code::SendReplyMessage | Code::SendReplyMessageV2
-        | Code::PopMessage | Code::AckMessage | Code::BatchAckMessage | Code::ChangeMessageInvisibleTime
         => unsupported(Class::Open, Leader),
         Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset
         => unsupported(Class::Admin, Leader),
 
         // What else clients send, and what a server sends to clients.
         Code::CheckTransactionState | Code::NotifyConsumerIdsChanged
-        | Code::RegisterMessageFilterClass | Code::PushReplyMessageToClient | Code::QueryAssignment
-        | Code::PeekMessage | Code::Notification | Code::PollingInfo
+        | Code::RegisterMessageFilterClass | Code::PushReplyMessageToClient
         => unsupported(Class::Open, Anywhere),
 
         // Topics, groups, offsets and consumers.
@@ -169,7 +176,7 @@ const fn of_rocketmq(code: RequestCode) -> Entry {
         | Code::SuspendConsumer | Code::ResumeConsumer | Code::AdjustConsumerThreadPool
         | Code::ResetConsumerOffsetInConsumer | Code::ResetConsumerOffsetInBroker
         | Code::ResetConsumerClientOffset
-        | Code::ConsumeMessageDirectly | Code::SetMessageRequestMode
+        | Code::ConsumeMessageDirectly
         | Code::PopRollback
         // What there is, and who uses it.
         | Code::GetTopicNameList | Code::GetTopicConfigList | Code::GetTopicsByCluster
@@ -228,7 +235,9 @@ mod tests {
         assert!(OF_CLIENTS.iter().all(|code| RequestCode::from_code(*code).is_some()));
     }
 
-    /// `forward.I2`: these change nothing, by number, or end a transaction, which ends once (37). A send among them would be stored twice.
+    /// `forward.I2`: these change nothing, by number, or are done once: the end of a transaction (37), an acknowledgement (200051, 200151), another
+    /// invisible time (200053). What a pop (200050) has given whose answer was lost comes again, as where its client repeats it. A send
+    /// among them would be stored twice.
     /// (A commit may be asked for twice by its turn.)
     #[test]
     fn only_questions_are_asked_again() {
@@ -237,7 +246,10 @@ mod tests {
             codes.filter(|code| entry(*code).is_some_and(|entry| entry.is_repeatable)).collect();
         assert_eq!(
             repeatable,
-            [11, 12, 14, 29, 30, 31, 32, 33, 37, 61, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352, 361]
+            [
+                11, 12, 14, 29, 30, 31, 32, 33, 37, 61, 105, 202, 203, 204, 208, 300, 343, 345, 351, 352,
+                361, 200_050, 200_051, 200_052, 200_053, 200_054, 200_055, 200_151
+            ]
         );
     }
 

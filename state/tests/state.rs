@@ -349,7 +349,7 @@ fn golden_bytes_of_popped_messages() {
         [text("a"), short(0), number(9), number(0)].concat(),
     ];
     let modes = [number(1), text("g"), number(1), text("t"), vec![1], short(2)].concat();
-    let body = [number(2), first.concat(), second.concat(), number(2), modes].concat();
+    let body = [number(2), first.concat(), second.concat(), number(2), number(0), modes].concat();
     let bytes = encoded(&state);
     let sections = framing::sections(&bytes).unwrap();
     let section = sections.iter().find(|section| section.tag == 10).unwrap();

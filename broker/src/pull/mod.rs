@@ -32,8 +32,9 @@ mod to_pull;
 
 use std::sync::Arc;
 
+pub(crate) use self::read::{bytes, choose, is_fresh};
 pub use self::respond::{Pull, Pulled, Puller, Status};
-use self::scan::Limits;
+pub(crate) use self::scan::{Batch, Limits};
 use self::subject::{Rules, subject};
 pub use self::to_pull::{Subscription, ToPull};
 use crate::broker::Broker;

@@ -16,7 +16,7 @@ const CHUNK: usize = 128;
 const COLD_BYTES: u64 = 32 << 20;
 
 /// Chooses the messages from `offset` on that go into one answer.
-pub(super) fn choose(
+pub(crate) fn choose(
     broker: &Broker,
     (topic, queue): (&str, u32),
     offset: u64,
@@ -57,8 +57,13 @@ pub(super) fn age(broker: &Broker, batch: &Batch) -> Age {
     }
 }
 
+/// Whether what was chosen is in memory.
+pub(crate) fn is_fresh(broker: &Broker, batch: &Batch) -> bool {
+    age(broker, batch) == Age::Fresh
+}
+
 /// The bytes of the chosen messages (`pull.I1`).
-pub(super) fn bytes(
+pub(crate) fn bytes(
     broker: &Broker,
     (topic, queue): (&str, u32),
     batch: &Batch,

@@ -86,6 +86,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
             Some(seconds) => within("timerMaxDelaySec", seconds)?,
             None => TIMER_DELAY_MAX_S,
         },
+        pop_retry_v2: keys.flag("enableRetryTopicV2")?,
         transactions: keys.transactions(age)?,
         timing: Timing::default(),
         secret: keys

@@ -56,6 +56,8 @@ pub(super) struct File {
     #[serde(default)]
     transactions: transactions::Table,
     #[serde(default)]
+    pop: Pop,
+    #[serde(default)]
     raft: Raft,
     #[serde(default)]
     limits: Limits,
@@ -130,6 +132,12 @@ struct Timers {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+struct Pop {
+    retry_topic_v2: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct Raft {
     election_min_ms: Option<i64>,
     election_max_ms: Option<i64>,
@@ -198,6 +206,7 @@ impl File {
                 Some(seconds) => within("timers.max_delay_seconds", seconds)?,
                 None => TIMER_DELAY_MAX_S,
             },
+            pop_retry_v2: self.pop.retry_topic_v2,
             timing: self.raft.timing()?,
             secret,
             net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,

@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub delay_levels: DelayLevels,
     /// How long a message may be delayed, seconds.
     pub timer_delay_max_s: u64,
+    /// Whether popped messages come again in retry topics of the second kind.
+    pub pop_retry_v2: bool,
     /// When producers are asked about their transactions.
     pub transactions: TransactionSettings,
     /// Election timing.

@@ -2,6 +2,7 @@
 
 mod absent;
 mod answers;
+pub(crate) mod assignment;
 pub(crate) mod clients;
 pub(crate) mod configs;
 mod creating;
@@ -10,6 +11,8 @@ pub(crate) mod locks;
 pub mod members;
 pub mod node_status;
 pub(crate) mod offsets;
+pub(crate) mod pop;
+pub(crate) mod pop_ends;
 pub(crate) mod pull;
 pub(crate) mod query;
 pub(crate) mod recall;

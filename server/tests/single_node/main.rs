@@ -12,6 +12,7 @@ mod misheard;
 mod node;
 mod offsets;
 mod operators;
+mod pop;
 mod pull;
 mod query;
 mod repeats;

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ATTEMPT_BYTES_MAX, BATCH_MESSAGES_MAX, Batch, BatchId, Edit, InOrder, NOWHERE, OfQueue, POP, PopQueue,
-    Popped,
+use super::batch::{
+    ATTEMPT_BYTES_MAX, BATCH_MESSAGES_MAX, Batch, BatchId, InOrder, NOWHERE, OfQueue, PopQueue,
 };
+use super::edit::Edit;
+use super::table::Popped;
 use crate::bounds::{OutOfBounds, at_most, check_group_name, check_topic_name};
 use crate::operation::{Apply, Operation, Outcome, Unmet};
 use crate::section::{Has, NextOffsets, Section};
+use crate::sections::features::POP;
 use crate::sections::offsets::Offsets;
 
 fn check_queue(queue: &PopQueue) -> Result<(), OutOfBounds> {
@@ -20,6 +22,11 @@ fn check_queue(queue: &PopQueue) -> Result<(), OutOfBounds> {
 trait Edits {
     fn queue(&self) -> &PopQueue;
     fn edit(&self, of: &OfQueue) -> Option<Edit>;
+
+    /// When the batch became visible, if it is over by this.
+    fn over_ms(&self, _: &OfQueue) -> u64 {
+        0
+    }
 }
 
 fn growth_of<S: Has<Popped>>(command: &impl Edits, state: &S) -> i64 {
@@ -30,9 +37,11 @@ fn growth_of<S: Has<Popped>>(command: &impl Edits, state: &S) -> i64 {
 
 fn apply_edit<S: Has<Popped>>(command: &impl Edits, state: &mut S) -> Outcome {
     let popped = Popped::within_mut(state);
-    let Some(edit) = popped.queues.get(command.queue()).and_then(|of| command.edit(of)) else {
+    let of = popped.queues.get(command.queue());
+    let Some((edit, over_ms)) = of.and_then(|of| Some((command.edit(of)?, command.over_ms(of)))) else {
         return Outcome::NotFound;
     };
+    popped.over_ms = popped.over_ms.max(over_ms);
     popped.apply(command.queue(), edit);
     Outcome::Done
 }
@@ -330,6 +339,10 @@ impl Edits for RevivePopped {
         &self.queue
     }
 
+    fn over_ms(&self, of: &OfQueue) -> u64 {
+        of.batches.get(&self.id).map_or(0, |batch| batch.visible_ms)
+    }
+
     fn edit(&self, of: &OfQueue) -> Option<Edit> {
         let mut batch = of.batches.get(&self.id)?.clone();
         let bit = batch.bit(self.id, self.offset).filter(|bit| (batch.acked | batch.gone) & bit == 0)?;
@@ -366,6 +379,10 @@ impl ExpirePopped {
 impl Edits for ExpirePopped {
     fn queue(&self) -> &PopQueue {
         &self.queue
+    }
+
+    fn over_ms(&self, of: &OfQueue) -> u64 {
+        of.batches.get(&self.id).map_or(0, |batch| batch.visible_ms)
     }
 
     fn edit(&self, of: &OfQueue) -> Option<Edit> {

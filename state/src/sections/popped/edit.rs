@@ -1,6 +1,7 @@
 //! A change of one queue: what each command comes to, before it is counted or made. So what is counted is what is made.
 
-use super::{Batch, BatchId, Carried, OfQueue, PopQueue, Popped};
+use super::batch::{Batch, BatchId, Carried, CarriedMessage, NOWHERE, OfQueue, PopQueue};
+use super::table::Popped;
 use crate::codec::encoded_bytes;
 use crate::sections::size::signed;
 
@@ -194,5 +195,25 @@ impl Popped {
     pub(crate) fn forget(&mut self, group: &str) {
         self.edits_of_removal(group).into_iter().for_each(|(queue, edit)| self.apply(&queue, edit));
         self.modes.forget(group);
+    }
+
+    /// A message in flight was stored further on; returns by how many bytes the encoded state grows.
+    pub(crate) fn store(&mut self, message: &CarriedMessage) -> i64 {
+        // One that is not in flight any more is needed nowhere.
+        let Some(edit) = self.edit_of_carried(message) else { return 0 };
+        let growth = self.growth(&message.queue, &edit);
+        self.apply(&message.queue, edit);
+        growth
+    }
+
+    fn edit_of_carried(&self, CarriedMessage { queue, id, offset, at }: &CarriedMessage) -> Option<Edit> {
+        let of = self.queues.get(queue)?;
+        let batch = of.batches.get(id)?;
+        if !batch.in_flight(*id).any(|other| other == *offset) {
+            return None;
+        }
+        let all = batch.in_flight(*id).all(|other| other == *offset || of.carried.contains_key(&other));
+        let put = if all { vec![(*id, Batch { position: NOWHERE, ..batch.clone() })] } else { Vec::new() };
+        Some(Edit { put, carry: vec![(*offset, *at)], ..Edit::default() })
     }
 }

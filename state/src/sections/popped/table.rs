@@ -1,0 +1,141 @@
+//! All that is in flight, as it is read.
+
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Batch, BatchId, Carried, OfQueue, PopQueue};
+use super::modes::{Modes, RequestMode};
+use crate::cow_map::CowMap;
+use crate::section::Section;
+use crate::sections::features::POP;
+
+/// What became of a message, as far as its handle goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Popping {
+    /// It is in flight in the batch that the handle names.
+    InFlight,
+    /// It was acknowledged.
+    Acked,
+    /// It is in flight by another handle, which was given later.
+    Superseded,
+    /// It is not in flight: its time was over, or its offset was not popped.
+    Not,
+}
+
+/// All that is in flight.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Popped {
+    pub(super) queues: CowMap<PopQueue, OfQueue>,
+    pub(super) batches: u64,
+    /// The latest time at which a batch became visible of which something has come again, or that was forgotten then. A handle whose time is not
+    /// later may be one of that batch, whatever the clock of the leader says that is asked now.
+    pub(super) over_ms: u64,
+    pub(super) modes: Modes,
+}
+
+impl Section for Popped {
+    const TAG: u16 = 10;
+    const SINCE: u16 = POP;
+    const DEPENDS_ON_ORDER: bool = true;
+}
+
+impl Popped {
+    /// The next offset to be popped, if the group has popped from the queue since it last committed an offset.
+    pub fn cursor(&self, queue: &PopQueue) -> Option<u64> {
+        self.queues.get(queue)?.cursor
+    }
+
+    /// The cursors of a group: (topic, queue, offset).
+    pub fn cursors_of(&self, group: &str) -> impl Iterator<Item = (&str, u32, u64)> {
+        let of_group = self.queues.iter().filter(move |(queue, _)| queue.group == group);
+        of_group.filter_map(|(queue, of)| Some((queue.topic.as_str(), queue.queue, of.cursor?)))
+    }
+
+    /// Messages of the queue that are in flight.
+    pub fn in_flight(&self, queue: &PopQueue) -> u64 {
+        self.queues.get(queue).map_or(0, |of| of.in_flight)
+    }
+
+    /// Batches of all queues.
+    pub fn count(&self) -> u64 {
+        self.batches
+    }
+
+    /// One batch.
+    pub fn batch(&self, queue: &PopQueue, id: BatchId) -> Option<&Batch> {
+        self.queues.get(queue)?.batches.get(&id)
+    }
+
+    /// The ordered batch of a queue.
+    pub fn ordered(&self, queue: &PopQueue) -> Option<(BatchId, &Batch)> {
+        self.queues.get(queue)?.ordered()
+    }
+
+    /// All batches. Looks at all.
+    pub fn batches(&self) -> impl Iterator<Item = (&PopQueue, BatchId, &Batch)> {
+        let all = self.queues.iter();
+        all.flat_map(|(queue, of)| of.batches.iter().map(move |(id, batch)| (queue, *id, batch)))
+    }
+
+    /// Where a message in flight was stored once more, if it was.
+    pub fn carried(&self, queue: &PopQueue, offset: u64) -> Option<Carried> {
+        self.queues.get(queue)?.carried.get(&offset).copied()
+    }
+
+    /// Whether a message in flight may lie before a position, and the lowest such. Looks at all.
+    pub fn lowest_before(&self, upto: u64) -> Option<u64> {
+        let carried = self.queues.iter().flat_map(|(_, of)| of.carried.values().map(|at| at.position));
+        let batches =
+            self.batches().filter(|(.., batch)| batch.count() > 0).map(|(.., batch)| batch.position);
+        carried.chain(batches).filter(|position| *position < upto).min()
+    }
+
+    /// What became of a message, by its handle and the leader's clock. `committed` is the group's offset in the queue.
+    pub fn popping(
+        &self,
+        queue: &PopQueue,
+        (id, invisible_ms): (BatchId, u64),
+        (offset, committed): (u64, Option<u64>),
+        now_ms: u64,
+    ) -> Popping {
+        let of = self.queues.get(queue);
+        if let Some(batch) = of.and_then(|of| of.batches.get(&id)) {
+            return match batch.bit(id, offset) {
+                None => Popping::Not,
+                Some(bit) if batch.acked & bit != 0 => Popping::Acked,
+                Some(bit) if batch.gone & bit != 0 => Popping::Superseded,
+                Some(_) => Popping::InFlight,
+            };
+        }
+        let is_elsewhere = |of: &OfQueue| {
+            let mut holding = of.batches.iter().filter(|(id, _)| id.start <= offset);
+            holding.any(|(id, batch)| batch.in_flight(*id).any(|at| at == offset))
+        };
+        if of.is_some_and(is_elsewhere) {
+            Popping::Superseded
+        } else if id.popped_ms.saturating_add(invisible_ms) <= now_ms.max(self.over_ms)
+            || committed.is_none_or(|next| offset >= next)
+        {
+            Popping::Not
+        } else {
+            // A batch leaves before its time only when all of it is acknowledged.
+            Popping::Acked
+        }
+    }
+
+    /// What a message's latest handle says, if the one that is asked about was replaced by it.
+    pub fn changed(&self, queue: &PopQueue, offset: u64, after: BatchId) -> Option<(BatchId, &Batch)> {
+        let batches = self.queues.get(queue)?.batches.iter().map(|(id, batch)| (*id, batch));
+        let mut later = batches.filter(|(id, _)| id.start == offset && id.popped_ms > after.popped_ms);
+        later.find(|(id, batch)| batch.in_flight(*id).any(|at| at == offset))
+    }
+
+    /// How the clients of a group get the messages of a topic, if an operator has said so.
+    pub fn mode(&self, group: &str, topic: &str) -> Option<RequestMode> {
+        self.modes.get(group, topic)
+    }
+
+    /// All modes: (group, topic, mode).
+    pub fn modes(&self) -> impl Iterator<Item = (&str, &str, RequestMode)> {
+        self.modes.iter()
+    }
+}

@@ -77,18 +77,14 @@ impl TermFence {
         self.status.borrow().role == Role::Leader
     }
 
-    /// Proposes in that term or not at all; without one, in whatever term this node leads. An error means that openraft's core
-    /// has stopped; then the responder was dropped.
+    /// Proposes in that term or not at all. An error means that openraft's core has stopped; then the responder was dropped.
     pub(crate) async fn propose(
         &self,
-        term: impl Into<Option<SettledTerm>>,
+        term: SettledTerm,
         body: Body,
         responder: Callback<ClientWriteResult<TypeConfig>>,
     ) -> Result<(), Fatal<TypeConfig>> {
         let request = self.raft.write(body).responder(responder);
-        match term.into() {
-            Some(term) => request.with_leader(CommittedLeaderId::new(term.0)).await,
-            None => request.await,
-        }
+        request.with_leader(CommittedLeaderId::new(term.0)).await
     }
 }

@@ -148,6 +148,12 @@ impl Shared {
         self.log.has_room(bytes) && self.reserve.is_whole() && !self.derived.disk_full()
     }
 
+    /// Whether records of so many bytes together may enter the log that make room (`room.I2`). On a full disk they have the rest of a
+    /// segment, whose space is reserved, and memory holds what is derived from them.
+    pub(crate) fn has_place(&self, bytes: u64) -> bool {
+        self.has_room(1) || self.log.has_place(bytes)
+    }
+
     /// `state.I1`
     pub(crate) fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
         let bytes = self.state_bytes.load(Ordering::Relaxed);

@@ -74,6 +74,8 @@ pub(crate) trait Driver: Send + Sync + 'static {
     const NAME: &'static str;
     /// How often [`Driver::due`] is asked.
     const LOOK_INTERVAL: Duration;
+    /// Whether its records are proposed on a full disk, too, where they have a place: they make room (`room.I2`).
+    const MAKES_ROOM: bool = false;
     /// What it is asked for.
     type Request: Send + 'static;
     /// Equal for requests that mean the same move.

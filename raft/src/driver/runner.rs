@@ -158,14 +158,20 @@ impl<D: Driver> Runner<D> {
             tokio::select! {
                 slot = self.slots.clone().acquire_owned() => break slot.map_err(|_| stopped())?,
                 () = sleep(LOOK_INTERVAL) => {
-                    if !self.parts.shared.has_room(1) {
+                    if !self.has_room_for(1) {
                         return Err(ProposeError::DiskFull);
                     }
                 }
             }
         };
-        let term = self.parts.fence.settled(|| self.driver.is_ready()).await?;
+        let fence = &self.parts.fence;
+        let term = fence.settled_with(|| self.has_room_for(1), || self.driver.is_ready()).await?;
         Ok((term, slot))
+    }
+
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let (shared, bytes) = (&self.parts.shared, bytes as u64);
+        if D::MAKES_ROOM { shared.has_place(bytes) } else { shared.has_room(bytes) }
     }
 
     /// Answers whatever waits: it was not proposed.
@@ -275,7 +281,12 @@ impl<D: Driver> Runner<D> {
         filled: Filled<D::Key>,
         slot: OwnedSemaphorePermit,
     ) -> Result<(), ()> {
-        let body = Body::new(filled.transition.draft(self.parts.host.now_ms()));
+        let draft = filled.transition.draft(self.parts.host.now_ms());
+        if !self.has_room_for(draft.len()) {
+            end_all(&self.in_flight, &filled.moves, &Outcome::Not(ProposeError::DiskFull));
+            return Ok(());
+        }
+        let body = Body::new(draft);
         let record = Record {
             moves: filled.moves,
             taken: body.taken.clone(),

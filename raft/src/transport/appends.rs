@@ -41,7 +41,7 @@ impl Peers {
         self.notice_leader(&head)?;
         self.notice_dispute(&head, &entries)?;
         // peer.I3
-        if !records.is_empty() && !self.shared.has_room(1) {
+        if !records.is_empty() && !self.shared.has_place(records.len() as u64) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
         Ok(AppendEntriesRequest {

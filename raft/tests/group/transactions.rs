@@ -21,7 +21,7 @@ use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, message, no_rete
 const TOPIC: &str = "paid";
 const PRODUCERS: &str = "p";
 
-fn half_message(number: u64) -> NewMessage {
+pub(crate) fn half_message(number: u64) -> NewMessage {
     half_for_queue(number, 0)
 }
 

@@ -126,7 +126,12 @@ impl Chain {
         };
         let mut transition = Transition::default();
         transition.add(part);
-        let body = Body::new(transition.draft(now_ms));
+        let draft = transition.draft(now_ms);
+        if !self.fence.has_place(draft.len() as u64) {
+            reply.into_iter().for_each(|reply| reply(Err(ProposeError::DiskFull)));
+            return Err(ProposeError::DiskFull);
+        }
+        let body = Body::new(draft);
         let (taken, (tell, mut outcome)) = (body.taken.clone(), oneshot::channel());
         let responder = Callback::new(move |result: ClientWriteResult<TypeConfig>| {
             let outcome = match result {

@@ -74,7 +74,7 @@ async fn run(parts: Parts, requests: Requests<Transactions>) {
 async fn carry(parts: &Parts, requests: &Requests<Transactions>) -> Result<bool, Trouble> {
     let shared = &parts.shared;
     let wanted = shared.halves_wanted.load(Ordering::Relaxed);
-    if wanted <= shared.log.state().start_position || !shared.has_room(1) {
+    if wanted <= shared.log.state().start_position || !shared.has_place(1) {
         return Ok(false);
     }
     let found = next(shared, wanted);

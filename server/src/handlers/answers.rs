@@ -2,6 +2,8 @@
 
 use folio_broker::error::BrokerError;
 use folio_protocol::body::{self, BodyError};
+use folio_protocol::ext::HeaderError;
+use folio_protocol::frame::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,6 +13,12 @@ use crate::request::Request;
 /// A request's body in JSON.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], objects_max: usize) -> Result<T, ServerError> {
     body::decode_request(bytes, objects_max).map_err(|BodyError { reason }| ServerError::Body(reason))
+}
+
+/// How many of something a request wants at most, by that field of its header; below 0 is none.
+pub(super) fn wanted(frame: &Frame, field: &'static str) -> Result<Option<usize>, HeaderError> {
+    let max = frame.ext.optional::<i64>(field)?;
+    Ok(max.map(|max| usize::try_from(max).unwrap_or(0)))
 }
 
 /// Answers with a body in JSON.

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
 use folio_state::State;
+use tokio::sync::oneshot;
 
 use crate::proposal::ProposeError;
 
@@ -66,6 +67,13 @@ pub(crate) enum Decision {
     /// These messages alone, by way of the proposer: what was done before the group had the level for more. Who repeats it is
     /// recognised by the window of retries, if at all.
     Store(Vec<NewMessage>),
+}
+
+/// Asks a driver for something, and waits until it is done or has failed. `ask` hands in the reply.
+pub async fn outcome(ask: impl FnOnce(Reply)) -> Result<(), ProposeError> {
+    let (tell, told) = oneshot::channel();
+    ask(Box::new(move |outcome| drop(tell.send(outcome))));
+    told.await.unwrap_or_else(|_| Err(ProposeError::Unknown("the group stopped".to_owned())))
 }
 
 /// One kind of moves. See the module.

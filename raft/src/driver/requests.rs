@@ -53,6 +53,13 @@ pub(crate) struct Requests<D: Driver> {
     pub(super) bytes: Arc<AtomicUsize>,
 }
 
+// Not derived: that would ask the driver itself to be cloned.
+impl<D: Driver> Clone for Requests<D> {
+    fn clone(&self) -> Self {
+        Requests { driver: self.driver.clone(), queue: self.queue.clone(), bytes: self.bytes.clone() }
+    }
+}
+
 impl<D: Driver> Requests<D> {
     /// Asks for a move. `reply` is called once it is made, was made before, or failed. Never blocks.
     pub(crate) fn ask(&self, request: D::Request, reply: Reply) {

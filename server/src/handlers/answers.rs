@@ -1,5 +1,6 @@
 //! Reading bodies and giving answers, as several handlers do.
 
+use bytes::Bytes;
 use folio_broker::error::BrokerError;
 use folio_protocol::body::{self, BodyError};
 use folio_protocol::ext::HeaderError;
@@ -23,7 +24,12 @@ pub(super) fn wanted(frame: &Frame, field: &'static str) -> Result<Option<usize>
 
 /// Answers with a body in JSON.
 pub(super) fn json(request: Request, body: &impl Serialize) {
-    match body::encode(body) {
+    encoded(request, body::encode(body));
+}
+
+/// Answers with a body that was encoded.
+pub(super) fn encoded(request: Request, body: Result<Bytes, BodyError>) {
+    match body {
         Ok(body) => request.reply.body(body),
         Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
     }

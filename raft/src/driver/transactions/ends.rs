@@ -7,7 +7,7 @@ use std::time::Duration;
 use folio_protocol::message::NewMessage;
 use folio_state::{CarryTransactions, EndTransaction, Ending, NoteChecks, ResumeTransaction, State};
 
-use super::super::{Decision, Driver, Move, Requests};
+use super::super::{Decision, Driver, Move};
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
 
@@ -118,12 +118,5 @@ impl Driver for Transactions {
             Request::Carry(upto, messages) => (CarryTransactions { upto }.into(), messages),
         };
         Decision::Move(Move { commands: vec![command], messages })
-    }
-}
-
-/// A handle is shared by all who ask.
-impl Clone for Requests<Transactions> {
-    fn clone(&self) -> Self {
-        Requests { driver: Arc::clone(&self.driver), queue: self.queue.clone(), bytes: self.bytes.clone() }
     }
 }

@@ -15,7 +15,8 @@ use super::delays::DRIFT_MS;
 use super::{Finding, Rules, once};
 use crate::history::{History, Moved, SendBack};
 use crate::payload::OpKey;
-use crate::reading::{Found, QueueKey, Reading};
+use crate::reading::{Found, Marks, QueueKey, Reading};
+use crate::workload::RETRIES;
 
 pub(super) fn check(
     history: &History,
@@ -102,7 +103,7 @@ impl Retries<'_> {
             let (Some(moved), Some(marks)) = (self.of()(queue, found), found.marks) else { continue };
             let Some(sent) = self.sent.get(&moved) else { continue };
             let due_ms = self.history.day_ms(sent.invoked_us) + sent.delay_ms;
-            let (stored_ms, said_ms) = (marks.stored_ms, marks.due_ms.unwrap_or(marks.stored_ms));
+            let (stored_ms, said_ms) = (marks.stored_ms, said_ms(moved, marks));
             if stored_ms.min(said_ms) + DRIFT_MS < due_ms || stored_ms < said_ms {
                 early.add(|| {
                     format!("{moved} is stored at {stored_ms} ms, due at {said_ms}, not before {due_ms}")
@@ -135,12 +136,17 @@ impl Retries<'_> {
     }
 }
 
+/// When it was due, as it says itself. A dead letter does not wait: what it says is of the retry before.
+fn said_ms(moved: Moved, marks: Marks) -> u64 {
+    let is_retry = moved.by == RETRIES;
+    marks.due_ms.filter(|_| is_retry).unwrap_or(marks.stored_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::reading::Marks;
-    use crate::workload::{DEAD_LETTERS, RETRIES};
+    use crate::workload::DEAD_LETTERS;
 
     const START_MS: u64 = 1_000_000;
 

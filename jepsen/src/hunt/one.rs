@@ -161,7 +161,24 @@ async fn create_topics(cluster: &mut Cluster, shapes: &[(Kind, Shape)]) -> Resul
             sleep(Duration::from_millis(50)).await;
         }
     }
+    has_all_features(cluster).await?;
     cluster.caught_up().await
+}
+
+/// Waits until the group uses all that its nodes' builds support: before, what is delayed is refused, and a retry comes at once.
+async fn has_all_features(cluster: &mut Cluster) -> Result<()> {
+    let until = Instant::now() + READY_TIMEOUT;
+    loop {
+        let statuses = cluster.statuses().await;
+        if statuses
+            .iter()
+            .any(|status| status.is_leader() && status.feature_level == status.feature_level_max)
+        {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the feature level stays: {statuses:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A cluster with workloads on it, while a nemesis breaks it.

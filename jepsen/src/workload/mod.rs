@@ -22,9 +22,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
-pub use shape::Shape;
 #[cfg(test)]
-pub(crate) use shape::{DEAD_LETTERS, RETRIES};
+pub(crate) use shape::DEAD_LETTERS;
+pub(crate) use shape::RETRIES;
+pub use shape::Shape;
 pub use site::Site;
 pub use writers::{Target, Writers};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use folio_broker::clients::ClientInfo;
 use folio_broker::statistics::{GroupFigures, TopicFigures};
 use folio_protocol::body::{
-    BodyError, Connection, ConsumeStats, ConsumerConnection, GroupList, GroupSubscription, MessageQueue,
-    OffsetWrapper, ProducerConnection, TopicList, TopicOffset, TopicStats,
+    Connection, ConsumeStats, ConsumerConnection, GroupList, GroupSubscription, MessageQueue, OffsetWrapper,
+    ProducerConnection, TopicList, TopicOffset, TopicStats,
 };
 use folio_protocol::code::ResponseCode;
 use folio_protocol::header::{

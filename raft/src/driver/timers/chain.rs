@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use folio_engine::planted;
 use folio_protocol::message::NewMessage;
 use folio_protocol::parked::TimerKey;
 use folio_state::{CarryTimers, Command, FireTimers, RecallTimer, State};
@@ -65,7 +66,7 @@ impl Chain {
         Chain {
             fence,
             term,
-            watermark: timers.watermark(),
+            watermark: if planted::is("fires-again") { TimerKey::default() } else { timers.watermark() },
             carried: timers.carried(),
             recalled: BTreeSet::new(),
             links: VecDeque::new(),
@@ -97,7 +98,10 @@ impl Chain {
     }
 
     /// Parks what is pending before a position again: these messages.
-    pub(super) async fn carry(&mut self, to: u64, link: Draft) -> Outcome {
+    pub(super) async fn carry(&mut self, to: u64, mut link: Draft) -> Outcome {
+        if planted::is("carry-drops") {
+            link.messages.clear();
+        }
         let command = CarryTimers { from: self.carried, to };
         self.carried = to;
         self.propose(command.into(), link, None, None).await
@@ -106,6 +110,7 @@ impl Chain {
     /// Recalls a pending message.
     pub(super) async fn recall(&mut self, key: TimerKey, now_ms: i64, reply: Reply) -> Outcome {
         self.recalled.insert(key);
+        let reply = if planted::is("recalled-too-soon") { answered(reply) } else { reply };
         let draft = Draft { messages: Vec::new(), now_ms, record_bytes_max: usize::MAX };
         self.propose(RecallTimer { key }.into(), draft, Some(reply), Some(key)).await
     }
@@ -202,6 +207,12 @@ impl Drop for Chain {
     fn drop(&mut self) {
         self.end(&ProposeError::Unknown("the leader of the group changed".into()));
     }
+}
+
+/// The planted defect `recalled-too-soon`.
+fn answered(reply: Reply) -> Reply {
+    reply(Ok(()));
+    Box::new(drop)
 }
 
 fn gone() -> ProposeError {

@@ -23,6 +23,7 @@ pub mod replicas;
 mod reread;
 mod resurrected;
 mod retained_missing;
+mod rules;
 mod send_backs;
 mod transactions;
 mod unseen;
@@ -30,6 +31,7 @@ mod unseen;
 use std::borrow::Cow;
 
 pub use finding::Finding;
+pub use rules::Rules;
 
 use crate::history::History;
 use crate::reading::Reading;
@@ -66,23 +68,6 @@ pub const ALL: [(&str, &str); 26] = [
     ("stuck", "the cluster did not serve again in time, or a fault could not be healed"),
     ("unreadable", "a replica's queues could not be read to their end"),
 ];
-
-/// What a workload may hold the cluster to, beyond what holds always.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Sends of unknown outcome were sent again under the same unique key: there is one copy.
-    pub retried: bool,
-    /// Consumers stayed until they had reached the end: they were given everything.
-    pub drained: bool,
-    /// Old messages expired meanwhile.
-    pub expires: bool,
-    /// They did so while disks were full: before every consumer could read them.
-    pub outran: bool,
-    /// Nodes' clocks jumped: what was due by them came early, or is held back.
-    pub clocks_jump: bool,
-    /// Messages were sent back: topics other than the first one are a consumer group's own.
-    pub moves: bool,
-}
 
 /// Runs every checker on what one workload did and saw. `replicas` are readings of each replica to
 /// the end; what consumers were given meanwhile is in the history.

@@ -1,11 +1,9 @@
 //! What consumers sent back.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{History, Line, Recorder};
 use crate::payload::OpKey;
 use crate::reading::{Found, QueueKey};
 
@@ -50,24 +48,4 @@ pub struct SendBack {
     pub acked_us: Option<u64>,
     /// How often it was sent back, in all.
     pub tries: u32,
-}
-
-impl History {
-    /// Whether a consumer was given all that is to come again.
-    #[must_use]
-    pub fn moved_came(&self) -> bool {
-        let given = self.polls.iter().flat_map(|poll| poll.found.iter().map(|found| (poll.queue, found)));
-        let given: HashSet<Moved> = given.filter_map(|(queue, found)| Moved::of(queue, found)).collect();
-        let mut acked = self.send_backs.iter().filter(|sent| sent.acked_us.is_some());
-        acked.all(|sent| given.contains(&sent.moved))
-    }
-}
-
-impl Recorder {
-    /// Records what a consumer sent back.
-    pub fn send_back(&self, sent: SendBack) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::SendBack(&sent));
-        inner.history.send_backs.push(sent);
-    }
 }

@@ -1,10 +1,8 @@
 //! Transactions, as their producers see them.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
-use super::{History, Line, Op, Outcome, Recorder};
+use super::op::Op;
 use crate::payload::OpKey;
 
 /// A half message.
@@ -57,43 +55,4 @@ pub struct Check {
     pub broker: String,
     /// When it came.
     pub at_us: u64,
-}
-
-impl History {
-    /// Half messages that were acknowledged, and whose producers commit.
-    pub fn committing(&self) -> impl Iterator<Item = &Half> {
-        let was_stored = |half: &&Half| matches!(half.op.outcome, Outcome::Ok { .. });
-        self.halves.iter().filter(was_stored).filter(|half| half.commits)
-    }
-
-    /// Whether a consumer was given all of them.
-    #[must_use]
-    pub fn committed_came(&self) -> bool {
-        let given = self.polls.iter().flat_map(|poll| &poll.found).filter_map(|found| found.key);
-        let given: HashSet<OpKey> = given.collect();
-        self.committing().all(|half| given.contains(&half.op.key))
-    }
-}
-
-impl Recorder {
-    /// Records a finished send of a half message.
-    pub fn half(&self, half: Half) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::Half(&half));
-        inner.history.halves.push(half);
-    }
-
-    /// Records the end of a transaction.
-    pub fn ending(&self, end: End) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::Ending(&end));
-        inner.history.endings.push(end);
-    }
-
-    /// Records a question.
-    pub fn check(&self, check: Check) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::Check(&check));
-        inner.history.checks.push(check);
-    }
 }

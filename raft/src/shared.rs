@@ -148,10 +148,13 @@ impl Shared {
         self.log.has_room(bytes) && self.reserve.is_whole() && !self.derived.disk_full()
     }
 
-    /// Whether records of so many bytes together may enter the log that make room (`room.I2`). On a full disk they have the rest of a
-    /// segment, whose space is reserved, and memory holds what is derived from them.
+    /// Whether a record of so many bytes may be proposed that makes room (`room.I2`). On a full disk it has the rest of a segment, whose
+    /// space is reserved, and memory holds what is derived from it. Some of that rest is left: for a record that another task proposes
+    /// meanwhile, and for those of an election.
     pub(crate) fn has_place(&self, bytes: u64) -> bool {
-        self.has_room(1) || self.log.has_place(bytes)
+        let log = &self.log;
+        let left = (log.record_bytes_max() as u64).min(log.segment_bytes() / 4);
+        self.has_room(1) || log.has_place(bytes + left)
     }
 
     /// `state.I1`

@@ -206,7 +206,10 @@ async fn resend(which: &Which, max: u64, args: &BulkArgs) -> Result<()> {
                 sent.with_context(|| {
                     let (offset, group) = (message.offset, walk.group());
                     let done = bulk.done();
-                    format!("{done} messages resent, not the one at {offset}: go on with --group {group} --from {offset}")
+                    format!(
+                        "{done} messages resent, and perhaps the one at {offset}: go on with --group {group} --from {offset}, or \
+                         behind it if it has come"
+                    )
                 })?;
                 bulk.one();
             }

@@ -1,5 +1,7 @@
 //! Reading a queue from one offset to its end, or some messages of it.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use folio_protocol::body::SUB_ALL;
@@ -11,12 +13,15 @@ use folio_protocol::header::{
     PullMessageResponseHeader,
 };
 use folio_protocol::names::TOOLS_GROUP;
+use tokio::time::sleep;
 
 use super::stored::StoredMessage;
 use super::target::{PATIENCE, Target};
 use crate::client::Client;
 use crate::status::for_group;
 
+/// Pause before a node that has nothing there yet is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Messages of one pull at most.
 const BATCH: i32 = 32;
 
@@ -87,7 +92,23 @@ impl Walk {
 
     /// The next messages; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<StoredMessage>>> {
+        let Walk { group, topic, .. } = self;
+        let place = format!("group {group}, topic {topic}");
+        let next = self.pull().await;
+        next.with_context(|| {
+            format!("{place}: reading ended at offset {0}; go on with --from {0}", self.next)
+        })
+    }
+
+    async fn pull(&mut self) -> Result<Option<Vec<StoredMessage>>> {
+        let begun = Instant::now();
         while self.next < self.end {
+            if begun.elapsed() > PATIENCE {
+                bail!(
+                    "the node that was asked has no message there, and there are some up to offset {}",
+                    self.end
+                );
+            }
             let header = PullMessageHeader {
                 consumer_group: TOOLS_GROUP.into(),
                 topic: self.topic.as_str().into(),
@@ -116,10 +137,15 @@ impl Walk {
                 Some(ResponseCode::PullRetryImmediately | ResponseCode::PullOffsetMoved) => {
                     let header = PullMessageResponseHeader::from_ext(&answer.ext)?;
                     let next = u64::try_from(header.next_begin_offset).unwrap_or(0);
-                    // Retention dropped some meanwhile.
-                    self.next = if next > self.next { next } else { self.end };
+                    if next > self.next {
+                        // Retention dropped some meanwhile.
+                        self.next = next;
+                    } else {
+                        sleep(RETRY_PAUSE).await;
+                    }
                 }
-                Some(ResponseCode::PullNotFound) => self.next = self.end,
+                // A follower that is behind.
+                Some(ResponseCode::PullNotFound) => sleep(RETRY_PAUSE).await,
                 _ => drop(self.client.accept(answer)?),
             }
         }

@@ -296,6 +296,11 @@ impl CommitLog {
         !self.inner.preparer.lacks(segment::base_of(place, config.segment_bytes))
     }
 
+    /// Bytes of each segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner.shared.config.segment_bytes
+    }
+
     /// Bytes of the longest record that this log takes, its header included.
     pub fn record_bytes_max(&self) -> usize {
         self.inner.shared.record_bytes_max() as usize

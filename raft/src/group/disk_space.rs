@@ -1,13 +1,14 @@
 //! A leader whose disk is full gives leadership to a member that has room.
 //!
-//! It refuses every send meanwhile, and a follower with a full disk takes no records beyond its segment's end; so as long as a
-//! majority has room, it is the leader's disk alone that stops the group. Members are asked, so that leadership does not go from
-//! one full disk to the next.
+//! It refuses every send meanwhile, and a follower with a full disk takes no records; so as long as a majority has room,
+//! it is the leader's disk alone that stops the group. Members are asked, so that leadership does not go from one full
+//! disk to the next.
 //!
 //! - `room.I1`: a full disk ends no node. Sends are refused while there is no room for all that follows from them; what was
 //!   taken before waits, and goes on by itself once there is room.
 //! - `room.I2`: what makes room does not wait for room. Messages that keep retention from dropping segments are stored further on,
-//!   and followers take them, in the rest of the segment that is being written: no send takes it.
+//!   and followers take them, in the rest of the segment that is being written: no send takes it, nor anything else that comes all
+//!   the time.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

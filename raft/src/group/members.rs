@@ -9,7 +9,7 @@ use std::time::Duration;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{AdminError, Group};
 use crate::status::Role;
@@ -96,7 +96,8 @@ impl Group {
             if (is_known && has >= goal) || !self.status().members.contains_key(&id) {
                 return Ok(());
             }
-            if metrics.changed().await.is_err() {
+            // A loss of leadership is seen here a moment later than there.
+            if let Ok(Err(_)) = timeout(ANSWER_PAUSE, metrics.changed()).await {
                 return Err(AdminError::Refused("the group stops".to_owned()));
             }
         }

@@ -15,20 +15,6 @@ pub(super) struct BulkArgs {
     rate: Option<u32>,
 }
 
-/// How a command ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// All is done.
-    All,
-    /// The user interrupted it.
-    Interrupted {
-        /// The group of the cluster that it was at.
-        group: String,
-        /// The offset of the first message that is not done.
-        next: u64,
-    },
-}
-
 /// The messages that are handled one after the other.
 pub(super) struct Bulk {
     bar: ProgressBar,

@@ -13,9 +13,9 @@ use folio_protocol::header::NoHeader;
 use folio_protocol::names;
 use serde::Serialize;
 
-use super::bulk::{Bulk, BulkArgs, Ended};
+use super::bulk::{Bulk, BulkArgs};
 use super::resend::to_retry;
-use super::stored;
+use super::stored::{self, StoredMessage};
 use super::table;
 use super::target::Target;
 use super::walk::{Range, Walk, bounds};
@@ -109,8 +109,8 @@ async fn list(target: &Target) -> Result<()> {
         for topic in topic_config_table.values() {
             let Some(consumer_group) = names::group_of_dlq_topic(&topic.topic_name) else { continue };
             for queue in 0..topic.read_queue_nums {
-                let ends = bounds(&mut client, &group, &topic.topic_name, queue).await?;
-                let (first_offset, next_offset) = ends;
+                let (first_offset, next_offset) =
+                    bounds(&mut client, &group, &topic.topic_name, queue).await?;
                 found.push(DeadLetters {
                     group: group.clone(),
                     consumer_group: consumer_group.to_owned(),
@@ -159,7 +159,9 @@ impl Which {
         let mut walks = Vec::new();
         for group in groups {
             let walk = Walk::begin(&self.target, &group, &topic, &range).await?;
-            walks.extend(Some(walk).filter(|walk| walk.left() > 0));
+            if walk.left() > 0 {
+                walks.push(walk);
+            }
         }
         if walks.is_empty() {
             bail!("the consumer group {} has no dead letters there", self.consumer_group);
@@ -170,52 +172,60 @@ impl Which {
 
 async fn show(which: &Which, max: u64) -> Result<()> {
     let mut found = Vec::new();
-    for mut walk in which.walks(max).await? {
-        while let Some(messages) = walk.next().await? {
-            found.extend(messages);
-        }
+    for walk in which.walks(max).await? {
+        found.extend(walk.rest().await?);
     }
     stored::print_all(&found, which.target.json)
 }
 
-/// What a command that handles many says at its end.
-fn report(which: &Which, what: &str, bulk: &Bulk, ended: &Ended) -> Result<()> {
-    let done = bulk.done();
-    match ended {
-        Ended::All if which.target.json => eprintln!("{}", serde_json::json!({ what: done })),
-        Ended::All => eprintln!("{done} messages {what}"),
-        Ended::Interrupted { group, next } => {
-            bail!("interrupted: {done} messages {what}; go on with --group {group} --from {next}")
-        }
-    }
-    Ok(())
-}
-
-async fn resend(which: &Which, max: u64, args: &BulkArgs) -> Result<()> {
-    let walks = which.walks(max).await?;
-    let mut bulk = Bulk::new(args, walks.iter().map(Walk::left).sum());
-    let mut ended = Ended::All;
-    'all: for mut walk in walks {
-        while let Some(messages) = walk.next().await? {
+/// Handles messages one after the other, and says at the end how many. `what` is what they are then.
+async fn each(
+    which: &Which,
+    walks: Vec<Walk>,
+    (mut bulk, what): (Bulk, &str),
+    mut handle: impl AsyncFnMut(&mut Walk, &StoredMessage) -> Result<()>,
+) -> Result<()> {
+    for mut walk in walks {
+        while let Some(messages) =
+            walk.next().await.with_context(|| go_on(&walk, walk.offset(), &bulk, what))?
+        {
             for message in messages {
                 if !bulk.turn().await {
-                    ended = Ended::Interrupted { group: walk.group().to_owned(), next: message.offset };
-                    break 'all;
+                    bail!("interrupted: {}", go_on(&walk, message.offset, &bulk, what));
                 }
-                let sent = walk.ask(to_retry(&message, &which.consumer_group)).await;
-                sent.with_context(|| {
-                    let (offset, group) = (message.offset, walk.group());
-                    let done = bulk.done();
+                let handled = handle(&mut walk, &message).await;
+                handled.with_context(|| {
                     format!(
-                        "{done} messages resent, and perhaps the one at {offset}: go on with --group {group} --from {offset}, or \
-                         behind it if it has come"
+                        "{}, or behind that one if it has come",
+                        go_on(&walk, message.offset, &bulk, what)
                     )
                 })?;
                 bulk.one();
             }
         }
     }
-    report(which, "resent", &bulk, &ended)
+    let done = bulk.done();
+    if which.target.json {
+        eprintln!("{}", serde_json::json!({ what: done }));
+    } else {
+        eprintln!("{done} messages {what}");
+    }
+    Ok(())
+}
+
+/// What a user does who wants the rest.
+fn go_on(walk: &Walk, next: u64, bulk: &Bulk, what: &str) -> String {
+    let (done, group) = (bulk.done(), walk.group());
+    format!("{done} messages {what}; go on with --group {group} --from {next}")
+}
+
+async fn resend(which: &Which, max: u64, args: &BulkArgs) -> Result<()> {
+    let walks = which.walks(max).await?;
+    let bulk = Bulk::new(args, walks.iter().map(Walk::left).sum());
+    each(which, walks, (bulk, "resent"), async |walk, message| {
+        walk.ask(to_retry(message, &which.consumer_group)).await.map(drop)
+    })
+    .await
 }
 
 async fn export(which: &Which, to: Option<&Path>, max: u64, args: &BulkArgs) -> Result<()> {
@@ -228,21 +238,12 @@ async fn export(which: &Which, to: Option<&Path>, max: u64, args: &BulkArgs) -> 
         None => Box::new(io::stdout().lock()),
     };
     let shows = to.is_some() || !io::stdout().is_terminal();
-    let mut bulk = Bulk::new(args, if shows { walks.iter().map(Walk::left).sum() } else { 0 });
-    let mut ended = Ended::All;
-    'all: for mut walk in walks {
-        while let Some(messages) = walk.next().await? {
-            for message in messages {
-                if !bulk.turn().await {
-                    ended = Ended::Interrupted { group: walk.group().to_owned(), next: message.offset };
-                    break 'all;
-                }
-                serde_json::to_writer(&mut out, &message)?;
-                out.write_all(b"\n")?;
-                bulk.one();
-            }
-        }
-    }
+    let bulk = Bulk::new(args, if shows { walks.iter().map(Walk::left).sum() } else { 0 });
+    let written = each(which, walks, (bulk, "exported"), async |_, message| {
+        serde_json::to_writer(&mut out, message)?;
+        Ok(out.write_all(b"\n")?)
+    })
+    .await;
     out.flush()?;
-    report(which, "exported", &bulk, &ended)
+    written
 }

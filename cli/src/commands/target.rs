@@ -10,6 +10,7 @@ use folio_protocol::body::{self, ClusterInfo};
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::NoHeader;
+use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::status::for_group;
@@ -32,6 +33,15 @@ impl Target {
     /// What each group answers, by its name. Any port of any node takes any request.
     pub(super) async fn ask(&self, request: &Frame) -> Result<BTreeMap<String, Frame>> {
         ask_groups(&mut self.connect().await?, request).await
+    }
+
+    /// The bodies of the answers, by the groups' names.
+    pub(super) async fn ask_bodies<T: DeserializeOwned>(
+        &self,
+        request: &Frame,
+    ) -> Result<BTreeMap<String, T>> {
+        let answers = self.ask(request).await?.into_iter();
+        answers.map(|(group, answer)| Ok((group, body::decode(&answer.body)?))).collect()
     }
 
     /// What one group answers.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use folio_protocol::body;
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::ResumeCheckHalfMessageHeader;
@@ -69,10 +68,7 @@ async fn list(target: &Target, producer_group: Option<&str>, max: u32) -> Result
     if let Some(group) = producer_group {
         request.ext.insert(PRODUCER_GROUP, group);
     }
-    let mut groups: BTreeMap<String, Vec<ListedTransaction>> = BTreeMap::new();
-    for (group, answer) in target.ask(&request).await? {
-        groups.insert(group, body::decode(&answer.body)?);
-    }
+    let groups: BTreeMap<String, Vec<ListedTransaction>> = target.ask_bodies(&request).await?;
     if target.json {
         println!("{}", serde_json::to_string_pretty(&groups)?);
         return Ok(());
@@ -102,10 +98,8 @@ async fn list_given_up(target: &Target, max: u32) -> Result<()> {
     let mut found = Vec::new();
     for group in target.groups().await? {
         let range = Range { queue: 0, from: None, max: u64::from(max.min(1_000)) };
-        let mut walk = Walk::begin(target, &group, TRANSACTION_CHECK_MAX_TOPIC, &range).await?;
-        while let Some(messages) = walk.next().await? {
-            found.extend(messages);
-        }
+        let walk = Walk::begin(target, &group, TRANSACTION_CHECK_MAX_TOPIC, &range).await?;
+        found.extend(walk.rest().await?);
     }
     stored::print_all(&found, target.json)
 }

@@ -4,13 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use folio_protocol::body::SUB_ALL;
 use folio_protocol::code::{RequestCode, ResponseCode};
-use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
-    GetMaxOffsetHeader, GetMinOffsetHeader, Header, OffsetResponseHeader, PullMessageHeader,
-    PullMessageResponseHeader,
+    GetMaxOffsetHeader, GetMinOffsetHeader, Header, OffsetResponseHeader, PullMessageResponseHeader,
 };
 use folio_protocol::names::TOOLS_GROUP;
 use tokio::time::sleep;
@@ -18,6 +15,7 @@ use tokio::time::sleep;
 use super::stored::StoredMessage;
 use super::target::{PATIENCE, Target};
 use crate::client::Client;
+use crate::pull::pull_header;
 use crate::status::for_group;
 
 /// Pause before a node that has nothing there yet is asked again.
@@ -43,9 +41,9 @@ pub(super) struct Walk {
     topic: String,
     queue: i32,
     /// The offset that is read next.
-    pub(super) next: u64,
+    next: u64,
     /// Where it ends.
-    pub(super) end: u64,
+    end: u64,
 }
 
 /// The first offset of a queue and the one after its last; both 0 where there is no such topic.
@@ -80,6 +78,11 @@ impl Walk {
         Ok(Walk { client, group, topic, queue, next, end })
     }
 
+    /// The offset that is read next.
+    pub(super) fn offset(&self) -> u64 {
+        self.next
+    }
+
     /// The group of the cluster.
     pub(super) fn group(&self) -> &str {
         &self.group
@@ -90,13 +93,20 @@ impl Walk {
         self.end.saturating_sub(self.next)
     }
 
+    /// All messages that are left.
+    pub(super) async fn rest(mut self) -> Result<Vec<StoredMessage>> {
+        let mut found = Vec::new();
+        while let Some(messages) = self.next().await? {
+            found.extend(messages);
+        }
+        Ok(found)
+    }
+
     /// The next messages; none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<StoredMessage>>> {
-        let Walk { group, topic, .. } = self;
-        let place = format!("group {group}, topic {topic}");
         let next = self.pull().await;
         next.with_context(|| {
-            format!("{place}: reading ended at offset {0}; go on with --from {0}", self.next)
+            format!("group {}, topic {}: reading ended at offset {}", self.group, self.topic, self.next)
         })
     }
 
@@ -109,22 +119,10 @@ impl Walk {
                     self.end
                 );
             }
-            let header = PullMessageHeader {
-                consumer_group: TOOLS_GROUP.into(),
-                topic: self.topic.as_str().into(),
-                queue_id: self.queue,
-                queue_offset: i64::try_from(self.next).context("an offset beyond all")?,
-                max_msg_nums: BATCH.min(i32::try_from(self.left()).unwrap_or(BATCH)),
-                sys_flag: pull_sys_flag::SUBSCRIPTION,
-                commit_offset: 0,
-                suspend_timeout_millis: 0,
-                subscription: Some(SUB_ALL.to_owned()),
-                sub_version: 0,
-                expression_type: Some("TAG".to_owned()),
-                max_msg_bytes: None,
-                request_source: None,
-                proxy_forward_client_id: None,
-            };
+            let max = BATCH.min(i32::try_from(self.left()).unwrap_or(BATCH));
+            let offset = i64::try_from(self.next).context("an offset beyond all")?;
+            let header =
+                pull_header(TOOLS_GROUP.into(), self.topic.as_str().into(), self.queue, (offset, max));
             let request = Frame::request(RequestCode::PullMessage, &header, Bytes::new());
             let answer = call(&mut self.client, &self.group, request).await?;
             match ResponseCode::from_code(answer.code) {

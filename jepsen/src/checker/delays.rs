@@ -33,7 +33,7 @@ pub(super) fn check(
     let mut findings = vec![
         delays.lost(replicas, consumed),
         delays.far(),
-        delays.doubled(replicas),
+        once::doubled(replicas, &once::key_of(&delays.sent)),
         delays.resurrected(&all),
     ];
     let (mut early, mut late) = (Finding::fatal("early"), Finding::fatal("late"));
@@ -79,15 +79,7 @@ impl Delays<'_> {
         finding
     }
 
-    fn doubled(&self, replicas: &[Reading]) -> Finding {
-        let mut finding = Finding::fatal("duplicate");
-        let delayed = |_, found: &Found| found.key.filter(|key| self.sent.contains_key(key));
-        once::doubled(&mut finding, replicas, &delayed);
-        finding
-    }
-
     fn resurrected(&self, readings: &[&Reading]) -> Finding {
-        let mut finding = Finding::fatal("resurrected");
         let taken_back = |recall: &&Recall| recall.recalled == Recalled::Yes;
         let recalled =
             self.history.recalls.iter().filter(taken_back).map(|recall| (recall.key, "which was taken back"));
@@ -95,8 +87,7 @@ impl Delays<'_> {
         let refused = self.history.delayed.iter().filter(refused);
         let refused = refused.map(|delayed| (delayed.op.key, "which was refused"));
         let gone: HashMap<OpKey, &str> = recalled.chain(refused).collect();
-        once::present(&mut finding, &gone, readings, &|_, found| found.key);
-        finding
+        once::present(&gone, readings)
     }
 
     /// By the times that servers name.

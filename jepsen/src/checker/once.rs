@@ -5,10 +5,16 @@ use std::fmt::Display;
 use std::hash::Hash;
 
 use super::{Finding, Rules};
+use crate::payload::OpKey;
 use crate::reading::{Found, QueueKey, Reading};
 
 /// What a message is counted as; none where it does not count.
 pub(super) type Of<'a, K> = &'a dyn Fn(QueueKey, &Found) -> Option<K>;
+
+/// A message's own key, of those that are known.
+pub(super) fn key_of<V>(known: &HashMap<OpKey, V>) -> impl Fn(QueueKey, &Found) -> Option<OpKey> {
+    |_, found| found.key.filter(|key| known.contains_key(key))
+}
 
 /// Adds what is wanted and missing on a replica. Where old messages expire, it is enough that somebody was given it.
 pub(super) fn missing<K: Eq + Hash + Display>(
@@ -33,12 +39,9 @@ pub(super) fn missing<K: Eq + Hash + Display>(
     }
 }
 
-/// Adds what is there more than once.
-pub(super) fn doubled<K: Copy + Eq + Hash + Display>(
-    finding: &mut Finding,
-    replicas: &[Reading],
-    of: Of<'_, K>,
-) {
+/// What is there more than once.
+pub(super) fn doubled<K: Copy + Eq + Hash + Display>(replicas: &[Reading], of: Of<'_, K>) -> Finding {
+    let mut finding = Finding::fatal("duplicate");
     for reading in replicas {
         let mut first: HashMap<K, u64> = HashMap::new();
         for (queue, found) in reading.messages() {
@@ -50,24 +53,22 @@ pub(super) fn doubled<K: Copy + Eq + Hash + Display>(
             }
         }
     }
+    finding
 }
 
-/// Adds what is there for whoever was asked, and is not to be: each with the reason.
-pub(super) fn present<K: Copy + Eq + Hash + Display>(
-    finding: &mut Finding,
-    gone: &HashMap<K, &str>,
-    readings: &[&Reading],
-    of: Of<'_, K>,
-) {
+/// What is there for whoever was asked, and is not to be: each with the reason.
+pub(super) fn present(gone: &HashMap<OpKey, &str>, readings: &[&Reading]) -> Finding {
+    let mut finding = Finding::fatal("resurrected");
     for reading in readings {
         for (queue, found) in reading.messages() {
-            let Some((key, why)) = of(queue, found).and_then(|key| Some((key, gone.get(&key)?))) else {
+            let Some((key, why)) = found.key.and_then(|key| Some((key, gone.get(&key)?))) else {
                 continue;
             };
             let (who, offset) = (&reading.reader, found.offset);
             finding.add(|| format!("{who}: {queue} offset {offset} holds {key}, {why}"));
         }
     }
+    finding
 }
 
 fn all<K: Eq + Hash>(reading: &Reading, of: Of<'_, K>) -> HashSet<K> {

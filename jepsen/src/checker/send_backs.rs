@@ -27,8 +27,7 @@ pub(super) fn check(
     let sent = history.send_backs.iter().map(|sent| (sent.moved, sent)).collect();
     let retries = Retries { history, sent, rules };
     let all: Vec<&Reading> = replicas.iter().chain(consumed).collect();
-    let mut doubled = Finding::fatal("duplicate");
-    once::doubled(&mut doubled, replicas, &retries.of());
+    let doubled = once::doubled(replicas, &retries.of());
     let mut findings =
         vec![retries.lost(replicas, consumed), doubled, retries.resurrected(&all), retries.origin(&all)];
     findings.extend(retries.times(replicas));

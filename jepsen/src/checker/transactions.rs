@@ -33,7 +33,7 @@ pub(super) fn check(
     let all: Vec<&Reading> = replicas.iter().chain(consumed).collect();
     let mut findings = transactions.missing(replicas, consumed);
     findings.extend([
-        transactions.doubled(replicas),
+        once::doubled(replicas, &once::key_of(&transactions.halves)),
         transactions.resurrected(&all),
         transactions.contradicted(),
         transactions.asked_again(),
@@ -72,22 +72,13 @@ impl Transactions<'_> {
         vec![lost, open]
     }
 
-    fn doubled(&self, replicas: &[Reading]) -> Finding {
-        let mut finding = Finding::fatal("duplicate");
-        let halves = |_, found: &Found| found.key.filter(|key| self.halves.contains_key(key));
-        once::doubled(&mut finding, replicas, &halves);
-        finding
-    }
-
     fn resurrected(&self, readings: &[&Reading]) -> Finding {
-        let mut finding = Finding::fatal("resurrected");
         let why = |half: &&Half| match half.op.outcome {
             Outcome::Fail { .. } => Some((half.op.key, "which was refused")),
             _ => (!half.commits).then_some((half.op.key, "which was rolled back, or is to be")),
         };
         let gone: HashMap<OpKey, &str> = self.halves.values().filter_map(why).collect();
-        once::present(&mut finding, &gone, readings, &|_, found| found.key);
-        finding
+        once::present(&gone, readings)
     }
 
     fn contradicted(&self) -> Finding {

@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::in_flight::{InFlight, Outcome, Reply, Ticket, end_all};
+use super::in_flight::{InFlight, Outcome, Ticket, end_all};
 use super::record::{Decided, Filled, Record};
 use super::requests::{Requests, WAITING_MAX, Waiting, WaitingBytes, stopped};
 use super::term_fence::{SettledTerm, TermFence};
 use super::transition::{Part, Transition, unstorable};
-use super::{Decision, Driver, Move};
+use super::{Decision, Driver, Move, answered};
 use crate::group::tasks;
 use crate::host::Host;
 use crate::proposal::{Proposal, ProposeError, Repeat};
@@ -297,10 +297,4 @@ impl<D: Driver> Runner<D> {
         let responder = Callback::new(move |result| record.complete(result));
         self.parts.fence.propose(term, body, responder).await.map_err(drop)
     }
-}
-
-/// The planted defect `ended-too-soon`.
-fn answered(reply: Reply) -> Reply {
-    reply(Ok(()));
-    Box::new(drop)
 }

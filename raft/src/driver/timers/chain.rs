@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::sleep;
 
+use crate::driver::answered;
 use crate::driver::in_flight::Reply;
 use crate::driver::term_fence::{SettledTerm, TermFence};
 use crate::driver::transition::{Move, Part, Transition};
@@ -207,12 +208,6 @@ impl Drop for Chain {
     fn drop(&mut self) {
         self.end(&ProposeError::Unknown("the leader of the group changed".into()));
     }
-}
-
-/// The planted defect `recalled-too-soon`.
-fn answered(reply: Reply) -> Reply {
-    reply(Ok(()));
-    Box::new(drop)
 }
 
 fn gone() -> ProposeError {

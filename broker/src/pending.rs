@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::error::BrokerError;
 
 /// Messages of one list at most.
-pub const LIST_MAX: usize = 1_000;
+const LIST_MAX: usize = 1_000;
 /// Topics that are counted apart at most.
 const TOPICS_MAX: usize = 65_536;
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use folio_protocol::Name;
 use folio_protocol::flags::sys_flag;
+use folio_protocol::half;
 use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
@@ -75,8 +76,8 @@ async fn prepare(broker: &Arc<Broker>, wish: &ToSendBack) -> Result<Option<SendB
     let found = messages::find(broker, wish.offset).await?;
     let Found { message: bytes, _memory } = found.ok_or_else(|| messages::not_found(wish.offset))?;
     let message = MessageView::parse(&bytes).map_err(|error| BrokerError::Internal(error.to_string()))?;
-    if message.topic() == parked::TOPIC {
-        // No consumer was given it: its time has not come, or it lies elsewhere by now.
+    if [parked::TOPIC, half::TOPIC].contains(&message.topic()) {
+        // No consumer was given it: its time has not come, its transaction is open, or it lies elsewhere by now.
         return Err(messages::not_found(wish.offset));
     }
     let (topic, delay_ms) = if is_dead(&message, wish, &group) {

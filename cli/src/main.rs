@@ -11,6 +11,7 @@ mod bench;
 mod client;
 mod cluster;
 mod commands;
+mod pull;
 mod status;
 
 fn main() -> ExitCode {

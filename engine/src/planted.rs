@@ -20,6 +20,11 @@
 //! | `retry-stores-again` | a client's retry is answered with the first one's place | raft, `proposer/repeat.rs` |
 //! | `repeat-by-key` | a repeat that is no retry is stored (`dedup.I5`) | raft, `proposer/repeat.rs` |
 //! | `moves-again` | what a consumer sent back is moved once (`sent_back.I1`) | raft, `driver` |
+//! | `fires-again` | a new leader goes on at the watermark: what was delivered is not delivered again (`timers.I1`) | raft, `driver/timers/chain.rs` |
+//! | `fires-early` | no message is delivered before its time (`timers.I4`) | raft, `driver/timers/task.rs` |
+//! | `carry-drops` | what is pending in a segment that goes is parked again (`timers.I5`) | raft, `driver/timers/chain.rs` |
+//! | `recalled-too-soon` | a recall is answered once it is committed | raft, `driver/timers/chain.rs` |
+//! | `ended-too-soon` | the end of a transaction, and a send-back, are answered once they are committed | raft, `driver/runner.rs` |
 //! | `founds-alone` | a node with an empty disk asks whether its group runs before it votes or founds (`founding.I1`) | raft, `group/begin.rs` |
 //! | `stall-is-silence` | time a node did not run is not its leader's silence (`failure_detector.I1`) | raft, `group/failure_detector` |
 
@@ -27,7 +32,7 @@
 pub const VARIABLE: &str = "FOLIO_PLANTED";
 
 /// Every defect there is.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 20] = [
     "ack-before-sync",
     "vote-before-log",
     "forget-undo",
@@ -43,6 +48,11 @@ pub const NAMES: [&str; 15] = [
     "moves-again",
     "founds-alone",
     "stall-is-silence",
+    "fires-again",
+    "fires-early",
+    "carry-drops",
+    "recalled-too-soon",
+    "ended-too-soon",
 ];
 
 /// Whether this process has the defect `name`.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use folio_protocol::frame::Frame;
@@ -44,6 +44,20 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
+/// What a server asks its client.
+#[derive(Debug)]
+pub struct Question {
+    /// The server's address.
+    pub from: String,
+    /// When it was read off the socket.
+    pub at: Instant,
+    /// The request.
+    pub frame: Frame,
+}
+
+/// Who is told what servers ask; nobody, mostly.
+pub type Asked = Option<mpsc::UnboundedSender<Question>>;
+
 /// Who waits for which answer; `None` once the connection is closed.
 type Waiting = Arc<Mutex<Option<HashMap<i32, oneshot::Sender<Frame>>>>>;
 
@@ -60,7 +74,7 @@ impl Connection {
     ///
     /// # Errors
     /// When nothing listens there or nobody accepts in time.
-    pub async fn open(address: &str) -> Result<Self, CallError> {
+    pub async fn open(address: &str, asked: Asked) -> Result<Self, CallError> {
         let failed = |why: String| CallError::NotSent(format!("connect {address}: {why}"));
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
             .await
@@ -71,7 +85,8 @@ impl Connection {
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
         tokio::spawn(write_frames(to, queue, Arc::clone(&waiting)));
-        let reader = tokio::spawn(read_frames(from, Arc::clone(&waiting)));
+        let asked = asked.map(|asked| (address.to_owned(), asked));
+        let reader = tokio::spawn(read_frames(from, Arc::clone(&waiting), asked));
         Ok(Self { waiting, outgoing, opaque: AtomicI32::new(1), reader })
     }
 
@@ -159,12 +174,22 @@ async fn write_frames(mut to: OwnedWriteHalf, mut queue: mpsc::Receiver<Frame>, 
     waiting.lock().take();
 }
 
-async fn read_frames(mut from: OwnedReadHalf, waiting: Waiting) {
+async fn read_frames(
+    mut from: OwnedReadHalf,
+    waiting: Waiting,
+    asked: Option<(String, mpsc::UnboundedSender<Question>)>,
+) {
     let mut bytes = BytesMut::with_capacity(64 << 10);
     loop {
         loop {
             match Frame::decode(&mut bytes) {
-                Ok(Some(frame)) => deliver(&waiting, frame),
+                Ok(Some(frame)) if frame.is_response() => deliver(&waiting, frame),
+                Ok(Some(frame)) => {
+                    if let Some((from, asked)) = &asked {
+                        // Whoever wanted to know has ended.
+                        let _ = asked.send(Question { from: from.clone(), at: Instant::now(), frame });
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => {
                     tracing::error!(%error, "server sent an undecodable frame");
@@ -182,10 +207,6 @@ async fn read_frames(mut from: OwnedReadHalf, waiting: Waiting) {
 }
 
 fn deliver(waiting: &Waiting, frame: Frame) {
-    if !frame.is_response() {
-        // Requests from the server (consumer lists changed, ...) ask nothing of this client.
-        return;
-    }
     let caller = waiting.lock().as_mut().and_then(|waiting| waiting.remove(&frame.opaque));
     if let Some(caller) = caller {
         // A caller that gave up meanwhile has dropped its end.

@@ -8,6 +8,9 @@
 //! | `{"commit":{..}}`, `{"committed":{..}}` | a group's offset, written and read ([`Commit`], [`Committed`]) |
 //! | `{"repeat":{..}}` | a send of an object that is sent several times on purpose ([`Repeat`]) |
 //! | `{"deletion":{..}}` | a request to delete a topic, or some of its queues ([`Deletion`]) |
+//! | `{"delayed":{..}}`, `{"recall":{..}}` | a delayed send, and what became of taking it back ([`Delayed`], [`Recall`]) |
+//! | `{"half":{..}}`, `{"ending":{..}}`, `{"check":{..}}` | a half message, an end of its transaction, and a question about it ([`Half`], [`TransactionEnd`], [`Check`]) |
+//! | `{"sendback":{..}}` | a message that a consumer sent back ([`SendBack`]) |
 //! | `{"at_us":..,"fault":..}` | what was done to the cluster ([`Fault`]) |
 //!
 //! Times are microseconds since the run began, from one monotonic clock. The workloads of one run
@@ -17,7 +20,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -26,49 +29,19 @@ use serde::{Deserialize, Serialize};
 use crate::payload::OpKey;
 use crate::reading::{Found, QueueKey, Reading};
 
+mod delays;
+mod op;
+mod recorded;
+mod send_backs;
+mod transactions;
+
+pub use delays::{Delayed, Recall, Recalled};
+pub use op::{Op, Outcome};
+pub use send_backs::{Moved, SendBack};
+pub use transactions::{Check, End as TransactionEnd, Ended, Half};
+
 /// As many of the last sends of objects are looked at for one that was acknowledged: those of some objects.
 const REPEATS_LOOKED_AT: usize = 64;
-
-/// How a send ended, as far as its client can know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "lowercase")]
-pub enum Outcome {
-    /// Acknowledged: it must be there, at this offset, for ever.
-    Ok {
-        /// Offset in the queue.
-        offset: u64,
-        /// Position in the log, when the message id told it.
-        position: Option<u64>,
-    },
-    /// Refused or never sent: it must not be there.
-    Fail {
-        /// Why.
-        error: String,
-    },
-    /// Nobody knows: it may be there once.
-    Unknown {
-        /// Why.
-        error: String,
-    },
-}
-
-/// One send.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Op {
-    /// Which one.
-    #[serde(flatten)]
-    pub key: OpKey,
-    /// When it was handed to the client.
-    pub invoked_us: u64,
-    /// When the client said how it ended.
-    pub completed_us: u64,
-    /// How often it was sent again after an unknown outcome, under the same unique key.
-    #[serde(default)]
-    pub resent: u32,
-    /// How it ended.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-}
 
 /// One pull that gave messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +192,20 @@ pub struct History {
     pub repeats: Vec<Repeat>,
     /// Every request to delete a topic or queues, as far as it may have been taken.
     pub deletions: Vec<Deletion>,
+    /// Every delayed send.
+    pub delayed: Vec<Delayed>,
+    /// Every wish to take a delayed send back.
+    pub recalls: Vec<Recall>,
+    /// Every half message.
+    pub halves: Vec<Half>,
+    /// Every end of a transaction that its producer made.
+    pub endings: Vec<TransactionEnd>,
+    /// Every question to a producer.
+    pub checks: Vec<Check>,
+    /// Every message that a consumer sent back.
+    pub send_backs: Vec<SendBack>,
+    /// When the run began, ms since the epoch.
+    pub start_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -230,6 +217,12 @@ enum Line<'a> {
     Committed(&'a Committed),
     Repeat(&'a Repeat),
     Deletion(&'a Deletion),
+    Delayed(&'a Delayed),
+    Recall(&'a Recall),
+    Half(&'a Half),
+    Ending(&'a TransactionEnd),
+    Check(&'a Check),
+    SendBack(&'a SendBack),
 }
 
 /// Records a run while it happens, in memory and in a file of JSON lines.
@@ -264,6 +257,26 @@ impl Deletion {
 }
 
 impl History {
+    /// Every send, whatever it was for; objects that are sent several times apart.
+    pub fn sends(&self) -> impl Iterator<Item = &Op> {
+        let delayed = self.delayed.iter().map(|delayed| &delayed.op);
+        self.ops.iter().chain(delayed).chain(self.halves.iter().map(|half| &half.op))
+    }
+
+    /// The sends that ended then or later.
+    fn ended_since(&self, at_us: u64) -> impl Iterator<Item = &Op> {
+        let is_late = move |op: &&Op| op.completed_us >= at_us;
+        let delayed = self.delayed.iter().rev().map(|delayed| &delayed.op);
+        let halves = self.halves.iter().rev().map(|half| &half.op).take_while(is_late);
+        self.ops.iter().rev().take_while(is_late).chain(delayed.take_while(is_late)).chain(halves)
+    }
+
+    /// The time of day of a moment of the run, ms since the epoch.
+    #[must_use]
+    pub fn day_ms(&self, at_us: u64) -> u64 {
+        self.start_ms + at_us / 1000
+    }
+
     /// Whether a deletion may have taken what was sent to this queue at that time.
     #[must_use]
     pub fn may_be_deleted(&self, queue: QueueKey, invoked_us: u64) -> bool {
@@ -300,7 +313,10 @@ impl Recorder {
     /// When the file cannot be created.
     pub fn create_at(path: &Path, start: Instant) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("create history {}", path.display()))?;
-        let inner = Inner { history: History::default(), file: BufWriter::new(file), failed: None };
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let start_ms = now_ms.saturating_sub(start.elapsed().as_millis() as u64);
+        let history = History { start_ms, ..History::default() };
+        let inner = Inner { history, file: BufWriter::new(file), failed: None };
         Ok(Self { start, inner: Mutex::new(inner) })
     }
 
@@ -308,6 +324,12 @@ impl Recorder {
     #[must_use]
     pub fn now_us(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The time of the run at that instant.
+    #[must_use]
+    pub fn us_at(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Records a finished send.
@@ -376,7 +398,7 @@ impl Recorder {
     #[must_use]
     pub fn acked_after(&self, at_us: u64) -> Option<u64> {
         let inner = self.inner.lock();
-        let ops = inner.history.ops.iter().rev().take_while(|op| op.completed_us >= at_us);
+        let ops = inner.history.ended_since(at_us);
         let ops = ops.map(|op| (op.invoked_us, op.completed_us, &op.outcome));
         // An object's sends are recorded together, after the last one.
         let repeats = inner.history.repeats.iter().rev().take(REPEATS_LOOKED_AT);
@@ -391,7 +413,7 @@ impl Recorder {
     #[must_use]
     pub fn recorded(&self) -> usize {
         let inner = self.inner.lock();
-        inner.history.ops.len() + inner.history.repeats.len()
+        inner.history.sends().count() + inner.history.repeats.len()
     }
 
     /// Ends the run.
@@ -420,42 +442,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_of_the_file_reads_back_as_the_same_op() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("history.jsonl");
-        let recorder = Recorder::create(&path).unwrap();
-        let key = OpKey { topic: 0, queue: 1, producer: 2, seq: 3 };
-        let outcome = Outcome::Ok { offset: 9, position: Some(64) };
-        let op = Op { key, invoked_us: 1, completed_us: 2, resent: 0, outcome };
-        recorder.op(op.clone());
-        recorder.fault("kill node 1", true);
-        let history = recorder.finish().unwrap();
-        assert_eq!(history.ops, std::slice::from_ref(&op));
-        let text = std::fs::read_to_string(path).unwrap();
-        let mut lines = text.lines();
-        assert_eq!(serde_json::from_str::<Op>(lines.next().unwrap()).unwrap(), op);
-        let fault: Fault = serde_json::from_str(lines.next().unwrap()).unwrap();
-        assert_eq!(fault.fault, "kill node 1");
-    }
-
-    #[test]
-    fn only_a_send_begun_after_the_kill_ends_the_gap() {
-        let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::create(&dir.path().join("h")).unwrap();
-        let send = |seq, invoked_us, completed_us| Op {
-            key: OpKey { topic: 0, queue: 0, producer: 0, seq },
-            invoked_us,
-            completed_us,
-            resent: 0,
-            outcome: Outcome::Ok { offset: seq, position: None },
-        };
-        recorder.op(send(0, 90, 110));
-        assert_eq!(recorder.acked_after(100), None, "its answer was on the way before the kill");
-        recorder.op(send(1, 120, 300));
-        assert_eq!(recorder.acked_after(100), Some(300));
-    }
-}
+mod tests;

@@ -214,6 +214,8 @@ fn setup(options: &Options, folder: &Folder) -> Result<Setup> {
             name: "jepsen".to_owned(),
             resend: false,
             any_queue: false,
+            marked: false,
+            retries_of: None,
             run: mix(seed ^ clock.as_nanos() as u64),
             topics: options.topics.max(1),
             queues: options.queues.max(1),

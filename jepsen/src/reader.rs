@@ -31,12 +31,9 @@ const TRIES_MAX: u32 = 20;
 pub async fn read_to_end(client: &Arc<Client>, broker: &str, reader: &str, shape: &Shape) -> Result<Reading> {
     client.subscribe(broker, &shape.topic_names()).await?;
     let mut tasks = JoinSet::new();
-    for topic in 0..shape.topics {
-        for queue in 0..shape.queues {
-            let (client, broker, shape) = (Arc::clone(client), broker.to_owned(), shape.clone());
-            let place = QueueKey { topic, queue };
-            tasks.spawn(async move { (place, read_queue(&client, &broker, &shape, place).await) });
-        }
+    for place in shape.places() {
+        let (client, broker, shape) = (Arc::clone(client), broker.to_owned(), shape.clone());
+        tasks.spawn(async move { (place, read_queue(&client, &broker, &shape, place).await) });
     }
     let mut reading = Reading { reader: reader.to_owned(), ..Reading::default() };
     while let Some(ended) = tasks.join_next().await {

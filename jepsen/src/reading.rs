@@ -20,6 +20,41 @@ pub struct Found {
     pub size: u64,
     /// Which send it is; `None` when its bytes are no send of this run.
     pub key: Option<OpKey>,
+    /// What servers say of it, where that is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<Marks>,
+}
+
+/// What servers say of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marks {
+    /// When it was stored, ms since the epoch.
+    pub stored_ms: u64,
+    /// When it was due, if it waited: ms since the epoch.
+    pub due_ms: Option<u64>,
+    /// How often it was sent back.
+    pub times: u32,
+    /// The position that it had first, if it was sent back.
+    pub origin: Option<u64>,
+    /// Whether it has the properties that it was sent with, and says what topic it was sent to.
+    pub whole: bool,
+}
+
+impl Marks {
+    fn of(shape: &Shape, key: OpKey, message: &StoredMessage) -> Self {
+        let number = |name| message.property(name).and_then(|text| text.parse().ok());
+        let origin = message.property("ORIGIN_MESSAGE_ID").and_then(|id| id.get(id.len().checked_sub(16)?..));
+        let named = message.property("UNIQ_KEY") == Some(&payload::unique_key(shape.run, key));
+        let came_from = message.property("RETRY_TOPIC");
+        let from = message.topic == shape.topic(key.topic) || came_from == Some(&shape.topic(key.topic));
+        Self {
+            stored_ms: u64::try_from(message.stored_ms).unwrap_or(0),
+            due_ms: number("TIMER_OUT_MS"),
+            times: message.times,
+            origin: origin.and_then(|digits| u64::from_str_radix(digits, 16).ok()),
+            whole: named && from,
+        }
+    }
 }
 
 /// Everything one reader was given, each queue in the order it came.
@@ -39,7 +74,8 @@ impl Found {
     pub fn judge(shape: &Shape, place: QueueKey, message: &StoredMessage) -> Self {
         let in_place = message.topic == shape.topic(place.topic) && message.queue == place.queue;
         let key = payload::decode(shape.run, &message.body).filter(|key| {
-            in_place && key.topic == place.topic && (shape.any_queue || key.queue == place.queue)
+            let is_at_home = key.topic == place.topic && (shape.any_queue || key.queue == place.queue);
+            in_place && (is_at_home || shape.is_groups(place.topic))
         });
         if key.is_none() {
             let start = String::from_utf8_lossy(&message.body[..message.body.len().min(40)]);
@@ -48,11 +84,20 @@ impl Found {
                 "a message that was never sent there"
             );
         }
-        Self { offset: message.offset, position: message.position, size: message.size, key }
+        let marks = key.filter(|_| shape.marked).map(|key| Marks::of(shape, key, message));
+        Self { offset: message.offset, position: message.position, size: message.size, key, marks }
     }
 }
 
 impl Reading {
+    /// What was found in one topic.
+    #[must_use]
+    pub fn of_topic(&self, topic: u32) -> Self {
+        let queues = self.queues.iter().filter(|(queue, _)| queue.topic == topic);
+        let queues = queues.map(|(queue, found)| (*queue, found.clone())).collect();
+        Self { reader: self.reader.clone(), queues, starts: self.starts.clone() }
+    }
+
     /// First offset this queue must hold.
     #[must_use]
     pub fn start(&self, queue: QueueKey) -> u64 {

@@ -30,10 +30,23 @@ pub struct StoredMessage {
     pub size: u64,
     /// When the leader stored it, in ms.
     pub stored_ms: i64,
+    /// How often it was sent back by consumers.
+    pub times: u32,
     /// Topic.
     pub topic: String,
     /// Body as sent.
     pub body: Vec<u8>,
+    /// Names and values, as they are stored.
+    pub properties: String,
+}
+
+impl StoredMessage {
+    /// The value of a property.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.properties.rsplit('\u{2}').filter_map(|pair| pair.split_once('\u{1}'));
+        pairs.find(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| value)
+    }
 }
 
 /// Splits a PULL's body into its messages.
@@ -67,17 +80,20 @@ fn parse(frame: &[u8]) -> Result<StoredMessage> {
     reader.skip(if sys_flag & BORN_HOST_V6 == 0 { 8 } else { 20 })?;
     let stored_ms = reader.u64()? as i64;
     reader.skip(if sys_flag & STORE_HOST_V6 == 0 { 8 } else { 20 })?;
-    reader.skip(4 + 8)?;
+    let times = reader.u32()?;
+    reader.skip(8)?;
     let body_len = reader.u32()? as usize;
     let body = reader.take(body_len)?.to_vec();
     let topic_len = if magic == MAGIC_V1 { usize::from(reader.u8()?) } else { usize::from(reader.u16()?) };
     let topic = String::from_utf8(reader.take(topic_len)?.to_vec()).context("topic is not UTF-8")?;
     let properties = usize::from(reader.u16()?);
-    reader.skip(properties)?;
+    let properties =
+        String::from_utf8(reader.take(properties)?.to_vec()).context("properties are not UTF-8")?;
     if reader.at != frame.len() {
         bail!("a message of {} bytes has {} after its last field", frame.len(), frame.len() - reader.at);
     }
-    Ok(StoredMessage { queue, offset, position, size: frame.len() as u64, stored_ms, topic, body })
+    let size = frame.len() as u64;
+    Ok(StoredMessage { queue, offset, position, size, stored_ms, times, topic, body, properties })
 }
 
 struct Reader<'a> {
@@ -137,12 +153,15 @@ mod tests {
         frame.extend(4096_u64.to_be_bytes());
         frame.extend([0; 4 + 8 + 8]);
         frame.extend(99_u64.to_be_bytes());
-        frame.extend([0; 8 + 4 + 8]);
+        frame.extend([0; 8]);
+        frame.extend(2_u32.to_be_bytes());
+        frame.extend([0; 8]);
         frame.extend((body.len() as u32).to_be_bytes());
         frame.extend(body);
         frame.push(topic.len() as u8);
         frame.extend(topic.as_bytes());
-        frame.extend([0, 2, b'p', b'q']);
+        frame.extend([0, 10]);
+        frame.extend(b"k\x01v\x02x\x01\x02k\x01w");
         let total = frame.len() as u32;
         frame[..4].copy_from_slice(&total.to_be_bytes());
         frame
@@ -156,7 +175,8 @@ mod tests {
         assert_eq!(found.len(), 2);
         assert_eq!(found[0].body, b"first");
         assert_eq!((found[0].queue, found[0].offset, found[0].position), (3, 7, 4096));
-        assert_eq!(found[0].stored_ms, 99);
+        assert_eq!((found[0].stored_ms, found[0].times), (99, 2));
+        assert_eq!((found[0].property("k"), found[0].property("v")), (Some("w"), None));
         assert_eq!(found[1].topic, "bb");
     }
 

@@ -32,6 +32,8 @@ async fn broken_by(flaw: Flaw) -> Vec<Finding> {
         think: Duration::from_millis(1),
         resend: flaw == Flaw::ForgetsKeys,
         any_queue: false,
+        marked: false,
+        retries_of: None,
     };
     let reader = "live reader".to_owned();
     let live = LiveReader::start(vec![address.clone()], reader, shape.clone(), Arc::clone(&recorder));
@@ -57,7 +59,7 @@ async fn broken_under(kind: Kind, flaw: Flaw) -> Vec<Finding> {
     let recorder = Arc::new(Recorder::create(&dir.path().join("history.jsonl")).unwrap());
     let shape = kind.shape(7, Duration::from_secs(1));
     let brokers = vec![address.clone()];
-    let site = Site { name_servers: brokers.clone(), brokers, seed: 1, old_reads: false };
+    let site = Site { name_servers: brokers.clone(), brokers, seed: 1, old_reads: false, clocks_jump: false };
     let mut workload = Workload::start(kind, shape.clone(), &site, Arc::clone(&recorder));
     while recorder.recorded() < 600 {
         tokio::time::sleep(Duration::from_millis(5)).await;

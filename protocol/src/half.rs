@@ -57,6 +57,11 @@ pub fn real_topic<'a>(message: &MessageView<'a>) -> Option<&'a str> {
     message.property(properties::REAL_TOPIC)
 }
 
+/// The queue that its producer sent it to.
+pub fn real_queue(message: &MessageView<'_>) -> Option<u32> {
+    message.property(properties::REAL_QUEUE_ID)?.parse().ok()
+}
+
 /// The queue offset of the half message that the producer sent.
 pub fn first_queue_offset(message: &MessageView<'_>) -> u64 {
     let said = message.property(properties::TRAN_PREPARED_QUEUE_OFFSET);
@@ -138,10 +143,6 @@ pub fn shown(message: &MessageView<'_>, bytes: &Bytes, checks: u32) -> Option<Re
         stamp(&mut out, first_queue_offset(message), transaction(message));
         out.freeze()
     }))
-}
-
-fn real_queue(message: &MessageView<'_>) -> Option<u32> {
-    message.property(properties::REAL_QUEUE_ID)?.parse().ok()
 }
 
 fn with_state(message: &MessageView<'_>, checks: Option<u32>) -> Bytes {

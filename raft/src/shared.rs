@@ -150,6 +150,15 @@ impl Shared {
         self.log.has_room(bytes) && self.reserve.is_whole() && !self.derived.disk_full()
     }
 
+    /// Whether a record of so many bytes may be proposed that makes room (`room.I2`). On a full disk it has the rest of a segment, whose
+    /// space is reserved, and memory holds what is derived from it. Some of that rest is left: for a record that another task proposes
+    /// meanwhile, and for those of an election.
+    pub(crate) fn has_place(&self, bytes: u64) -> bool {
+        let log = &self.log;
+        let left = (log.record_bytes_max() as u64).min(log.segment_bytes() / 4);
+        self.has_room(1) || log.has_place(bytes + left)
+    }
+
     /// `state.I1`
     pub(crate) fn check_growth(&self, command: &Command) -> Result<(), ProposeError> {
         let bytes = self.state_bytes.load(Ordering::Relaxed);

@@ -15,9 +15,10 @@ use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::timers::{self, TIMER_LIST};
+use crate::handlers::transactions::{self, TRANSACTION_LIST};
 use crate::handlers::{
     assignment, clients, configs, groups, locks, offsets, pop, pop_ends, pull, query, recall, route, send,
-    send_back, statistics, topics, transactions, view,
+    send_back, statistics, topics, view,
 };
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -74,11 +75,12 @@ const fn unsupported(class: Class, place: Place) -> Entry {
 }
 
 /// FolioMQ's own requests, which RocketMQ has no codes for. One that is not here is not served.
-const OWN: [(i32, &str, Entry); 4] = [
+const OWN: [(i32, &str, Entry); 5] = [
     (NODE_STATUS, "NODE_STATUS", admin(Anywhere, node_status::node_status)),
     (ADD_NODE, "ADD_NODE", admin(Anywhere, members::add_node)),
     (REMOVE_NODE, "REMOVE_NODE", admin(Anywhere, members::remove_node)),
     (TIMER_LIST, "TIMER_LIST", admin(Leader, timers::list).repeatable()),
+    (TRANSACTION_LIST, "TRANSACTION_LIST", admin(Leader, transactions::list).repeatable()),
 ];
 
 /// The line of a request code; none for a code that nobody knows.

@@ -26,6 +26,7 @@ pub mod format1;
 pub mod framing;
 pub mod operation;
 mod queue_ref;
+mod recent;
 mod registry;
 pub mod section;
 pub mod sections;

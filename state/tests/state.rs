@@ -298,8 +298,10 @@ fn golden_bytes_of_transactions() {
     let open =
         [number(20), number(20), short(9), number(8), number(7), short(6), short(3), number(11)].concat();
     let groups = [number(1), number(1), b"g".to_vec(), number(1), open, number(1)].concat();
-    let ended = [number(2), number(30), vec![1], number(40), vec![0], number(2)].concat();
-    let body = [groups, ended, number(1), number(50)].concat();
+    let ended = [number(2), number(30), number(0), vec![1], number(40), number(1), vec![0]].concat();
+    let order = [number(2), number(0), number(30), number(1), number(40), number(2)].concat();
+    let given_up = [1, 50, 0, 1, 0, 50, 1].map(number).concat();
+    let body = [groups, ended, order, given_up].concat();
     let bytes = encoded(&state);
     let sections = framing::sections(&bytes).unwrap();
     let section = sections.iter().find(|section| section.tag == 9).unwrap();

@@ -70,7 +70,8 @@ impl Setup {
             timing: Timing::default(),
             retention: Retention { age: None, bytes: self.retain, interval: Duration::from_millis(700) },
             secret: self.secret.then(|| ClusterSecret::parse(SECRET).expect("it is long enough")),
-            scrub: Scrub { bytes_per_second: 1 << 20, interval: Duration::from_secs(2) },
+            // A pass over all snapshots, whose number grows with the log, and the log fits what a run has to heal in.
+            scrub: Scrub { bytes_per_second: 4 << 20, interval: Duration::from_secs(2) },
             // Wall clocks jump by hours here, which is to forget nothing.
             dedup: Some(DedupConfig { keys: 40_000, age: Duration::MAX, ..DedupConfig::default() }),
         }

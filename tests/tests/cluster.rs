@@ -42,6 +42,8 @@ fn setup(dir: &Path, base_port: u16) -> Setup {
             producers: 3,
             expire: false,
             any_queue: false,
+            marked: false,
+            retries_of: None,
             think,
             resend: false,
         },

@@ -99,7 +99,9 @@ impl<'a> Draft<'a> {
         let delay_ms = match wish {
             Wish::Level(level) => return Ok(Some(now_ms + settings.delay_levels.delay_ms(level))),
             Wish::After(delay_ms) => delay_ms,
-            Wish::At(due_ms) => due_ms.saturating_sub(now_ms),
+            // It is parked although that has passed: the first attempt may have come before, and the window of repeats knows that one.
+            Wish::At(due_ms) if due_ms <= now_ms => return Ok(Some(now_ms)),
+            Wish::At(due_ms) => due_ms - now_ms,
         };
         let max_ms = settings.timer_delay_max_s.saturating_mul(1000);
         if delay_ms > max_ms {

@@ -146,7 +146,11 @@ impl Broker {
         let reply = Box::new(move |outcome: Result<Receipt, _>| match outcome {
             Ok(receipt) => done(Ok(Sent {
                 receipt: &receipt,
-                queue: half_of.as_ref().map_or(receipt.queue_id, |(queue, _)| *queue),
+                // What is stored now is a half in the queue of halves; of a repeat the first attempt's queue is known.
+                queue: match &half_of {
+                    Some((queue, _)) if receipt.store_host.is_none() => *queue,
+                    _ => receipt.queue_id,
+                },
                 store_host: receipt.store_host.unwrap_or(own_host),
                 unique_key: unique_key.as_ref().and_then(|key| std::str::from_utf8(key).ok()),
                 // A repeat may name another time than what is stored.

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use folio_protocol::half;
 use folio_protocol::message::MessageView;
+use folio_raft::driver::outcome;
 use folio_state::sections::features::TRANSACTIONS;
 use folio_state::sections::transactions::{OpenTransaction, Transactions};
 use folio_state::{Ending, NoteChecks};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -126,11 +126,10 @@ async fn ask_all(
         return Ok(());
     }
     let note = NoteChecks { group: group.to_string(), checks: asked, at_ms: now_ms() };
-    let (tell, told) = oneshot::channel();
-    broker.group.note_checks(note, Box::new(move |outcome| drop(tell.send(outcome))));
-    match timeout(NOTE_TIMEOUT, told).await {
-        Ok(Ok(outcome)) => Ok(outcome?),
-        _ => Ok(()),
+    let noted = outcome(|reply| broker.group.note_checks(note, reply));
+    match timeout(NOTE_TIMEOUT, noted).await {
+        Ok(noted) => Ok(noted?),
+        Err(_) => Ok(()),
     }
 }
 

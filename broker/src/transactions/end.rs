@@ -10,11 +10,9 @@ use std::time::Duration;
 use folio_protocol::Name;
 use folio_protocol::half;
 use folio_protocol::message::{MessageView, NewMessage};
-use folio_raft::driver::End;
-use folio_raft::proposal::ProposeError;
+use folio_raft::driver::{End, outcome};
 use folio_state::Ending;
 use folio_state::sections::transactions::OpenTransaction;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::broker::Broker;
@@ -115,11 +113,8 @@ impl Broker {
         ending: Ending,
         message: Option<NewMessage>,
     ) -> Result<(), BrokerError> {
-        let (tell, told) = oneshot::channel();
         let end = End { group: group.to_owned(), id, ending, message };
-        self.group.end_transaction(end, Box::new(move |outcome| drop(tell.send(outcome))));
-        let stopped = |_| ProposeError::Unknown("the group stopped".to_owned());
-        Ok(told.await.map_err(stopped).and_then(|outcome| outcome)?)
+        Ok(outcome(|reply| self.group.end_transaction(end, reply)).await?)
     }
 
     /// The half message of an open transaction; none where it does not lie there any more.

@@ -12,6 +12,7 @@
 mod check;
 mod checks;
 mod end;
+mod list;
 mod producers;
 mod resume;
 mod settings;
@@ -20,6 +21,7 @@ mod under_way;
 pub use check::TransactionCheck;
 pub use checks::run;
 pub use end::{Resolution, ToEnd};
+pub use list::ListedTransaction;
 pub(crate) use producers::serve;
 pub use settings::TransactionSettings;
 pub(crate) use under_way::Checks;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use folio_protocol::half;
 use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::MessageView;
+use folio_raft::driver::outcome;
 use folio_raft::proposal::ProposeError;
 use folio_state::ResumeTransaction;
-use tokio::sync::oneshot;
 
 use crate::broker::Broker;
 use crate::clock::now_ms;
@@ -39,13 +39,10 @@ impl Broker {
             queue_offset: half::first_queue_offset(&message),
             at_ms: now_ms(),
         };
-        let (tell, told) = oneshot::channel();
-        let reply = Box::new(move |outcome| drop(tell.send(outcome)));
-        self.group.resume_transaction(resume, half::again(&message, &found.message), reply);
-        match told.await {
-            Ok(Err(ProposeError::Refused(why))) => Err(BrokerError::IllegalOperation(why)),
-            Ok(outcome) => Ok(outcome?),
-            Err(_) => Err(ProposeError::Unknown("the group stopped".to_owned()).into()),
+        let half = half::again(&message, &found.message);
+        match outcome(|reply| self.group.resume_transaction(resume, half, reply)).await {
+            Err(ProposeError::Refused(why)) => Err(BrokerError::IllegalOperation(why)),
+            outcome => Ok(outcome?),
         }
     }
 }

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use folio_protocol::Name;
-use folio_protocol::body::SUB_ALL;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::pull_sys_flag;
 use folio_protocol::frame::{Frame, Serialization};
-use folio_protocol::header::{Header, PullMessageHeader, PullMessageResponseHeader};
+use folio_protocol::header::{Header, PullMessageResponseHeader};
 use folio_protocol::message::MESSAGE_BYTES_MIN;
+
+use crate::pull::pull_header;
 
 /// How long a server may hold a pull that waits: short, so that the end of the run is not overslept.
 const SUSPEND_MS: i64 = 1_000;
@@ -60,23 +61,12 @@ impl QueueReader {
 
     /// The next pull.
     pub(super) fn request(&self, question: &Question, opaque: i32) -> Frame {
-        let suspend = if question.follow { pull_sys_flag::SUSPEND } else { 0 };
-        let header = PullMessageHeader {
-            consumer_group: question.group.clone(),
-            topic: question.topic.clone(),
-            queue_id: self.queue.cast_signed(),
-            queue_offset: self.offset,
-            max_msg_nums: question.batch,
-            sys_flag: pull_sys_flag::SUBSCRIPTION | suspend,
-            commit_offset: 0,
-            suspend_timeout_millis: if question.follow { SUSPEND_MS } else { 0 },
-            subscription: Some(SUB_ALL.to_owned()),
-            sub_version: 0,
-            expression_type: Some("TAG".to_owned()),
-            max_msg_bytes: None,
-            request_source: None,
-            proxy_forward_client_id: None,
-        };
+        let (group, topic) = (question.group.clone(), question.topic.clone());
+        let mut header = pull_header(group, topic, self.queue.cast_signed(), (self.offset, question.batch));
+        if question.follow {
+            header.sys_flag |= pull_sys_flag::SUSPEND;
+            header.suspend_timeout_millis = SUSPEND_MS;
+        }
         let mut frame = Frame::request(RequestCode::PullMessage, &header, Bytes::new());
         (frame.opaque, frame.serialization) = (opaque, question.serialization);
         frame
@@ -126,6 +116,8 @@ fn count(body: &[u8]) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use folio_protocol::header::PullMessageHeader;
+
     use super::*;
 
     fn message() -> Vec<u8> {

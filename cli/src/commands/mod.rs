@@ -2,12 +2,19 @@
 //!
 //! Not here: what a node does (the crate `server`), how a cluster on one machine is run (`cluster/`).
 
+mod bulk;
 mod cluster;
+mod dlq;
+mod message;
 mod node;
+mod resend;
+mod stored;
 mod table;
 mod target;
 mod timer;
 mod topic;
+mod transaction;
+mod walk;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -42,31 +49,35 @@ enum Command {
     Topic(topic::TopicArgs),
     /// List and recall delayed messages that wait for their time.
     Timer(timer::TimerArgs),
+    /// Show messages by id or key.
+    Message(message::MessageArgs),
+    /// List, show, resend and export dead letters.
+    Dlq(dlq::DlqArgs),
+    /// List open transactions, and resume those that were given up.
+    Transaction(transaction::TransactionArgs),
     /// Generate load and measure it.
     Bench(bench::BenchArgs),
 }
 
 /// Runs the command.
 pub(crate) fn run(cli: Cli) -> Result<()> {
+    let log = cli.log.as_deref();
     match cli.command {
-        Command::Node(args) => node::run(args, cli.log.as_deref()),
-        Command::Cluster(args) => {
-            logging::start(cli.log.as_deref().or(Some("warn")))?;
-            on_this_thread(cluster::run(args, cli.log))
-        }
-        Command::Bench(args) => {
-            logging::start(cli.log.as_deref().or(Some("warn")))?;
-            on_this_thread(bench::run(args))
-        }
-        Command::Timer(args) => {
-            logging::start(cli.log.as_deref().or(Some("warn")))?;
-            on_this_thread(timer::run(args))
-        }
-        Command::Topic(args) => {
-            logging::start(cli.log.as_deref().or(Some("warn")))?;
-            on_this_thread(topic::run(args))
-        }
+        Command::Node(args) => node::run(args, log),
+        Command::Cluster(args) => ask(log, cluster::run(args, cli.log.clone())),
+        Command::Topic(args) => ask(log, topic::run(args)),
+        Command::Timer(args) => ask(log, timer::run(args)),
+        Command::Message(args) => ask(log, message::run(args)),
+        Command::Dlq(args) => ask(log, dlq::run(args)),
+        Command::Transaction(args) => ask(log, transaction::run(args)),
+        Command::Bench(args) => ask(log, bench::run(args)),
     }
+}
+
+/// Runs a command that logs warnings only, if nothing else is wanted.
+fn ask(log: Option<&str>, work: impl Future<Output = Result<()>>) -> Result<()> {
+    logging::start(log.or(Some("warn")))?;
+    on_this_thread(work)
 }
 
 /// Commands need no more than one thread; and children live as long as the thread that started them.

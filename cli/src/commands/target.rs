@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::Args;
 use folio_protocol::body::{self, ClusterInfo};
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::NoHeader;
+use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::status::for_group;
@@ -34,13 +35,54 @@ impl Target {
         ask_groups(&mut self.connect().await?, request).await
     }
 
+    /// The bodies of the answers, by the groups' names.
+    pub(super) async fn ask_bodies<T: DeserializeOwned>(
+        &self,
+        request: &Frame,
+    ) -> Result<BTreeMap<String, T>> {
+        let answers = self.ask(request).await?.into_iter();
+        answers.map(|(group, answer)| Ok((group, body::decode(&answer.body)?))).collect()
+    }
+
     /// What one group answers.
     pub(super) async fn ask_one(&self, group: &str, mut request: Frame) -> Result<Frame> {
         for_group(&mut request, Some(group));
         self.connect().await?.ask(request, PATIENCE).await
     }
 
-    async fn connect(&self) -> Result<Client> {
+    /// What the only group of the cluster answers, or the one with that name.
+    pub(super) async fn ask_in(&self, group: Option<&str>, request: Frame) -> Result<Frame> {
+        let mut client = self.connect().await?;
+        let answer = self.call_in(&mut client, group, request).await?;
+        client.accept(answer)
+    }
+
+    /// The same on a connection, whatever the answer's code.
+    pub(super) async fn call_in(
+        &self,
+        client: &mut Client,
+        group: Option<&str>,
+        mut request: Frame,
+    ) -> Result<Frame> {
+        let groups = groups(client).await?;
+        let known = groups.join(", ");
+        match (group, groups.as_slice()) {
+            (Some(group), _) if !groups.iter().any(|known| known == group) => {
+                bail!("the cluster has no group {group}: it has {known}")
+            }
+            (None, [_, _, ..]) => bail!("the cluster has several groups ({known}): name one"),
+            _ => {}
+        }
+        for_group(&mut request, group);
+        client.call(request, PATIENCE).await
+    }
+
+    /// The groups of the cluster.
+    pub(super) async fn groups(&self) -> Result<Vec<String>> {
+        groups(&mut self.connect().await?).await
+    }
+
+    pub(super) async fn connect(&self) -> Result<Client> {
         let mut last = anyhow::anyhow!("no address given");
         for address in self.namesrv_addr.split([',', ';']).map(str::trim) {
             match Client::connect(address).await {
@@ -52,10 +94,14 @@ impl Target {
     }
 }
 
-async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<String, Frame>> {
+async fn groups(client: &mut Client) -> Result<Vec<String>> {
     let info = Frame::request(RequestCode::GetBrokerClusterInfo, &NoHeader, Bytes::new());
     let info: ClusterInfo = body::decode(&client.ask(info, PATIENCE).await?.body)?;
-    let groups: Vec<String> = info.broker_addr_table.into_keys().collect();
+    Ok(info.broker_addr_table.into_keys().collect())
+}
+
+async fn ask_groups(client: &mut Client, request: &Frame) -> Result<BTreeMap<String, Frame>> {
+    let groups = groups(client).await?;
     let mut answers = BTreeMap::new();
     for group in &groups {
         let (mut request, is_one_of_many) = (request.clone(), groups.len() > 1);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use folio_protocol::body;
 use folio_protocol::code::RequestCode;
 use folio_protocol::frame::Frame;
 use folio_protocol::header::RecallMessageHeader;
@@ -56,10 +55,7 @@ async fn list(target: &Target, topic: Option<&str>, max: u32) -> Result<()> {
     if let Some(topic) = topic {
         request.ext.insert(TOPIC, topic);
     }
-    let mut groups: BTreeMap<String, Vec<PendingTimer>> = BTreeMap::new();
-    for (group, answer) in target.ask(&request).await? {
-        groups.insert(group, body::decode(&answer.body)?);
-    }
+    let groups: BTreeMap<String, Vec<PendingTimer>> = target.ask_bodies(&request).await?;
     if target.json {
         println!("{}", serde_json::to_string_pretty(&groups)?);
         return Ok(());

@@ -8,6 +8,7 @@ mod drain;
 mod full_disk;
 mod groups;
 mod limits;
+mod messages;
 mod node;
 mod private;
 mod repeats;

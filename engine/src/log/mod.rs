@@ -288,6 +288,19 @@ impl CommitLog {
         bytes <= self.inner.shared.record_bytes_max() && !self.inner.preparer.is_full()
     }
 
+    /// Whether records of `bytes` together have a place: in the rest of the segment that is being written, or in the next one. On a
+    /// full disk there is only that rest.
+    pub fn has_place(&self, bytes: u64) -> bool {
+        let Shared { config, view, .. } = &*self.inner.shared;
+        let place = segment::place(view.lock().end, bytes, config.segment_bytes);
+        !self.inner.preparer.lacks(segment::base_of(place, config.segment_bytes))
+    }
+
+    /// Bytes of each segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner.shared.config.segment_bytes
+    }
+
     /// Bytes of the longest record that this log takes, its header included.
     pub fn record_bytes_max(&self) -> usize {
         self.inner.shared.record_bytes_max() as usize

@@ -107,6 +107,12 @@ impl Preparer {
         self.state.lock().full
     }
 
+    /// Whether the disk has no room for the segment at `base`.
+    pub(super) fn lacks(&self, base: u64) -> bool {
+        let state = self.state.lock();
+        state.full && [state.wanted, state.making].into_iter().flatten().any(|wanted| wanted <= base)
+    }
+
     /// From now on nobody waits for a full disk.
     pub(super) fn closing(&self) {
         self.state.lock().closing = true;

@@ -8,7 +8,7 @@ use crate::reading::Reading;
 
 /// A body that is no send of this run counts as well: somebody made it up.
 pub(super) fn check(history: &History, readings: &[&Reading]) -> Finding {
-    let sent = history.ops.iter().map(|op| op.key);
+    let sent = history.sends().map(|op| op.key);
     let sent: HashSet<_> = sent.chain(history.repeats.iter().map(|repeat| repeat.object)).collect();
     let mut finding = Finding::fatal("invented");
     for reading in readings {

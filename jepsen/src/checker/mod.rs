@@ -4,6 +4,8 @@
 //! history that breaks its promise. The names follow those of `jepsen.tests.kafka`.
 
 mod agreement;
+mod calm;
+mod delays;
 mod duplicate;
 mod finding;
 mod inconsistent_offsets;
@@ -14,21 +16,28 @@ mod lost_write;
 mod nonmonotonic_poll;
 mod offset_gap;
 mod offset_went_back;
+mod once;
 mod out_of_order;
 mod poll_skip;
 pub mod replicas;
 mod reread;
 mod resurrected;
 mod retained_missing;
+mod rules;
+mod send_backs;
+mod transactions;
 mod unseen;
 
+use std::borrow::Cow;
+
 pub use finding::Finding;
+pub use rules::Rules;
 
 use crate::history::History;
 use crate::reading::Reading;
 
 /// Every checker: its name in reports and what it looks for.
-pub const ALL: [(&str, &str); 20] = [
+pub const ALL: [(&str, &str); 26] = [
     ("lost-write", "an acknowledged message is missing on a replica"),
     ("invented", "a message nobody sent, or with a changed byte"),
     ("lost-repeat", "an object that was sent again on purpose was acknowledged and not stored again"),
@@ -39,6 +48,12 @@ pub const ALL: [(&str, &str); 20] = [
         "duplicate",
         "an acknowledged message is stored twice; with retries, any message more often than it was sent",
     ),
+    ("early", "a message came, or a producer was asked, before its time"),
+    ("late", "a message came later after its time than a calm cluster may take"),
+    ("unresolved", "a transaction that nobody ended was not ended by what its producers answered"),
+    ("contradicted", "a transaction ended otherwise than a producer was told"),
+    ("asked-again", "a producer was asked about a transaction that it was told to have ended"),
+    ("origin", "a message that was sent back lost its key, or where it came from"),
     ("offset-gap", "a queue's offsets have a hole"),
     ("agreement", "two replicas hold different queues"),
     ("retained-missing", "a replica's queue starts later than what another one still keeps"),
@@ -54,25 +69,17 @@ pub const ALL: [(&str, &str); 20] = [
     ("unreadable", "a replica's queues could not be read to their end"),
 ];
 
-/// What a workload may hold the cluster to, beyond what holds always.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Sends of unknown outcome were sent again under the same unique key: there is one copy.
-    pub retried: bool,
-    /// Consumers stayed until they had reached the end: they were given everything.
-    pub drained: bool,
-    /// Old messages expired meanwhile.
-    pub expires: bool,
-    /// They did so while disks were full: before every consumer could read them.
-    pub outran: bool,
-}
-
 /// Runs every checker on what one workload did and saw. `replicas` are readings of each replica to
 /// the end; what consumers were given meanwhile is in the history.
 #[must_use]
 pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<Finding> {
-    let consumed = history.consumed();
-    let all: Vec<&Reading> = replicas.iter().chain(&consumed).collect();
+    let (whole, whole_consumed) = (replicas, history.consumed());
+    // What came by a consumer group's own topics is a copy of what was sent: it is judged apart.
+    let home = at_home(replicas, rules.moves);
+    let replicas = &*home;
+    let consumed_home = at_home(&whole_consumed, rules.moves);
+    let consumed = &*consumed_home;
+    let all: Vec<&Reading> = replicas.iter().chain(consumed).collect();
     let mut findings = vec![
         lost_write::check(history, replicas, rules.expires),
         lost_repeat::check(history, replicas),
@@ -84,21 +91,32 @@ pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<F
         duplicate::acknowledged(history, replicas),
         duplicate::unknown(history, replicas, rules.retried),
         duplicate::repeats(history, replicas),
-        offset_gap::check(replicas),
-        agreement::check(replicas),
-        retained_missing::check(replicas),
-        poll_skip::check(&history.polls, replicas),
+        offset_gap::check(whole),
+        agreement::check(whole),
+        retained_missing::check(whole),
+        poll_skip::check(&history.polls, whole),
         nonmonotonic_poll::check(&history.polls),
-        reread::check(replicas, &consumed),
+        reread::check(whole, &whole_consumed),
         offset_went_back::check(history),
         offset_went_back::late(history),
         linearizable::check(history, replicas),
     ];
+    findings.extend(delays::check(history, replicas, consumed, rules));
+    findings.extend(send_backs::check(history, whole, &whole_consumed, rules));
+    findings.extend(transactions::check(history, replicas, consumed, rules));
     if rules.drained {
         let outran = if rules.outran { replicas } else { &[] };
-        findings.push(unseen::check(history, &consumed, outran));
+        findings.push(unseen::check(history, consumed, outran));
     }
     findings
+}
+
+/// Readings without what came by consumer groups' own topics, if there are such.
+fn at_home(readings: &[Reading], moves: bool) -> Cow<'_, [Reading]> {
+    match moves {
+        true => readings.iter().map(|reading| reading.of_topic(0)).collect(),
+        false => Cow::Borrowed(readings),
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +154,7 @@ mod sample {
     }
 
     pub(crate) fn found(offset: u64, seq: u64) -> Found {
-        Found { offset, position: offset * 100, size: 100, key: Some(key(seq)) }
+        Found { offset, position: offset * 100, size: 100, key: Some(key(seq)), marks: None }
     }
 
     pub(crate) fn poll<const N: usize>(from: u64, found: [Found; N], next: u64) -> Poll {
@@ -170,9 +188,9 @@ mod tests {
             check_all(&History::default(), &[], rules).iter().map(|finding| finding.name).collect();
         names.extend(["replicas", "crashes", "stuck", "unreadable"]);
         names.retain(|name| *name != "offset-went-back-late");
-        names.dedup();
-        let listed: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names.len(), listed.len());
-        assert!(names.iter().all(|name| listed.contains(name)), "{names:?} {listed:?}");
+        let names: std::collections::BTreeSet<&str> = names.into_iter().collect();
+        let listed: std::collections::BTreeSet<&str> = ALL.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, listed);
+        assert_eq!(listed.len(), ALL.len());
     }
 }

@@ -5,19 +5,26 @@
 //! message is for the history to show, not for the client to paper over.
 
 mod group;
+mod send_backs;
+mod sends;
 mod topics;
+mod transactions;
+
+pub use send_backs::SendBackRequest;
+pub use sends::Message;
+pub use transactions::EndTransaction;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
-use folio_protocol::frame::{FLAG_ONEWAY, Frame};
+use folio_protocol::frame::Frame;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
-use crate::connection::{CallError, Connection};
+use crate::connection::{Asked, CallError, Connection, Question};
 use crate::history::Outcome;
 use crate::stored::{self, StoredMessage};
 
@@ -35,7 +42,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 mod code {
     pub(super) const PULL_MESSAGE: i32 = 11;
     pub(super) const GET_ROUTE: i32 = 105;
-    pub(super) const SEND_MESSAGE_V2: i32 = 310;
 }
 
 /// Answers to a send after which it certainly is not stored: SYSTEM_BUSY, MESSAGE_ILLEGAL, SERVICE_NOT_AVAILABLE,
@@ -76,6 +82,7 @@ pub struct Client {
     member: String,
     patience: Duration,
     closes: bool,
+    asked: Asked,
 }
 
 impl Client {
@@ -92,6 +99,7 @@ impl Client {
             group,
             patience: PATIENCE,
             closes: false,
+            asked: None,
         }
     }
 
@@ -107,6 +115,13 @@ impl Client {
     #[must_use]
     pub fn closing(mut self, closes: bool) -> Self {
         self.closes = closes;
+        self
+    }
+
+    /// This client, with somebody who is told what brokers ask it.
+    #[must_use]
+    pub fn asked(mut self, asked: mpsc::UnboundedSender<Question>) -> Self {
+        self.asked = Some(asked);
         self
     }
 
@@ -156,77 +171,6 @@ impl Client {
     pub async fn create_topic(&self, broker: &str, topic: &str, queues: u32) -> Result<()> {
         let made = self.change_topic(broker, topic, queues).await;
         made.with_context(|| format!("make the topic {topic} at {broker}"))
-    }
-
-    /// Sends one message once. `unique_key` is what RocketMQ's clients name a message by: the same
-    /// one on a second try says that it is the same message.
-    pub async fn send(
-        &self,
-        broker: &str,
-        topic: &str,
-        queue: u32,
-        unique_key: &str,
-        body: Vec<u8>,
-    ) -> Outcome {
-        let connection = match self.connection(broker).await {
-            Ok(connection) => connection,
-            Err(error) => return outcome_of(error),
-        };
-        match connection.call(self.send_request(topic, queue, unique_key, body), self.patience).await {
-            Ok(answer) => judge_send(&answer),
-            Err(error) => {
-                if self.closes && matches!(error, CallError::Unknown(_)) {
-                    connection.close();
-                    self.connections.lock().retain(|_, other| !Arc::ptr_eq(other, &connection));
-                }
-                outcome_of(error)
-            }
-        }
-    }
-
-    /// Sends one message that nobody answers: its outcome stays unknown, or it never left.
-    pub async fn send_one_way(
-        &self,
-        broker: &str,
-        topic: &str,
-        queue: u32,
-        unique_key: &str,
-        body: Vec<u8>,
-    ) -> Outcome {
-        let mut frame = self.send_request(topic, queue, unique_key, body);
-        frame.flag |= FLAG_ONEWAY;
-        let posted = match self.connection(broker).await {
-            Ok(connection) => connection.post(frame).await,
-            Err(error) => Err(error),
-        };
-        match posted {
-            Ok(()) => Outcome::Unknown { error: "one-way: nobody answers".to_owned() },
-            Err(error) => outcome_of(error),
-        }
-    }
-
-    fn send_request(&self, topic: &str, queue: u32, unique_key: &str, body: Vec<u8>) -> Frame {
-        // Each attempt says when it was made, as RocketMQ's clients have it.
-        let made_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        let (queue, made_ms) = (queue.to_string(), made_ms.to_string());
-        let properties = format!("UNIQ_KEY\u{1}{unique_key}\u{2}WAIT\u{1}true");
-        let fields = [
-            ("a", self.group.as_str()),
-            ("b", topic),
-            ("c", "TBW102"),
-            ("d", "4"),
-            ("e", &queue),
-            ("f", "0"),
-            ("g", &made_ms),
-            ("h", "0"),
-            ("i", &properties),
-            ("j", "0"),
-            ("k", "false"),
-            ("m", "false"),
-        ];
-        let mut frame = request(code::SEND_MESSAGE_V2, fields);
-        frame.body = Bytes::from(body);
-        frame
     }
 
     /// How many connections this client has opened so far.
@@ -309,6 +253,14 @@ impl Client {
         Ok(pulled.next)
     }
 
+    /// Asks a broker once.
+    ///
+    /// # Errors
+    /// See [`CallError`]; an answer with an error code is an answer.
+    pub async fn ask_once(&self, broker: &str, frame: Frame) -> Result<Frame, CallError> {
+        self.connection(broker).await?.call(frame, ASK_TIMEOUT).await
+    }
+
     /// Asks one address and takes any answer but success for an error.
     ///
     /// # Errors
@@ -331,7 +283,7 @@ impl Client {
         if let Some(open) = self.open_connection(address) {
             return Ok(open);
         }
-        let opened = Arc::new(Connection::open(address).await?);
+        let opened = Arc::new(Connection::open(address, self.asked.clone()).await?);
         self.opened.fetch_add(1, Ordering::Relaxed);
         // Several calls may have connected at once: the first in stays, requests stay pipelined.
         if let Some(open) = self.open_connection(address) {

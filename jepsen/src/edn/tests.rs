@@ -9,7 +9,7 @@ fn op(seq: u64, outcome: Outcome) -> Op {
 fn history() -> History {
     let queue = QueueKey { topic: 0, queue: 0 };
     let key = OpKey { topic: 0, queue: 0, producer: 0, seq: 1 };
-    let found = vec![Found { offset: 7, position: 0, size: 1, key: Some(key) }];
+    let found = vec![Found { offset: 7, position: 0, size: 1, key: Some(key), marks: None }];
     let (consumer, broker) = ("reader".to_owned(), "a".to_owned());
     History {
         ops: vec![

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::cluster::{Cluster, Options, READY_TIMEOUT, ports_are_free};
 use crate::edn;
 use crate::history::{Fault, Recorder};
+use crate::needs::Needs;
 use crate::nemesis::{Dice, Nemesis};
 use crate::payload::mix;
 use crate::reader;
@@ -62,7 +63,7 @@ pub(super) async fn run(
     let shapes: Vec<(Kind, Shape)> = plan.workloads.iter().map(|kind| (*kind, shape(kind))).collect();
     create_topics(&mut cluster, &shapes).await.context("prepare the cluster")?;
     let (name_servers, brokers, old_reads) = (cluster.name_servers(), cluster.brokers(), needs.old_reads);
-    let site = Site { name_servers, brokers, seed, old_reads };
+    let site = Site { name_servers, brokers, seed, old_reads, clocks_jump: needs.clock };
     let clock = Instant::now();
     let mut workloads = Vec::new();
     for (kind, shape) in shapes {
@@ -72,8 +73,17 @@ pub(super) async fn run(
     }
     let (dice, terms) = (Dice::new(seed), Terms::default());
     let (expires, outran) = (needs.retention, needs.retention && needs.ext4);
-    let mut hunt =
-        Hunt { cluster, workloads, dice, recoveries_ms: Vec::new(), faults: 0, terms, expires, outran };
+    let mut hunt = Hunt {
+        cluster,
+        workloads,
+        dice,
+        recoveries_ms: Vec::new(),
+        faults: 0,
+        terms,
+        expires,
+        outran,
+        needs,
+    };
     let broken = hunt.break_it(nemesis, length).await;
     let mut findings = Vec::new();
     if let Err(error) = broken {
@@ -136,9 +146,12 @@ async fn create_topics(cluster: &mut Cluster, shapes: &[(Kind, Shape)]) -> Resul
     let client = Client::new(cluster.name_servers(), "jepsen-setup");
     let leader = cluster.leader().await?;
     let broker = cluster.node(leader)?.addresses.broker.clone();
-    for (shape, topic) in
-        shapes.iter().flat_map(|(_, shape)| shape.topic_names().into_iter().map(move |topic| (shape, topic)))
-    {
+    let topics =
+        |shape: &Shape| (0..shape.topics).filter(|topic| !shape.is_groups(*topic)).collect::<Vec<_>>();
+    let topics =
+        shapes.iter().flat_map(|(_, shape)| topics(shape).into_iter().map(move |topic| (shape, topic)));
+    for (shape, topic) in topics {
+        let topic = shape.topic(topic);
         let mut tries = 0;
         while let Err(error) = client.create_topic(&broker, &topic, shape.queues).await {
             tries += 1;
@@ -148,7 +161,24 @@ async fn create_topics(cluster: &mut Cluster, shapes: &[(Kind, Shape)]) -> Resul
             sleep(Duration::from_millis(50)).await;
         }
     }
+    has_all_features(cluster).await?;
     cluster.caught_up().await
+}
+
+/// Waits until the group uses all that its nodes' builds support: before, what is delayed is refused, and a retry comes at once.
+async fn has_all_features(cluster: &mut Cluster) -> Result<()> {
+    let until = Instant::now() + READY_TIMEOUT;
+    loop {
+        let statuses = cluster.statuses().await;
+        if statuses
+            .iter()
+            .any(|status| status.is_leader() && status.feature_level == status.feature_level_max)
+        {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the feature level stays: {statuses:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A cluster with workloads on it, while a nemesis breaks it.
@@ -161,6 +191,7 @@ struct Hunt {
     terms: Terms,
     expires: bool,
     outran: bool,
+    needs: Needs,
 }
 
 impl Hunt {
@@ -255,7 +286,8 @@ impl Hunt {
             };
             let end = replicas.iter().map(Reading::log_end).max();
             read_end = read_end.zip(end).map(|(a, b): (u64, u64)| a.max(b));
-            let rules = Rules { expires: self.expires, outran: self.outran, ..workload.kind.rules() };
+            let (expires, outran, clocks_jump) = (self.expires, self.outran, self.needs.clock);
+            let rules = Rules { expires, outran, clocks_jump, ..workload.kind.rules() };
             let found = checker::check_all(&history, &replicas, rules);
             if workload.kind.is_kafka_log() && (plan.keep || found.iter().any(Finding::fails)) {
                 edn::write(&dir.join(format!("{}.edn", workload.kind.name())), &history, &replicas)?;

@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 15] = [
+const DEFECTS: [Defect; 20] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -124,9 +124,9 @@ const DEFECTS: [Defect; 15] = [
     Defect {
         name: "moves-again",
         promise: "a message that was sent back is moved once",
-        workload: "log",
-        nemeses: &["kill"],
-        visible: false,
+        workload: "send-backs",
+        nemeses: &["kill", "pause"],
+        visible: true,
     },
     Defect {
         name: "stall-is-silence",
@@ -134,6 +134,41 @@ const DEFECTS: [Defect; 15] = [
         workload: "log",
         nemeses: &["pause-short"],
         visible: false,
+    },
+    Defect {
+        name: "fires-again",
+        promise: "what was delivered is not delivered again",
+        workload: "delays",
+        nemeses: &["kill", "pause"],
+        visible: true,
+    },
+    Defect {
+        name: "fires-early",
+        promise: "no message is delivered before its time",
+        workload: "delays",
+        nemeses: &["pause-short"],
+        visible: true,
+    },
+    Defect {
+        name: "carry-drops",
+        promise: "what is pending in a segment that goes is kept",
+        workload: "log,delays",
+        nemeses: &["rot-snapshot"],
+        visible: true,
+    },
+    Defect {
+        name: "recalled-too-soon",
+        promise: "acknowledge a recall after it is committed",
+        workload: "delays",
+        nemeses: &["partition-isolate", "kill"],
+        visible: true,
+    },
+    Defect {
+        name: "ended-too-soon",
+        promise: "acknowledge an end, or a send-back, after it is committed",
+        workload: "transactions,send-backs",
+        nemeses: &["partition-isolate", "kill"],
+        visible: true,
     },
 ];
 

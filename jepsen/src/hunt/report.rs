@@ -33,12 +33,12 @@ pub struct Counts {
 impl Counts {
     fn of(history: &History) -> Self {
         let sends = |wanted: fn(&Outcome) -> bool| {
-            let ops = history.ops.iter().map(|op| &op.outcome);
+            let ops = history.sends().map(|op| &op.outcome);
             // Nobody answers a one-way send: it counts neither way.
             let repeats = history.repeats.iter().filter(|repeat| repeat.how != How::OneWay);
             ops.chain(repeats.map(|repeat| &repeat.outcome)).filter(|outcome| wanted(outcome)).count() as u64
         };
-        let resent = history.ops.iter().map(|op| op.resent);
+        let resent = history.sends().map(|op| op.resent);
         let resent = resent.chain(history.repeats.iter().map(|repeat| repeat.resent));
         Self {
             acknowledged: sends(|outcome| matches!(outcome, Outcome::Ok { .. })),
@@ -140,7 +140,7 @@ impl NemesisReport {
         let counts = Counts::of(history);
         self.total.add(&counts);
         self.workloads.insert(kind.name(), counts);
-        let acked = history.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok { .. }));
+        let acked = history.sends().filter(|op| matches!(op.outcome, Outcome::Ok { .. }));
         self.acked_us.extend(acked.map(|op| op.completed_us));
         self.add_findings(Some(kind.name()), findings);
     }

@@ -60,7 +60,10 @@ impl Plan<'_> {
              secret_file = \"{SECRET_FILE}\"\njoin = {join}\n\n\
              [listen]\nnamesrv = \"{namesrv}\"\nbroker = \"{broker}\"\nraft = \"{raft}\"\n{operators}\n\
              # Small segments, so that a run crosses many of them.\n\
-             [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}",
+             [log]\nsegment_size = \"16MiB\"\nkeep_hours = 0\n{}\n\
+             # Short waits, so that a run sees many of them.\n\
+             [timers]\nlevels = \"1s 2s 4s 8s 1h\"\n\n\
+             [transactions]\ntimeout = \"3s\"\ncheck_interval = \"1s\"\nchecks_max = 10000\n",
             id,
             data_dir.display().to_string(),
             keep_size(expire, needs),

@@ -4,12 +4,16 @@
 //! A workload never judges. It keeps its clients busy through every fault, then lets its consumers
 //! reach the end, and hands its history to the checkers with the [`Rules`] it may be held to.
 
+mod delays;
 mod deletions;
 mod group;
 mod linearizable;
 mod objects;
+mod send_backs;
+mod sender;
 mod shape;
 mod site;
+mod transactions;
 mod writers;
 
 use std::sync::Arc;
@@ -18,6 +22,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::JoinSet;
 
+#[cfg(test)]
+pub(crate) use shape::DEAD_LETTERS;
+pub(crate) use shape::RETRIES;
 pub use shape::Shape;
 pub use site::Site;
 pub use writers::{Target, Writers};
@@ -25,10 +32,13 @@ pub use writers::{Target, Writers};
 use crate::checker::Rules;
 use crate::history::Recorder;
 use crate::reader::LiveReader;
+use delays::Delays;
 use deletions::Deletions;
 use group::Members;
 use linearizable::Queues;
 use objects::Objects;
+use send_backs::SendBacks;
+use transactions::Transactions;
 
 /// How long consumers may take to reach the end once nothing is written any more and nothing broken.
 const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -48,12 +58,27 @@ pub enum Kind {
     SameObject,
     /// Topics that are deleted and made again.
     DeletedTopic,
+    /// Producers of delayed messages, which take some back.
+    Delays,
+    /// Producers of transactions, which end them, or are asked.
+    Transactions,
+    /// A consumer group that sends messages back.
+    SendBacks,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Log, Self::Group, Self::Linearizable, Self::Retry, Self::SameObject, Self::DeletedTopic];
+    pub const ALL: [Self; 9] = [
+        Self::Log,
+        Self::Group,
+        Self::Linearizable,
+        Self::Retry,
+        Self::SameObject,
+        Self::DeletedTopic,
+        Self::Delays,
+        Self::Transactions,
+        Self::SendBacks,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -65,6 +90,9 @@ impl Kind {
             Self::Retry => "retry",
             Self::SameObject => "same-object",
             Self::DeletedTopic => "deleted-topic",
+            Self::Delays => "delays",
+            Self::Transactions => "transactions",
+            Self::SendBacks => "send-backs",
         }
     }
 
@@ -88,6 +116,15 @@ impl Kind {
             Self::DeletedTopic => {
                 "topics that are filled, deleted and made again, queues taken away and added again, read by a new group each time"
             }
+            Self::Delays => {
+                "messages that are due after a while, by every way to say so; some are taken back, some are due after the run"
+            }
+            Self::Transactions => {
+                "transactions that are committed, rolled back, ended twice or both ways, at any node, or ended by what their producers answer"
+            }
+            Self::SendBacks => {
+                "a consumer group that sends messages back, again and again, until they are handled or dead letters"
+            }
         }
     }
 
@@ -95,7 +132,7 @@ impl Kind {
     #[must_use]
     pub fn rules(self) -> Rules {
         let drained = matches!(self, Self::Log | Self::Group);
-        Rules { retried: self == Self::Retry, drained, ..Rules::default() }
+        Rules { retried: self == Self::Retry, drained, moves: self == Self::SendBacks, ..Rules::default() }
     }
 
     /// Its topics and writers, for a run of about this length.
@@ -108,6 +145,9 @@ impl Kind {
             Self::Retry => (1, 4, 2, 5),
             Self::SameObject => (1, 4, 2, 10),
             Self::DeletedTopic => (2, 3, 1, 2),
+            Self::Delays => (1, 2, 2, 30),
+            Self::Transactions => (1, 2, 2, 40),
+            Self::SendBacks => (3, 2, 1, 60),
         };
         Shape {
             name: format!("jepsen-{}", self.name()),
@@ -120,13 +160,15 @@ impl Kind {
             think: Duration::from_millis(think_ms),
             resend: self == Self::Retry,
             any_queue: self == Self::SameObject,
+            marked: matches!(self, Self::Delays | Self::Transactions | Self::SendBacks),
+            retries_of: (self == Self::SendBacks).then(|| "jepsen-send-backs-group".to_owned()),
         }
     }
 
     /// Whether its history is one of `jepsen.tests.kafka`: there each message is sent once and stays.
     #[must_use]
     pub fn is_kafka_log(self) -> bool {
-        !matches!(self, Self::SameObject | Self::DeletedTopic)
+        matches!(self, Self::Log | Self::Group | Self::Linearizable | Self::Retry)
     }
 }
 
@@ -144,6 +186,10 @@ pub struct Workload {
     queues: Option<Queues>,
     objects: Option<Objects>,
     deletions: Option<Deletions>,
+    delays: Option<Delays>,
+    transactions: Option<Transactions>,
+    send_backs: Option<SendBacks>,
+    clocks_jump: bool,
 }
 
 impl Workload {
@@ -153,6 +199,7 @@ impl Workload {
         let write = || Writers::start(&site.name_servers, &shape, &Target::Route, &recorder);
         let (mut writers, mut readers, mut members) = (None, Vec::new(), None);
         let (mut queues, mut objects, mut deletions) = (None, None, None);
+        let (mut delays, mut transactions, mut send_backs) = (None, None, None);
         match kind {
             Kind::Log => {
                 writers = Some(write());
@@ -166,8 +213,37 @@ impl Workload {
             Kind::Retry => writers = Some(write()),
             Kind::SameObject => objects = Some(Objects::start(site, &shape, &recorder)),
             Kind::DeletedTopic => deletions = Some(Deletions::start(site, &shape, &recorder)),
+            Kind::Delays => {
+                readers = live_readers(site, &shape, &recorder);
+                delays = Some(Delays::start(site, &shape, &recorder));
+            }
+            Kind::Transactions => {
+                readers = live_readers(site, &shape, &recorder);
+                transactions = Some(Transactions::start(site, &shape, &recorder));
+            }
+            Kind::SendBacks => {
+                // The messages alone are the writers': topics of the group are filled by the cluster.
+                let sent = Shape { topics: 1, ..shape.clone() };
+                writers = Some(Writers::start(&site.name_servers, &sent, &Target::Route, &recorder));
+                send_backs = Some(SendBacks::start(site, &shape, &recorder));
+            }
         }
-        Self { kind, shape, recorder, writers, readers, members, queues, objects, deletions }
+        let clocks_jump = site.clocks_jump;
+        Self {
+            kind,
+            shape,
+            recorder,
+            writers,
+            readers,
+            members,
+            queues,
+            objects,
+            deletions,
+            delays,
+            transactions,
+            send_backs,
+            clocks_jump,
+        }
     }
 
     /// Stops writing; every send in flight is waited for.
@@ -184,6 +260,12 @@ impl Workload {
         if let Some(deletions) = self.deletions.take() {
             deletions.stop().await;
         }
+        if let Some(delays) = &mut self.delays {
+            delays.stop().await;
+        }
+        if let Some(transactions) = &mut self.transactions {
+            transactions.stop().await;
+        }
     }
 
     /// Lets the consumers reach the end of a cluster at rest, and stops them.
@@ -191,6 +273,17 @@ impl Workload {
     /// # Errors
     /// When a client panicked: then the harness is wrong.
     pub async fn drain(&mut self) -> Result<()> {
+        // What is due by a clock that jumped may come after months.
+        let limit = if self.clocks_jump { Duration::ZERO } else { DRAIN_LIMIT };
+        if let Some(delays) = self.delays.take() {
+            delays.drain(limit).await;
+        }
+        if let Some(transactions) = self.transactions.take() {
+            transactions.drain(limit).await;
+        }
+        if let Some(send_backs) = self.send_backs.take() {
+            send_backs.drain(limit).await;
+        }
         // All at once: where the cluster does not answer any more, each takes as long as it may.
         let mut readers = JoinSet::new();
         for reader in self.readers.drain(..) {

@@ -11,4 +11,6 @@ pub struct Site {
     pub seed: u64,
     /// Whether readers read from the beginning again and again.
     pub old_reads: bool,
+    /// Whether nodes' clocks jump: what is due by them may not come within a run.
+    pub clocks_jump: bool,
 }

@@ -31,6 +31,8 @@
 //! - `dedup.I5` A repeat whose first attempt was answered promptly, on a connection that still lives, is stored. So is a
 //!   repeat of an object that its application has sent again before, where no node can tell: storing it twice is the
 //!   lesser error there, dropping an acknowledged message the greater.
+//! - `dedup.I6` A retry of a half message is answered with the first attempt's transaction while that is open or once it was
+//!   committed, whichever queue the retry names. Of one that ended without a message the retry begins another.
 
 pub(crate) mod attempts;
 pub(crate) mod flights;
@@ -43,9 +45,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use folio_engine::log::{CommitLog, ReadError};
 use folio_engine::record::{HEADER_BYTES, Record, RecordKind};
+use folio_protocol::half;
 use folio_protocol::message::{MessageView, Messages, NewMessage};
 use folio_protocol::names::{is_dlq_topic, is_retry_topic};
-use folio_protocol::properties::{self, ORIGIN_MESSAGE_ID, UNIQUE_KEY};
+use folio_protocol::properties::{self, ORIGIN_MESSAGE_ID, REAL_QUEUE_ID, UNIQUE_KEY};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -274,7 +277,8 @@ impl Dedup {
     }
 }
 
-/// The receipt of `stored` if these are the same messages, stored as one proposal is: side by side in one queue.
+/// The receipt of `stored` if these are the same messages, stored as one proposal is: side by side in one queue. The queue of a half
+/// message is the one that its commit goes to.
 pub(crate) fn receipt<'a>(
     messages: &[NewMessage],
     stored: impl Iterator<Item = MessageView<'a>>,
@@ -287,8 +291,9 @@ pub(crate) fn receipt<'a>(
         .all(|(message, offset)| message.queue_id() == first.queue_id() && message.queue_offset() == offset);
     let same = stored.len() == messages.len()
         && messages.iter().zip(&stored).all(|(message, stored)| is_same(message, stored));
+    let queue_id = if first.topic() == half::TOPIC { half::real_queue(first)? } else { first.queue_id() };
     (together && same).then(|| Receipt {
-        queue_id: first.queue_id(),
+        queue_id,
         queue_offsets: stored.iter().map(MessageView::queue_offset).collect(),
         positions: stored.iter().map(MessageView::physical_offset).collect(),
         store_host: Some(first.store_host()),
@@ -337,17 +342,20 @@ fn is_same(message: &NewMessage, stored: &MessageView<'_>) -> bool {
         && stored.body() == &message.body[..]
         && stored.flag() == message.flag
         && stored.born_host().ip() == message.born_host.ip()
-        && said(&message.properties) == said(stored.properties())
+        && said(&message.topic, &message.properties) == said(stored.topic(), stored.properties())
 }
 
-/// What an application has put into the properties, in whatever order its client writes them.
-fn said(properties: &[u8]) -> Vec<(&str, &str)> {
-    let is_tracing = |name: &str| {
+/// What an application has put into the properties, in whatever order its client writes them. In those of a half message is the
+/// queue that its client chose for this attempt: it is left out.
+fn said<'a>(topic: &str, properties: &'a [u8]) -> Vec<(&'a str, &'a str)> {
+    let is_half = topic == half::TOPIC;
+    let is_of_attempt = |name: &str| {
         TRACING.iter().any(|known| known.eq_ignore_ascii_case(name))
             || name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("x-b3-"))
+            || (is_half && name == REAL_QUEUE_ID)
     };
     let mut said: Vec<(&str, &str)> =
-        properties::iter(properties).filter(|(name, _)| !is_tracing(name)).collect();
+        properties::iter(properties).filter(|(name, _)| !is_of_attempt(name)).collect();
     said.sort_unstable();
     said
 }

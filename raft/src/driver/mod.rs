@@ -44,6 +44,7 @@ use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
 use folio_state::State;
+use tokio::sync::oneshot;
 
 use crate::proposal::ProposeError;
 
@@ -69,12 +70,27 @@ pub(crate) enum Decision {
     Store(Vec<NewMessage>),
 }
 
+/// The planted defects `ended-too-soon` and `recalled-too-soon`: success is told before anything is proposed.
+fn answered(reply: Reply) -> Reply {
+    reply(Ok(()));
+    Box::new(drop)
+}
+
+/// Asks a driver for something, and waits until it is done or has failed. `ask` hands in the reply.
+pub async fn outcome(ask: impl FnOnce(Reply)) -> Result<(), ProposeError> {
+    let (tell, told) = oneshot::channel();
+    ask(Box::new(move |outcome| drop(tell.send(outcome))));
+    told.await.unwrap_or_else(|_| Err(ProposeError::Unknown("the group stopped".to_owned())))
+}
+
 /// One kind of moves. See the module.
 pub(crate) trait Driver: Send + Sync + 'static {
     /// What its task is called.
     const NAME: &'static str;
     /// How often [`Driver::due`] is asked.
     const LOOK_INTERVAL: Duration;
+    /// Whether its records are proposed on a full disk, too, where they have a place: they make room (`room.I2`).
+    const MAKES_ROOM: bool = false;
     /// What it is asked for.
     type Request: Send + 'static;
     /// Equal for requests that mean the same move.

@@ -53,10 +53,10 @@ pub(crate) struct Requests<D: Driver> {
     pub(super) bytes: Arc<AtomicUsize>,
 }
 
-/// A handle is shared by all who ask.
+// Not derived: that would ask the driver itself to be cloned.
 impl<D: Driver> Clone for Requests<D> {
     fn clone(&self) -> Self {
-        Requests { driver: Arc::clone(&self.driver), queue: self.queue.clone(), bytes: self.bytes.clone() }
+        Requests { driver: self.driver.clone(), queue: self.queue.clone(), bytes: self.bytes.clone() }
     }
 }
 

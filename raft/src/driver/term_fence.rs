@@ -44,8 +44,21 @@ impl TermFence {
     /// The term to propose in: waits until all of earlier terms is applied here, and until `is_ready`, which changes with
     /// progress only. Fails where this node does not lead, or has no room.
     pub(crate) async fn settled(&self, is_ready: impl Fn() -> bool) -> Result<SettledTerm, ProposeError> {
+        self.settled_with(|| self.shared.has_room(1), is_ready).await
+    }
+
+    /// The same for records that make room (`room.I2`): `has_room` says whether there is enough for them.
+    pub(crate) async fn settled_with(
+        &self,
+        has_room: impl Fn() -> bool,
+        is_ready: impl Fn() -> bool,
+    ) -> Result<SettledTerm, ProposeError> {
         loop {
-            let settled = self.shared.progress.until(|| self.look(&is_ready).transpose());
+            let look = || {
+                // It may have filled since the proposal was taken.
+                if has_room() { self.look(&is_ready).transpose() } else { Some(Err(ProposeError::DiskFull)) }
+            };
+            let settled = self.shared.progress.until(look);
             if let Ok(settled) = timeout(LOOK_INTERVAL, settled).await {
                 return settled;
             }
@@ -54,10 +67,6 @@ impl TermFence {
 
     /// `None` while the term is not settled.
     fn look(&self, is_ready: &impl Fn() -> bool) -> Result<Option<SettledTerm>, ProposeError> {
-        // It may have filled since the proposal was taken.
-        if !self.shared.has_room(1) {
-            return Err(ProposeError::DiskFull);
-        }
         if *self.shared.stopping.borrow() {
             return Err(ProposeError::Stopped("the group stops".into()));
         }
@@ -72,23 +81,24 @@ impl TermFence {
         Ok((self.shared.is_settled(term) && is_ready()).then_some(SettledTerm(term)))
     }
 
+    /// Whether a record of so many bytes may be proposed that makes room (`room.I2`).
+    pub(crate) fn has_place(&self, bytes: u64) -> bool {
+        self.shared.has_place(bytes)
+    }
+
     /// Whether this node leads.
     pub(crate) fn leads(&self) -> bool {
         self.status.borrow().role == Role::Leader
     }
 
-    /// Proposes in that term or not at all; without one, in whatever term this node leads. An error means that openraft's core
-    /// has stopped; then the responder was dropped.
+    /// Proposes in that term or not at all. An error means that openraft's core has stopped; then the responder was dropped.
     pub(crate) async fn propose(
         &self,
-        term: impl Into<Option<SettledTerm>>,
+        term: SettledTerm,
         body: Body,
         responder: Callback<ClientWriteResult<TypeConfig>>,
     ) -> Result<(), Fatal<TypeConfig>> {
         let request = self.raft.write(body).responder(responder);
-        match term.into() {
-            Some(term) => request.with_leader(CommittedLeaderId::new(term.0)).await,
-            None => request.await,
-        }
+        request.with_leader(CommittedLeaderId::new(term.0)).await
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! - `room.I1`: a full disk ends no node. Sends are refused while there is no room for all that follows from them; what was
 //!   taken before waits, and goes on by itself once there is room.
+//! - `room.I2`: what makes room does not wait for room. Messages that keep retention from dropping segments are stored further on,
+//!   and followers take them, in the rest of the segment that is being written: no send takes it, nor anything else that comes all
+//!   the time.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -1,11 +1,15 @@
 //! Changing who is in the group: add a learner, make it a voter, remove a member.
+//!
+//! - `members.I1` A node becomes a voter once it has all that the leader's log had when that was asked for. One that lacks it counts in
+//!   every majority and may have to refuse its vote: then the group bears one loss less than its members promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, RaftError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{AdminError, Group};
 use crate::status::Role;
@@ -32,13 +36,14 @@ impl Group {
         self.0.raft.add_learner(id, address, true).await.map(drop).map_err(refused)
     }
 
-    /// Makes a learner a voter.
+    /// Makes a learner a voter, once it has caught up (`members.I1`). Waits for that as long as this node leads.
     pub async fn promote(&self, id: u64) -> Result<(), AdminError> {
         self.check_leader()?;
         self.check_may_grow()?;
         if let Some(address) = self.status().members.get(&id) {
             self.check_level(id, address).await?;
         }
+        self.wait_until_caught_up(id).await?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.0.raft.change_membership(change, true).await.map(drop).map_err(refused)
     }
@@ -64,6 +69,7 @@ impl Group {
     /// Replaces one member by another in one change: the group never has fewer voters than before.
     pub async fn replace_member(&self, old: u64, new: u64, address: NodeAddress) -> Result<(), AdminError> {
         self.add_learner(new, address).await?;
+        self.wait_until_caught_up(new).await?;
         let voters: BTreeSet<u64> =
             self.status().voters.into_iter().filter(|id| *id != old).chain([new]).collect();
         let change = ChangeMembers::ReplaceAllVoters(voters);
@@ -73,6 +79,28 @@ impl Group {
             self.0.raft.change_membership(change, false).await.map(drop).map_err(refused)?;
         }
         Ok(())
+    }
+
+    /// `members.I1`: openraft counts a learner as near that lacks some thousand entries, which may be all that there are.
+    async fn wait_until_caught_up(&self, id: u64) -> Result<(), AdminError> {
+        let goal = self.status().last.map(|last| last.index);
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            let (is_known, has) = {
+                let metrics = metrics.borrow_watched().clone();
+                let has = metrics.replication.as_ref().and_then(|matched| matched.get(&id).cloned());
+                (has.is_some(), has.flatten().map(|id| id.index))
+            };
+            self.check_leader()?;
+            // openraft refuses a node that is no member.
+            if (is_known && has >= goal) || !self.status().members.contains_key(&id) {
+                return Ok(());
+            }
+            // A loss of leadership is seen here a moment later than there.
+            if let Ok(Err(_)) = timeout(ANSWER_PAUSE, metrics.changed()).await {
+                return Err(AdminError::Refused("the group stops".to_owned()));
+            }
+        }
     }
 
     /// The members' addresses by id.

@@ -91,9 +91,8 @@ impl Feeder {
                     continue;
                 }
             };
-            if term != term_before {
+            if term_before.replace(term) != Some(term) {
                 self.repeats.begin_term();
-                term_before = term;
             }
             let mut filled = self.begin(term, &first);
             let slot = match self.fill(&mut filled, first, waiting).await {
@@ -135,17 +134,14 @@ impl Feeder {
         }
     }
 
-    /// The term to propose in, once a repeat of anything stored before would be noticed (`dedup.I2`); none where nobody looks.
-    async fn ready(&self) -> Result<Option<SettledTerm>, ProposeError> {
-        match &self.shared.dedup {
-            Some(dedup) => self.fence.settled(|| dedup.is_complete()).await.map(Some),
-            // It may have filled since the proposal was taken.
-            None if !self.shared.has_room(1) => Err(ProposeError::DiskFull),
-            None => Ok(None),
-        }
+    /// The term to propose in: every entry of earlier terms is applied here, so a repeat of anything stored before would be noticed
+    /// (`dedup.I2`), and the due floor is known (`timers.I2`).
+    async fn ready(&self) -> Result<SettledTerm, ProposeError> {
+        let knows_repeats = || self.shared.dedup.as_ref().is_none_or(Dedup::is_complete);
+        self.fence.settled(knows_repeats).await
     }
 
-    fn begin(&self, term: Option<SettledTerm>, first: &Waiting) -> Filled {
+    fn begin(&self, term: SettledTerm, first: &Waiting) -> Filled {
         Filled {
             term,
             draft: Draft::new(
@@ -266,8 +262,8 @@ impl Drop for Slot {
 
 /// A record in the making.
 struct Filled {
-    /// The one that it is proposed in, where that is known.
-    term: Option<SettledTerm>,
+    /// The one that it is proposed in.
+    term: SettledTerm,
     draft: Draft,
     replies: Replies,
     flight: u64,

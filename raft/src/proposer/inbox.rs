@@ -19,10 +19,9 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it may go into a record of this term (`driver.I1`). Where no term is known no retry is looked for either, and none
-    /// of what waits was decided by such a look.
-    pub(super) fn fits(&self, term: Option<SettledTerm>) -> bool {
-        self.term.is_none() || term.is_none() || self.term == term
+    /// Whether it may go into a record of this term (`driver.I1`).
+    pub(super) fn fits(&self, term: SettledTerm) -> bool {
+        self.term.is_none_or(|its| its == term)
     }
 }
 

@@ -13,7 +13,8 @@ use folio_protocol::Name;
 use folio_protocol::half;
 use folio_protocol::message::{self, NewMessage};
 use folio_protocol::parked;
-use folio_protocol::properties::{self, UNIQUE_KEY};
+use folio_protocol::properties::{self, PRODUCER_GROUP, UNIQUE_KEY};
+use folio_state::Ending;
 use openraft::base::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -122,7 +123,7 @@ impl Repeats {
         let messages = &waiting.proposal.messages;
         let Stored { receipt, mut earlier, applied, many } =
             dedup.stored(&self.shared.log, messages, prints)?;
-        if self.is_deleted(&messages[0].topic, &receipt) {
+        if self.is_gone(&messages[0], &receipt) {
             dedup.forget(prints);
             return None;
         }
@@ -136,9 +137,18 @@ impl Repeats {
         })
     }
 
-    /// Whether a message was deleted with its topic since it was stored: its sender must not be told that it is there.
-    fn is_deleted(&self, topic: &str, receipt: &Receipt) -> bool {
-        let min = self.shared.state.read().min_offsets().get(topic, receipt.queue_id);
+    /// Whether a stored message comes to nothing any more: its sender must not be told that it is there. It was deleted with its
+    /// topic, or it is the half of a transaction that ended without a message (`dedup.I6`).
+    fn is_gone(&self, message: &NewMessage, receipt: &Receipt) -> bool {
+        let state = self.shared.state.read();
+        if *message.topic == *half::TOPIC {
+            let group = properties::get(&message.properties, PRODUCER_GROUP).unwrap_or_default();
+            let transactions = state.transactions();
+            return !receipt.positions.iter().all(|id| {
+                transactions.get(group, *id).is_some() || transactions.ending(*id) == Some(Ending::Committed)
+            });
+        }
+        let min = state.min_offsets().get(&message.topic, receipt.queue_id);
         receipt.queue_offsets.iter().any(|offset| *offset < min)
     }
 

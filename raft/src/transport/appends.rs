@@ -41,7 +41,7 @@ impl Peers {
         self.notice_leader(&head)?;
         self.notice_dispute(&head, &entries)?;
         // peer.I3
-        if !records.is_empty() && !self.shared.has_room(1) {
+        if !records.is_empty() && !self.shared.has_room(1) && !self.makes_room(&entries, records.len()) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
         Ok(AppendEntriesRequest {
@@ -50,6 +50,19 @@ impl Peers {
             leader_commit: head.commit.map(WireLogId::log_id),
             entries,
         })
+    }
+
+    /// Whether records are taken on a full disk, too (`room.I2`): they have a place, and none of them is what clients send all the time. A
+    /// leader that has room sends those as fast as they come; they would fill the segment, and the vote of the next election would wait
+    /// behind the first one that has no place.
+    fn makes_room(&self, entries: &[LogEntry], bytes: usize) -> bool {
+        let is_rare = |entry: &LogEntry| match &entry.content {
+            Content::Stored(record) => {
+                !matches!(record.header.kind, RecordKind::Messages | RecordKind::Command)
+            }
+            Content::New(_) => false,
+        };
+        entries.iter().all(is_rare) && self.shared.log.has_place(bytes as u64)
     }
 
     /// Whether the leader remembers more of this node than that knows (`founding.I5`): then it is noted, before anything is

@@ -1,7 +1,8 @@
 //! The listening side: what peers ask of this node, once [`super::listener`] has let them in.
 //!
 //! - `peer.I2`: a node that lost its log (`group::founding`) refuses votes until it has caught up, except by a ballot.
-//! - `peer.I3`: records are taken only while the disk has room for them; the leader retries later.
+//! - `peer.I3`: records are taken only while the disk has room for them, but for those that make room (`room.I2`); the leader retries
+//!   later.
 
 use std::collections::BTreeSet;
 use std::io;

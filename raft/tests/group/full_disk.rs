@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 
 use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode, RESERVE_BYTES};
+use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
 use folio_raft::group::{Group, StartError};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_state::FEATURE_LEVEL;
 use tokio::sync::oneshot;
 
 use crate::cluster::{NoHooks, PATIENCE, message, steady};
+use crate::timers::{delayed, now_ms};
+use crate::transactions::half_message;
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -89,15 +93,22 @@ type Answer = oneshot::Receiver<Result<Receipt, ProposeError>>;
 
 /// Hands in messages of `bytes` each, all for one queue.
 fn propose(group: &Group, count: usize, bytes: usize) -> Result<Answer, ProposeError> {
-    let message = message(0, vec![b'x'; bytes]);
+    propose_messages(group, vec![message(0, vec![b'x'; bytes]); count])
+}
+
+fn propose_messages(group: &Group, messages: Vec<NewMessage>) -> Result<Answer, ProposeError> {
     let (answer, answered) = oneshot::channel();
     let reply = Box::new(move |result| drop(answer.send(result)));
-    let proposal = Proposal { messages: vec![message; count], repeat: Repeat::Store, reply };
+    let proposal = Proposal { messages, repeat: Repeat::Store, reply };
     group.propose(proposal).map(|()| answered).map_err(|(_, error)| error)
 }
 
 async fn send(group: &Group, count: usize, bytes: usize) -> Result<Receipt, ProposeError> {
     tokio::time::timeout(PATIENCE, propose(group, count, bytes)?).await.unwrap().unwrap()
+}
+
+async fn send_messages(group: &Group, messages: Vec<NewMessage>) -> Result<Receipt, ProposeError> {
+    tokio::time::timeout(PATIENCE, propose_messages(group, messages)?).await.unwrap().unwrap()
 }
 
 #[track_caller]
@@ -158,6 +169,39 @@ async fn retention_goes_on_on_a_full_disk_and_makes_the_room_to_serve_again() {
     }
     is_well(&group);
     serves_again(&group).await;
+}
+
+/// Before: what makes the room was refused for want of room, and the group stood still until an operator made some.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_whose_oldest_segment_holds_what_waits_dropped_nothing() {
+    let disk = SimDisk::new();
+    let group = start(&disk, USUAL).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !eventually("the feature level", deadline, group.status().feature_level >= FEATURE_LEVEL) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let hour_ms = HOUR.as_millis() as u64;
+    for message in [half_message(1), delayed(2, now_ms() + hour_ms)] {
+        send_messages(&group, vec![message]).await.unwrap();
+    }
+    disk.set_capacity(Some(disk.used() + 6 * SEGMENT_BYTES));
+    while send(&group, 1, 500).await != Err(ProposeError::DiskFull) {
+        assert!(group.log().state().next_position < 20 * SEGMENT_BYTES, "the disk is not full");
+    }
+    stop(group).await;
+    let group = start(&disk, Setup { retain: Some(2 * SEGMENT_BYTES), ..USUAL }).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !eventually("old segments go", deadline, group.log().state().start_position > SEGMENT_BYTES) {
+        is_well(&group);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    serves_again(&group).await;
+    is_well(&group);
+    assert_eq!(group.state().transactions().count(), 1, "transactions.I3");
+    let (timers, log) = (group.state().timers().clone(), group.log().state());
+    let range = (log.start_position, log.next_position);
+    let pending = group.timers().lying(timers.watermark(), range, 2, |entry| timers.is_pending(entry.key));
+    assert_eq!(pending.unwrap().len(), 1, "timers.I5");
 }
 
 /// With old segments to drop a group stood still until its next look, a minute later.

@@ -46,6 +46,20 @@ async fn join(cluster: &mut Cluster, id: u64, listed: &[u64]) {
     boot(cluster, id, &[listed, &[id]].concat(), true).await;
 }
 
+/// Found by the simulation: then one member that lost something left too few with a whole log, and no leader was elected any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn members_i1_an_empty_node_was_made_a_voter() {
+    let mut cluster = Cluster::start(1..=3, no_retention(), steady()).await;
+    cluster.send_all(0..2_000).await;
+    join(&mut cluster, 4, &[1, 2, 3]).await;
+    let (leader, at) = (cluster.leader().await, cluster.nodes[&4].clone());
+    let last = leader.status().last;
+    leader.add_learner(4, at).await.unwrap();
+    leader.promote(4).await.unwrap();
+    let new = cluster.groups[&4].status();
+    assert!(new.last >= last, "{:?} of {last:?}", new.last);
+}
+
 /// A new node joins and votes.
 async fn add(cluster: &mut Cluster, id: u64, listed: &[u64]) {
     join(cluster, id, listed).await;

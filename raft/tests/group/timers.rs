@@ -24,7 +24,7 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 /// A message that is parked until then.
-fn delayed(number: u64, due_ms: u64) -> NewMessage {
+pub(crate) fn delayed(number: u64, due_ms: u64) -> NewMessage {
     let mut said = BytesMut::new();
     properties::append(&mut said, UNIQUE_KEY, &format!("K{number}"));
     properties::append(&mut said, REAL_TOPIC, TOPIC);

@@ -21,13 +21,17 @@ use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, message, no_rete
 const TOPIC: &str = "paid";
 const PRODUCERS: &str = "p";
 
-fn half_message(number: u64) -> NewMessage {
+pub(crate) fn half_message(number: u64) -> NewMessage {
+    half_for_queue(number, 0)
+}
+
+fn half_for_queue(number: u64, queue: u32) -> NewMessage {
     let mut said = BytesMut::new();
     for (name, value) in [
         (UNIQUE_KEY, format!("K{number}").as_str()),
         (PRODUCER_GROUP, PRODUCERS),
         (REAL_TOPIC, TOPIC),
-        (REAL_QUEUE_ID, "0"),
+        (REAL_QUEUE_ID, queue.to_string().as_str()),
     ] {
         properties::append(&mut said, name, value);
     }
@@ -49,20 +53,24 @@ fn ending_message(leader: &Group, id: u64, ending: Ending) -> Option<NewMessage>
 impl Cluster {
     /// Sends a half message until it is acknowledged; the transaction's id.
     async fn begin(&self, number: u64) -> u64 {
+        self.send_half(half_message(number)).await.positions[0]
+    }
+
+    async fn send_half(&self, message: NewMessage) -> Receipt {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (answer, answered) = tokio::sync::oneshot::channel();
             let reply = Box::new(move |result: Result<Receipt, ProposeError>| drop(answer.send(result)));
-            let messages = vec![half_message(number)];
+            let messages = vec![message.clone()];
             let error = match self.leader().await.propose(Proposal { messages, repeat: Repeat::Same, reply })
             {
                 Ok(()) => match answered.await.unwrap() {
-                    Ok(receipt) => return receipt.positions[0],
+                    Ok(receipt) => return receipt,
                     Err(error) => error,
                 },
                 Err((_, error)) => error,
             };
-            assert!(Instant::now() < deadline, "message {number}: {error}");
+            assert!(Instant::now() < deadline, "{message:?}: {error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -138,6 +146,36 @@ async fn transactions_i1_a_leader_said_ended_of_a_transaction_that_it_had_never_
         ask(id).await.unwrap();
         assert_eq!(leader.state().transactions().ending(id), Some(Ending::RolledBack));
     }
+}
+
+/// Before: the retry was acknowledged with the transaction that had ended without a message, and its commit was refused: lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dedup_i6_a_retry_of_a_half_whose_transaction_was_rolled_back_was_acknowledged_and_lost() {
+    let cluster = Cluster::start(1..=1, no_retention(), steady()).await;
+    cluster.reach_level().await;
+    for (number, ending) in [(1, Ending::RolledBack), (2, Ending::GivenUp)] {
+        let id = cluster.begin(number).await;
+        assert_eq!(cluster.begin(number).await, id, "a retry while it is open");
+        assert_eq!(cluster.end(id, ending).await, ending);
+        let again = cluster.begin(number).await;
+        assert_eq!(cluster.end(again, Ending::Committed).await, Ending::Committed);
+        assert_eq!(cluster.begin(number).await, again, "a retry after the commit");
+    }
+    assert_eq!(cluster.committed().await, once([1, 2]));
+}
+
+/// Before: the queue was compared too, and clients choose another one for a second attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn dedup_i6_a_retry_of_a_half_for_another_queue_opened_a_second_transaction() {
+    let cluster = Cluster::start(1..=1, no_retention(), steady()).await;
+    cluster.reach_level().await;
+    let first = cluster.send_half(half_for_queue(1, 0)).await;
+    let second = cluster.send_half(half_for_queue(1, 3)).await;
+    assert_eq!((second.positions[0], second.queue_id), (first.positions[0], 0));
+    assert_eq!(cluster.leader().await.state().transactions().count(), 1);
+    let other = cluster.send_half(half_for_queue(2, 3)).await;
+    let retry = cluster.send_half(half_for_queue(2, 1)).await;
+    assert_eq!((retry.positions[0], retry.queue_id), (other.positions[0], 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

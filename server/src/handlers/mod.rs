@@ -22,5 +22,5 @@ pub(crate) mod send_back;
 pub(crate) mod statistics;
 pub mod timers;
 pub(crate) mod topics;
-pub(crate) mod transactions;
+pub mod transactions;
 pub(crate) mod view;

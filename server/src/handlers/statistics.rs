@@ -6,8 +6,8 @@ use std::sync::Arc;
 use folio_broker::clients::ClientInfo;
 use folio_broker::statistics::{GroupFigures, TopicFigures};
 use folio_protocol::body::{
-    BodyError, Connection, ConsumeStats, ConsumerConnection, GroupList, GroupSubscription, MessageQueue,
-    OffsetWrapper, ProducerConnection, TopicList, TopicOffset, TopicStats,
+    Connection, ConsumeStats, ConsumerConnection, GroupList, GroupSubscription, MessageQueue, OffsetWrapper,
+    ProducerConnection, TopicList, TopicOffset, TopicStats,
 };
 use folio_protocol::code::ResponseCode;
 use folio_protocol::header::{
@@ -15,8 +15,7 @@ use folio_protocol::header::{
     GroupTopicHeader, Header, TopicHeader,
 };
 
-use super::answers::json;
-use crate::error::ServerError;
+use super::answers::{encoded, json};
 use crate::remoting::Remoting;
 use crate::request::Request;
 
@@ -32,7 +31,7 @@ pub(crate) fn topic(remoting: &Arc<Remoting>, request: Request) {
             Ok(figures) => topic_stats(&broker.identity.broker_name, &topic, figures).encode(),
             Err(error) => return request.reply.fail(error),
         };
-        answer(request, body);
+        encoded(request, body);
     });
 }
 
@@ -62,7 +61,7 @@ pub(crate) fn group(remoting: &Arc<Remoting>, request: Request) {
             Ok(figures) => consume_stats(&broker.identity.broker_name, figures).encode(),
             Err(error) => return request.reply.fail(error),
         };
-        answer(request, body);
+        encoded(request, body);
     });
 }
 
@@ -81,13 +80,6 @@ fn consume_stats(broker: &str, figures: GroupFigures) -> ConsumeStats {
 
 fn queue_of(broker: &str, topic: &str, queue: u32) -> MessageQueue {
     MessageQueue { broker_name: broker.to_owned(), queue_id: queue.cast_signed(), topic: topic.to_owned() }
-}
-
-fn answer(request: Request, body: Result<bytes::Bytes, BodyError>) {
-    match body {
-        Ok(body) => request.reply.body(body),
-        Err(BodyError { reason }) => request.reply.fail(ServerError::Internal(reason)),
-    }
 }
 
 /// 203: the members of a consumer group, on all nodes.

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use folio_broker::clock::now_ms;
-pub use folio_broker::pending::{LIST_MAX, PendingTimer};
+pub use folio_broker::pending::PendingTimer;
 use folio_protocol::body::{DataVersion, TimerMetric, TimerMetrics};
 
-use super::answers::json;
+use super::answers::{json, wanted};
 use crate::remoting::Remoting;
 use crate::request::Request;
 
@@ -21,7 +21,7 @@ pub const TOPIC: &str = "topic";
 /// The header's field with how many are wanted at most; default: 100.
 pub const MAX: &str = "max";
 /// Messages of a list that does not say how many.
-const DEFAULT_MAX: u64 = 100;
+const DEFAULT_MAX: usize = 100;
 
 /// 61: how many wait, by topic.
 pub(crate) fn metrics(remoting: &Arc<Remoting>, request: Request) {
@@ -43,13 +43,13 @@ pub(crate) fn metrics(remoting: &Arc<Remoting>, request: Request) {
 /// 90,004: which wait.
 pub(crate) fn list(remoting: &Arc<Remoting>, request: Request) {
     let topic = request.frame.ext.get(TOPIC).map(ToString::to_string);
-    let max = match request.frame.ext.optional::<i64>(MAX) {
-        Ok(max) => max.map_or(DEFAULT_MAX, |max| u64::try_from(max).unwrap_or(0)),
+    let max = match wanted(&request.frame, MAX) {
+        Ok(max) => max.unwrap_or(DEFAULT_MAX),
         Err(error) => return request.reply.fail(error),
     };
     let broker = remoting.broker.clone();
     tokio::spawn(async move {
-        match broker.list_pending(topic, usize::try_from(max).unwrap_or(LIST_MAX)).await {
+        match broker.list_pending(topic, max).await {
             Ok(timers) => json(request, &timers),
             Err(error) => request.reply.fail(error),
         }

@@ -28,6 +28,9 @@ const TAIL_BYTES_MAX: usize = 64 * 1024;
 const BASE_BYTES: usize = 16 * 1024;
 /// The share is taken in steps, so that most answers change no counter of the node.
 const STEP_BYTES: usize = 64 * 1024;
+/// When more than this waits for a client, it has to read first. The socket has its own buffer: more keeps no link busier, and what is
+/// read and copied for clients that never take it is time that others wait.
+const LONG_BYTES: usize = 2 << 20;
 /// No more is read from a client that one of this many parts of the node's share waits for: no single one uses it up.
 const CLIENTS_PART: usize = 8;
 
@@ -104,7 +107,7 @@ impl Outgoing {
             queue: Mutex::new(queue),
             work: Notify::new(),
             bytes_max,
-            long_bytes: (bytes_max / 2).min(budget.limit(Share::Answers) / CLIENTS_PART),
+            long_bytes: LONG_BYTES.min(bytes_max / 2).min(budget.limit(Share::Answers) / CLIENTS_PART),
             is_long: AtomicBool::new(false),
             progress: Notify::new(),
         }
@@ -386,6 +389,18 @@ mod tests {
         assert!(outgoing.is_long());
         let overflow = outgoing.push(|tail| tail.extend_from_slice(b"x")).expect_err("one too many");
         assert_eq!(overflow, Overflow::Client { queued: 11, max: 10 });
+    }
+
+    /// Twenty clients that did not read had 32 MiB each read and copied for them at once, and every send waited meanwhile.
+    #[test]
+    fn i5_a_client_has_to_read_first_long_before_the_bound() {
+        let outgoing = of(64 << 20, &Budget::new(1 << 30));
+        let answer = || vec![Bytes::from(vec![0; LONG_BYTES / 2])];
+        let is_long = [(); 3].map(|()| {
+            outgoing.push_parts(|_| {}, answer()).expect("it fits");
+            outgoing.is_long()
+        });
+        assert_eq!(is_long, [false, false, true]);
     }
 
     /// Twenty clients that did not read held 1.1 GB, and kept it as long as they liked.

@@ -56,10 +56,9 @@ async fn timers_i4_a_delayed_message_comes_at_its_time_to_the_queue_it_was_sent_
     let past =
         client.call(message(&delayed("TIMER_DELIVER_MS\u{1}1000\u{2}UNIQ_KEY\u{1}P\u{2}"), "past")).await;
     expect(&past, ResponseCode::Success);
-    assert_eq!(header::<SendMessageResponseHeader>(&past).queue_offset, 1);
     let deadline = Instant::now() + PATIENCE;
-    let mut missing = BTreeMap::from([("level", 1000), ("time", 1500), ("seconds", 2000)]);
-    for offset in 2..5 {
+    let mut missing = BTreeMap::from([("past", 0), ("level", 1000), ("time", 1500), ("seconds", 2000)]);
+    for offset in 1..5 {
         let pulled = loop {
             let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", offset)).await;
             if !messages(&pulled.body).is_empty() {
@@ -77,6 +76,26 @@ async fn timers_i4_a_delayed_message_comes_at_its_time_to_the_queue_it_was_sent_
         let waited = stored.store_timestamp() as u64 - begun;
         assert!(waited >= delay_ms, "{body} came after {waited} ms");
     }
+}
+
+/// Found by the harness. The first attempt was parked, the second one was not: it was another message, of the real topic.
+#[tokio::test]
+async fn a_retry_that_came_after_its_messages_time_was_stored_twice() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    let deliver_ms = folio_broker::clock::now_ms() + 300;
+    let retried =
+        message(&delayed(&format!("UNIQ_KEY\u{1}A\u{2}TIMER_DELIVER_MS\u{1}{deliver_ms}\u{2}")), "x");
+    let first = node.client().await.call(retried.clone()).await;
+    expect(&first, ResponseCode::Success);
+    sleep(Duration::from_millis(500)).await;
+    let again = node.client().await.call(retried).await;
+    let id = |answer: &Frame| header::<SendMessageResponseHeader>(answer).msg_id;
+    assert_eq!(id(&again), id(&first));
+    client.send("orders", "", "last").await;
+    let pulled = client.ask(RequestCode::PullMessage, &pull_header("orders", 0)).await;
+    let bodies: Vec<&[u8]> = messages(&pulled.body).iter().map(|stored| stored.body()).collect();
+    assert_eq!(bodies, [&b"x"[..], b"last"]);
 }
 
 #[tokio::test]

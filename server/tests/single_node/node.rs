@@ -52,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) misheard: Arc<Misheard>,
     /// Its port for operators.
     pub(crate) admin: SocketAddr,
-    _listener: Listener,
+    pub(crate) listener: Listener,
 }
 
 /// From where a node takes administrative requests at the port for everybody.
@@ -215,7 +215,7 @@ impl Node {
         let socket = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let admin = socket.local_addr().expect("an address");
         listener.serve_operators(socket);
-        Node { address, remoting, broker, disk, misheard: hooks, admin, _listener: listener }
+        Node { address, remoting, broker, disk, misheard: hooks, admin, listener }
     }
 
     /// Zeroes units of queue 0 of a topic on the disk, from `offset` on.

@@ -9,8 +9,8 @@ use folio_protocol::body::{HeartbeatData, ProducerData};
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
-    CheckTransactionStateHeader, EndTransactionHeader, ResumeCheckHalfMessageHeader, SendMessageHeader,
-    SendMessageResponseHeader,
+    CheckTransactionStateHeader, ConsumerSendBackHeader, EndTransactionHeader, ResumeCheckHalfMessageHeader,
+    SendMessageHeader, SendMessageResponseHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::MessageView;
@@ -167,6 +167,27 @@ async fn an_end_that_names_another_message_ends_nothing() {
         assert_eq!(answer.remark.as_deref(), Some(why));
     }
     assert_eq!(node.broker.group.state().transactions().count(), 1);
+}
+
+/// A consumer that guessed its position got it before its transaction was committed.
+#[tokio::test]
+async fn a_half_message_cannot_be_sent_back() {
+    let node = node_with(TransactionSettings::default()).await;
+    let mut client = node.client_of_group().await;
+    let half = begin(&mut client, "A", "").await;
+    let back = ConsumerSendBackHeader {
+        offset: half.position,
+        group: "g".into(),
+        delay_level: -1,
+        origin_msg_id: None,
+        origin_topic: Some("orders".into()),
+        unit_mode: false,
+        max_reconsume_times: None,
+        broker_name: None,
+    };
+    let answer = client.ask(RequestCode::ConsumerSendMessageBack, &back).await;
+    expect(&answer, ResponseCode::SystemError);
+    assert_eq!(node.broker.group.queues().bounds("%DLQ%g", 0), None);
 }
 
 /// They were accepted and mishandled (apache/rocketmq#9923, #10260).

@@ -13,7 +13,7 @@
 //!
 //! - `transactions.I1` A transaction ends once: with one message of its real topic, or none.
 //! - `transactions.I2` What is remembered is bounded: [`OPEN_MAX`] open ones by what a leader takes, [`ENDED_MAX`] ended ones and
-//!   [`GIVEN_UP_MAX`] that were given up for any history of commands; the lowest ids are forgotten first.
+//!   [`GIVEN_UP_MAX`] that were given up for any history of commands; what ended first is forgotten first.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,7 @@ use super::size::{new_map, signed};
 use crate::bounds::{OutOfBounds, at_most, check_group_name};
 use crate::cow_map::CowMap;
 use crate::operation::{Apply, Operation, Outcome, Unmet};
+use crate::recent::{Recent, entry_bytes};
 use crate::section::{Has, NextOffsets, Section};
 
 /// Open transactions: about 14 MiB of state.
@@ -35,10 +36,6 @@ pub const CHECKS_MAX: usize = 4096;
 
 /// Bytes of an open transaction with its id.
 const OPEN_BYTES: i64 = 8 + 8 + 4 + 8 + 8 + 4 + 4 + 8;
-/// Bytes of one that ended.
-const ENDED_BYTES: i64 = 8 + 1;
-/// Bytes of one that was given up.
-const GIVEN_UP_BYTES: i64 = 8;
 
 /// The value of [`OpenTransaction::immunity_s`] where the producer did not say.
 pub const NO_IMMUNITY: u32 = u32::MAX;
@@ -99,10 +96,9 @@ type OfGroup = CowMap<u64, OpenTransaction>;
 pub struct Transactions {
     groups: CowMap<String, OfGroup>,
     count: u64,
-    /// Id -> whether it was committed.
-    ended: CowMap<u64, bool>,
-    ended_count: u64,
-    given_up: CowMap<u64, ()>,
+    /// Whether each was committed.
+    ended: Recent<bool>,
+    given_up: Recent<()>,
 }
 
 impl Section for Transactions {
@@ -124,10 +120,10 @@ impl Transactions {
 
     /// How one ended, as far as it is remembered.
     pub fn ending(&self, id: u64) -> Option<Ending> {
-        if self.given_up.contains_key(&id) {
+        if self.given_up.get(id).is_some() {
             return Some(Ending::GivenUp);
         }
-        let committed = self.ended.get(&id)?;
+        let committed = self.ended.get(id)?;
         Some(if *committed { Ending::Committed } else { Ending::RolledBack })
     }
 
@@ -201,11 +197,8 @@ impl Transactions {
         };
         closed
             + match ending {
-                Ending::GivenUp if self.given_up.contains_key(id) => 0,
-                Ending::GivenUp if self.given_up.len() as u64 >= GIVEN_UP_MAX => 0,
-                Ending::GivenUp => GIVEN_UP_BYTES,
-                _ if self.ended.contains_key(id) || self.ended_count >= ENDED_MAX => 0,
-                _ => ENDED_BYTES,
+                Ending::GivenUp => self.given_up.growth(*id, &(), GIVEN_UP_MAX),
+                Ending::Committed | Ending::RolledBack => self.ended.growth(*id, &true, ENDED_MAX),
             }
     }
 
@@ -221,30 +214,12 @@ impl Transactions {
         self.count -= 1;
         // transactions.I2
         match ending {
-            Ending::GivenUp => {
-                self.given_up.insert(*id, ());
-                if self.given_up.len() as u64 > GIVEN_UP_MAX {
-                    remove_lowest(&mut self.given_up);
-                }
-            }
+            Ending::GivenUp => self.given_up.add(*id, (), GIVEN_UP_MAX),
             Ending::Committed | Ending::RolledBack => {
-                if self.ended.insert(*id, *ending == Ending::Committed).is_none() {
-                    self.ended_count += 1;
-                }
-                if self.ended_count > ENDED_MAX {
-                    remove_lowest(&mut self.ended);
-                    self.ended_count -= 1;
-                }
+                self.ended.add(*id, *ending == Ending::Committed, ENDED_MAX);
             }
         }
         true
-    }
-}
-
-fn remove_lowest<V: Clone>(map: &mut CowMap<u64, V>) {
-    let lowest = map.iter().next().map(|(id, _)| *id);
-    if let Some(lowest) = lowest {
-        map.remove(&lowest);
     }
 }
 
@@ -384,16 +359,16 @@ impl Operation for ResumeTransaction {
 impl<S: Has<Transactions>> Apply<S> for ResumeTransaction {
     fn growth(&self, state: &S, _: &dyn NextOffsets) -> i64 {
         let transactions = Transactions::within(state);
-        if !transactions.given_up.contains_key(&self.id) {
+        if transactions.given_up.get(self.id).is_none() {
             return 0;
         }
-        transactions.growth_of_opening(&self.group, self.id) - GIVEN_UP_BYTES
+        transactions.growth_of_opening(&self.group, self.id) - entry_bytes(&())
     }
 
     /// `transactions.I1`
     fn precondition(&self, state: &S) -> Result<(), Unmet> {
         let ResumeTransaction { group, id, .. } = self;
-        if Transactions::within(state).given_up.contains_key(id) {
+        if Transactions::within(state).given_up.get(*id).is_some() {
             return Ok(());
         }
         Err(Unmet(format!(
@@ -403,7 +378,7 @@ impl<S: Has<Transactions>> Apply<S> for ResumeTransaction {
 
     fn apply(self, state: &mut S, _: &dyn NextOffsets) -> Outcome {
         let transactions = Transactions::within_mut(state);
-        if transactions.given_up.remove(&self.id).is_none() {
+        if transactions.given_up.remove(self.id).is_none() {
             return Outcome::NotFound;
         }
         let open = OpenTransaction {

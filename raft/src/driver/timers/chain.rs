@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use folio_engine::planted;
 use folio_protocol::message::NewMessage;
 use folio_protocol::parked::TimerKey;
 use folio_state::{CarryTimers, Command, FireTimers, RecallTimer, State};
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::sleep;
 
+use crate::driver::answered;
 use crate::driver::in_flight::Reply;
 use crate::driver::term_fence::{SettledTerm, TermFence};
 use crate::driver::transition::{Move, Part, Transition};
@@ -65,7 +67,7 @@ impl Chain {
         Chain {
             fence,
             term,
-            watermark: timers.watermark(),
+            watermark: if planted::is("fires-again") { TimerKey::default() } else { timers.watermark() },
             carried: timers.carried(),
             recalled: BTreeSet::new(),
             links: VecDeque::new(),
@@ -97,7 +99,10 @@ impl Chain {
     }
 
     /// Parks what is pending before a position again: these messages.
-    pub(super) async fn carry(&mut self, to: u64, link: Draft) -> Outcome {
+    pub(super) async fn carry(&mut self, to: u64, mut link: Draft) -> Outcome {
+        if planted::is("carry-drops") {
+            link.messages.clear();
+        }
         let command = CarryTimers { from: self.carried, to };
         self.carried = to;
         self.propose(command.into(), link, None, None).await
@@ -106,6 +111,7 @@ impl Chain {
     /// Recalls a pending message.
     pub(super) async fn recall(&mut self, key: TimerKey, now_ms: i64, reply: Reply) -> Outcome {
         self.recalled.insert(key);
+        let reply = if planted::is("recalled-too-soon") { answered(reply) } else { reply };
         let draft = Draft { messages: Vec::new(), now_ms, record_bytes_max: usize::MAX };
         self.propose(RecallTimer { key }.into(), draft, Some(reply), Some(key)).await
     }
@@ -126,7 +132,12 @@ impl Chain {
         };
         let mut transition = Transition::default();
         transition.add(part);
-        let body = Body::new(transition.draft(now_ms));
+        let draft = transition.draft(now_ms);
+        if !self.fence.has_place(draft.len() as u64) {
+            reply.into_iter().for_each(|reply| reply(Err(ProposeError::DiskFull)));
+            return Err(ProposeError::DiskFull);
+        }
+        let body = Body::new(draft);
         let (taken, (tell, mut outcome)) = (body.taken.clone(), oneshot::channel());
         let responder = Callback::new(move |result: ClientWriteResult<TypeConfig>| {
             let outcome = match result {

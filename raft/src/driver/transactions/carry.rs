@@ -9,10 +9,9 @@ use folio_engine::log::{CommitLog, ReadError};
 use folio_protocol::half;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_state::sections::transactions::OpenTransaction;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::super::{Parts, Requests};
+use super::super::{Parts, Requests, outcome};
 use super::ends::{Request, Transactions};
 use crate::group::tasks;
 use crate::log_rate_limiter::LogRateLimiter;
@@ -74,7 +73,7 @@ async fn run(parts: Parts, requests: Requests<Transactions>) {
 async fn carry(parts: &Parts, requests: &Requests<Transactions>) -> Result<bool, Trouble> {
     let shared = &parts.shared;
     let wanted = shared.halves_wanted.load(Ordering::Relaxed);
-    if wanted <= shared.log.state().start_position || !shared.has_room(1) {
+    if wanted <= shared.log.state().start_position || !shared.has_place(1) {
         return Ok(false);
     }
     let found = next(shared, wanted);
@@ -83,12 +82,8 @@ async fn carry(parts: &Parts, requests: &Requests<Transactions>) -> Result<bool,
     }
     let reading = shared.clone();
     let messages = parts.host.blocking(move || read(&reading.log, &found)).await??;
-    let (tell, told) = oneshot::channel();
-    requests.ask(Request::Carry(wanted, messages), Box::new(move |outcome| drop(tell.send(outcome))));
-    match told.await {
-        Ok(outcome) => outcome.map(|()| true).map_err(Trouble::from),
-        Err(_) => Ok(false),
-    }
+    outcome(|reply| requests.ask(Request::Carry(wanted, messages), reply)).await?;
+    Ok(true)
 }
 
 /// What one record takes of what lies before a position, one at least.

@@ -71,6 +71,7 @@ impl Transactions {
 impl Driver for Transactions {
     const NAME: &'static str = "the driver of transactions";
     const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    const MAKES_ROOM: bool = true;
     type Request = Request;
     type Key = Key;
 

@@ -22,7 +22,7 @@ use crate::identity::Identity;
 use crate::name_locks::NameLocks;
 use crate::node::NodeContext;
 use crate::polls::{Held, PollTable};
-use crate::pop::Waits;
+use crate::pop::{PopLocks, Waits};
 use crate::rates::Rates;
 use crate::sends::SendTable;
 use crate::settings::Settings;
@@ -42,6 +42,8 @@ pub struct Broker {
     pub settings: Settings,
     /// Pulls that wait for a message.
     pub polls: PollTable<Box<dyn Held>>,
+    /// Who pops from which queue.
+    pub(crate) pop_locks: PopLocks,
     /// Pops that wait for a message.
     pub(crate) pop_waits: Waits,
     /// Who is connected, here and at the other nodes.
@@ -78,6 +80,7 @@ impl Broker {
     pub fn new(node: Arc<NodeContext>, identity: Identity, settings: Settings, group: Group) -> Arc<Self> {
         Arc::new(Self {
             polls: PollTable::new(settings.polls_max),
+            pop_locks: PopLocks::default(),
             pop_waits: Waits::default(),
             clients: ClientTable::new(identity.addresses.clone()),
             sends: SendTable::default(),

@@ -14,13 +14,14 @@
 //! | queue | the queue |
 //! | offset | the message's queue offset |
 //!
-//! A message that is in flight when retention drops its segment is stored once more in [`CARRIED_TOPIC`], with the property [`IN_FLIGHT`],
-//! which says whose it is.
+//! A message that is in flight when retention drops its segment is stored once more in [`CARRIED_TOPIC`]: its body is the whole message as it lay
+//! in its queue, and the property [`IN_FLIGHT`] says whose it is. So one whose properties have no room for one more is carried as well.
 
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::limits::PROPERTIES_BYTES_MAX;
 use crate::message::{MessageError, MessageView, NewMessage, stamp};
 use crate::names::{DLQ_PREFIX, RETRY_PREFIX};
 use crate::properties::{self, Properties, append};
@@ -33,8 +34,8 @@ pub const CARRIED_TOPIC: &str = "rmq_sys_pop.carried";
 pub const IN_FLIGHT: &str = "POP_IN_FLIGHT";
 /// A handle with the longest names, and more.
 const HANDLE_BYTES_MAX: usize = 1024;
-/// What the properties of a message may grow by when it is carried: names of the longest group and retry topic, and numbers.
-pub const ADDED_BYTES: usize = IN_FLIGHT.len() + 120 + 255 + 4 * 21 + 8;
+/// Bytes of a carried message besides the one that it carries: names of the longest group and retry topic, numbers, and what each message has.
+pub const ADDED_BYTES: usize = IN_FLIGHT.len() + 120 + 255 + 4 * 21 + 8 + 256;
 
 /// Which topic a popped message is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -184,40 +185,55 @@ impl InFlight {
     }
 }
 
-/// The message in flight, to be stored once more. It may be one that was carried before.
+/// The message in flight, to be stored once more. `bytes` is all of it.
 pub fn carried(message: &MessageView<'_>, bytes: &Bytes, whose: &InFlight) -> NewMessage {
-    let mut said = without_state(message);
+    let mut said = BytesMut::new();
     append(&mut said, IN_FLIGHT, &whose.text());
     NewMessage {
         topic: CARRIED_TOPIC.into(),
         queue_id: 0,
+        flag: 0,
+        sys_flag: 0,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: bytes.clone(),
         properties: said.freeze(),
         ..copied(message, bytes)
     }
 }
 
-/// What is stored of a message that nobody acknowledged in time, for the group to be given it again: one attempt older.
-pub fn again(message: &MessageView<'_>, bytes: &Bytes, topic: &str, popped_ms: u64) -> NewMessage {
-    let mut said = Properties::parse(&without_state(message));
+/// The message that a carried one carries. `bytes` is all of that.
+pub fn uncarried(carried: &MessageView<'_>, bytes: &Bytes) -> Bytes {
+    bytes.slice_ref(carried.body())
+}
+
+/// What is stored of a message that nobody acknowledged in time, for the group to be given it again: one attempt older. `None` where it has so
+/// many bytes of properties that its next handle would have no place in them: nobody could acknowledge it.
+pub fn again(message: &MessageView<'_>, bytes: &Bytes, topic: &str, popped_ms: u64) -> Option<NewMessage> {
+    let mut said = Properties::parse(&without_handle(message));
     if said.get(properties::FIRST_POP_TIME).is_none() {
         said.set(properties::FIRST_POP_TIME, &popped_ms.to_string());
     }
-    NewMessage {
+    let properties = said.encode();
+    let is_short = properties.len() + properties::POP_CK.len() + HANDLE_BYTES_MAX < PROPERTIES_BYTES_MAX;
+    is_short.then(|| NewMessage {
         topic: topic.into(),
         queue_id: 0,
         reconsume_times: message.reconsume_times().saturating_add(1),
-        properties: said.encode(),
+        properties,
         ..copied(message, bytes)
-    }
+    })
 }
 
-/// The dead letter of a message whose last attempt was not acknowledged. `from` is the topic that its producer sent it to.
+/// The dead letter of a message whose last attempt was not acknowledged. `from` is the topic that its producer sent it to, which is left out
+/// where it has no place.
 pub fn dead(message: &MessageView<'_>, bytes: &Bytes, group: &str, from: &str) -> NewMessage {
-    let mut said = Properties::parse(&without_state(message));
+    let bare = without_handle(message).freeze();
+    let mut said = Properties::parse(&bare);
     if said.get(properties::RETRY_TOPIC).is_none() {
         said.set(properties::RETRY_TOPIC, from);
     }
-    let properties = said.encode();
+    let properties = Some(said.encode()).filter(|said| said.len() <= PROPERTIES_BYTES_MAX).unwrap_or(bare);
     NewMessage {
         topic: format!("{DLQ_PREFIX}{group}").into(),
         queue_id: 0,
@@ -233,7 +249,7 @@ pub fn given(
     topic: &str,
     handle: &Handle,
 ) -> Result<Bytes, MessageError> {
-    let mut said = without_state(message);
+    let mut said = without_handle(message);
     append(&mut said, properties::POP_CK, &handle.to_string());
     let given = NewMessage {
         topic: topic.into(),
@@ -248,10 +264,10 @@ pub fn given(
     Ok(out.freeze())
 }
 
-fn without_state(message: &MessageView<'_>) -> BytesMut {
-    let mut said = BytesMut::with_capacity(message.properties().len() + ADDED_BYTES);
+fn without_handle(message: &MessageView<'_>) -> BytesMut {
+    let mut said = BytesMut::with_capacity(message.properties().len() + HANDLE_BYTES_MAX);
     for (name, value) in properties::iter(message.properties()) {
-        if name != IN_FLIGHT && name != properties::POP_CK {
+        if name != properties::POP_CK {
             append(&mut said, name, value);
         }
     }
@@ -287,8 +303,8 @@ mod tests {
         out.freeze()
     }
 
-    fn message() -> Bytes {
-        let message = NewMessage {
+    fn new_message() -> NewMessage {
+        NewMessage {
             topic: "orders".into(),
             queue_id: 3,
             flag: 7,
@@ -301,8 +317,11 @@ mod tests {
             prepared_transaction_offset: 0,
             body: Bytes::from_static(b"body"),
             properties: Bytes::from_static(b"UNIQ_KEY\x01U\x02TAGS\x01a\x02"),
-        };
-        stored(&message, 5, 700)
+        }
+    }
+
+    fn whose() -> InFlight {
+        InFlight { group: "g".into(), topic: "orders".into(), queue: 3, start: 4, popped_ms: 100, offset: 5 }
     }
 
     fn handle() -> Handle {
@@ -345,34 +364,43 @@ mod tests {
 
     #[test]
     fn what_was_carried_comes_again_as_it_was_sent() {
-        let bytes = message();
-        let whose = InFlight {
-            group: "g".into(),
-            topic: "orders".into(),
-            queue: 3,
-            start: 4,
-            popped_ms: 100,
-            offset: 5,
-        };
-        let mut kept = bytes.clone();
-        for position in [900, 1100] {
-            let view = MessageView::parse(&kept).unwrap();
-            kept = stored(&carried(&view, &kept, &whose), 0, position);
-            let view = MessageView::parse(&kept).unwrap();
-            assert_eq!((view.topic(), InFlight::of(&view)), (CARRIED_TOPIC, Some(whose.clone())));
-        }
-        let (first, last) = (MessageView::parse(&bytes).unwrap(), MessageView::parse(&kept).unwrap());
-        let of_first = again(&first, &bytes, "%RETRY%g_orders", 100);
-        assert_eq!(of_first, again(&last, &kept, "%RETRY%g_orders", 100));
-        assert_eq!((of_first.reconsume_times, of_first.queue_id), (1, 0));
-        assert_eq!(properties::get(&of_first.properties, properties::FIRST_POP_TIME), Some("100"));
-        let dead = dead(&last, &kept, "g", "orders");
+        let bytes = stored(&new_message(), 5, 700);
+        let view = MessageView::parse(&bytes).unwrap();
+        let kept = stored(&carried(&view, &bytes, &whose()), 0, 900);
+        let carrying = MessageView::parse(&kept).unwrap();
+        assert_eq!((carrying.topic(), InFlight::of(&carrying)), (CARRIED_TOPIC, Some(whose())));
+        assert!(carrying.verify_body_crc().is_ok() && kept.len() <= bytes.len() + ADDED_BYTES);
+        assert_eq!(uncarried(&carrying, &kept), bytes, "with its offset and its position");
+        let again = again(&view, &bytes, "%RETRY%g_orders", 100).unwrap();
+        assert_eq!((again.reconsume_times, again.queue_id), (1, 0));
+        assert_eq!(properties::get(&again.properties, properties::FIRST_POP_TIME), Some("100"));
+        let dead = dead(&view, &bytes, "g", "orders");
         assert_eq!((&*dead.topic, dead.reconsume_times), ("%DLQ%g", 0));
         assert_eq!(properties::get(&dead.properties, properties::RETRY_TOPIC), Some("orders"));
-        let given = given(&last, &kept, "orders", &handle()).unwrap();
+        let given = given(&view, &bytes, "orders", &handle()).unwrap();
         let given = MessageView::parse(&given).unwrap();
         assert_eq!((given.topic(), given.queue_id(), given.queue_offset()), ("orders", 3, 5));
         assert_eq!(given.property(properties::POP_CK), Some(&*handle().to_string()));
-        assert!(given.property(IN_FLIGHT).is_none() && given.verify_body_crc().is_ok());
+        assert!(given.verify_body_crc().is_ok());
+    }
+
+    /// It never came again, and retention waited for it.
+    #[test]
+    fn a_message_whose_properties_are_full_is_carried_and_becomes_a_dead_letter() {
+        for (length, comes_again) in [(30_000, true), (32_000, false), (PROPERTIES_BYTES_MAX, false)] {
+            let properties = format!("KEYS\x01{}\x02", "k".repeat(length - 6));
+            let bytes = stored(&NewMessage { properties: properties.into(), ..new_message() }, 5, 700);
+            let view = MessageView::parse(&bytes).unwrap();
+            assert_eq!(view.properties().len(), length);
+            assert_eq!(carried(&view, &bytes, &whose()).check(), Ok(()));
+            let again = again(&view, &bytes, "%RETRY%g_orders", 100);
+            assert_eq!(again.is_some(), comes_again);
+            if let Some(again) = again {
+                let bytes = stored(&again, 0, 800);
+                let view = MessageView::parse(&bytes).unwrap();
+                assert!(given(&view, &bytes, "orders", &handle()).is_ok());
+            }
+            assert_eq!(dead(&view, &bytes, "g", "orders").check(), Ok(()));
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Messages in flight by POP, as far as the log is concerned: reads one of them, tells the state of those that were stored further on, and says
 //! how far the log is needed for them, which retention asks before it drops a segment.
 //!
-//! - `pop.I4` Retention drops no segment that holds a message in flight.
+//! - `pop.I4` Retention drops no segment that holds a message in flight. What is in flight now it sees in the state; and nothing gets into flight
+//!   that it may be dropping: a leader pops only what its own limits keep ([`floor`]), and a node drops only what is beyond wider ones
+//!   (`group::retention`).
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +12,7 @@ use folio_engine::log::ReadError;
 use folio_engine::queues::QueuesError;
 use folio_engine::record::{Record, RecordKind};
 use folio_protocol::message::{MessageError, MessageView, peek};
-use folio_protocol::popped::{CARRIED_TOPIC, InFlight};
+use folio_protocol::popped::{CARRIED_TOPIC, InFlight, uncarried};
 use folio_state::sections::features::POP;
 use folio_state::{BatchId, Carried, CarriedMessage, PopQueue};
 
@@ -45,20 +47,22 @@ pub(crate) fn read(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Opt
         None => in_queue(shared, queue, offset)?,
     };
     let Some(Carried { position, bytes }) = at else { return Ok(None) };
-    let bytes = shared.log.bytes(position, bytes as usize)?;
-    let is_it = MessageView::parse(&bytes).is_ok_and(|message| match carried {
-        Some(_) => InFlight::of(&message).is_some_and(|whose| is_of(&whose, queue, offset)),
-        None => {
-            (message.topic(), message.queue_id(), message.queue_offset())
-                == (&queue.topic, queue.queue, offset)
-        }
+    let lying = shared.log.bytes(position, bytes as usize)?;
+    let bytes = match carried {
+        Some(_) => MessageView::parse(&lying).map_or(Bytes::new(), |message| uncarried(&message, &lying)),
+        None => lying,
+    };
+    let is_it = MessageView::parse(&bytes).is_ok_and(|message| {
+        (message.topic(), message.queue_id(), message.queue_offset()) == (&queue.topic, queue.queue, offset)
     });
     if is_it { Ok(Some(bytes)) } else { Err(Unread::Other { queue: queue.clone(), offset, position }) }
 }
 
-fn is_of(whose: &InFlight, queue: &PopQueue, offset: u64) -> bool {
-    (&whose.group, &whose.topic, whose.queue, whose.offset)
-        == (&queue.group, &queue.topic, queue.queue, offset)
+/// What lies before is popped no more: this node's limits let it go (`pop.I4`).
+pub(crate) fn floor(shared: &Shared) -> u64 {
+    let log = shared.log.state();
+    let by_size = shared.retention_bytes.map_or(0, |limit| log.next_position.saturating_sub(limit));
+    by_size.max(shared.popped_floor.load(Ordering::Relaxed)).max(log.start_position)
 }
 
 fn in_queue(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Option<Carried>, QueuesError> {

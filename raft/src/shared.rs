@@ -80,6 +80,10 @@ pub(crate) struct Shared {
     pub(crate) halves_wanted: AtomicU64,
     /// The same of messages in flight by POP.
     pub(crate) popped_wanted: AtomicU64,
+    /// What lies before is older than retention keeps (`pop.I4`).
+    pub(crate) popped_floor: AtomicU64,
+    /// How many bytes retention keeps.
+    pub(crate) retention_bytes: Option<u64>,
     pub(crate) state: RwLock<State>,
     /// The feature level of that state.
     pub(crate) level: GroupLevel,

@@ -160,6 +160,8 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         carry_wanted: AtomicU64::new(0),
         halves_wanted: AtomicU64::new(0),
         popped_wanted: AtomicU64::new(0),
+        popped_floor: AtomicU64::new(0),
+        retention_bytes: None,
         state: RwLock::default(),
         level: Default::default(),
         lease_clock: LeaseClock::new(0),

@@ -207,13 +207,9 @@ mod tests {
                 record(132, &[&popping[..], &numbers(&[5, 6, 7])].concat()),
                 RevivePopped { queue: pop_queue(), id, offset: 7 }.into(),
             ),
+            (record(133, &numbers(&[9])), CarryPopped { upto: 9 }.into()),
             (
-                record(133, &[&popping[..], &numbers(&[5, 6])].concat()),
-                ExpirePopped { queue: pop_queue(), id }.into(),
-            ),
-            (record(134, &numbers(&[9])), CarryPopped { upto: 9 }.into()),
-            (
-                record(135, &[text("g"), text("t"), vec![1], 2_u32.to_le_bytes().to_vec()].concat()),
+                record(134, &[text("g"), text("t"), vec![1], 2_u32.to_le_bytes().to_vec()].concat()),
                 SetRequestMode {
                     group: group_name(),
                     topic: name(),

@@ -107,6 +107,14 @@ impl<K: Ord + Clone, V: Clone> CowMap<K, V> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 
+    /// The entries from a key on, by key ascending.
+    pub(crate) fn iter_from(&self, key: &K) -> impl Iterator<Item = (&K, &V)> + use<'_, K, V> {
+        let first = self.chunk_of(key);
+        let of_first = self.chunks.get(first).map(|chunk| chunk.range(key..));
+        let rest = self.chunks.iter().skip(first + 1).flat_map(|chunk| chunk.iter());
+        of_first.into_iter().flatten().chain(rest)
+    }
+
     /// All values, by key ascending.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.iter().map(|(_, value)| value)

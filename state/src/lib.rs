@@ -42,8 +42,8 @@ pub use sections::locks::{ExpireLocks, LockQueues, UnlockQueues};
 pub use sections::offset_commits::CommitOffsets;
 pub use sections::offsets::OffsetCommit;
 pub use sections::popped::{
-    AckPopped, BatchId, Carried, CarriedMessage, CarryPopped, ChangePopped, ExpirePopped, PopAgain,
-    PopMessages, PopQueue, RequestMode, RevivePopped, SetRequestMode,
+    AckPopped, BatchId, Carried, CarriedMessage, CarryPopped, ChangePopped, PopAgain, PopMessages, PopQueue,
+    RequestMode, RevivePopped, SetRequestMode,
 };
 pub use sections::sent_back::{NoteSentBack, RaiseFloor};
 pub use sections::timers::{CarryTimers, FireTimers, RecallTimer};

@@ -17,8 +17,7 @@ use crate::sections::next_level::{Count, Counted};
 use crate::sections::offset_commits::CommitOffsets;
 use crate::sections::offsets::Offsets;
 use crate::sections::popped::{
-    AckPopped, CarryPopped, ChangePopped, ExpirePopped, PopAgain, PopMessages, Popped, RevivePopped,
-    SetRequestMode,
+    AckPopped, CarryPopped, ChangePopped, PopAgain, PopMessages, Popped, RevivePopped, SetRequestMode,
 };
 use crate::sections::sent_back::{NoteSentBack, RaiseFloor, SentBack};
 use crate::sections::timers::{CarryTimers, FireTimers, RecallTimer, Timers};
@@ -228,9 +227,8 @@ registry! {
         AckPopped = 130,
         ChangePopped = 131,
         RevivePopped = 132,
-        ExpirePopped = 133,
-        CarryPopped = 134,
-        SetRequestMode = 135,
+        CarryPopped = 133,
+        SetRequestMode = 134,
         #[cfg(feature = "next-level")]
         Count = 0x6f00,
         PutTopicV1 = 0x7001,

@@ -33,17 +33,16 @@ fn key() -> impl Strategy<Value = TimerKey> {
 fn popping() -> impl Strategy<Value = Command> {
     let queue = (name(), name(), 0..2u32).prop_map(|(group, topic, queue)| PopQueue { group, topic, queue });
     let id = (0..4u64, 0..3u64).prop_map(|(start, popped_ms)| BatchId { start, popped_ms });
-    let rest = (prop::option::of(0..6u64), 0..9u64, 0..5u32, prop::option::of(name()), 0..7u8);
+    let rest = (prop::option::of(0..6u64), 0..9u64, 0..5u32, prop::option::of(name()), 0..6u8);
     (queue, id, rest).prop_map(|(queue, id, (from, offset, count, attempt, kind))| match kind {
         0 => AckPopped { queue, id, offset }.into(),
         1 => ChangePopped { queue, id, offset, popped_ms: 3, visible_ms: offset }.into(),
         2 => RevivePopped { queue, id, offset }.into(),
-        3 => ExpirePopped { queue, id }.into(),
-        4 => {
+        3 => {
             let attempt = attempt.unwrap_or_default();
             PopAgain { queue, id, popped_ms: 4, visible_ms: offset, attempt, counts: count > 0 }.into()
         }
-        5 if count == 0 => {
+        4 if count == 0 => {
             let mode = RequestMode { pops: true, share: 1 };
             SetRequestMode { group: queue.group, topic: queue.topic, mode }.into()
         }
@@ -341,13 +340,15 @@ fn golden_bytes_of_popped_messages() {
     let diffs = || [number(2), short(0), short(2)].concat();
     let key = |queue| [text("g"), text("t"), short(queue)].concat();
     let first = [
-        [key(3), vec![1], number(9), number(1), number(1), number(5), number(100)].concat(),
-        [number(160), number(u64::MAX), vec![1], diffs(), short(1), short(0), vec![0]].concat(),
+        [key(3), vec![1], number(9), number(1), number(0), vec![0], number(1), number(5), number(100)]
+            .concat(),
+        [number(160), number(160), number(u64::MAX), vec![1], diffs(), short(1), short(0), vec![0]].concat(),
         [number(1), number(7), number(900), short(40)].concat(),
     ];
     let second = [
-        [key(4), vec![1], number(5), number(2), number(1), number(5), number(100)].concat(),
-        [number(160), number(70), vec![0], diffs(), short(0), short(0), vec![1]].concat(),
+        [key(4), vec![1], number(5), number(2), number(0)].concat(),
+        [vec![1], number(5), number(100), number(1), number(5), number(100)].concat(),
+        [number(160), number(160), number(70), vec![0], diffs(), short(0), short(0), vec![1]].concat(),
         [text("a"), short(0), number(9), number(0)].concat(),
     ];
     let modes = [number(1), text("g"), number(1), text("t"), vec![1], short(2)].concat();

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use folio_protocol::Name;
 use folio_protocol::popped::Handle;
+use folio_raft::driver::outcome;
 use folio_state::sections::popped::Popping;
 use folio_state::{AckPopped, BatchId, ChangePopped, PopQueue};
 
 use super::INVISIBLE_MAX_MS;
-use super::give::told;
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::error::BrokerError;
@@ -49,24 +49,33 @@ struct Named {
     id: BatchId,
     invisible_ms: u64,
     offset: u64,
+    was_in_flight: bool,
 }
 
 impl Named {
-    fn popping(&self, broker: &Broker) -> Popping {
+    /// What became of it, as far as this node has applied.
+    fn popping(&mut self, broker: &Broker) -> Popping {
         let state = broker.group.state();
+        self.id = state.popped().meant(&self.queue, self.id, self.offset);
         let committed = state.offset_as_stored(&self.queue);
         state.popped().popping(&self.queue, (self.id, self.invisible_ms), (self.offset, committed), now_ms())
     }
 
-    /// What became of it, for certain.
-    async fn surely(&self, broker: &Broker) -> Result<Popping, BrokerError> {
-        match self.popping(broker) {
-            Popping::InFlight => Ok(Popping::InFlight),
-            _ => {
-                broker.group.confirm().await?;
-                Ok(self.popping(broker))
-            }
+    /// What became of it, for certain. Once it was seen in flight here, what this node has applied tells what ended that; until then a leader
+    /// that was replaced may not know of it.
+    async fn surely(&mut self, broker: &Broker) -> Result<Popping, BrokerError> {
+        let mut popping = self.popping(broker);
+        if popping != Popping::InFlight && !self.was_in_flight {
+            broker.group.confirm().await?;
+            popping = self.popping(broker);
         }
+        self.was_in_flight |= popping == Popping::InFlight;
+        Ok(popping)
+    }
+
+    fn is_ordered(&self, broker: &Broker) -> bool {
+        let state = broker.group.state();
+        state.popped().batch(&self.queue, self.id).is_some_and(|batch| batch.order.is_some())
     }
 
     fn not_in_flight(&self) -> BrokerError {
@@ -94,6 +103,7 @@ impl Broker {
             id: BatchId { start: handle.start, popped_ms: handle.popped_ms },
             invisible_ms: handle.invisible_ms,
             offset: u64::try_from(*offset).unwrap_or(u64::MAX),
+            was_in_flight: false,
         };
         Ok(named)
     }
@@ -101,7 +111,7 @@ impl Broker {
     /// A message was handled; returns once that is applied here, or was before. Only the leader can. One that has come again
     /// meanwhile, or will, is refused (`pop.I5`).
     pub async fn ack_popped(self: &Arc<Self>, popped: &Popped) -> Result<(), BrokerError> {
-        let named = self.named(popped)?;
+        let mut named = self.named(popped)?;
         for _ in 0..TRIES {
             match named.surely(self).await? {
                 Popping::Acked => {
@@ -115,7 +125,7 @@ impl Broker {
                 Popping::InFlight => {
                     let Named { queue, id, offset, .. } = &named;
                     let ack = AckPopped { queue: queue.clone(), id: *id, offset: *offset };
-                    told(|reply| self.group.ack_popped(ack, reply)).await?;
+                    outcome(|reply| self.group.ack_popped(ack, reply)).await?;
                 }
             }
         }
@@ -128,7 +138,7 @@ impl Broker {
         popped: &Popped,
         invisible_ms: i64,
     ) -> Result<Changed, BrokerError> {
-        let named = self.named(popped)?;
+        let mut named = self.named(popped)?;
         let asked = invisible_ms;
         let invisible_ms = u64::try_from(asked).ok().filter(|ms| *ms <= INVISIBLE_MAX_MS);
         let invisible_ms = invisible_ms.ok_or_else(|| {
@@ -138,8 +148,8 @@ impl Broker {
         })?;
         for _ in 0..TRIES {
             match named.surely(self).await? {
-                Popping::InFlight if popped.handle.is_ordered() => {
-                    return self.change_ordered(&named, invisible_ms).await;
+                Popping::InFlight if named.is_ordered(self) => {
+                    return self.change_ordered(&mut named, invisible_ms).await;
                 }
                 Popping::InFlight => {
                     let popped_ms = now_ms().max(named.id.popped_ms + 1);
@@ -152,7 +162,7 @@ impl Broker {
                         popped_ms,
                         visible_ms,
                     };
-                    told(|reply| self.group.change_popped(change, reply)).await?;
+                    outcome(|reply| self.group.change_popped(change, reply)).await?;
                 }
                 Popping::Superseded => return self.changed(&named, invisible_ms),
                 Popping::Acked | Popping::Not => return Err(named.not_in_flight()),
@@ -171,12 +181,12 @@ impl Broker {
     }
 
     /// An ordered message keeps its pop time.
-    async fn change_ordered(&self, named: &Named, invisible_ms: u64) -> Result<Changed, BrokerError> {
+    async fn change_ordered(&self, named: &mut Named, invisible_ms: u64) -> Result<Changed, BrokerError> {
         let visible_ms = now_ms() + invisible_ms;
         let Named { queue, id, offset, .. } = named;
         let popped_ms = id.popped_ms;
         let change = ChangePopped { queue: queue.clone(), id: *id, offset: *offset, popped_ms, visible_ms };
-        told(|reply| self.group.change_popped(change, reply)).await?;
+        outcome(|reply| self.group.change_popped(change, reply)).await?;
         match named.popping(self) {
             Popping::InFlight => {
                 Ok(Changed { popped_ms, invisible_ms: visible_ms.saturating_sub(popped_ms) })

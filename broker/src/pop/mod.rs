@@ -1,6 +1,6 @@
 //! POP: a consumer is given messages of any queue of a topic, for a while; what it does not acknowledge in that time comes again.
 //!
-//! Only the leader pops: [`Broker::pop`] chooses messages behind the cursors ([`pick`]), reads them, has them noted as in flight, and gives them out
+//! Only the leader pops, one request at a time from each queue ([`locks`]): [`Broker::pop`] chooses messages behind the cursors ([`look`], [`pick`]), reads them, has them noted as in flight, and gives them out
 //! once that is committed. What is in flight is replicated state, so a handle is good at any leader ([`ends`]). What comes again by itself is the
 //! driver's business (`folio_raft::driver`).
 //!
@@ -14,6 +14,8 @@
 mod assignment;
 mod ends;
 mod give;
+mod locks;
+mod look;
 mod peek;
 mod pick;
 mod waits;
@@ -30,9 +32,11 @@ use folio_state::Topic;
 
 use crate::broker::Broker;
 use crate::error::BrokerError;
+use crate::reads::ReadMemory;
 
 pub use assignment::{Assignments, Queue, assign};
 pub use ends::{Changed, Popped};
+pub(crate) use locks::PopLocks;
 pub(crate) use waits::Waits;
 pub use waits::{Waiter, WaitsFull};
 
@@ -86,10 +90,12 @@ pub struct Given {
     pub invisible_ms: u64,
     /// How many messages are left behind the cursors.
     pub rest: u64,
-    /// Of which queues; nothing: there was no message.
+    /// Of which queues; nothing: there was no message, or, if some are left, none yet that is wanted.
     pub batches: Vec<GivenBatch>,
     /// The encoded messages, one after the other.
     pub messages: Vec<Bytes>,
+    /// What was taken of the share of reads, until the messages are in the queue of their client (`disk_reads.I1`).
+    pub memory: Option<ReadMemory>,
 }
 
 /// A pop that may be served.

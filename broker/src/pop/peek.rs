@@ -6,12 +6,13 @@ use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
 use folio_state::PopQueue;
 
+use super::look::BYTES_MAX;
 use super::pick::{Found, Rules, pick, place};
 use super::{Given, GivenBatch, ToPop};
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::error::BrokerError;
-use crate::pull;
+use crate::pull::{self, Limits};
 
 impl Broker {
     /// The next messages of a queue, or of any; they stay where they are. Only the leader can tell.
@@ -26,7 +27,7 @@ impl Broker {
             }
             let rules = Rules {
                 filter: &TagFilter::All,
-                max: left,
+                limits: Limits { messages: left, bytes: BYTES_MAX },
                 popped_ms: given.popped_ms,
                 invisible_ms: 0,
                 begins_at_end: wish.begins_at_end,
@@ -37,7 +38,7 @@ impl Broker {
             given.rest += end.saturating_sub(start);
             let Found::Some(found) = pick(self, queue.clone(), &rules)? else { continue };
             let count = found.batch.messages;
-            let _memory = self.node.reads.take(found.bytes()).await;
+            let _memory = self.node.reads.take(found.batch.bytes).await;
             let broker = self.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let queue = &found.pop.queue;

@@ -1,6 +1,5 @@
 //! Choosing what a pop is given of one queue.
 
-use folio_protocol::message::MessageView;
 use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
 use folio_state::sections::popped::IN_FLIGHT_MAX;
@@ -10,14 +9,11 @@ use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::pull::{Batch, Limits, choose};
 
-/// Bytes of one answer, as a pull's; the first message always fits.
-const BYTES_MAX: usize = 4 << 20;
-
 /// How a queue is popped.
 pub(super) struct Rules<'a> {
     pub(super) filter: &'a TagFilter,
-    /// Messages at most.
-    pub(super) max: usize,
+    /// Messages and their bytes at most; the first message always fits.
+    pub(super) limits: Limits,
     pub(super) popped_ms: u64,
     pub(super) invisible_ms: u64,
     pub(super) begins_at_end: bool,
@@ -32,10 +28,6 @@ pub(super) struct Pick {
 }
 
 impl Pick {
-    pub(super) fn bytes(&self) -> usize {
-        self.batch.bytes
-    }
-
     /// Which topic it is of.
     pub(super) fn retry(&self) -> Retry {
         Retry::of_topic(&self.pop.queue.topic)
@@ -46,7 +38,7 @@ impl Pick {
 pub(super) enum Found {
     /// Messages, or units that the group does not want.
     Some(Box<Pick>),
-    /// Nothing behind the cursor, or an ordered batch in flight.
+    /// Nothing behind the cursor.
     Nothing,
     /// As many messages are in flight as may be (`pop.I3`).
     Full,
@@ -74,16 +66,19 @@ pub(super) fn place(
 /// Chooses messages of a queue. Reads its units.
 pub(super) fn pick(broker: &Broker, queue: PopQueue, rules: &Rules<'_>) -> Result<Found, BrokerError> {
     let (from, start, end) = place(broker, &queue, rules.begins_at_end)?;
-    let in_flight = broker.group.state().popped().in_flight(&queue);
     if start >= end && !(from.is_none() && start > 0) {
         return Ok(Found::Nothing);
     }
-    let room = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(0).min(rules.max);
-    if room == 0 {
+    let (in_flight, has_place) = {
+        let state = broker.group.state();
+        (state.popped().in_flight(&queue), state.popped().has_place(&queue))
+    };
+    let room = usize::try_from(IN_FLIGHT_MAX.saturating_sub(in_flight)).unwrap_or(0);
+    if room == 0 || !has_place {
         return Ok(Found::Full);
     }
-    let limits = Limits { messages: room, bytes: BYTES_MAX };
-    let batch = choose(broker, (&queue.topic, queue.queue), start, rules.filter, limits)?;
+    let limits = Limits { messages: room.min(rules.limits.messages), ..rules.limits };
+    let batch = chosen(broker, &queue, start, rules.filter, limits)?;
     let offsets: Vec<u64> = batch.runs.iter().flat_map(|run| run.first..run.first + run.messages).collect();
     let first = offsets.first().copied().unwrap_or(start);
     let pop = PopMessages {
@@ -100,7 +95,21 @@ pub(super) fn pick(broker: &Broker, queue: PopQueue, rules: &Rules<'_>) -> Resul
     Ok(Found::Some(Box::new(Pick { pop, batch })))
 }
 
-/// Whether a message is the one that was carried, or that of its queue itself.
-pub(super) fn is_of_queue(view: &MessageView<'_>, queue: &PopQueue) -> bool {
-    view.topic() == queue.topic
+/// From `start` on, or behind what retention lets go (`pop.I4`).
+fn chosen(
+    broker: &Broker,
+    queue: &PopQueue,
+    start: u64,
+    filter: &TagFilter,
+    limits: Limits,
+) -> Result<Batch, BrokerError> {
+    let PopQueue { topic, queue, .. } = queue;
+    let batch = choose(broker, (topic, *queue), start, filter, limits)?;
+    let floor = broker.group.pop_floor();
+    if batch.runs.first().is_none_or(|run| run.position >= floor) {
+        return Ok(batch);
+    }
+    let kept = broker.group.queues().search(topic, *queue, |unit| unit.position.cmp(&floor));
+    let kept = kept.map_err(|error| BrokerError::Unreadable(error.to_string()))?;
+    choose(broker, (topic, *queue), kept.unwrap_or(start).max(start), filter, limits)
 }

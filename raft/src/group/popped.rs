@@ -38,6 +38,11 @@ impl Group {
         popped::read(&self.0.shared, queue, offset)
     }
 
+    /// Messages that lie before are popped no more: retention lets them go.
+    pub fn pop_floor(&self) -> u64 {
+        popped::floor(&self.0.shared)
+    }
+
     fn ask_popped(&self, request: Request, reply: Reply) {
         match self.may_propose() {
             Ok(()) => self.0.popped.ask(request, reply),

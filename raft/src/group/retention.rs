@@ -12,15 +12,22 @@
 //!
 //! - `transactions.I3`: nor one that holds the half message of an open transaction (`crate::driver::transactions`).
 //!
+//! - `pop.I4`: nor one that holds a message in flight by POP (`crate::driver::popped`). A message gets into flight long after it was stored, and
+//!   that may be on its way while a segment is chosen here. So a leader pops nothing that these limits let go, and a node drops nothing that
+//!   wider ones would keep, as of what it has applied: an eighth wider, for size at most [`POPS_BYTES`], for age at most [`POPS_TIME`], which is
+//!   more than is on its way at any time, and more than clocks differ by.
+//!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use folio_engine::log::StampBase;
 use folio_engine::record::EntryId;
 use folio_protocol::message;
+use folio_state::sections::features::POP;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::carried_forward;
@@ -41,6 +48,9 @@ const FULL_PATIENCE: Duration = Duration::from_secs(2);
 const FULL_POLL: Duration = Duration::from_millis(200);
 /// How often the same trouble is told.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
+/// The same as bytes and as time by which a segment is kept longer than leaders pop from it (`pop.I4`).
+const POPS_BYTES: u64 = 64 << 20;
+const POPS_TIME: Duration = Duration::from_secs(60);
 /// How often is seen whether a pass is pressing (`retention.I1`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,6 +60,7 @@ pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: 
     let (mut last, mut said) = (Instant::now(), None::<Instant>);
     loop {
         sleep(LOOK_INTERVAL.min(passes.retention.interval)).await;
+        passes.note_floor().await;
         if last.elapsed() < passes.retention.interval && !passes.is_pressing() {
             continue;
         }
@@ -81,6 +92,22 @@ impl Passes {
             || !self.shared.has_room(1)
             || carried_forward::is_wanted(&self.shared)
             || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
+    }
+
+    /// What is older than retention keeps is popped no more (`pop.I4`).
+    async fn note_floor(&self) {
+        let Some(age) = self.retention.age else { return };
+        let (shared, now) = (self.shared.clone(), self.host.system.wall_clock());
+        let noting = self.host.blocking(move || {
+            let mut starts = shared.log.segment_starts();
+            starts.retain(|(_, first)| *first > shared.log.state().first_index);
+            let old = count_old(&shared, &starts, age, now);
+            if let Some((floor, _)) = starts[..old].last() {
+                shared.popped_floor.fetch_max(*floor, Ordering::Relaxed);
+            }
+        });
+        // It fails where the node stops.
+        drop(noting.await);
     }
 
     fn is_dropped(&self, due: &Droppable) -> bool {
@@ -188,17 +215,15 @@ struct Droppable {
 /// The latest one. Blocks on the disk.
 fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Result<Option<Droppable>> {
     let log = shared.log.state();
-    let applied = shared.applied_position.load(std::sync::atomic::Ordering::Acquire);
+    let applied = shared.applied_position.load(Ordering::Acquire);
     let saved = shared.checkpoints.snapshots().map_err(io::Error::other)?;
     let mut starts = shared.log.segment_starts();
     starts.retain(|(position, first)| *first > log.first_index && *position <= applied);
-    let too_many =
-        |position: &u64| retention.bytes.is_some_and(|limit| log.next_position - position >= limit);
-    let many = starts.partition_point(|(position, _)| too_many(position));
-    let old = retention.age.map_or(0, |age| count_old(shared, &starts[many..], age, now));
-    let Some((last, _)) = starts[..many + old].last() else { return Ok(None) };
-    let clear = carried_forward::clear_before(shared, *last)?;
-    let due = starts[..many + old].iter().rev().map(|(position, _)| *position);
+    let due = count_due(shared, &starts, retention, log.next_position, now);
+    let Some((last, _)) = starts[..due].last() else { return Ok(None) };
+    let clear =
+        carried_forward::clear_before(shared, *last)?.min(beyond_pops(shared, &starts, retention, now));
+    let due = starts[..due].iter().rev().map(|(position, _)| *position);
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
     let due = due.filter(|position| saved.contains(position)).filter(|position| *position <= clear);
     let mut whole = due.filter_map(|position| {
@@ -212,6 +237,33 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let state = SavedState::decode(&checkpoint.state).map_err(io::Error::other)?;
     let meta = SnapshotMetaOf { last_log_id: Some(log_id(id)), last_membership: state.membership };
     Ok(Some(Droppable { position: checkpoint.base.position, id, meta, start: checkpoint.base }))
+}
+
+/// How many of these segments, ascending, are due where the log ends there.
+fn count_due(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, end: u64, now: Duration) -> usize {
+    let too_many = |position: &u64| limits.bytes.is_some_and(|limit| end.saturating_sub(*position) >= limit);
+    let many = starts.partition_point(|(position, _)| too_many(position));
+    many + limits.age.map_or(0, |age| count_old(shared, &starts[many..], age, now))
+}
+
+/// From where on a pop that is not applied yet may bring messages into flight (`pop.I4`).
+fn beyond_pops(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, now: Duration) -> u64 {
+    if shared.level.get() < POP {
+        return u64::MAX;
+    }
+    let wider = Retention {
+        bytes: limits.bytes.map(|bytes| bytes + (bytes / 8).min(POPS_BYTES)),
+        age: limits.age.map(|age| age + (age / 8).min(POPS_TIME)),
+        ..limits.clone()
+    };
+    // Where applying waits for room, nothing new is popped.
+    let end = if shared.derived.disk_full() {
+        shared.log.state().next_position
+    } else {
+        shared.applied_position.load(Ordering::Acquire)
+    };
+    let due = count_due(shared, starts, &wider, end, now);
+    starts[..due].last().map_or(0, |(position, _)| *position)
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

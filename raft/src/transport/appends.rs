@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 use folio_engine::record::{EntryId, Record, RecordHeader, RecordKind};
+use folio_state::Command;
 use openraft::entry::RaftEntry;
 use openraft::raft::AppendEntriesRequest;
 
@@ -57,9 +58,11 @@ impl Peers {
     /// behind the first one that has no place.
     fn makes_room(&self, entries: &[LogEntry], bytes: usize) -> bool {
         let is_rare = |entry: &LogEntry| match &entry.content {
-            Content::Stored(record) => {
-                !matches!(record.header.kind, RecordKind::Messages | RecordKind::Command)
-            }
+            Content::Stored(record) => match record.header.kind {
+                RecordKind::Messages | RecordKind::Command => false,
+                RecordKind::Transition => !is_of_pops(record),
+                _ => true,
+            },
             Content::New(_) => false,
         };
         entries.iter().all(is_rare) && self.shared.log.has_place(bytes as u64)
@@ -127,6 +130,21 @@ impl Peers {
         }
         Err(io::Error::other("this node has lost its vote and does not know yet whom it may follow"))
     }
+}
+
+/// Whether it is a move of what clients pop all the time. A carried message is none.
+fn is_of_pops(record: &Record) -> bool {
+    record.commands().any(|command| {
+        let command = Command::decode(&command);
+        matches!(
+            command,
+            Ok(Command::PopMessages(_)
+                | Command::PopAgain(_)
+                | Command::AckPopped(_)
+                | Command::ChangePopped(_)
+                | Command::RevivePopped(_))
+        )
+    })
 }
 
 /// The head of an append, and its records.

@@ -10,11 +10,12 @@ use folio_engine::disk::sim::SimDisk;
 use folio_engine::disk::{Disk, OpenMode, RESERVE_BYTES};
 use folio_protocol::message::NewMessage;
 use folio_raft::config::{Flush, GroupConfig, Retention, Scrub, Timing};
+use folio_raft::driver::outcome;
 use folio_raft::group::{Group, StartError};
 use folio_raft::proposal::{Proposal, ProposeError, Receipt, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
-use folio_state::FEATURE_LEVEL;
+use folio_state::{BatchId, FEATURE_LEVEL, PopMessages, PopQueue};
 use tokio::sync::oneshot;
 
 use crate::cluster::{NoHooks, PATIENCE, message, steady};
@@ -184,6 +185,7 @@ async fn a_full_disk_whose_oldest_segment_holds_what_waits_dropped_nothing() {
     for message in [half_message(1), delayed(2, now_ms() + hour_ms)] {
         send_messages(&group, vec![message]).await.unwrap();
     }
+    let popped = popped(&group).await;
     disk.set_capacity(Some(disk.used() + 6 * SEGMENT_BYTES));
     while send(&group, 1, 500).await != Err(ProposeError::DiskFull) {
         assert!(group.log().state().next_position < 20 * SEGMENT_BYTES, "the disk is not full");
@@ -202,6 +204,27 @@ async fn a_full_disk_whose_oldest_segment_holds_what_waits_dropped_nothing() {
     let range = (log.start_position, log.next_position);
     let pending = group.timers().lying(timers.watermark(), range, 2, |entry| timers.is_pending(entry.key));
     assert_eq!(pending.unwrap().len(), 1, "timers.I5");
+    assert!(group.popped_message(&popped, 0).unwrap().is_some(), "pop.I4");
+}
+
+/// A message that is in flight for an hour.
+async fn popped(group: &Group) -> PopQueue {
+    let receipt = send(group, 1, 500).await.unwrap();
+    let queue = PopQueue { group: "g".into(), topic: "orders".into(), queue: 0 };
+    let pop = PopMessages {
+        queue: queue.clone(),
+        from: None,
+        next: 1,
+        id: BatchId { start: 0, popped_ms: now_ms() },
+        diffs: vec![0],
+        position: receipt.positions[0],
+        visible_ms: now_ms() + HOUR.as_millis() as u64,
+        retry_v2: false,
+        attempt: None,
+    };
+    outcome(|reply| group.pop(pop, reply)).await.unwrap();
+    assert!(group.popped_message(&queue, 0).unwrap().is_some());
+    queue
 }
 
 /// With old segments to drop a group stood still until its next look, a minute later.
@@ -230,8 +253,8 @@ async fn retention_i1_a_log_that_grows_fast_stays_near_its_bound() {
         let log = group.log().state();
         log.next_position - log.start_position
     };
-    // And the rest of the segment before the first one kept.
-    while !eventually("the log is near its bound", deadline, size() < 3 * SEGMENT_BYTES + 8192) {
+    // And the rest of the segment before the first one kept, and what is kept longer than leaders pop from it (`pop.I4`).
+    while !eventually("the log is near its bound", deadline, size() < 3 * SEGMENT_BYTES + SEGMENT_BYTES / 4 + 8192) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -308,6 +308,26 @@ async fn an_ordered_pop_that_is_repeated_gets_the_same_messages() {
     cluster.assert_same().await;
 }
 
+/// A pop that was on its way while retention chose a segment brought messages of it into flight: they were lost to the group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pop_i4_nothing_is_popped_that_retention_lets_go() {
+    let retention =
+        Retention { age: None, bytes: Some(4 * SEGMENT_BYTES), interval: Duration::from_secs(3600) };
+    let cluster = Cluster::start(1..=1, retention, steady()).await;
+    cluster.reach_level().await;
+    let receipts = cluster.send_all(0..20).await;
+    assert_eq!(cluster.pop(&queue(TOPIC, 0), 2, 60_000, None).await.len(), 2);
+    let (last, leader) = (receipts[19].positions[0], cluster.leader().await);
+    let (mut number, deadline) = (20, Instant::now() + PATIENCE);
+    while leader.pop_floor() <= last {
+        assert!(Instant::now() < deadline, "{last}: {:?}", leader.log().state());
+        cluster.send_all(number..number + 50).await;
+        number += 50;
+    }
+    assert!(cluster.pop(&queue(TOPIC, 0), 2, 60_000, None).await.is_empty());
+    assert_eq!(leader.state().popped().in_flight(&queue(TOPIC, 0)), 2, "what was in flight before stays");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn pop_i4_a_message_comes_again_after_its_segment_has_gone() {
     let retention =

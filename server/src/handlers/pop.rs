@@ -164,7 +164,9 @@ fn held(remoting: &Arc<Remoting>, mut request: Request, hold: Hold, is_nothing: 
                         is_held = true;
                     }
                     let left = hold.deadline.saturating_duration_since(Instant::now());
-                    drop(timeout(left.min(hold.interval()), waiter.woken()).await);
+                    if !has_more(&frame) {
+                        drop(timeout(left.min(hold.interval()), waiter.woken()).await);
+                    }
                 }
             }
             let takes_requests = request.channel().is_none_or(Reader::takes_requests);
@@ -176,6 +178,12 @@ fn held(remoting: &Arc<Remoting>, mut request: Request, hold: Hold, is_nothing: 
             }
         }
     });
+}
+
+/// Whether the leader has not come to the end of what there is: it has found nothing yet that is wanted.
+fn has_more(frame: &Frame) -> bool {
+    frame.code == ResponseCode::PollingTimeout.code()
+        && PopMessageResponseHeader::from_ext(&frame.ext).is_ok_and(|header| header.rest_num > 0)
 }
 
 /// Too many wait (`pop.I6`).
@@ -314,7 +322,8 @@ mod tests {
     fn a_client_is_told_what_it_makes_handles_of() {
         let batch = |retry, queue, start, offsets| GivenBatch { retry, queue, start, offsets, attempts: 2 };
         let batches = vec![batch(Retry::Normal, 3, 4, vec![4, 6]), batch(Retry::V1, 0, 9, vec![9])];
-        let given = Given { popped_ms: 100, invisible_ms: 60, rest: 5, batches, messages: Vec::new() };
+        let given =
+            Given { popped_ms: 100, invisible_ms: 60, rest: 5, batches, messages: Vec::new(), memory: None };
         let header = header_of(&given, false);
         assert_eq!(header.start_offset_info.as_deref(), Some("0 3 4;1 0 9"));
         assert_eq!(header.msg_offset_info.as_deref(), Some("0 3 4,6;1 0 9"));

@@ -13,6 +13,7 @@ mod node;
 mod offsets;
 mod operators;
 mod pop;
+mod pop_many;
 mod pull;
 mod query;
 mod repeats;

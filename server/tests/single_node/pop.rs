@@ -28,14 +28,14 @@ const BROKER: &str = "broker-a";
 
 /// A message as a client has it.
 #[derive(Debug, Clone)]
-struct Got {
-    topic: String,
-    body: String,
-    handle: Handle,
-    times: i32,
+pub(crate) struct Got {
+    pub(crate) topic: String,
+    pub(crate) body: String,
+    pub(crate) handle: Handle,
+    pub(crate) times: i32,
 }
 
-fn pop_header(max: i32, invisible_ms: i64) -> PopMessageHeader {
+pub(crate) fn pop_header(max: i32, invisible_ms: i64) -> PopMessageHeader {
     PopMessageHeader {
         consumer_group: "g".into(),
         topic: "orders".into(),
@@ -53,7 +53,7 @@ fn pop_header(max: i32, invisible_ms: i64) -> PopMessageHeader {
 }
 
 /// The messages of an answer, with their handles, as a client makes them.
-fn got(answer: &Frame) -> Vec<Got> {
+pub(crate) fn got(answer: &Frame) -> Vec<Got> {
     if answer.code == ResponseCode::PollingTimeout.code() {
         return Vec::new();
     }
@@ -89,12 +89,12 @@ fn got(answer: &Frame) -> Vec<Got> {
 }
 
 impl Client {
-    async fn pop(&mut self, head: &PopMessageHeader) -> Vec<Got> {
+    pub(crate) async fn pop(&mut self, head: &PopMessageHeader) -> Vec<Got> {
         got(&self.ask(RequestCode::PopMessage, head).await)
     }
 
     /// Pops until there is something.
-    async fn pop_some(&mut self, head: &PopMessageHeader) -> Vec<Got> {
+    pub(crate) async fn pop_some(&mut self, head: &PopMessageHeader) -> Vec<Got> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let some = self.pop(head).await;
@@ -106,7 +106,7 @@ impl Client {
         }
     }
 
-    async fn ack(&mut self, got: &Got) -> Frame {
+    pub(crate) async fn ack(&mut self, got: &Got) -> Frame {
         let Got { handle, .. } = got;
         let head = AckMessageHeader {
             consumer_group: "g".into(),
@@ -118,7 +118,7 @@ impl Client {
         self.ask(RequestCode::AckMessage, &head).await
     }
 
-    async fn change(&mut self, got: &Got, invisible_ms: i64) -> Frame {
+    pub(crate) async fn change(&mut self, got: &Got, invisible_ms: i64) -> Frame {
         let Got { handle, .. } = got;
         let head = ChangeInvisibleTimeHeader {
             consumer_group: "g".into(),
@@ -132,7 +132,7 @@ impl Client {
     }
 }
 
-async fn reach_level(nodes: &[Node]) {
+pub(crate) async fn reach_level(nodes: &[Node]) {
     let deadline = Instant::now() + PATIENCE;
     while nodes.iter().any(|node| node.broker.group.status().feature_level < FEATURE_LEVEL) {
         assert!(Instant::now() < deadline, "the feature level stays");
@@ -140,7 +140,7 @@ async fn reach_level(nodes: &[Node]) {
     }
 }
 
-async fn node() -> Node {
+pub(crate) async fn node() -> Node {
     let node = Node::start().await;
     reach_level(std::slice::from_ref(&node)).await;
     node

@@ -1,5 +1,5 @@
 //! Stores messages in flight again, before retention drops the segments that they lie in (`pop.I4`). Paced, some in each record, and only
-//! where this node leads.
+//! where this node leads. On a full disk, too: it makes room (`room.I2`).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::popped::{self as message, InFlight};
-use folio_state::{BatchId, PopQueue};
-use tokio::sync::oneshot;
+use folio_state::{BatchId, CarryPopped, PopQueue, State};
 use tokio::time::sleep;
 
-use super::super::{Parts, Requests};
-use super::requests::{Popped, Request};
+use super::super::{Decision, Driver, Move, Parts, Requests, outcome};
+use super::requests::Popped;
 use crate::group::tasks;
 use crate::log_rate_limiter::LogRateLimiter;
 use crate::popped;
@@ -37,67 +36,97 @@ enum Trouble {
     Propose(#[from] crate::proposal::ProposeError),
 }
 
-pub(super) fn start(parts: Parts, requests: Requests<Popped>) {
-    let shared = parts.shared.clone();
-    tasks::spawn(&shared, "the carrier of popped messages", run(parts, requests));
+/// The driver of what is carried: one record at a time.
+struct Carrier;
+
+/// Messages that are stored further on, and up to where they lie.
+struct Carry(u64, Vec<NewMessage>);
+
+impl Driver for Carrier {
+    const NAME: &'static str = "the driver of carried messages";
+    const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+    const MAKES_ROOM: bool = true;
+    type Request = Carry;
+    type Key = ();
+
+    fn key(&self, _: &Carry) {}
+
+    fn bytes(&self, Carry(_, messages): &Carry) -> usize {
+        messages.iter().map(NewMessage::encoded_len).sum()
+    }
+
+    fn decide(&self, Carry(upto, messages): Carry, _: &State) -> Decision {
+        Decision::Move(Move { commands: vec![CarryPopped { upto }.into()], messages })
+    }
 }
 
-async fn run(parts: Parts, requests: Requests<Popped>) {
-    let (shared, troubles) = (parts.shared.clone(), LogRateLimiter::default());
-    let mut stopping = shared.stopping.subscribe();
-    let work = async {
-        loop {
-            sleep(LOOK_INTERVAL).await;
-            while parts.fence.leads() {
-                match carry(&parts, &requests).await {
-                    Ok(true) => sleep(PAUSE).await,
-                    Ok(false) => break,
-                    Err(trouble) => {
-                        if troubles.admit().is_some() {
-                            tracing::warn!(%trouble, "messages in flight are not stored again, trying again");
+pub(super) fn start(parts: Parts, requests: Requests<Popped>) {
+    let shared = parts.shared.clone();
+    let carrier = super::super::start(Carrier, parts.clone());
+    let carrying = Carrying { parts, carrier, popped: requests };
+    tasks::spawn(&shared, "the carrier of popped messages", carrying.run());
+}
+
+/// See the module.
+struct Carrying {
+    parts: Parts,
+    carrier: Requests<Carrier>,
+    popped: Requests<Popped>,
+}
+
+impl Carrying {
+    async fn run(self) {
+        let (shared, troubles) = (self.parts.shared.clone(), LogRateLimiter::default());
+        let mut stopping = shared.stopping.subscribe();
+        let work = async {
+            loop {
+                sleep(LOOK_INTERVAL).await;
+                while self.parts.fence.leads() {
+                    match self.carry().await {
+                        Ok(true) => sleep(PAUSE).await,
+                        Ok(false) => break,
+                        Err(trouble) => {
+                            if troubles.admit().is_some() {
+                                tracing::warn!(%trouble, "messages in flight are not stored again, trying again");
+                            }
+                            break;
                         }
-                        break;
                     }
                 }
             }
+        };
+        tokio::select! {
+            () = work => {}
+            _ = stopping.wait_for(|stopping| *stopping) => {}
         }
-    };
-    tokio::select! {
-        () = work => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
     }
-}
 
-/// Stores some again; whether there were any.
-async fn carry(parts: &Parts, requests: &Requests<Popped>) -> Result<bool, Trouble> {
-    let shared = &parts.shared;
-    let wanted = shared.popped_wanted.load(Ordering::Relaxed);
-    if wanted <= shared.log.state().start_position || !shared.has_room(1) {
-        return Ok(false);
-    }
-    let found = next(shared, wanted);
-    if found.is_empty() {
-        return Ok(false);
-    }
-    let reading = shared.clone();
-    let (messages, lost) = parts.host.blocking(move || read(&reading, found)).await??;
-    for lost in lost {
-        super::revive::lose(requests, lost).await;
-    }
-    if messages.is_empty() {
-        return Ok(true);
-    }
-    let (tell, told) = oneshot::channel();
-    requests.ask(Request::Carry(wanted, messages), Box::new(move |outcome| drop(tell.send(outcome))));
-    match told.await {
-        Ok(outcome) => outcome.map(|()| true).map_err(Trouble::from),
-        Err(_) => Ok(false),
+    /// Stores some again; whether there were any.
+    async fn carry(&self) -> Result<bool, Trouble> {
+        let shared = &self.parts.shared;
+        let wanted = shared.popped_wanted.load(Ordering::Relaxed);
+        if wanted <= shared.log.state().start_position || !shared.has_place(1) {
+            return Ok(false);
+        }
+        let found = next(shared, wanted);
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let reading = shared.clone();
+        let (messages, lost) = self.parts.host.blocking(move || read(&reading, found)).await??;
+        for lost in lost {
+            super::revive::lose(&self.popped, lost).await;
+        }
+        if !messages.is_empty() {
+            outcome(|reply| self.carrier.ask(Carry(wanted, messages), reply)).await?;
+        }
+        Ok(true)
     }
 }
 
 type Found = (PopQueue, BatchId, u64);
 
-/// What may lie before a position, batches of the lowest ones first. Looks at all.
+/// What may lie before a position, as much as one record takes. Looks at all.
 fn next(shared: &Arc<Shared>, wanted: u64) -> Vec<Found> {
     let popped = shared.state.read().popped().clone();
     let mut found = Vec::new();

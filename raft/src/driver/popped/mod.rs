@@ -19,7 +19,7 @@ pub(crate) use requests::{Popped, Request};
 
 /// Starts the driver, what revives, and what carries forward.
 pub(crate) fn start(parts: Parts) -> Requests<Popped> {
-    let requests = super::start(Popped, parts.clone());
+    let requests = super::start(Popped(parts.shared.clone()), parts.clone());
     revive::start(parts.clone(), requests.clone());
     carry::start(parts, requests.clone());
     requests

@@ -1,15 +1,19 @@
 //! What the driver is asked for, and what it decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
-use folio_state::sections::popped::{BATCHES_MAX, IN_FLIGHT_MAX};
+use folio_state::sections::popped::IN_FLIGHT_MAX;
 use folio_state::{
-    AckPopped, BatchId, CarryPopped, ChangePopped, Command, CreateTopic, ExpirePopped, PopAgain, PopMessages,
-    PopQueue, RevivePopped, State, Topic,
+    AckPopped, BatchId, ChangePopped, Command, CreateTopic, PopAgain, PopMessages, PopQueue, RevivePopped,
+    State, Topic,
 };
 
 use super::super::{Decision, Driver, Move};
+use crate::popped;
+use crate::proposal::ProposeError;
+use crate::shared::Shared;
 
 /// What this driver does.
 #[derive(Debug)]
@@ -26,10 +30,6 @@ pub(crate) enum Request {
     Revive(Box<Revive>),
     /// A message that is not in the log any more comes never again.
     Lost(Box<AckPopped>),
-    /// A batch without messages in flight.
-    Expire(Box<ExpirePopped>),
-    /// Messages that are stored further on, and up to where they lie.
-    Carry(u64, Vec<NewMessage>),
 }
 
 /// A message that nobody acknowledged in time.
@@ -48,27 +48,32 @@ pub(crate) enum Key {
     Queue(PopQueue),
     /// Whatever ends a message's flight.
     Message(PopQueue, BatchId, u64),
-    Batch(PopQueue, BatchId),
-    Carry,
 }
 
 /// See the module.
-pub(crate) struct Popped;
+pub(crate) struct Popped(pub(super) Arc<Shared>);
 
 fn is_in_flight(state: &State, queue: &PopQueue, id: BatchId, offset: u64) -> bool {
     let batch = state.popped().batch(queue, id);
     batch.is_some_and(|batch| batch.in_flight(id).any(|at| at == offset))
 }
 
-/// Whether a pop is what the state allows now (`pop.I3`).
-fn may_pop(pop: &PopMessages, state: &State) -> bool {
+/// Whether a pop is what the state allows now (`pop.I3`), and the log (`pop.I4`).
+fn may_pop(pop: &PopMessages, state: &State, floor: u64) -> bool {
     let popped = state.popped();
-    let is_blocked = pop.attempt.is_some() && popped.ordered(&pop.queue).is_some();
     let in_flight = popped.in_flight(&pop.queue) + pop.diffs.len() as u64;
-    !is_blocked
+    popped.ordered(&pop.queue).is_none()
         && state.offset_as_stored(&pop.queue) == pop.from
         && popped.batch(&pop.queue, pop.id).is_none()
-        && (pop.diffs.is_empty() || (in_flight <= IN_FLIGHT_MAX && popped.count() < BATCHES_MAX))
+        && (pop.diffs.is_empty()
+            || (in_flight <= IN_FLIGHT_MAX && popped.has_place(&pop.queue) && pop.position >= floor))
+}
+
+/// `pop.I3`: a message that has a batch of its own needs no place.
+fn has_place(change: &ChangePopped, state: &State) -> bool {
+    let popped = state.popped();
+    let is_alone = popped.batch(&change.queue, change.id).is_some_and(|batch| batch.count() == 1);
+    is_alone || popped.has_place(&change.queue)
 }
 
 fn only(command: impl Into<Command>, is_right: bool) -> Decision {
@@ -103,8 +108,6 @@ impl Driver for Popped {
                 let RevivePopped { queue, id, offset } = &revive.command;
                 Key::Message(queue.clone(), *id, *offset)
             }
-            Request::Expire(expire) => Key::Batch(expire.queue.clone(), expire.id),
-            Request::Carry(..) => Key::Carry,
         }
     }
 
@@ -116,15 +119,13 @@ impl Driver for Popped {
             Request::Ack(ack) | Request::Lost(ack) => bytes(&ack.queue),
             Request::Change(change) => bytes(&change.queue),
             Request::Revive(revive) => bytes(&revive.command.queue) + revive.message.encoded_len(),
-            Request::Expire(expire) => bytes(&expire.queue),
-            Request::Carry(_, messages) => messages.iter().map(NewMessage::encoded_len).sum(),
         }
     }
 
     fn decide(&self, request: Request, state: &State) -> Decision {
         match request {
             Request::Pop(pop) => {
-                let may = may_pop(&pop, state);
+                let may = may_pop(&pop, state, popped::floor(&self.0));
                 only(*pop, may)
             }
             Request::Again(again) => {
@@ -137,17 +138,12 @@ impl Driver for Popped {
             }
             Request::Change(change) => {
                 let is_in_flight = is_in_flight(state, &change.queue, change.id, change.offset);
+                if is_in_flight && !has_place(&change, state) {
+                    return Decision::Refused(ProposeError::Busy);
+                }
                 only(*change, is_in_flight)
             }
             Request::Revive(wish) => revive(*wish, state),
-            Request::Expire(expire) => {
-                let batch = state.popped().batch(&expire.queue, expire.id);
-                let is_over = batch.is_some_and(|batch| batch.count() == 0);
-                only(*expire, is_over)
-            }
-            Request::Carry(upto, messages) => {
-                Decision::Move(Move { commands: vec![CarryPopped { upto }.into()], messages })
-            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Gives again what nobody acknowledged in time, some in each record, and only where this node leads.
 //!
-//! Looks at all batches every [`LOOK_INTERVAL_MAX`] at least: what is due is bounded by what is in flight, and a look copies nothing. However much
-//! becomes due at once, [`TOGETHER`] messages of it are read and stored at a time.
+//! Looks at all batches every [`LOOK_INTERVAL_MAX`], or when the next one is due: what is due is bounded by what is in flight, and a look copies
+//! nothing. A look that takes long is followed by a pause that is longer. However much becomes due at once, [`TOGETHER`] messages of it are read
+//! and stored at a time; the next look begins where this one has ended, so what cannot be read keeps nothing else waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use folio_protocol::names;
 use folio_protocol::popped::{self as message, Retry};
 use folio_state::sections::features::POP;
 use folio_state::sections::popped::Batch;
-use folio_state::{AckPopped, BatchId, ExpirePopped, PopQueue, RevivePopped, State, Topic};
+use folio_state::{AckPopped, BatchId, PopQueue, RevivePopped, State, Topic};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::{Parts, Requests};
 use super::requests::{Popped, Request, Revive};
@@ -25,6 +26,8 @@ use crate::shared::Shared;
 /// A look at all batches is over so soon again, at least and at most.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// The pause after a look is so many times as long as the look.
+const PAUSE_PART: u32 = 10;
 /// Messages that one look finds at most.
 const FOUND_MAX: usize = 8192;
 /// Messages that are read together, and their bytes.
@@ -44,10 +47,11 @@ async fn run(parts: Parts, requests: Requests<Popped>) {
     let shared = parts.shared.clone();
     let mut stopping = shared.stopping.subscribe();
     let work = async {
-        let troubles = LogRateLimiter::default();
+        let (troubles, mut from) = (LogRateLimiter::default(), 0);
         loop {
             let may = parts.fence.leads() && shared.level.get() >= POP && shared.has_room(1);
-            let wait = if may { look(&parts, &requests, &troubles).await } else { LOOK_INTERVAL_MAX };
+            let wait =
+                if may { look(&parts, &requests, &troubles, &mut from).await } else { LOOK_INTERVAL_MAX };
             sleep(wait).await;
         }
     };
@@ -71,8 +75,9 @@ struct Due {
 #[derive(Default)]
 struct Found {
     due: Vec<Due>,
-    over: Vec<ExpirePopped>,
     next_ms: Option<u64>,
+    /// Where the next look begins, if this one has not seen all.
+    from: Option<usize>,
 }
 
 fn retry_max(state: &State, group: &str) -> u32 {
@@ -85,17 +90,18 @@ fn comes_again(state: &State, queue: &PopQueue, batch: &Batch) -> bool {
 }
 
 impl Found {
-    fn look(state: &State, now_ms: u64) -> Found {
+    /// At the batches from that one on, and then at those before.
+    fn look(state: &State, now_ms: u64, from: usize) -> Found {
         let mut found = Found::default();
-        for (queue, id, batch) in state.popped().batches() {
-            if found.due.len() >= FOUND_MAX || found.over.len() >= FOUND_MAX {
+        let numbered = || state.popped().batches().enumerate();
+        for (number, (queue, id, batch)) in numbered().skip(from).chain(numbered().take(from)) {
+            if found.due.len() >= FOUND_MAX {
+                found.from = Some(number);
                 break;
             }
             if batch.visible_ms > now_ms {
                 found.next_ms =
                     Some(found.next_ms.map_or(batch.visible_ms, |next| next.min(batch.visible_ms)));
-            } else if batch.count() == 0 {
-                found.over.push(ExpirePopped { queue: queue.clone(), id });
             } else if comes_again(state, queue, batch) {
                 let retry = if batch.retry_v2 { Retry::V2 } else { Retry::V1 };
                 let attempts = batch.order.as_ref().map(|order| order.attempts);
@@ -108,21 +114,21 @@ impl Found {
 }
 
 /// Gives again what is due; how long until there may be more.
-async fn look(parts: &Parts, requests: &Requests<Popped>, troubles: &LogRateLimiter) -> Duration {
+async fn look(
+    parts: &Parts,
+    requests: &Requests<Popped>,
+    troubles: &LogRateLimiter,
+    from: &mut usize,
+) -> Duration {
     let now = || u64::try_from(parts.host.now_ms()).unwrap_or(0);
     // A copy costs little, and what is applied meanwhile does not wait.
     let state = parts.shared.state.read().clone();
-    let Found { due, over, next_ms } = Found::look(&state, now());
+    let began = Instant::now();
+    let Found { due, next_ms, from: next } = Found::look(&state, now(), *from);
+    let pause = began.elapsed() * PAUSE_PART;
     drop(state);
-    let is_more = due.len() >= FOUND_MAX || over.len() >= FOUND_MAX;
+    *from = next.unwrap_or(0);
     let mut asked = Vec::new();
-    for expire in over {
-        asked.push(ask(requests, Request::Expire(Box::new(expire))));
-        if asked.len() >= TOGETHER {
-            settle(&mut asked).await;
-        }
-    }
-    settle(&mut asked).await;
     let mut rest = due;
     while !rest.is_empty() && parts.fence.leads() {
         let reading = parts.shared.clone();
@@ -138,7 +144,9 @@ async fn look(parts: &Parts, requests: &Requests<Popped>, troubles: &LogRateLimi
         settle(&mut asked).await;
     }
     let until = next_ms.map_or(LOOK_INTERVAL_MAX, |next| Duration::from_millis(next.saturating_sub(now())));
-    if is_more { LOOK_INTERVAL_MIN } else { until.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX) }
+    let wait =
+        if next.is_some() { LOOK_INTERVAL_MIN } else { until.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX) };
+    wait.max(pause)
 }
 
 type Told = oneshot::Receiver<Result<(), crate::proposal::ProposeError>>;
@@ -201,16 +209,25 @@ fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
     let times =
         attempts.map_or(view.reconsume_times(), |attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
     let max = retry_max(&shared.state.read(), &queue.group);
-    let (topic, message) = if i64::from(times) >= i64::from(max) {
-        let dead = message::dead(&view, bytes, &queue.group, first_topic(&queue));
-        (names::dlq_topic(&queue.group), NewMessage { reconsume_times: times, ..dead })
-    } else {
-        let topic = match Retry::of_topic(&queue.topic) {
-            Retry::Normal => retry.topic(&queue.group, &queue.topic),
-            _ => queue.topic.clone(),
-        };
-        let again = message::again(&view, bytes, &topic, id.popped_ms);
-        (topic, again)
+    let topic = match Retry::of_topic(&queue.topic) {
+        Retry::Normal => retry.topic(&queue.group, &queue.topic),
+        _ => queue.topic.clone(),
+    };
+    let is_last = i64::from(times) >= i64::from(max);
+    let again = if is_last { None } else { message::again(&view, bytes, &topic, id.popped_ms) };
+    if again.is_none() && !is_last {
+        tracing::warn!(
+            ?queue,
+            offset,
+            "a message becomes a dead letter at once: its properties leave no place for a handle"
+        );
+    }
+    let (topic, message) = match again {
+        Some(again) => (topic, again),
+        None => {
+            let dead = message::dead(&view, bytes, &queue.group, first_topic(&queue));
+            (names::dlq_topic(&queue.group), NewMessage { reconsume_times: times, ..dead })
+        }
     };
     let command = RevivePopped { queue, id, offset };
     Ok(Request::Revive(Box::new(Revive { command, topic: Topic::new(topic, QUEUES), message })))

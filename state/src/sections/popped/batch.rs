@@ -10,6 +10,8 @@ pub const BATCHES_MAX: u64 = 262_144;
 pub const IN_FLIGHT_MAX: u64 = 10_000;
 /// Messages of one batch: each has a bit.
 pub const BATCH_MESSAGES_MAX: usize = 32;
+/// How far the last offset of a batch may be from its first one: a pop looks no further.
+pub const BATCH_SPAN_MAX: u64 = 1024;
 /// Bytes of an attempt id.
 pub const ATTEMPT_BYTES_MAX: usize = 255;
 /// The value of [`Batch::position`] where the batch needs nothing of the log.
@@ -40,6 +42,8 @@ pub struct BatchId {
 pub struct Batch {
     /// When what is in flight of it comes again, ms since the epoch.
     pub visible_ms: u64,
+    /// The latest end of all handles that its messages ever had, ms since the epoch: an earlier handle may say a later time.
+    pub until_ms: u64,
     /// None of its messages in flight that are not carried lies before; or [`NOWHERE`].
     pub position: u64,
     /// Whether its messages come again in the retry topic of the second kind.
@@ -112,13 +116,25 @@ impl Batch {
 pub(super) struct OfQueue {
     pub(super) cursor: Option<u64>,
     pub(super) in_flight: u64,
+    /// The latest end of a handle whose message left otherwise than by an acknowledgement. A handle that ends no later may be one of those,
+    /// whatever the clock of the leader says that is asked now.
+    pub(super) over_ms: u64,
+    /// The ordered batch.
+    pub(super) ordered: Option<BatchId>,
     pub(super) batches: CowMap<BatchId, Batch>,
     pub(super) carried: CowMap<u64, Carried>,
 }
 
 impl OfQueue {
     pub(super) fn ordered(&self) -> Option<(BatchId, &Batch)> {
-        let mut all = self.batches.iter().map(|(id, batch)| (*id, batch));
-        all.find(|(_, batch)| batch.order.is_some())
+        let id = self.ordered?;
+        Some((id, self.batches.get(&id)?))
+    }
+
+    /// The batches that may hold an offset.
+    pub(super) fn around(&self, offset: u64) -> impl Iterator<Item = (BatchId, &Batch)> {
+        let first = BatchId { start: offset.saturating_sub(BATCH_SPAN_MAX), popped_ms: 0 };
+        let near = self.batches.iter_from(&first).take_while(move |(id, _)| id.start <= offset);
+        near.map(|(id, batch)| (*id, batch))
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::batch::{
-    ATTEMPT_BYTES_MAX, BATCH_MESSAGES_MAX, Batch, BatchId, InOrder, NOWHERE, OfQueue, PopQueue,
+    ATTEMPT_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_SPAN_MAX, Batch, BatchId, InOrder, NOWHERE, OfQueue,
+    PopQueue,
 };
 use super::edit::Edit;
 use super::table::Popped;
@@ -22,11 +23,6 @@ fn check_queue(queue: &PopQueue) -> Result<(), OutOfBounds> {
 trait Edits {
     fn queue(&self) -> &PopQueue;
     fn edit(&self, of: &OfQueue) -> Option<Edit>;
-
-    /// When the batch became visible, if it is over by this.
-    fn over_ms(&self, _: &OfQueue) -> u64 {
-        0
-    }
 }
 
 fn growth_of<S: Has<Popped>>(command: &impl Edits, state: &S) -> i64 {
@@ -38,10 +34,9 @@ fn growth_of<S: Has<Popped>>(command: &impl Edits, state: &S) -> i64 {
 fn apply_edit<S: Has<Popped>>(command: &impl Edits, state: &mut S) -> Outcome {
     let popped = Popped::within_mut(state);
     let of = popped.queues.get(command.queue());
-    let Some((edit, over_ms)) = of.and_then(|of| Some((command.edit(of)?, command.over_ms(of)))) else {
+    let Some(edit) = of.and_then(|of| command.edit(of)) else {
         return Outcome::NotFound;
     };
-    popped.over_ms = popped.over_ms.max(over_ms);
     popped.apply(command.queue(), edit);
     Outcome::Done
 }
@@ -103,7 +98,7 @@ impl PopMessages {
         let of = popped.queues.get(&self.queue);
         let is_as_seen = offset == self.from && self.next >= self.from.unwrap_or(0);
         let is_known = of.is_some_and(|of| of.batches.contains_key(&self.id));
-        let is_blocked = self.attempt.is_some() && of.is_some_and(|of| of.ordered().is_some());
+        let is_blocked = of.is_some_and(|of| of.ordered.is_some());
         if !is_as_seen || is_known || is_blocked {
             return None;
         }
@@ -114,6 +109,7 @@ impl PopMessages {
         let cursor = if order.is_some() { self.id.start } else { self.next };
         let batch = Batch {
             visible_ms: self.visible_ms,
+            until_ms: self.visible_ms,
             position: self.position,
             retry_v2: self.retry_v2,
             diffs: self.diffs.clone(),
@@ -133,6 +129,8 @@ impl Operation for PopMessages {
     fn check_bounds(&self) -> Result<(), OutOfBounds> {
         check_queue(&self.queue)?;
         at_most("popped messages", self.diffs.len(), BATCH_MESSAGES_MAX)?;
+        let span = self.diffs.last().map_or(0, |last| *last as usize);
+        at_most("offsets from the first popped message to the last", span, BATCH_SPAN_MAX as usize)?;
         at_most("bytes of an attempt id", self.attempt.as_ref().map_or(0, String::len), ATTEMPT_BYTES_MAX)
     }
 }
@@ -197,6 +195,7 @@ impl Edits for PopAgain {
         };
         let again = Batch {
             visible_ms: self.visible_ms,
+            until_ms: batch.until_ms.max(self.visible_ms),
             diffs: left.iter().map(|offset| (offset - start) as u32).collect(),
             acked: 0,
             gone: 0,
@@ -275,6 +274,7 @@ impl ChangePopped {
     fn in_order(&self, mut batch: Batch) -> Edit {
         let is_first = batch.in_flight(self.id).next() == Some(self.offset);
         batch.visible_ms = if is_first { self.visible_ms } else { self.visible_ms.max(batch.visible_ms) };
+        batch.until_ms = batch.until_ms.max(self.visible_ms);
         Edit { put: vec![(self.id, batch)], ..Edit::default() }
     }
 }
@@ -298,6 +298,7 @@ impl Edits for ChangePopped {
         let is_carried = of.carried.contains_key(&self.offset);
         let own = Batch {
             visible_ms: self.visible_ms,
+            until_ms: batch.until_ms.max(self.visible_ms),
             position: if is_carried { NOWHERE } else { batch.position },
             retry_v2: batch.retry_v2,
             diffs: vec![0],
@@ -305,7 +306,9 @@ impl Edits for ChangePopped {
             gone: 0,
             order: None,
         };
-        Some(Edit { put: vec![(self.id, batch), (id, own)], ..Edit::default() })
+        let mut edit = Edit { put: vec![(id, own)], ..Edit::default() };
+        edit.settle(self.id, batch);
+        Some(edit)
     }
 }
 
@@ -339,59 +342,22 @@ impl Edits for RevivePopped {
         &self.queue
     }
 
-    fn over_ms(&self, of: &OfQueue) -> u64 {
-        of.batches.get(&self.id).map_or(0, |batch| batch.visible_ms)
-    }
-
     fn edit(&self, of: &OfQueue) -> Option<Edit> {
         let mut batch = of.batches.get(&self.id)?.clone();
         let bit = batch.bit(self.id, self.offset).filter(|bit| (batch.acked | batch.gone) & bit == 0)?;
         batch.gone |= bit;
-        let mut edit =
-            Edit { cursor: cursor(self.id, &batch), uncarry: vec![self.offset], ..Edit::default() };
-        // Its time is over: no handle of it is taken any more.
-        if batch.count() == 0 {
-            edit.remove.push(self.id)
-        } else {
-            edit.put.push((self.id, batch))
-        }
+        let mut edit = Edit {
+            cursor: cursor(self.id, &batch),
+            uncarry: vec![self.offset],
+            over_ms: batch.until_ms,
+            ..Edit::default()
+        };
+        edit.settle(self.id, batch);
         Some(edit)
     }
 }
 
 edits!(RevivePopped, 132);
-
-/// A batch is forgotten of which nothing is in flight.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExpirePopped {
-    /// From where, by whom.
-    pub queue: PopQueue,
-    /// The batch.
-    pub id: BatchId,
-}
-
-impl ExpirePopped {
-    fn unmet(&self, _: &Popped) -> Option<String> {
-        None
-    }
-}
-
-impl Edits for ExpirePopped {
-    fn queue(&self) -> &PopQueue {
-        &self.queue
-    }
-
-    fn over_ms(&self, of: &OfQueue) -> u64 {
-        of.batches.get(&self.id).map_or(0, |batch| batch.visible_ms)
-    }
-
-    fn edit(&self, of: &OfQueue) -> Option<Edit> {
-        let batch = of.batches.get(&self.id)?;
-        (batch.count() == 0).then(|| Edit { remove: vec![self.id], ..Edit::default() })
-    }
-}
-
-edits!(ExpirePopped, 133);
 
 /// Messages in flight are stored once more, because what lies before a position is to be dropped. It comes with them, in one transition, and
 /// changes nothing itself.
@@ -402,7 +368,7 @@ pub struct CarryPopped {
 }
 
 impl Operation for CarryPopped {
-    const KIND: u16 = 134;
+    const KIND: u16 = 133;
     const SINCE: u16 = POP;
     const DEPENDS_ON_ORDER: bool = true;
 

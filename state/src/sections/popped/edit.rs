@@ -6,15 +6,17 @@ use crate::codec::encoded_bytes;
 use crate::sections::size::signed;
 
 /// Bytes of a batch with its id, without its offsets and its order.
-const BATCH_BYTES: i64 = 8 + 8 + 8 + 8 + 1 + 8 + 4 + 4 + 1;
+const BATCH_BYTES: i64 = 8 + 8 + 8 + 8 + 8 + 1 + 8 + 4 + 4 + 1;
 /// Bytes of a message's offset.
 const DIFF_BYTES: i64 = 4;
 /// Bytes that an ordered batch has besides, without its attempt id.
 const ORDER_BYTES: i64 = 8 + 4 + 8;
 /// Bytes of where a message is carried.
 const CARRIED_BYTES: i64 = 8 + 8 + 4;
-/// Bytes of a queue without its name, a cursor and what is in flight.
-const QUEUE_BYTES: i64 = 1 + 8 + 8 + 8;
+/// Bytes of a queue without its name, a cursor, an ordered batch and what is in flight.
+const QUEUE_BYTES: i64 = 1 + 8 + 8 + 1 + 8 + 8;
+/// Bytes of which batch is the ordered one.
+const ORDERED_BYTES: i64 = 8 + 8;
 /// Bytes of a cursor.
 const CURSOR_BYTES: i64 = 8;
 
@@ -31,16 +33,35 @@ pub(super) struct Edit {
     pub(super) carry: Vec<(u64, Carried)>,
     /// Messages that are not in flight any more.
     pub(super) uncarry: Vec<u64>,
+    /// The latest end of a handle of what leaves otherwise than by an acknowledgement.
+    pub(super) over_ms: u64,
 }
 
 impl Edit {
-    /// A batch as it is after a change: one without messages in flight leaves, unless a handle of it may come back that was replaced.
+    /// A batch as it is after a change: one without messages in flight leaves.
     pub(super) fn settle(&mut self, id: BatchId, batch: Batch) {
-        if batch.count() == 0 && (batch.gone == 0 || batch.order.is_some()) {
+        if batch.count() == 0 {
             self.remove.push(id);
         } else {
             self.put.push((id, batch));
         }
+    }
+
+    /// All of a queue leaves.
+    fn of_all(of: &OfQueue) -> Edit {
+        Edit {
+            remove: of.batches.iter().map(|(id, _)| *id).collect(),
+            uncarry: of.carried.iter().map(|(offset, _)| *offset).collect(),
+            over_ms: of.batches.values().map(|batch| batch.until_ms).max().unwrap_or(0),
+            ..Edit::default()
+        }
+    }
+
+    /// Which batch is the ordered one after it.
+    fn ordered(&self, before: Option<BatchId>) -> Option<BatchId> {
+        let kept = before.filter(|id| !self.remove.contains(id));
+        let put = self.put.iter().find(|(_, batch)| batch.order.is_some());
+        put.map(|(id, _)| *id).or(kept)
     }
 }
 
@@ -77,6 +98,8 @@ impl Popped {
         let cursor = edit.cursor.unwrap_or(of.cursor);
         let cursor_bytes = |cursor: Option<u64>| cursor.map_or(0, |_| CURSOR_BYTES);
         growth += cursor_bytes(cursor) - cursor_bytes(of.cursor);
+        let ordered_bytes = |ordered: Option<BatchId>| ordered.map_or(0, |_| ORDERED_BYTES);
+        growth += ordered_bytes(edit.ordered(of.ordered)) - ordered_bytes(of.ordered);
         match (known.is_some(), cursor.is_some() || batches > 0) {
             (false, true) => growth + queue_bytes(queue),
             (true, false) => growth - queue_bytes(queue),
@@ -87,6 +110,8 @@ impl Popped {
     /// Makes a change.
     pub(super) fn apply(&mut self, queue: &PopQueue, edit: Edit) {
         let of = self.queues.get_or_default(queue.clone());
+        of.ordered = edit.ordered(of.ordered);
+        of.over_ms = of.over_ms.max(edit.over_ms);
         for id in edit.remove {
             if let Some(batch) = of.batches.remove(&id) {
                 of.in_flight -= batch.count();
@@ -108,6 +133,7 @@ impl Popped {
         }
         of.cursor = edit.cursor.unwrap_or(of.cursor);
         if of.cursor.is_none() && of.batches.len() == 0 {
+            self.over_ms = self.over_ms.max(of.over_ms);
             self.queues.remove(queue);
         }
     }
@@ -125,11 +151,8 @@ impl Popped {
             }
             let mut batch = batch.clone();
             batch.gone |= left.iter().filter_map(|at| batch.bit(*id, *at)).fold(0, |bits, bit| bits | bit);
-            if batch.count() == 0 {
-                edit.remove.push(*id)
-            } else {
-                edit.put.push((*id, batch))
-            }
+            edit.over_ms = edit.over_ms.max(batch.until_ms);
+            edit.settle(*id, batch);
             edit.uncarry.extend(left);
         }
         Some(edit)
@@ -153,12 +176,7 @@ impl Popped {
         let is_lost =
             |queue: &PopQueue| queue.topic == topic && lost.iter().any(|(number, _)| *number == queue.queue);
         let of_topic = self.queues.iter().filter(|(queue, _)| is_lost(queue));
-        let edit = |of: &OfQueue| Edit {
-            remove: of.batches.iter().map(|(id, _)| *id).collect(),
-            uncarry: of.carried.iter().map(|(offset, _)| *offset).collect(),
-            ..Edit::default()
-        };
-        of_topic.map(|(queue, of)| (queue.clone(), edit(of))).collect()
+        of_topic.map(|(queue, of)| (queue.clone(), Edit::of_all(of))).collect()
     }
 
     /// What [`Popped::lose`] adds.
@@ -175,12 +193,7 @@ impl Popped {
     /// The group is deleted with its offsets.
     fn edits_of_removal(&self, group: &str) -> Vec<(PopQueue, Edit)> {
         let of_group = self.queues.iter().filter(|(queue, _)| queue.group == group);
-        let edit = |of: &OfQueue| Edit {
-            cursor: Some(None),
-            remove: of.batches.iter().map(|(id, _)| *id).collect(),
-            uncarry: of.carried.iter().map(|(offset, _)| *offset).collect(),
-            ..Edit::default()
-        };
+        let edit = |of: &OfQueue| Edit { cursor: Some(None), ..Edit::of_all(of) };
         of_group.map(|(queue, of)| (queue.clone(), edit(of))).collect()
     }
 

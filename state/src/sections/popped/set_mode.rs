@@ -26,7 +26,7 @@ pub struct SetRequestMode {
 }
 
 impl Operation for SetRequestMode {
-    const KIND: u16 = 135;
+    const KIND: u16 = 134;
     const SINCE: u16 = POP;
     const DEPENDS_ON_ORDER: bool = true;
 

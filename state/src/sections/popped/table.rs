@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Batch, BatchId, Carried, OfQueue, PopQueue};
+use super::batch::{BATCHES_MAX, Batch, BatchId, Carried, OfQueue, PopQueue};
 use super::modes::{Modes, RequestMode};
 use crate::cow_map::CowMap;
 use crate::section::Section;
 use crate::sections::features::POP;
+
+/// The batches of one queue are at most one of so many parts of those that the others leave.
+const QUEUE_PART: u64 = 8;
 
 /// What became of a message, as far as its handle goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +29,7 @@ pub enum Popping {
 pub struct Popped {
     pub(super) queues: CowMap<PopQueue, OfQueue>,
     pub(super) batches: u64,
-    /// The latest time at which a batch became visible of which something has come again, or that was forgotten then. A handle whose time is not
-    /// later may be one of that batch, whatever the clock of the leader says that is asked now.
+    /// The latest `over_ms` of queues that are known no more.
     pub(super) over_ms: u64,
     pub(super) modes: Modes,
 }
@@ -55,6 +57,12 @@ impl Popped {
         self.queues.get(queue).map_or(0, |of| of.in_flight)
     }
 
+    /// Whether there may be one batch more of a queue (`pop.I3`): none has more than its part of what the others leave.
+    pub fn has_place(&self, queue: &PopQueue) -> bool {
+        let of_queue = self.queues.get(queue).map_or(0, |of| of.batches.len() as u64);
+        of_queue < (BATCHES_MAX.saturating_sub(self.batches) + of_queue) / QUEUE_PART
+    }
+
     /// Batches of all queues.
     pub fn count(&self) -> u64 {
         self.batches
@@ -68,6 +76,16 @@ impl Popped {
     /// The ordered batch of a queue.
     pub fn ordered(&self, queue: &PopQueue) -> Option<(BatchId, &Batch)> {
         self.queues.get(queue)?.ordered()
+    }
+
+    /// The batch that a handle means. That of an ordered batch may name the message as its first one, as RocketMQ's clients do once they have
+    /// changed its time.
+    pub fn meant(&self, queue: &PopQueue, id: BatchId, offset: u64) -> BatchId {
+        let Some(of) = self.queues.get(queue).filter(|of| !of.batches.contains_key(&id)) else { return id };
+        let same = of.ordered().filter(|(ordered, batch)| {
+            ordered.popped_ms == id.popped_ms && id.start == offset && batch.bit(*ordered, offset).is_some()
+        });
+        same.map_or(id, |(ordered, _)| ordered)
     }
 
     /// All batches. Looks at all.
@@ -106,27 +124,28 @@ impl Popped {
                 Some(_) => Popping::InFlight,
             };
         }
-        let is_elsewhere = |of: &OfQueue| {
-            let mut holding = of.batches.iter().filter(|(id, _)| id.start <= offset);
-            holding.any(|(id, batch)| batch.in_flight(*id).any(|at| at == offset))
-        };
+        let is_elsewhere =
+            |of: &OfQueue| of.around(offset).any(|(id, batch)| batch.in_flight(id).any(|at| at == offset));
+        let over_ms = of.map_or(0, |of| of.over_ms).max(self.over_ms);
         if of.is_some_and(is_elsewhere) {
             Popping::Superseded
-        } else if id.popped_ms.saturating_add(invisible_ms) <= now_ms.max(self.over_ms)
+        } else if id.popped_ms.saturating_add(invisible_ms) <= now_ms.max(over_ms)
             || committed.is_none_or(|next| offset >= next)
         {
             Popping::Not
         } else {
-            // A batch leaves before its time only when all of it is acknowledged.
+            // What left in any other way has raised `over_ms`.
             Popping::Acked
         }
     }
 
     /// What a message's latest handle says, if the one that is asked about was replaced by it.
     pub fn changed(&self, queue: &PopQueue, offset: u64, after: BatchId) -> Option<(BatchId, &Batch)> {
-        let batches = self.queues.get(queue)?.batches.iter().map(|(id, batch)| (*id, batch));
-        let mut later = batches.filter(|(id, _)| id.start == offset && id.popped_ms > after.popped_ms);
-        later.find(|(id, batch)| batch.in_flight(*id).any(|at| at == offset))
+        let mut batches = self.queues.get(queue)?.around(offset);
+        batches.find(|(id, batch)| {
+            let is_later = id.start == offset && id.popped_ms > after.popped_ms;
+            is_later && batch.in_flight(*id).any(|at| at == offset)
+        })
     }
 
     /// How the clients of a group get the messages of a topic, if an operator has said so.

@@ -143,13 +143,92 @@ fn pop_i2_a_changed_message_is_in_flight_by_its_new_handle_alone() {
         Some((own, 25))
     );
     state.apply(ack(first, 1));
-    assert_eq!((state.0.popped().count(), state.in_flight()), (2, vec![0]));
+    assert_eq!((state.0.popped().count(), state.in_flight()), (1, vec![0]), "the first one is forgotten");
+    assert_eq!(state.popping(first, 0, 21), Popping::Superseded);
     // It has come again by then; the first handle, whose time is not over, does not tell otherwise.
     assert_eq!(revive(own, 0).unmet_in(&state), None);
     state.apply(revive(own, 0));
-    assert_eq!(state.popping(first, 0, 30), Popping::Superseded);
-    assert_eq!(state.apply(ExpirePopped { queue: queue(), id: first }), Outcome::Done);
+    assert_eq!(state.popping(first, 0, 30), Popping::Not);
     assert_eq!((state.0.popped().count(), state.popping(first, 0, 80)), (0, Popping::Not));
+}
+
+/// Whatever ends its flight but an acknowledgement: an earlier handle, which says a later time, was called acknowledged.
+#[test]
+fn pop_i5_a_message_was_called_acknowledged_that_would_come_again() {
+    let first = id(0, 10);
+    // It was changed to a shorter time, and came again.
+    let mut state = Counted::new();
+    state.apply(pop(None, first, 1));
+    state.apply(change(first, 0, 20, 25));
+    state.apply(revive(id(0, 20), 0));
+    assert_eq!(state.popping(first, 0, 30), Popping::Not);
+    // The group went back.
+    let mut state = Counted::new();
+    state.apply(pop(None, first, 2));
+    state.apply(commit(0));
+    state.apply(PopMessages { visible_ms: 21, ..pop(Some(0), id(0, 20), 2) });
+    state.apply(revive(id(0, 20), 0));
+    state.apply(revive(id(0, 20), 1));
+    assert_eq!(state.popping(first, 1, 30), Popping::Not);
+    // It was given once more, in order, for a shorter time, and became a dead letter.
+    let mut state = Counted::new();
+    state.apply(ordered(None, first, 1, "a"));
+    let again = PopAgain {
+        queue: queue(),
+        id: first,
+        popped_ms: 20,
+        visible_ms: 25,
+        attempt: "a".into(),
+        counts: false,
+    };
+    state.apply(again);
+    state.apply(revive(id(0, 20), 0));
+    assert_eq!(state.popping(first, 0, 30), Popping::Not);
+    // Its queue is known no more.
+    let mut state = Counted::new();
+    state.apply(pop(None, first, 1));
+    state.apply(DeleteGroup { name: "g".into(), clean_offsets: true });
+    state.apply(pop(None, id(0, 20), 1));
+    state.apply(ack(id(0, 20), 0));
+    state.apply(pop(Some(1), id(1, 21), 1));
+    assert_eq!(state.popping(first, 0, 30), Popping::Not);
+}
+
+/// A client that changed its message's time again and again filled the state with batches.
+#[test]
+fn pop_i3_changes_of_one_message_do_not_add_batches() {
+    let mut state = Counted::new();
+    state.apply(pop(None, id(0, 10), 2));
+    let mut last = id(0, 10);
+    for popped_ms in 11..50 {
+        assert_eq!(state.apply(change(last, 0, popped_ms, popped_ms + 60)), Outcome::Done);
+        last = id(0, popped_ms);
+    }
+    assert_eq!((state.0.popped().count(), state.in_flight()), (2, vec![1, 0]));
+}
+
+#[test]
+fn pop_i3_a_queue_has_no_more_batches_than_its_part_of_what_the_others_leave() {
+    let mut popped = Popped::default();
+    assert!(popped.has_place(&queue()));
+    popped.batches = BATCHES_MAX - 7;
+    assert!(!popped.has_place(&queue()));
+    popped.batches = BATCHES_MAX - 8;
+    assert!(popped.has_place(&queue()), "the others leave eight");
+}
+
+/// Popped in order and without order: what was acknowledged came again.
+#[test]
+fn pop_i1_nothing_is_popped_behind_an_ordered_batch() {
+    let mut state = Counted::new();
+    state.apply(ordered(None, id(0, 10), 2, "a"));
+    assert_eq!(state.apply(pop(Some(0), id(0, 11), 2)), Outcome::NotFound);
+    state.apply(ack(id(0, 10), 0));
+    state.apply(ack(id(0, 10), 1));
+    assert_eq!(state.apply(pop(Some(2), id(2, 12), 2)), Outcome::Done);
+    assert_eq!(state.apply(ordered(Some(4), id(4, 13), 1, "b")), Outcome::Done, "behind what is in flight");
+    state.apply(ack(id(4, 13), 4));
+    assert_eq!((state.offset(), state.in_flight()), (Some(5), vec![2, 3]));
 }
 
 /// A leader whose clock was behind that of the one before said of a message that had come again: acknowledged.
@@ -183,7 +262,7 @@ fn pop_i2_a_message_comes_again_once() {
     assert!(revive(first, 0).unmet_in(&state).is_some_and(|why| why.starts_with("pop.I2")));
     assert_eq!(state.apply(revive(first, 0)), Outcome::NotFound);
     assert_eq!(state.apply(revive(first, 1)), Outcome::Done);
-    assert_eq!(state.popping(first, 1, 20), Popping::Superseded);
+    assert_eq!(state.popping(first, 1, 20), Popping::Superseded, "its batch is there");
     assert_eq!(state.apply(ack(first, 1)), Outcome::NotFound);
     state.apply(revive(first, 2));
     assert_eq!((state.0.popped().count(), state.popping(first, 2, 70)), (0, Popping::Not));
@@ -220,6 +299,7 @@ fn an_ordered_batch_blocks_its_queue_until_all_is_acknowledged() {
     let (now, batch) = state.0.popped().ordered(&queue()).unwrap();
     assert_eq!((now, batch.order.as_ref().map(|order| order.attempts)), (id(2, 80), Some(1)));
     state.apply(change(now, 2, 90, 95));
+    assert_eq!(state.0.popped().meant(&queue(), id(2, 80), 2), now);
     assert_eq!(state.0.popped().ordered(&queue()).map(|(_, batch)| batch.visible_ms), Some(95));
     state.apply(ack(now, 2));
     assert_eq!((state.0.popped().count(), state.offset()), (0, Some(3)));

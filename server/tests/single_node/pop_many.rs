@@ -1,0 +1,105 @@
+//! POP by many at once, of much, and in order: nobody is given what another one has, and no answer is too long.
+
+use std::collections::BTreeSet;
+
+use folio_protocol::code::{RequestCode, ResponseCode};
+use folio_protocol::header::{ChangeInvisibleTimeResponseHeader, PopMessageHeader, SendMessageHeader};
+use folio_protocol::popped::Handle;
+
+use crate::node::{expect, header, message, send_header};
+use crate::pop::{Got, got, node, pop_header};
+
+/// Two that popped within one millisecond were given the same messages; the 65th was told that the system is busy.
+#[tokio::test]
+async fn pop_i1_requests_that_pop_from_one_queue_at_once_are_given_the_same_messages() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    for number in 0..200 {
+        client.send("orders", "", &number.to_string()).await;
+    }
+    let mut popping = Vec::new();
+    for _ in 0..100 {
+        let mut client = node.client().await;
+        let head = PopMessageHeader { queue_id: 0, ..pop_header(3, 60_000) };
+        popping.push(tokio::spawn(async move { got(&client.ask(RequestCode::PopMessage, &head).await) }));
+    }
+    let mut all = BTreeSet::new();
+    for popped in popping {
+        for Got { body, .. } in popped.await.expect("an answer") {
+            assert!(all.insert(body.clone()), "{body} was given twice");
+        }
+    }
+    assert_eq!(all.len(), 200);
+}
+
+/// Eight queues had four MiB each for one answer, which no frame holds: all of it was in flight, and nobody had it.
+#[tokio::test]
+async fn a_pop_of_many_queues_is_one_answer_that_fits_its_frame() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    for number in 0..8 {
+        let body = format!("{number}{}", "x".repeat(3 << 20));
+        let to = SendMessageHeader { queue_id: number % 4, ..send_header("orders", "") };
+        expect(&client.call(message(&to, &body)).await, ResponseCode::Success);
+    }
+    let mut all = BTreeSet::new();
+    while all.len() < 8 {
+        let popped = client.pop(&pop_header(32, 600_000)).await;
+        let bytes: usize = popped.iter().map(|got| got.body.len()).sum();
+        assert!((1..=4 << 20).contains(&bytes), "{bytes} bytes");
+        for Got { body, handle, .. } in popped {
+            assert!(all.insert(body[..1].to_owned()), "{handle} was given twice");
+        }
+    }
+}
+
+/// Once it has changed its time, the Java client names a message of an ordered batch as the first one of that.
+#[tokio::test]
+async fn an_ordered_message_is_acknowledged_by_the_handle_that_clients_make_after_a_change() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    for body in ["a", "b", "c"] {
+        client.send("orders", "", body).await;
+    }
+    let ordered = PopMessageHeader {
+        queue_id: 0,
+        order: Some(true),
+        attempt_id: Some("1".into()),
+        ..pop_header(3, 60_000)
+    };
+    let popped = client.pop_some(&ordered).await;
+    expect(&client.ack(&popped[0]).await, ResponseCode::Success);
+    let answer = client.change(&popped[1], 30_000).await;
+    expect(&answer, ResponseCode::Success);
+    let changed: ChangeInvisibleTimeResponseHeader = header(&answer);
+    let handle = Handle {
+        start: popped[1].handle.offset,
+        popped_ms: changed.pop_time as u64,
+        invisible_ms: changed.invisible_time as u64,
+        ..popped[1].handle.clone()
+    };
+    expect(&client.ack(&Got { handle, ..popped[1].clone() }).await, ResponseCode::Success);
+    expect(&client.ack(&popped[2]).await, ResponseCode::Success);
+    assert_eq!(node.broker.group.state().popped().count(), 0);
+}
+
+/// Popped in order by one client and without order by another one, a message was given to both.
+#[tokio::test]
+async fn nothing_is_popped_without_order_that_is_in_flight_in_order() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    for body in ["a", "b"] {
+        client.send("orders", "", body).await;
+    }
+    let ordered = PopMessageHeader {
+        queue_id: 0,
+        order: Some(true),
+        attempt_id: Some("1".into()),
+        ..pop_header(2, 300)
+    };
+    assert_eq!(client.pop_some(&ordered).await.len(), 2);
+    assert!(client.pop(&pop_header(2, 60_000)).await.is_empty());
+    // Once its time is over, whoever comes has it.
+    let again = client.pop_some(&pop_header(2, 60_000)).await;
+    assert_eq!(again.iter().map(|got| &*got.body).collect::<Vec<_>>(), ["a", "b"]);
+}

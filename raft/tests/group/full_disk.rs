@@ -254,7 +254,11 @@ async fn retention_i1_a_log_that_grows_fast_stays_near_its_bound() {
         log.next_position - log.start_position
     };
     // And the rest of the segment before the first one kept, and what is kept longer than leaders pop from it (`pop.I4`).
-    while !eventually("the log is near its bound", deadline, size() < 3 * SEGMENT_BYTES + SEGMENT_BYTES / 4 + 8192) {
+    while !eventually(
+        "the log is near its bound",
+        deadline,
+        size() < 3 * SEGMENT_BYTES + SEGMENT_BYTES / 4 + 8192,
+    ) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -105,7 +105,10 @@ impl Poppers {
         node.spawn(async move {
             let from = group.state().offset_as_stored(&queue);
             let Some((min, end)) = group.queues().bounds(&queue.topic, 0) else { return };
-            let start = from.unwrap_or(0).max(min);
+            // As the broker: what retention lets go is passed over.
+            let floor = group.pop_floor();
+            let kept = group.queues().search(&queue.topic, 0, |unit| unit.position.cmp(&floor));
+            let start = from.unwrap_or(0).max(min).max(kept.ok().flatten().unwrap_or(0));
             let count = max.min(end.saturating_sub(start));
             let first = group.queues().units(&queue.topic, 0, start, 1).ok();
             let Some(position) = first.and_then(|units| units.first().map(|unit| unit.position)) else {

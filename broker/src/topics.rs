@@ -63,14 +63,34 @@ impl Broker {
         execute(self, commands?, is_operator).await
     }
 
-    /// Deletes a topic. A topic that does not exist is deleted too, as upstream.
+    /// Deletes a topic, and then the topics with its retries by POP, of all groups that have an offset of it
+    /// (`clearRetryTopicWhenDeleteTopic`). A topic that does not exist is deleted too, as upstream: so a repeat deletes
+    /// the retries that the first attempt may have left.
     pub async fn delete_topic(self: &Arc<Self>, name: &str, is_operator: bool) -> Result<(), BrokerError> {
         if name.trim().is_empty() {
             return Err(BrokerError::InvalidParameter("The specified topic is blank.".to_owned()));
         }
         refuse_system(name)?;
-        execute(self, vec![DeleteTopic { name: name.to_owned() }.into()], is_operator).await
+        let delete = |name: String| Command::from(DeleteTopic { name });
+        execute(self, vec![delete(name.to_owned())], is_operator).await?;
+        // Now no message of the topic comes again any more, and its groups' offsets are still known.
+        let state = self.group.state().clone();
+        let retries = pop_retries(&state, name);
+        execute(self, retries.into_iter().map(delete).collect(), is_operator).await
     }
+}
+
+/// The topics with the retries by POP of a topic, of groups that have an offset of it, committed or by a pop.
+///
+/// `%RETRY%a_b` may also hold what the group `a_b` was sent back: then it stays.
+fn pop_retries(state: &State, topic: &str) -> Vec<String> {
+    let is_retry = |name: &str| {
+        let rest = names::group_of_retry_topic(name)?;
+        let group = rest.strip_suffix(topic)?.strip_suffix(['_', '+'])?;
+        Some(state.group(rest).is_none() && state.offsets_of(group).any(|(of, ..)| of == topic))
+    };
+    let all = state.topics().map(|topic| &topic.name);
+    all.filter(|name| is_retry(name).unwrap_or(false)).cloned().collect()
 }
 
 /// The topic as it shall be: with attribute changes applied to what it had.
@@ -111,6 +131,9 @@ fn refuse_system(name: &str) -> Result<(), BrokerError> {
 
 #[cfg(test)]
 mod tests {
+    use folio_protocol::popped::Retry;
+    use folio_state::{CommitOffsets, ConsumerGroup, OffsetCommit, PutGroup};
+
     use super::*;
     use crate::testing::kind;
 
@@ -157,5 +180,29 @@ mod tests {
         assert_eq!(refused(many, ""), "InvalidParameter");
         assert_eq!(refused(Topic { perm: 8, ..Topic::new("orders", 8) }, ""), "InvalidParameter");
         assert_eq!(refused(Topic::new("orders", 8), "message.type=FIFO"), "InvalidParameter");
+    }
+
+    #[test]
+    fn retries_by_pop_are_those_of_groups_with_an_offset_of_the_topic() {
+        let mut state = State::default();
+        let commit = |group: &str, topic: &str| OffsetCommit {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            queue: 0,
+            offset: 1,
+        };
+        let offsets = [("g", "orders"), ("h", "new_orders"), ("a_b", "orders"), ("k", "orders")];
+        state.apply(CommitOffsets(offsets.map(|(group, topic)| commit(group, topic)).to_vec()));
+        // Its group was sent messages back, which are in `%RETRY%k_orders`.
+        state.apply(PutGroup(ConsumerGroup::new("k_orders")));
+        for rest in ["g_orders", "g+orders", "h_new_orders", "a_b_orders", "k_orders", "stranger_orders", "g"]
+        {
+            state.apply(PutTopic(Topic::new(names::retry_topic(rest), 1)));
+        }
+        let mut retries = pop_retries(&state, "orders");
+        retries.sort_unstable();
+        assert!(retries.contains(&Retry::V1.topic("g", "orders")));
+        assert!(retries.contains(&Retry::V2.topic("g", "orders")));
+        assert_eq!(retries, ["%RETRY%a_b_orders", "%RETRY%g+orders", "%RETRY%g_orders"]);
     }
 }

@@ -34,6 +34,8 @@ pub const PULL_MESSAGES_MAX: usize = 160;
 pub const POP_MESSAGES_MAX: usize = 32;
 /// Batches in one BATCH_ACK_MESSAGE.
 pub const ACKS_MAX: usize = 1_024;
+/// Messages of one of them: a pop gives no more.
+pub const ACK_MESSAGES_MAX: usize = POP_MESSAGES_MAX;
 /// Characters of the bit set of one of them: offsets up to 12,288 behind the first of a batch, whose messages span 800 units.
 pub const BIT_SET_CHARS_MAX: usize = 2_048;
 /// Messages a single QUERY_MESSAGE may ask for (`maxMsgsNumBatch`).

@@ -259,7 +259,10 @@ async fn stop(
         .await;
         tokio::time::sleep(HANDOVER_PAUSE).await;
         listener.refuse();
-        doors.iter().for_each(|door| door.broker.polls.release_all());
+        doors.iter().for_each(|door| {
+            door.broker.polls.release_all();
+            door.broker.release_pops();
+        });
         let calls = with_all(doors, move |group| async move { group.answer_calls(patience).await });
         tokio::join!(listener.drain(patience), calls);
         // Whatever is still under way learns here that its outcome is not known.

@@ -171,6 +171,11 @@ impl Broker {
         self.pop_waits.wait(group, topic, queue_id, &retries)
     }
 
+    /// Every request that waits looks again: the node stops.
+    pub fn release_pops(&self) {
+        self.pop_waits.wake_all();
+    }
+
     /// How many requests wait.
     pub fn waiting_pops(&self, group: &str, topic: &str, queue_id: i32) -> usize {
         self.pop_waits.count(group, topic, queue_id)

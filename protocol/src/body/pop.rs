@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::heartbeat::MessageModel;
 use super::lenient::{integer, list, or_default, wire_enums};
 use super::queue::MessageQueue;
-use crate::limits::{ACKS_MAX, BIT_SET_CHARS_MAX};
+use crate::limits::{ACK_MESSAGES_MAX, ACKS_MAX, BIT_SET_CHARS_MAX};
 
 wire_enums! {
     /// How a group is given the messages of a topic.
@@ -120,7 +120,7 @@ pub struct BatchAck {
     pub messages: OffsetSet,
 }
 
-/// Distances from the first offset: Java's `BitSet` in base64, its lowest byte first.
+/// Distances from the first offset: Java's `BitSet` in base64, its lowest byte first. At most [`ACK_MESSAGES_MAX`] are read, however far they reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OffsetSet(pub BTreeSet<u64>);
 
@@ -160,6 +160,11 @@ impl<'de> Deserialize<'de> for OffsetSet {
             if held >= 8 {
                 held -= 8;
                 let byte = bits >> held & 0xff;
+                if set.len() + byte.count_ones() as usize > ACK_MESSAGES_MAX {
+                    return Err(D::Error::custom(format!(
+                        "a bit set of more messages than a batch has, the limit is {ACK_MESSAGES_MAX}"
+                    )));
+                }
                 set.extend((0..8).filter(|bit| byte >> bit & 1 == 1).map(|bit| 8 * byte_at + bit));
                 byte_at += 1;
             }
@@ -197,6 +202,20 @@ mod tests {
             let set = OffsetSet(bits.into_iter().collect());
             assert_eq!(decode::<OffsetSet>(&encode(&set).unwrap()).unwrap(), set);
         }
+    }
+
+    /// Was: as many as the characters of a bit set may say, 12,288.
+    #[test]
+    fn a_bit_set_with_more_messages_than_a_batch_has_is_refused() {
+        let far = 8 * (BIT_SET_CHARS_MAX as u64 * 3 / 4) - 1;
+        let most = ACK_MESSAGES_MAX as u64;
+        let most = OffsetSet((1..most).chain([far]).collect());
+        assert_eq!(decode::<OffsetSet>(&encode(&most).unwrap()).unwrap(), most);
+        let more = OffsetSet(most.0.into_iter().chain([0]).collect());
+        let refused = decode::<OffsetSet>(&encode(&more).unwrap()).unwrap_err();
+        assert!(refused.reason.contains("the limit is 32"), "{}", refused.reason);
+        let all = format!("\"{}\"", "/".repeat(BIT_SET_CHARS_MAX));
+        assert!(decode::<OffsetSet>(all.as_bytes()).is_err());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use folio_broker::clock::now_ms;
-use folio_broker::connection::Reader;
 use folio_broker::error::BrokerError;
 use folio_broker::pop::{Given, ToPop};
 use folio_protocol::Name;
@@ -37,9 +36,11 @@ use crate::request::Request;
 
 /// A request is held at most this long, whatever it asks for.
 const HOLD_MAX: Duration = Duration::from_secs(120);
-/// One that is held looks again after so long: an offset may have been reset.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// The same of a group that consumes in order: its queue may be free again.
+/// One that is held looks again after so long: an offset may have been reset, which wakes nobody.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same once a message woke it in vain: the leader may see that message a moment after this node.
+const LOOK_INTERVAL_WOKEN: Duration = Duration::from_millis(100);
+/// The same of a group that consumes in order, woken or not: its queue may be free again.
 const LOOK_INTERVAL_ORDERED: Duration = Duration::from_millis(100);
 /// How long a request waits for a leader at least, and the pause before one is looked for again.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -78,8 +79,18 @@ impl Hold {
         Some(Hold { group: group.clone(), topic: topic.clone(), queue_id, is_ordered, deadline })
     }
 
-    fn interval(&self) -> Duration {
-        if self.is_ordered { LOOK_INTERVAL_ORDERED } else { LOOK_INTERVAL }
+    /// How long to wait for a message before the next look.
+    fn wait(&self, was_woken: bool) -> Duration {
+        let interval = match (self.is_ordered, was_woken) {
+            (true, _) => LOOK_INTERVAL_ORDERED,
+            (false, true) => LOOK_INTERVAL_WOKEN,
+            (false, false) => LOOK_INTERVAL,
+        };
+        self.deadline.saturating_duration_since(Instant::now()).min(interval)
+    }
+
+    fn goes_on(&self, request: &Request) -> bool {
+        Instant::now() < self.deadline && !has_ended(request)
     }
 }
 
@@ -138,14 +149,15 @@ fn not_leader() -> BrokerError {
 fn held(remoting: &Arc<Remoting>, mut request: Request, hold: Hold, is_nothing: fn(&Frame) -> bool) {
     let remoting = remoting.clone();
     tokio::spawn(async move {
-        let (mut is_held, gives_up) = (false, Instant::now() + LEADER_TIMEOUT);
+        let (mut is_held, mut was_woken) = (false, false);
+        let gives_up = Instant::now() + LEADER_TIMEOUT;
         loop {
             // Before the look: what comes after it wakes.
             let waits = Instant::now() < hold.deadline;
             let waiter = waits.then(|| remoting.broker.wait_for_pop(&hold.group, &hold.topic, hold.queue_id));
             let frame = match forward::by_leader(&remoting, &request).await {
                 Answer::Frame(frame) => *frame,
-                Answer::NotLeader if Instant::now() < gives_up.max(hold.deadline) => {
+                Answer::NotLeader if Instant::now() < gives_up || hold.goes_on(&request) => {
                     sleep(RETRY_PAUSE).await;
                     continue;
                 }
@@ -155,26 +167,28 @@ fn held(remoting: &Arc<Remoting>, mut request: Request, hold: Hold, is_nothing: 
             if !is_nothing(&frame) {
                 return request.reply.relay(frame);
             }
-            match waiter {
+            let waiter = match waiter {
                 None => return request.reply.relay(frame),
                 Some(Err(_)) => return full(request.reply, frame),
-                Some(Ok(waiter)) => {
-                    if !is_held {
-                        request.reply.hold();
-                        is_held = true;
-                    }
-                    let left = hold.deadline.saturating_duration_since(Instant::now());
-                    if !has_more(&frame) {
-                        drop(timeout(left.min(hold.interval()), waiter.woken()).await);
-                    }
-                }
-            }
-            let takes_requests = request.channel().is_none_or(Reader::takes_requests);
-            if !takes_requests {
+                Some(Ok(waiter)) => waiter,
+            };
+            // Before the wait: a node that stops has woken by now all that it will.
+            if has_ended(&request) {
                 return request.reply.relay(frame);
             }
-            if request.channel().is_some_and(|channel| !channel.is_open()) {
-                return request.reply.done();
+            if !is_held {
+                request.reply.hold();
+                is_held = true;
+            }
+            if has_more(&frame) {
+                continue;
+            }
+            was_woken = timeout(hold.wait(was_woken), waiter.woken()).await.is_ok();
+            if has_ended(&request) {
+                if was_woken {
+                    waiter.pass_on();
+                }
+                return request.reply.relay(frame);
             }
         }
     });
@@ -184,6 +198,11 @@ fn held(remoting: &Arc<Remoting>, mut request: Request, hold: Hold, is_nothing: 
 fn has_more(frame: &Frame) -> bool {
     frame.code == ResponseCode::PollingTimeout.code()
         && PopMessageResponseHeader::from_ext(&frame.ext).is_ok_and(|header| header.rest_num > 0)
+}
+
+/// Whether a request is not to wait any longer: its client has gone, or the node stops.
+fn has_ended(request: &Request) -> bool {
+    request.channel().is_some_and(|channel| !channel.is_open() || !channel.takes_requests())
 }
 
 /// Too many wait (`pop.I6`).
@@ -344,5 +363,15 @@ mod tests {
             |hold: Option<Hold>| hold.expect("held").deadline.saturating_duration_since(Instant::now());
         assert!(left(hold(now, 15_000)) > Duration::from_secs(14));
         assert!(left(hold(0, i64::MAX)) <= HOLD_MAX && left(hold(now, 0)).is_zero());
+    }
+
+    #[test]
+    fn a_request_that_was_woken_in_vain_looks_again_soon() {
+        let name: Name = "n".into();
+        let hold = |is_ordered, poll| Hold::new((&name, &name, -1), is_ordered, (0, poll)).expect("held");
+        let (whole, in_order) = (hold(false, 60_000), hold(true, 60_000));
+        assert_eq!([whole.wait(false), whole.wait(true)], [LOOK_INTERVAL, LOOK_INTERVAL_WOKEN]);
+        assert_eq!([in_order.wait(false), in_order.wait(true)], [LOOK_INTERVAL_ORDERED; 2]);
+        assert!(hold(false, 1_000).wait(false) <= Duration::from_secs(1));
     }
 }

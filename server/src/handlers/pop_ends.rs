@@ -1,26 +1,37 @@
 //! What ends the flight of popped messages: 200051 and 200151 acknowledge, 200053 changes the invisible time. See [`folio_broker::pop`].
+//!
+//! 200151 acknowledges what is in flight of many batches. Where some of it is not in flight any more, and comes again, the answer is NO_MESSAGE (208)
+//! once all others are acknowledged. RocketMQ answers SUCCESS. Here SUCCESS says of every message that it never comes again (`pop.I5`), as the answer to
+//! 200051 does.
+//!
+//! A batch has at most [`ACK_MESSAGES_MAX`] messages, which is checked while the body is read, so a request has [`ACKS_MAX`] times as many. Of these,
+//! [`TOGETHER`] exist at a time.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use folio_broker::broker::Broker;
 use folio_broker::error::BrokerError;
 use folio_broker::pop::Popped;
-use folio_protocol::body::{BatchAck, BatchAckMessages};
+use folio_protocol::body::{BatchAck, BatchAckMessages, OffsetSet};
 use folio_protocol::header::{
     AckMessageHeader, ChangeInvisibleTimeHeader, ChangeInvisibleTimeResponseHeader, Header,
 };
-use folio_protocol::limits::ACKS_MAX;
+use folio_protocol::limits::{ACK_MESSAGES_MAX, ACKS_MAX, RETRY_TOPIC_BYTES_MAX};
+use folio_protocol::names;
 use folio_protocol::popped::{Handle, Retry};
+use folio_state::sections::popped::BATCH_MESSAGES_MAX;
 
 use super::answers::{decode, when_done};
 use crate::error::ServerError;
 use crate::remoting::Remoting;
 use crate::request::Request;
 
-/// Messages that one request acknowledges at most: all of its batches.
-const MESSAGES_MAX: usize = 32 * ACKS_MAX;
 /// Acknowledgements of one request that are under way together.
 const TOGETHER: usize = 64;
+// A batch that was given out can be acknowledged in one.
+const _: () = assert!(ACK_MESSAGES_MAX >= BATCH_MESSAGES_MAX);
 
 fn handle(text: &str) -> Result<Handle, ServerError> {
     let handle = Handle::parse(text);
@@ -47,72 +58,126 @@ pub(crate) fn ack(remoting: &Arc<Remoting>, request: Request) {
     when_done(request, async move { broker.ack_popped(&popped).await });
 }
 
-/// 200151: messages of many batches were handled. Those that are not in flight any more are passed over, as RocketMQ does: they come again.
+/// 200151: messages of many batches were handled. See the module.
 pub(crate) fn batch_ack(remoting: &Arc<Remoting>, request: Request) {
-    let body: Result<BatchAckMessages, ServerError> = decode(&request.frame.body, ACKS_MAX + 1);
-    let all = body.and_then(|body| {
-        let each = body.acks.iter().map(|ack| messages(&body.broker_name, ack));
-        Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-    });
-    let all = match all {
-        Ok(all) if all.is_empty() => {
+    let batches = decode(&request.frame.body, ACKS_MAX + 1).and_then(|body| batches(&body));
+    let batches = match batches {
+        Ok(batches) if batches.iter().all(|batch| batch.messages.0.is_empty()) => {
             let text = "[POP]the request acknowledges no message".to_owned();
             return request.reply.fail(BrokerError::NotInFlight(text));
         }
-        Ok(all) if all.len() > MESSAGES_MAX => {
-            let text = format!("{} messages acknowledged at once, the limit is {MESSAGES_MAX}", all.len());
-            return request.reply.fail(BrokerError::InvalidParameter(text));
-        }
-        Ok(all) => all,
+        Ok(batches) => batches,
         Err(error) => return request.reply.fail(error),
     };
     let broker = remoting.broker.clone();
-    when_done(request, async move {
-        for some in all.chunks(TOGETHER) {
-            let tasks: Vec<_> = some
-                .iter()
-                .map(|popped| {
-                    let (broker, popped) = (broker.clone(), popped.clone());
-                    tokio::spawn(async move { broker.ack_popped(&popped).await })
-                })
-                .collect();
-            for task in tasks {
-                match task.await {
-                    Ok(Ok(()) | Err(BrokerError::NotInFlight(_))) => {}
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) => return Err(BrokerError::Internal("the node stops".to_owned())),
-                }
-            }
-        }
-        Ok(())
-    });
+    when_done(request, async move { ack_all(&broker, &batches).await });
 }
 
-/// The messages of one batch.
-fn messages(broker: &str, ack: &BatchAck) -> Result<Vec<Popped>, ServerError> {
-    let refused =
-        || BrokerError::InvalidParameter(format!("a batch of acknowledgements is malformed: {ack:?}"));
-    let retry = Retry::of_flag(&ack.retry).ok_or_else(refused)?;
-    let number = |value: i64| u64::try_from(value).map_err(|_| refused());
-    let (group, topic) = (ack.group.as_str().into(), retry.topic(&ack.group, &ack.topic).into());
-    let of_first = Popped {
-        group,
-        topic,
-        queue_id: i32::try_from(ack.queue).map_err(|_| refused())?,
-        offset: ack.start,
-        handle: Handle {
-            start: number(ack.start)?,
-            popped_ms: number(ack.pop_time)?,
-            invisible_ms: number(ack.invisible_time)?,
-            revive_queue: i32::try_from(ack.revive_queue).map_err(|_| refused())?,
+/// Acknowledges all messages of some batches, whatever some of them are refused for, which is told in the end.
+async fn ack_all(broker: &Arc<Broker>, batches: &[AckedBatch]) -> Result<(), BrokerError> {
+    let mut messages = batches.iter().flat_map(AckedBatch::each);
+    let mut acked = Acked::default();
+    loop {
+        let some = messages.by_ref().take(TOGETHER);
+        let tasks: Vec<_> = some.map(|popped| tokio::spawn(ack_one(broker.clone(), popped))).collect();
+        if tasks.is_empty() {
+            return acked.told();
+        }
+        for task in tasks {
+            let stopped = |_| Err(BrokerError::Internal("the node stops".to_owned()));
+            acked.note(task.await.unwrap_or_else(stopped))?;
+        }
+    }
+}
+
+/// What became of the messages of a request.
+#[derive(Default)]
+struct Acked {
+    all: usize,
+    not_in_flight: usize,
+    refused: Option<BrokerError>,
+}
+
+impl Acked {
+    /// What became of one; an error where the others cannot be acknowledged now, either.
+    fn note(&mut self, outcome: Result<(), BrokerError>) -> Result<(), BrokerError> {
+        self.all += 1;
+        match outcome {
+            Err(BrokerError::NotInFlight(_)) => self.not_in_flight += 1,
+            Err(error @ (BrokerError::TopicNotExist(_) | BrokerError::IllegalMessage(_))) => {
+                self.refused.get_or_insert(error);
+            }
+            other => return other,
+        }
+        Ok(())
+    }
+
+    fn told(self) -> Result<(), BrokerError> {
+        let Acked { all, not_in_flight, refused } = self;
+        match refused {
+            Some(error) => Err(error),
+            None if not_in_flight == 0 => Ok(()),
+            None => Err(BrokerError::NotInFlight(format!(
+                "[POP]{not_in_flight} of {all} messages are not in flight by these handles: their invisible time is over, or other handles have \
+                 replaced these; all others are acknowledged"
+            ))),
+        }
+    }
+}
+
+async fn ack_one(broker: Arc<Broker>, popped: Popped) -> Result<(), BrokerError> {
+    broker.ack_popped(&popped).await
+}
+
+/// Messages of one batch, each of which is made when its turn comes: a body may name very many.
+#[derive(Debug)]
+struct AckedBatch {
+    first: Popped,
+    messages: OffsetSet,
+}
+
+/// The batches of a request, once all were checked.
+fn batches(body: &BatchAckMessages) -> Result<Vec<AckedBatch>, ServerError> {
+    Ok(body.acks.iter().map(AckedBatch::of).collect::<Result<_, _>>()?)
+}
+
+impl AckedBatch {
+    fn of(ack: &BatchAck) -> Result<AckedBatch, BrokerError> {
+        names::check_group(&ack.group)?;
+        if ack.topic.len() > RETRY_TOPIC_BYTES_MAX {
+            return Err(malformed("t", format_args!("of {} bytes", ack.topic.len())));
+        }
+        let number = |field, value: i64| u64::try_from(value).map_err(|_| malformed(field, value));
+        let retry = Retry::of_flag(&ack.retry).ok_or_else(|| malformed("r", &ack.retry))?;
+        let handle = Handle {
+            start: number("so", ack.start)?,
+            popped_ms: number("pt", ack.pop_time)?,
+            invisible_ms: number("it", ack.invisible_time)?,
+            revive_queue: i32::try_from(ack.revive_queue).map_err(|_| malformed("rq", ack.revive_queue))?,
             retry,
-            broker: broker.to_owned(),
-            queue: u32::try_from(ack.queue).map_err(|_| refused())?,
-            offset: number(ack.start)?,
-        },
-    };
-    let one = |diff: &u64| Popped { offset: ack.start.saturating_add_unsigned(*diff), ..of_first.clone() };
-    Ok(ack.messages.0.iter().map(one).collect())
+            // What acknowledges does not look at it.
+            broker: String::new(),
+            queue: u32::try_from(ack.queue).map_err(|_| malformed("q", ack.queue))?,
+            offset: number("so", ack.start)?,
+        };
+        let first = Popped {
+            group: ack.group.as_str().into(),
+            topic: retry.topic(&ack.group, &ack.topic).into(),
+            queue_id: i32::try_from(ack.queue).map_err(|_| malformed("q", ack.queue))?,
+            offset: ack.start,
+            handle,
+        };
+        Ok(AckedBatch { first, messages: ack.messages.clone() })
+    }
+
+    fn each(&self) -> impl Iterator<Item = Popped> {
+        let offset = |diff: &u64| self.first.offset.saturating_add_unsigned(*diff);
+        self.messages.0.iter().map(move |diff| Popped { offset: offset(diff), ..self.first.clone() })
+    }
+}
+
+fn malformed(field: &str, value: impl fmt::Debug) -> BrokerError {
+    BrokerError::InvalidParameter(format!("a batch of acknowledgements is malformed: {field:?} is {value:?}"))
 }
 
 /// 200053: a message becomes visible at another time.
@@ -145,4 +210,52 @@ pub(crate) fn change_invisible(remoting: &Arc<Remoting>, request: Request) {
             Err(error) => request.reply.fail(error),
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack() -> BatchAck {
+        BatchAck { group: "g".into(), topic: "t".into(), retry: "1".into(), start: 7, ..BatchAck::default() }
+    }
+
+    fn refused(ack: BatchAck) -> String {
+        AckedBatch::of(&ack).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_messages_of_a_batch_are_made_one_by_one() {
+        let messages = OffsetSet([0, 3, 800].into());
+        let batch = AckedBatch::of(&BatchAck { messages, queue: 2, pop_time: 5, ..ack() }).expect("a batch");
+        let all: Vec<Popped> = batch.each().collect();
+        assert_eq!(all.iter().map(|popped| popped.offset).collect::<Vec<_>>(), [7, 10, 807]);
+        let last = &all[2];
+        assert_eq!((&*last.topic, last.queue_id, last.handle.start), ("%RETRY%g_t", 2, 7));
+        assert_eq!((last.handle.popped_ms, last.handle.retry), (5, Retry::V1));
+    }
+
+    #[test]
+    fn what_is_refused_of_a_request_is_told_once_all_others_are_acknowledged() {
+        let mut acked = Acked::default();
+        let (late, gone) =
+            (|| BrokerError::NotInFlight("late".into()), || BrokerError::TopicNotExist("t".into()));
+        for outcome in [Ok(()), Err(late()), Ok(())] {
+            assert_eq!(acked.note(outcome), Ok(()));
+        }
+        assert_eq!((acked.all, acked.not_in_flight), (3, 1));
+        assert_eq!(acked.note(Err(gone())), Ok(()));
+        assert_eq!(acked.note(Err(BrokerError::NoLeader)), Err(BrokerError::NoLeader));
+        assert_eq!(acked.told(), Err(gone()));
+    }
+
+    #[test]
+    fn a_malformed_batch_is_refused_by_the_name_of_its_field() {
+        assert!(refused(BatchAck { retry: "3".into(), ..ack() }).contains("\"r\" is \"3\""));
+        assert!(refused(BatchAck { start: -1, ..ack() }).contains("\"so\" is -1"));
+        assert!(refused(BatchAck { queue: -1, ..ack() }).contains("\"q\" is -1"));
+        assert!(refused(BatchAck { revive_queue: i64::MAX, ..ack() }).contains("\"rq\""));
+        assert!(refused(BatchAck { group: "g".repeat(200), ..ack() }).contains("group"));
+        assert!(refused(BatchAck { topic: "t".repeat(256), ..ack() }).contains("\"t\" is of 256 bytes"));
+    }
 }

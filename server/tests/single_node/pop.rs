@@ -1,5 +1,9 @@
 //! POP over the wire: messages that come until they are acknowledged, handles that are good at any node, and requests that wait.
 
+mod batch_acks;
+mod deleted;
+mod waits;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -38,7 +38,7 @@ use crate::history::History;
 use crate::reading::Reading;
 
 /// Every checker: its name in reports and what it looks for.
-pub const ALL: [(&str, &str); 27] = [
+pub const ALL: [(&str, &str); 28] = [
     ("lost-write", "an acknowledged message is missing on a replica"),
     ("invented", "a message nobody sent, or with a changed byte"),
     ("lost-repeat", "an object that was sent again on purpose was acknowledged and not stored again"),
@@ -50,6 +50,7 @@ pub const ALL: [(&str, &str); 27] = [
         "an acknowledged message is stored twice; with retries, any message more often than it was sent",
     ),
     ("doubled", "a message that was popped was given to its group again while it was in flight"),
+    ("refused", "an acknowledgement of a popped message was refused though nothing had replaced its handle"),
     ("early", "a message came, or a producer was asked, before its time"),
     ("late", "a message came later after its time than a calm cluster may take"),
     ("unresolved", "a transaction that nobody ended was not ended by what its producers answered"),

@@ -69,4 +69,9 @@ impl Story<'_> {
     pub(super) fn may_be_acked(&self, attempts: u32) -> bool {
         self.acks.iter().any(|ack| ack.attempts <= attempts && ack.ended != Ended::Refused)
     }
+    /// How often an acknowledgement of that attempt was refused.
+    pub(super) fn refusals(&self, attempts: u32) -> usize {
+        let of_attempt = self.acks.iter().filter(|ack| ack.attempts == attempts);
+        of_attempt.filter(|ack| ack.ended == Ended::Refused).count()
+    }
 }

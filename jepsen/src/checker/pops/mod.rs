@@ -8,6 +8,7 @@
 //! | `doubled` | a message was given to a group twice as the same attempt; only a pop in order that is repeated with its attempt id may be |
 //! | `early` | a message was given again before its invisible time was over |
 //! | `late` | a message that nobody acknowledged did not come again, though all was to be popped at the end, or only after [`LATE_MS`] of that |
+//! | `refused` | an acknowledgement by the latest handle of a message was refused before its invisible time was over |
 //! | `out-of-order` | a group in order was given a message while an earlier one of the queue was neither acknowledged nor given with it |
 //!
 //! A broker counts how often it has given a message. So deliveries of one message have an order without any clock: two as the same attempt were in flight
@@ -17,6 +18,7 @@
 mod flights;
 mod given;
 mod order;
+mod refusals;
 mod windows;
 
 use super::{Finding, Rules};
@@ -29,13 +31,14 @@ use windows::Windows;
 /// How late a message may come again once nothing is broken any more and consumers only acknowledge, ms.
 const LATE_MS: u64 = 10_000;
 pub(super) fn check(history: &History, replicas: &[Reading], rules: Rules) -> Vec<Finding> {
-    let flights = Flights::of(history);
+    let (flights, windows) = (Flights::of(history), Windows::of(history));
     let mut findings = vec![
         invented(history),
         unseen(history, &flights, rules),
         order::check(history, &flights, replicas, rules),
+        refusals::check(history, &flights, &windows, rules),
     ];
-    findings.extend(again(history, &flights, rules));
+    findings.extend(again(history, &flights, &windows, rules));
     findings
 }
 
@@ -70,10 +73,9 @@ fn unseen(history: &History, flights: &Flights<'_>, rules: Rules) -> Finding {
 }
 
 /// What is wrong with deliveries of messages that were given before, or should have been given again.
-fn again(history: &History, flights: &Flights<'_>, rules: Rules) -> [Finding; 4] {
+fn again(history: &History, flights: &Flights<'_>, windows: &Windows<'_>, rules: Rules) -> [Finding; 4] {
     let names = ["resurrected", "doubled", "early", "late"];
     let [mut resurrected, mut doubled, mut early, mut late] = names.map(Finding::fatal);
-    let windows = Windows::of(history);
     for (group, key, story) in flights.all() {
         let what = |given: &Given<'_>| format!("{key} of {group}: {}", given.said());
         for given in story.given.iter().filter(|given| story.is_acked_before(given)) {
@@ -96,7 +98,7 @@ fn again(history: &History, flights: &Flights<'_>, rules: Rules) -> [Finding; 4]
             }
         }
         if !rules.clocks_jump {
-            check_late(history, (story, &windows), &what, &mut late);
+            check_late(history, (story, windows), &what, &mut late);
         }
     }
     [resurrected, doubled, early, late]
@@ -125,7 +127,10 @@ fn check_late(
         if came_ms > due_ms + LATE_MS {
             late.add(|| match then {
                 Some(_) => format!("{}; it came {} ms after it was due", what(given), came_ms - due_ms),
-                None => format!("{}; it was due at {due_ms} ms and did not come by {to_ms} ms", what(given)),
+                None => {
+                    let (what, refused) = (what(given), story.refusals(attempts));
+                    format!("{what}; it was due at {due_ms} ms and did not come by {to_ms} ms; acknowledgements refused: {refused}")
+                }
             });
         }
     }

@@ -116,7 +116,7 @@ fn a_message_that_comes_after_its_acknowledgement_is_resurrected() {
     assert_eq!(after(vec![ack(GROUP, (0, 0), 200, Ended::Yes)]), [("resurrected", 1)]);
     // Nobody knows, or it was another attempt.
     assert_eq!(after(vec![ack(GROUP, (0, 0), 200, Ended::Unknown)]), []);
-    assert_eq!(after(vec![ack(GROUP, (0, 0), 200, Ended::Refused)]), []);
+    assert_eq!(after(vec![ack(GROUP, (0, 0), 1_050, Ended::Refused)]), []);
     assert_eq!(after(vec![ack(GROUP, (0, 1), 1_300, Ended::Yes)]), []);
     assert_eq!(after(vec![ack(ORDERED, (0, 0), 200, Ended::Yes)]), []);
     // Said when it had come again: that is no less wrong.
@@ -191,7 +191,7 @@ fn a_message_that_does_not_come_again_in_a_calm_cluster_is_late() {
     assert_eq!(broken(&history), []);
     history.pop_end = end(12_001);
     assert_eq!(broken(&history), [("late", 1)]);
-    history.pop_acks = vec![ack(GROUP, (0, 0), 200, Ended::Refused)];
+    history.pop_acks = vec![ack(GROUP, (0, 0), 1_050, Ended::Refused)];
     assert_eq!(broken(&history), [("late", 1)], "it was said to come again");
     history.pop_acks = vec![ack(GROUP, (0, 0), 200, Ended::Unknown)];
     assert_eq!(broken(&history), []);
@@ -202,6 +202,29 @@ fn a_message_that_does_not_come_again_in_a_calm_cluster_is_late() {
     history.pops[1] = pop(12_001, [(0, 2)]);
     history.pop_acks = vec![ack(GROUP, (0, 2), 12_020, Ended::Yes)];
     assert_eq!(broken(&history), [], "it came in between, to somebody who did not get the answer");
+}
+
+#[test]
+fn an_acknowledgement_in_time_that_is_refused_is_named() {
+    let refused = |at, changes: Vec<PopChange>| {
+        let history = history(vec![pop(100, [(0, 0)])], vec![ack(GROUP, (0, 0), at, Ended::Refused)]);
+        broken(&History { pop_changes: changes, ..history })
+    };
+    assert_eq!(refused(900, vec![]), [("refused", 1)]);
+    assert_eq!(refused(1_095, vec![]), []);
+    let wish = |invisible_ms, ended| vec![change((0, 0), (100, 200), invisible_ms, ended)];
+    assert_eq!(refused(900, wish(500, Ended::Yes)), []);
+    assert_eq!(refused(1_500, wish(5_000, Ended::Yes)), [("refused", 1)]);
+    assert_eq!(refused(900, wish(5_000, Ended::Unknown)), [], "another handle may have replaced it");
+}
+
+#[test]
+fn a_pop_in_order_whose_answer_was_lost_may_have_replaced_a_handle() {
+    let given = vec![ordered(100, "a", [(0, 0)])];
+    let acks = vec![ack(ORDERED, (0, 0), 200, Ended::Refused)];
+    assert_eq!(broken(&history(given.clone(), acks.clone())), [("refused", 1)]);
+    let lost = Pop { given: None, ..ordered(90, "a", []) };
+    assert_eq!(broken(&history([vec![lost], given].concat(), acks)), []);
 }
 
 #[test]
@@ -218,7 +241,10 @@ fn a_later_message_before_an_earlier_one_is_acknowledged_is_out_of_order() {
     let acked = |seq, ended| ack(ORDERED, (seq, 0), 200, ended);
     assert_eq!(then(vec![acked(0, Ended::Yes), acked(1, Ended::Yes)]), []);
     assert_eq!(then(vec![acked(0, Ended::Yes), acked(1, Ended::Unknown)]), []);
-    assert_eq!(then(vec![acked(0, Ended::Yes), acked(1, Ended::Refused)]), [("out-of-order", 1)]);
+    assert_eq!(
+        then(vec![acked(0, Ended::Yes), acked(1, Ended::Refused)]),
+        [("out-of-order", 1), ("refused", 1)]
+    );
     assert_eq!(then(vec![acked(1, Ended::Yes)]), [("out-of-order", 1)]);
     let too_late = ack(ORDERED, (1, 0), 400, Ended::Yes);
     assert_eq!(then(vec![acked(0, Ended::Yes), too_late]), [("out-of-order", 1)]);

@@ -34,6 +34,7 @@ mod delays;
 mod op;
 mod pops;
 mod recorded;
+mod recorded_pops;
 mod send_backs;
 mod transactions;
 

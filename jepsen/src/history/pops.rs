@@ -1,12 +1,8 @@
 //! What consumers were given by POP, and what they did about it.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 
-use super::op::Outcome;
 use super::transactions::Ended;
-use super::{History, Line, Recorder};
 use crate::payload::OpKey;
 
 /// A message that a consumer was given for a while.
@@ -101,57 +97,4 @@ pub struct PopEnd {
     pub from_us: u64,
     /// When it was over.
     pub to_us: u64,
-}
-
-/// A group's message that may have been acknowledged.
-type Handled<'a> = HashSet<(&'a str, OpKey)>;
-
-impl History {
-    /// Whether each group may have acknowledged every message that was acknowledged to its producer, or given to the group.
-    #[must_use]
-    pub fn pops_handled(&self, groups: &[String]) -> bool {
-        let may_be = |ack: &&super::PopAck| ack.ended != Ended::Refused;
-        let handled: Handled<'_> =
-            self.pop_acks.iter().filter(may_be).map(|ack| (&*ack.group, ack.key)).collect();
-        let stored = self.ops.iter().filter(|op| matches!(op.outcome, Outcome::Ok { .. })).map(|op| op.key);
-        let given = |pop: &'_ Pop| {
-            pop.given
-                .iter()
-                .flatten()
-                .all(|one| one.key.is_none_or(|key| handled.contains(&(&*pop.group, key))))
-        };
-        let mut stored = stored;
-        stored.all(|key| groups.iter().all(|group| handled.contains(&(&**group, key))))
-            && self.pops.iter().all(given)
-    }
-}
-
-impl Recorder {
-    /// Records a pop.
-    pub fn pop(&self, pop: Pop) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::Pop(&pop));
-        inner.history.pops.push(pop);
-    }
-
-    /// Records an acknowledgement.
-    pub fn pop_ack(&self, ack: PopAck) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::PopAck(&ack));
-        inner.history.pop_acks.push(ack);
-    }
-
-    /// Records a change of an invisible time.
-    pub fn pop_change(&self, change: PopChange) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::PopChange(&change));
-        inner.history.pop_changes.push(change);
-    }
-
-    /// Records that consumers had the time to pop and acknowledge everything.
-    pub fn pop_end(&self, end: PopEnd) {
-        let mut inner = self.inner.lock();
-        inner.write(&Line::PopEnd(&end));
-        inner.history.pop_end = Some(end);
-    }
 }

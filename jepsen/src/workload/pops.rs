@@ -182,7 +182,6 @@ impl Consumer {
         for _ in 0..TRIES_MAX {
             let (invoked_us, broker) = (self.recorder.now_us(), self.broker());
             let answer = self.client.pop(&broker, wish).await;
-            let failed = answer.is_err();
             let given = match &answer {
                 Ok(given) => Some(given.iter().map(|one| self.delivery(one)).collect()),
                 Err(CallError::Unknown(_)) => None,
@@ -204,7 +203,7 @@ impl Consumer {
                 return given.into_iter().filter_map(|one| self.in_flight(one)).collect();
             }
             self.turn += 1;
-            if failed && wish.attempt.is_none() {
+            if wish.attempt.is_none() {
                 break;
             }
             sleep(AGAIN_AFTER).await;

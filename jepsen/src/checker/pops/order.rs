@@ -29,13 +29,16 @@ pub(super) fn check(history: &History, flights: &Flights<'_>, replicas: &[Readin
     let queues = if groups.is_empty() { Queues::new() } else { queues(history, replicas) };
     for group in groups {
         let places = places(group, &queues, flights, rules);
+        // What is left out once is left out of all that comes after.
+        let mut named = BTreeSet::new();
         for pop in ordered.iter().filter(|pop| pop.group == group) {
             for (queue, offsets) in given(pop) {
                 let Some(places) = places.get(&queue) else { continue };
                 if !offsets.is_sorted() {
                     finding.add(|| format!("{group} was given {offsets:?} of queue {queue}, in that order"));
                 }
-                if let Some(before) = left_out(places, &offsets, pop.completed_us) {
+                let before = left_out(places, &offsets, pop.completed_us);
+                if let Some(before) = before.filter(|before| named.insert(before.key)) {
                     let (key, at, us) = (before.key, before.offset, pop.completed_us);
                     finding.add(|| {
                         format!(

@@ -246,6 +246,9 @@ fn a_later_message_before_an_earlier_one_is_acknowledged_is_out_of_order() {
         [("out-of-order", 1), ("refused", 1)]
     );
     assert_eq!(then(vec![acked(1, Ended::Yes)]), [("out-of-order", 1)]);
+    let all = vec![ordered(100, "a", [(0, 0)]), ordered(300, "b", [(1, 0)]), ordered(400, "c", [(2, 0)])];
+    let acks = vec![ack(ORDERED, (1, 0), 350, Ended::Yes)];
+    assert_eq!(broken(&history(all, acks)), [("out-of-order", 1)], "named once");
     let too_late = ack(ORDERED, (1, 0), 400, Ended::Yes);
     assert_eq!(then(vec![acked(0, Ended::Yes), too_late]), [("out-of-order", 1)]);
 }

@@ -97,7 +97,8 @@ fn again(history: &History, flights: &Flights<'_>, windows: &Windows<'_>, rules:
                 early.add(|| format!("{}, visible at {earliest} ms; then {}", what(first), then.said()));
             }
         }
-        if !rules.clocks_jump {
+        // What expired before anybody could be given it does not come again.
+        if !rules.clocks_jump && !rules.outran {
             check_late(history, (story, windows), &what, &mut late);
         }
     }

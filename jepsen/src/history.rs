@@ -11,6 +11,7 @@
 //! | `{"delayed":{..}}`, `{"recall":{..}}` | a delayed send, and what became of taking it back ([`Delayed`], [`Recall`]) |
 //! | `{"half":{..}}`, `{"ending":{..}}`, `{"check":{..}}` | a half message, an end of its transaction, and a question about it ([`Half`], [`TransactionEnd`], [`Check`]) |
 //! | `{"sendback":{..}}` | a message that a consumer sent back ([`SendBack`]) |
+//! | `{"pop":{..}}`, `{"popack":{..}}`, `{"popchange":{..}}`, `{"popend":{..}}` | a pop, what became of what it gave, and the time in which all is popped ([`Pop`], [`PopAck`], [`PopChange`], [`PopEnd`]) |
 //! | `{"at_us":..,"fault":..}` | what was done to the cluster ([`Fault`]) |
 //!
 //! Times are microseconds since the run began, from one monotonic clock. The workloads of one run
@@ -31,12 +32,15 @@ use crate::reading::{Found, QueueKey, Reading};
 
 mod delays;
 mod op;
+mod pops;
 mod recorded;
+mod recorded_pops;
 mod send_backs;
 mod transactions;
 
 pub use delays::{Delayed, Recall, Recalled};
 pub use op::{Op, Outcome};
+pub use pops::{Delivery, Pop, PopAck, PopChange, PopEnd};
 pub use send_backs::{Moved, SendBack};
 pub use transactions::{Check, End as TransactionEnd, Ended, Half};
 
@@ -204,6 +208,14 @@ pub struct History {
     pub checks: Vec<Check>,
     /// Every message that a consumer sent back.
     pub send_backs: Vec<SendBack>,
+    /// Every pop that gave something, or of which nobody knows.
+    pub pops: Vec<Pop>,
+    /// Every acknowledgement of what was popped.
+    pub pop_acks: Vec<PopAck>,
+    /// Every change of the invisible time of what was popped.
+    pub pop_changes: Vec<PopChange>,
+    /// The time in which everything was to be popped, if there was one.
+    pub pop_end: Option<PopEnd>,
     /// When the run began, ms since the epoch.
     pub start_ms: u64,
 }
@@ -223,6 +235,10 @@ enum Line<'a> {
     Ending(&'a TransactionEnd),
     Check(&'a Check),
     SendBack(&'a SendBack),
+    Pop(&'a Pop),
+    PopAck(&'a PopAck),
+    PopChange(&'a PopChange),
+    PopEnd(&'a PopEnd),
 }
 
 /// Records a run while it happens, in memory and in a file of JSON lines.

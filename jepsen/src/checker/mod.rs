@@ -19,6 +19,7 @@ mod offset_went_back;
 mod once;
 mod out_of_order;
 mod poll_skip;
+mod pops;
 pub mod replicas;
 mod reread;
 mod resurrected;
@@ -37,7 +38,7 @@ use crate::history::History;
 use crate::reading::Reading;
 
 /// Every checker: its name in reports and what it looks for.
-pub const ALL: [(&str, &str); 26] = [
+pub const ALL: [(&str, &str); 28] = [
     ("lost-write", "an acknowledged message is missing on a replica"),
     ("invented", "a message nobody sent, or with a changed byte"),
     ("lost-repeat", "an object that was sent again on purpose was acknowledged and not stored again"),
@@ -48,6 +49,8 @@ pub const ALL: [(&str, &str); 26] = [
         "duplicate",
         "an acknowledged message is stored twice; with retries, any message more often than it was sent",
     ),
+    ("doubled", "a message that was popped was given to its group again while it was in flight"),
+    ("refused", "an acknowledgement of a popped message was refused though nothing had replaced its handle"),
     ("early", "a message came, or a producer was asked, before its time"),
     ("late", "a message came later after its time than a calm cluster may take"),
     ("unresolved", "a transaction that nobody ended was not ended by what its producers answered"),
@@ -104,6 +107,7 @@ pub fn check_all(history: &History, replicas: &[Reading], rules: Rules) -> Vec<F
     findings.extend(delays::check(history, replicas, consumed, rules));
     findings.extend(send_backs::check(history, whole, &whole_consumed, rules));
     findings.extend(transactions::check(history, replicas, consumed, rules));
+    findings.extend(pops::check(history, replicas, rules));
     if rules.drained {
         let outran = if rules.outran { replicas } else { &[] };
         findings.push(unseen::check(history, consumed, outran));

@@ -5,11 +5,13 @@
 //! message is for the history to show, not for the client to paper over.
 
 mod group;
+mod pops;
 mod send_backs;
 mod sends;
 mod topics;
 mod transactions;
 
+pub use pops::{Handle, PopRequest, PoppedMessage};
 pub use send_backs::SendBackRequest;
 pub use sends::Message;
 pub use transactions::EndTransaction;

@@ -29,7 +29,7 @@ struct Defect {
 }
 
 /// One for each name in `engine/src/planted.rs`.
-const DEFECTS: [Defect; 20] = [
+const DEFECTS: [Defect; 21] = [
     Defect {
         name: "ack-before-sync",
         promise: "acknowledge after fdatasync",
@@ -168,6 +168,13 @@ const DEFECTS: [Defect; 20] = [
         promise: "acknowledge an end, or a send-back, after it is committed",
         workload: "transactions,send-backs",
         nemeses: &["partition-isolate", "kill"],
+        visible: true,
+    },
+    Defect {
+        name: "popped-ack-lost",
+        promise: "acknowledge what was popped after that is committed",
+        workload: "pops",
+        nemeses: &["partition-isolate", "pause"],
         visible: true,
     },
 ];

@@ -45,7 +45,7 @@ impl Counts {
             failed: sends(|outcome| matches!(outcome, Outcome::Fail { .. })),
             unknown: sends(|outcome| matches!(outcome, Outcome::Unknown { .. })),
             resent: resent.map(u64::from).sum(),
-            consumed: history.polls.iter().map(|poll| poll.found.len() as u64).sum(),
+            consumed: consumed(history),
             commits: history.commits.iter().filter(|commit| commit.acked_us.is_some()).count() as u64,
             questions: (history.ends.len() + history.committed.len()) as u64,
         }
@@ -60,6 +60,13 @@ impl Counts {
         self.commits += other.commits;
         self.questions += other.questions;
     }
+}
+
+/// Messages that consumers were given, by pulls and by pops.
+fn consumed(history: &History) -> u64 {
+    let pulled = history.polls.iter().map(|poll| poll.found.len());
+    let popped = history.pops.iter().filter_map(|pop| pop.given.as_ref()).map(Vec::len);
+    pulled.chain(popped).sum::<usize>() as u64
 }
 
 /// What one nemesis brought to light.

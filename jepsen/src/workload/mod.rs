@@ -9,6 +9,7 @@ mod deletions;
 mod group;
 mod linearizable;
 mod objects;
+mod pops;
 mod send_backs;
 mod sender;
 mod shape;
@@ -37,6 +38,7 @@ use deletions::Deletions;
 use group::Members;
 use linearizable::Queues;
 use objects::Objects;
+use pops::Pops;
 use send_backs::SendBacks;
 use transactions::Transactions;
 
@@ -64,11 +66,13 @@ pub enum Kind {
     Transactions,
     /// A consumer group that sends messages back.
     SendBacks,
+    /// Consumer groups that pop, one of them in order.
+    Pops,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Log,
         Self::Group,
         Self::Linearizable,
@@ -78,6 +82,7 @@ impl Kind {
         Self::Delays,
         Self::Transactions,
         Self::SendBacks,
+        Self::Pops,
     ];
 
     /// Its name on the command line.
@@ -93,6 +98,7 @@ impl Kind {
             Self::Delays => "delays",
             Self::Transactions => "transactions",
             Self::SendBacks => "send-backs",
+            Self::Pops => "pops",
         }
     }
 
@@ -125,6 +131,9 @@ impl Kind {
             Self::SendBacks => {
                 "a consumer group that sends messages back, again and again, until they are handled or dead letters"
             }
+            Self::Pops => {
+                "two consumer groups that pop, one of them in order; they acknowledge, change invisible times, or let messages come again"
+            }
         }
     }
 
@@ -148,6 +157,7 @@ impl Kind {
             Self::Delays => (1, 2, 2, 30),
             Self::Transactions => (1, 2, 2, 40),
             Self::SendBacks => (3, 2, 1, 60),
+            Self::Pops => (1, 3, 2, 60),
         };
         Shape {
             name: format!("jepsen-{}", self.name()),
@@ -189,6 +199,7 @@ pub struct Workload {
     delays: Option<Delays>,
     transactions: Option<Transactions>,
     send_backs: Option<SendBacks>,
+    pops: Option<Pops>,
     clocks_jump: bool,
 }
 
@@ -199,7 +210,7 @@ impl Workload {
         let write = || Writers::start(&site.name_servers, &shape, &Target::Route, &recorder);
         let (mut writers, mut readers, mut members) = (None, Vec::new(), None);
         let (mut queues, mut objects, mut deletions) = (None, None, None);
-        let (mut delays, mut transactions, mut send_backs) = (None, None, None);
+        let (mut delays, mut transactions, mut send_backs, mut pops) = (None, None, None, None);
         match kind {
             Kind::Log => {
                 writers = Some(write());
@@ -227,6 +238,10 @@ impl Workload {
                 writers = Some(Writers::start(&site.name_servers, &sent, &Target::Route, &recorder));
                 send_backs = Some(SendBacks::start(site, &shape, &recorder));
             }
+            Kind::Pops => {
+                writers = Some(write());
+                pops = Some(Pops::start(site, &shape, &recorder));
+            }
         }
         let clocks_jump = site.clocks_jump;
         Self {
@@ -242,6 +257,7 @@ impl Workload {
             delays,
             transactions,
             send_backs,
+            pops,
             clocks_jump,
         }
     }
@@ -283,6 +299,9 @@ impl Workload {
         }
         if let Some(send_backs) = self.send_backs.take() {
             send_backs.drain(limit).await;
+        }
+        if let Some(pops) = self.pops.take() {
+            pops.drain(limit).await;
         }
         // All at once: where the cluster does not answer any more, each takes as long as it may.
         let mut readers = JoinSet::new();

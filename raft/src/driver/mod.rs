@@ -70,8 +70,8 @@ pub(crate) enum Decision {
     Store(Vec<NewMessage>),
 }
 
-/// The planted defects `ended-too-soon` and `recalled-too-soon`: success is told before anything is proposed.
-fn answered(reply: Reply) -> Reply {
+/// The planted defects `ended-too-soon`, `recalled-too-soon` and `popped-ack-lost`: success is told before anything is proposed.
+pub(crate) fn answered(reply: Reply) -> Reply {
     reply(Ok(()));
     Box::new(drop)
 }

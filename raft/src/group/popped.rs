@@ -1,11 +1,12 @@
 //! What is asked of the driver of what is popped ([`crate::driver::popped`]).
 
 use bytes::Bytes;
+use folio_engine::planted;
 use folio_state::{AckPopped, ChangePopped, PopAgain, PopMessages, PopQueue};
 
 use super::Group;
-use crate::driver::Reply;
 use crate::driver::popped::Request;
+use crate::driver::{Reply, answered};
 use crate::popped::{self, Unread};
 
 impl Group {
@@ -25,6 +26,7 @@ impl Group {
     /// Takes an acknowledgement. `reply` is called once the message is not in flight by that handle any more, or that failed: the state says
     /// what became of it.
     pub fn ack_popped(&self, ack: AckPopped, reply: Reply) {
+        let reply = if planted::is("popped-ack-lost") { answered(reply) } else { reply };
         self.ask_popped(Request::Ack(Box::new(ack)), reply);
     }
 

@@ -25,7 +25,7 @@
 //! | `carry-drops` | what is pending in a segment that goes is parked again (`timers.I5`) | raft, `driver/timers/chain.rs` |
 //! | `recalled-too-soon` | a recall is answered once it is committed | raft, `driver/timers/chain.rs` |
 //! | `ended-too-soon` | the end of a transaction, and a send-back, are answered once they are committed | raft, `driver/runner.rs` |
-//! | `popped-ack-lost` | an acknowledgement of a popped message is answered once it is committed (`pop.I5`) | raft, `group/popped.rs`; server, `error.rs` |
+//! | `popped-ack-lost` | an acknowledgement of a popped message is answered once it is committed (`pop.I5`) | raft, `group/popped.rs` |
 //! | `founds-alone` | a node with an empty disk asks whether its group runs before it votes or founds (`founding.I1`) | raft, `group/begin.rs` |
 //! | `stall-is-silence` | time a node did not run is not its leader's silence (`failure_detector.I1`) | raft, `group/failure_detector` |
 

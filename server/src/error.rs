@@ -14,7 +14,6 @@
 //! that do not look at the status take it for success. That is why it is not used here.
 
 use folio_broker::error::BrokerError;
-use folio_engine::planted;
 use folio_protocol::code::ResponseCode;
 use folio_protocol::ext::HeaderError;
 use folio_protocol::frame::Frame;
@@ -105,8 +104,6 @@ fn broker_code(error: &BrokerError) -> ResponseCode {
         BrokerError::NoLeader | BrokerError::AskLeader | BrokerError::NotLeading(_) => {
             ResponseCode::ServiceNotAvailable
         }
-        // An acknowledgement that was answered before it was proposed: the state does not show it yet.
-        BrokerError::Overtaken if planted::is("popped-ack-lost") => ResponseCode::Success,
         BrokerError::Overtaken
         | BrokerError::ClientsFull(_)
         | BrokerError::TransactionsFull { .. }

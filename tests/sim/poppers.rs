@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use folio_engine::disk::sim::SeededChoice;
-use folio_engine::planted;
 use folio_protocol::message::{MessageView, NewMessage};
+use folio_raft::driver::Counted;
 use folio_raft::group::Group;
 use folio_raft::proposal::{Proposal, Receipt, Repeat};
 use folio_raft::status::Status;
@@ -157,20 +157,19 @@ impl Poppers {
         node.spawn(async move {
             let Given { queue, id, invisible_ms, offset, number } = given;
             let ack = AckPopped { queue: queue.clone(), id, offset };
-            let state = group.clone();
+            let (state, counted) = (group.clone(), Counted::default());
+            let said = counted.clone();
             let reply = Box::new(move |outcome: Result<(), _>| {
                 let state = state.state();
                 let committed = state.offset_as_stored(&queue);
                 let popping = state.popped().popping(&queue, (id, invisible_ms), (offset, committed), now_ms);
                 // As the broker: what the driver has not done itself is asked behind a proof, which a node of this world has by the
                 // outcome of its own move alone. A message that the state calls acknowledged is.
-                // With the planted defect `popped-ack-lost` the broker says so before.
-                let is_acked = popping == Popping::Acked || planted::is("popped-ack-lost");
-                if outcome.is_ok() && is_acked {
+                if outcome.is_ok() && (said.is_so() || popping == Popping::Acked) {
                     told.lock().push(Told::Acked(number));
                 }
             });
-            group.ack_popped(ack, reply);
+            group.ack_popped(ack, counted, reply);
         });
     }
 

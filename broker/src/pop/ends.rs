@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use folio_protocol::Name;
 use folio_protocol::popped::Handle;
-use folio_raft::driver::outcome;
+use folio_raft::driver::{Counted, outcome};
 use folio_state::sections::popped::Popping;
 use folio_state::{AckPopped, BatchId, ChangePopped, PopQueue};
 
@@ -114,22 +114,27 @@ impl Broker {
         let mut named = self.named(popped)?;
         for _ in 0..TRIES {
             match named.surely(self).await? {
-                Popping::Acked => {
-                    if popped.handle.is_ordered() {
-                        // Its queue may go on.
-                        self.pop_waits.wake(&popped.group, &popped.topic);
-                    }
-                    return Ok(());
-                }
+                Popping::Acked => return Ok(self.acked(popped)),
                 Popping::Superseded | Popping::Not => return Err(named.not_in_flight()),
                 Popping::InFlight => {
                     let Named { queue, id, offset, .. } = &named;
                     let ack = AckPopped { queue: queue.clone(), id: *id, offset: *offset };
-                    outcome(|reply| self.group.ack_popped(ack, reply)).await?;
+                    let counted = Counted::default();
+                    outcome(|reply| self.group.ack_popped(ack, counted.clone(), reply)).await?;
+                    if counted.is_so() {
+                        return Ok(self.acked(popped));
+                    }
                 }
             }
         }
         Err(BrokerError::Overtaken)
+    }
+
+    /// The queue of an ordered one may go on.
+    fn acked(&self, popped: &Popped) {
+        if popped.handle.is_ordered() {
+            self.pop_waits.wake(&popped.group, &popped.topic);
+        }
     }
 
     /// A message becomes visible so long from now. Only the leader can. A repeat is told what the first one did.

@@ -6,7 +6,7 @@ use folio_state::{AckPopped, ChangePopped, PopAgain, PopMessages, PopQueue};
 
 use super::Group;
 use crate::driver::popped::Request;
-use crate::driver::{Reply, answered};
+use crate::driver::{Counted, Reply, answered};
 use crate::popped::{self, Unread};
 
 impl Group {
@@ -23,11 +23,16 @@ impl Group {
         self.ask_popped(Request::Again(Box::new(again)), reply);
     }
 
-    /// Takes an acknowledgement. `reply` is called once the message is not in flight by that handle any more, or that failed: the state says
-    /// what became of it.
-    pub fn ack_popped(&self, ack: AckPopped, reply: Reply) {
-        let reply = if planted::is("popped-ack-lost") { answered(reply) } else { reply };
-        self.ask_popped(Request::Ack(Box::new(ack)), reply);
+    /// Takes an acknowledgement. `reply` is called once the message is not in flight by that handle any more, or that failed. If it was not this
+    /// one that `counted`, the state says what became of it.
+    pub fn ack_popped(&self, ack: AckPopped, counted: Counted, reply: Reply) {
+        let reply = if planted::is("popped-ack-lost") {
+            counted.set();
+            answered(reply)
+        } else {
+            reply
+        };
+        self.ask_popped(Request::Ack(Box::new(ack), counted), reply);
     }
 
     /// Changes when a message becomes visible. `reply` as for an acknowledgement.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use folio_protocol::message::MessageView;
 use folio_raft::config::Retention;
-use folio_raft::driver::Reply;
+use folio_raft::driver::{Counted, Reply};
 use folio_raft::group::Group;
 use folio_raft::proposal::ProposeError;
 use folio_state::sections::popped::Popping;
@@ -133,7 +133,11 @@ impl Cluster {
             let popping = given.popping(&leader.state());
             match popping {
                 Popping::InFlight => {
-                    let ack = asked(|reply| leader.ack_popped(given.ack(), reply)).await;
+                    let counted = Counted::default();
+                    let ack = asked(|reply| leader.ack_popped(given.ack(), counted.clone(), reply)).await;
+                    if ack.is_ok() && counted.is_so() {
+                        return true;
+                    }
                     assert!(Instant::now() < deadline, "{given:?}: {ack:?}");
                 }
                 popping => return popping == Popping::Acked,

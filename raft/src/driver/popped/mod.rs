@@ -15,6 +15,7 @@ mod revive;
 
 use super::{Parts, Requests};
 
+pub use requests::Counted;
 pub(crate) use requests::{Popped, Request};
 
 /// Starts the driver, what revives, and what carries forward.

@@ -1,6 +1,7 @@
 //! What the driver is asked for, and what it decides.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
@@ -15,6 +16,22 @@ use crate::popped;
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
 
+/// Whether an acknowledgement is the one that ends its message's flight. The state does not say: a message that has left the last batch of its
+/// queue after its time was over may have come again as well.
+#[derive(Debug, Clone, Default)]
+pub struct Counted(Arc<AtomicBool>);
+
+impl Counted {
+    /// Whether it is, once its outcome is told.
+    pub fn is_so(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// What this driver does.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -23,7 +40,7 @@ pub(crate) enum Request {
     /// An ordered batch is given again.
     Again(Box<PopAgain>),
     /// An acknowledgement.
-    Ack(Box<AckPopped>),
+    Ack(Box<AckPopped>, Counted),
     /// Another time.
     Change(Box<ChangePopped>),
     /// A message comes again, or becomes a dead letter.
@@ -102,7 +119,7 @@ impl Driver for Popped {
         match request {
             Request::Pop(pop) => Key::Queue(pop.queue.clone()),
             Request::Again(again) => Key::Queue(again.queue.clone()),
-            Request::Ack(ack) | Request::Lost(ack) => Key::Message(ack.queue.clone(), ack.id, ack.offset),
+            Request::Ack(ack, _) | Request::Lost(ack) => Key::Message(ack.queue.clone(), ack.id, ack.offset),
             Request::Change(change) => Key::Message(change.queue.clone(), change.id, change.offset),
             Request::Revive(revive) => {
                 let RevivePopped { queue, id, offset } = &revive.command;
@@ -116,7 +133,7 @@ impl Driver for Popped {
         match request {
             Request::Pop(pop) => bytes(&pop.queue) + 4 * pop.diffs.len(),
             Request::Again(again) => bytes(&again.queue) + again.attempt.len(),
-            Request::Ack(ack) | Request::Lost(ack) => bytes(&ack.queue),
+            Request::Ack(ack, _) | Request::Lost(ack) => bytes(&ack.queue),
             Request::Change(change) => bytes(&change.queue),
             Request::Revive(revive) => bytes(&revive.command.queue) + revive.message.encoded_len(),
         }
@@ -132,7 +149,14 @@ impl Driver for Popped {
                 let is_there = state.popped().batch(&again.queue, again.id).is_some();
                 only(*again, is_there)
             }
-            Request::Ack(ack) | Request::Lost(ack) => {
+            Request::Ack(ack, counted) => {
+                let is_in_flight = is_in_flight(state, &ack.queue, ack.id, ack.offset);
+                if is_in_flight {
+                    counted.set();
+                }
+                only(*ack, is_in_flight)
+            }
+            Request::Lost(ack) => {
                 let is_in_flight = is_in_flight(state, &ack.queue, ack.id, ack.offset);
                 only(*ack, is_in_flight)
             }

@@ -14,9 +14,12 @@ use folio_engine::record::{Record, RecordKind};
 use folio_protocol::message::{MessageError, MessageView, peek};
 use folio_protocol::popped::{CARRIED_TOPIC, InFlight, uncarried};
 use folio_state::sections::features::POP;
-use folio_state::{BatchId, Carried, CarriedMessage, PopQueue};
+use folio_state::{BatchId, Carried, CarriedMessage, Command, PopQueue};
 
 use crate::shared::Shared;
+
+/// Bytes of the log that are read together.
+const READ_BYTES: usize = 1 << 20;
 
 /// Why a message in flight was not read.
 #[derive(Debug, thiserror::Error)]
@@ -58,11 +61,37 @@ pub(crate) fn read(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Opt
     if is_it { Ok(Some(bytes)) } else { Err(Unread::Other { queue: queue.clone(), offset, position }) }
 }
 
-/// What lies before is popped no more: this node's limits let it go (`pop.I4`).
+/// What lies before is popped no more: this node's limits let it go (`pop.I4`). Whole segments, so that it does not move with each record: a
+/// group that has fallen back to it would be given nothing while others write.
 pub(crate) fn floor(shared: &Shared) -> u64 {
     let log = shared.log.state();
-    let by_size = shared.retention_bytes.map_or(0, |limit| log.next_position.saturating_sub(limit));
+    let by_size =
+        shared.retention_bytes.and_then(|limit| log.next_position.checked_sub(limit)).map_or(0, |upto| {
+            let starts = shared.log.segment_starts();
+            let due = starts.partition_point(|(position, _)| *position <= upto);
+            starts[..due].last().map_or(0, |(position, _)| *position)
+        });
     by_size.max(shared.popped_floor.load(Ordering::Relaxed)).max(log.start_position)
+}
+
+/// The lowest message that a pop brings into flight which is in this node's log and not applied yet; `u64::MAX` if none is. Reads the log.
+pub(crate) fn lowest_not_applied(shared: &Shared) -> Result<u64, ReadError> {
+    let (mut next, mut lowest) = (shared.applied_index.load(Ordering::Acquire) + 1, u64::MAX);
+    loop {
+        let end = shared.log.state().last.map_or(0, |last| last.index + 1);
+        let records = if next < end { shared.log.read(next, end, READ_BYTES)? } else { Vec::new() };
+        let Some(last) = records.last() else { return Ok(lowest) };
+        next = last.header.index + 1;
+        for record in records.iter().filter(|record| record.header.kind == RecordKind::Transition) {
+            for command in record.commands() {
+                if let Ok(Command::PopMessages(pop)) = Command::decode(&command)
+                    && !pop.diffs.is_empty()
+                {
+                    lowest = lowest.min(pop.position);
+                }
+            }
+        }
+    }
 }
 
 fn in_queue(shared: &Shared, queue: &PopQueue, offset: u64) -> Result<Option<Carried>, QueuesError> {

@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) popped_wanted: AtomicU64,
     /// What lies before is older than retention keeps (`pop.I4`).
     pub(crate) popped_floor: AtomicU64,
+    /// What the leader has said to have committed.
+    pub(crate) heard_commit: AtomicU64,
     /// How many bytes retention keeps.
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) state: RwLock<State>,

@@ -161,6 +161,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         halves_wanted: AtomicU64::new(0),
         popped_wanted: AtomicU64::new(0),
         popped_floor: AtomicU64::new(0),
+        heard_commit: AtomicU64::new(0),
         retention_bytes: None,
         state: RwLock::default(),
         level: Default::default(),

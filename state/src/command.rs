@@ -184,10 +184,11 @@ mod tests {
                 .into(),
             ),
             (
-                record(129, &[&popping[..], &numbers(&[5, 6, 7, 8]), &text("a"), &[1]].concat()),
+                record(129, &[&popping[..], &numbers(&[5, 6, 6, 7, 8]), &text("a"), &[1]].concat()),
                 PopAgain {
                     queue: pop_queue(),
                     id,
+                    seen_ms: 6,
                     popped_ms: 7,
                     visible_ms: 8,
                     attempt: "a".into(),

@@ -40,7 +40,16 @@ fn popping() -> impl Strategy<Value = Command> {
         2 => RevivePopped { queue, id, offset }.into(),
         3 => {
             let attempt = attempt.unwrap_or_default();
-            PopAgain { queue, id, popped_ms: 4, visible_ms: offset, attempt, counts: count > 0 }.into()
+            PopAgain {
+                queue,
+                id,
+                seen_ms: offset,
+                popped_ms: 4,
+                visible_ms: offset,
+                attempt,
+                counts: count > 0,
+            }
+            .into()
         }
         4 if count == 0 => {
             let mode = RequestMode { pops: true, share: 1 };

@@ -177,7 +177,7 @@ impl Poppers {
         let Some(Given { queue, id, offset, .. }) = self.one() else { return };
         let visible_ms = now_ms + self.random.below(2000);
         let change = ChangePopped { queue, id, offset, popped_ms: now_ms.max(id.popped_ms + 1), visible_ms };
-        node.spawn(async move { group.change_popped(change, Box::new(drop)) });
+        node.spawn(async move { group.change_popped(change, Counted::default(), Box::new(drop)) });
     }
 }
 

@@ -111,30 +111,33 @@ impl Broker {
     /// A message was handled; returns once that is applied here, or was before. Only the leader can. One that has come again
     /// meanwhile, or will, is refused (`pop.I5`).
     pub async fn ack_popped(self: &Arc<Self>, popped: &Popped) -> Result<(), BrokerError> {
+        self.acknowledge(popped).await?;
+        if popped.handle.is_ordered() {
+            // Its queue may go on.
+            self.pop_waits.wake(&popped.group, &popped.topic);
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&self, popped: &Popped) -> Result<(), BrokerError> {
         let mut named = self.named(popped)?;
         for _ in 0..TRIES {
             match named.surely(self).await? {
-                Popping::Acked => return Ok(self.acked(popped)),
+                Popping::Acked => return Ok(()),
                 Popping::Superseded | Popping::Not => return Err(named.not_in_flight()),
                 Popping::InFlight => {
                     let Named { queue, id, offset, .. } = &named;
                     let ack = AckPopped { queue: queue.clone(), id: *id, offset: *offset };
                     let counted = Counted::default();
                     outcome(|reply| self.group.ack_popped(ack, counted.clone(), reply)).await?;
-                    if counted.is_so() {
-                        return Ok(self.acked(popped));
+                    // An ordered batch may have been given again in the same moment.
+                    if counted.is_so() && named.popping(self) != Popping::Superseded {
+                        return Ok(());
                     }
                 }
             }
         }
         Err(BrokerError::Overtaken)
-    }
-
-    /// The queue of an ordered one may go on.
-    fn acked(&self, popped: &Popped) {
-        if popped.handle.is_ordered() {
-            self.pop_waits.wake(&popped.group, &popped.topic);
-        }
     }
 
     /// A message becomes visible so long from now. Only the leader can. A repeat is told what the first one did.
@@ -167,7 +170,11 @@ impl Broker {
                         popped_ms,
                         visible_ms,
                     };
-                    outcome(|reply| self.group.change_popped(change, reply)).await?;
+                    let counted = Counted::default();
+                    outcome(|reply| self.group.change_popped(change, counted.clone(), reply)).await?;
+                    if counted.is_so() {
+                        return Ok(Changed { popped_ms, invisible_ms });
+                    }
                 }
                 Popping::Superseded => return self.changed(&named, invisible_ms),
                 Popping::Acked | Popping::Not => return Err(named.not_in_flight()),
@@ -185,18 +192,18 @@ impl Broker {
         Ok(Changed { popped_ms: id.popped_ms, invisible_ms })
     }
 
-    /// An ordered message keeps its pop time.
+    /// An ordered message keeps its pop time. It waits as long as its batch does: others of that may need longer.
     async fn change_ordered(&self, named: &mut Named, invisible_ms: u64) -> Result<Changed, BrokerError> {
         let visible_ms = now_ms() + invisible_ms;
         let Named { queue, id, offset, .. } = named;
         let popped_ms = id.popped_ms;
         let change = ChangePopped { queue: queue.clone(), id: *id, offset: *offset, popped_ms, visible_ms };
-        outcome(|reply| self.group.change_popped(change, reply)).await?;
-        match named.popping(self) {
-            Popping::InFlight => {
-                Ok(Changed { popped_ms, invisible_ms: visible_ms.saturating_sub(popped_ms) })
-            }
-            _ => Err(named.not_in_flight()),
+        outcome(|reply| self.group.change_popped(change, Counted::default(), reply)).await?;
+        if named.popping(self) != Popping::InFlight {
+            return Err(named.not_in_flight());
         }
+        let state = self.group.state();
+        let batch = state.popped().batch(&named.queue, named.id).ok_or_else(|| named.not_in_flight())?;
+        Ok(Changed { popped_ms, invisible_ms: batch.visible_ms.saturating_sub(popped_ms) })
     }
 }

@@ -9,8 +9,8 @@ use folio_protocol::popped::{self, Handle};
 use folio_raft::driver::outcome;
 use folio_raft::proposal::ProposeError;
 use folio_state::sections::popped::ATTEMPT_BYTES_MAX;
-use folio_state::{BatchId, PopQueue};
-use tokio::time::Instant;
+use folio_state::{BatchId, PopAgain, PopQueue};
+use tokio::time::{Instant, timeout_at};
 
 use super::locks::PopLock;
 use super::look::{Again, BYTES_MAX, Look, Times, first_topic, is_retry};
@@ -24,6 +24,8 @@ use crate::reads::ReadMemory;
 
 /// How long a pop looks anew, where other pops or commits were first, or its filter wants little of what there is.
 const LOOKING: Duration = Duration::from_millis(500);
+/// How long a pop waits for others, and for memory: who has forwarded it waits no longer than twice that.
+const PATIENCE: Duration = Duration::from_millis(2500);
 /// What a message of an ordered batch is taken to have, before it is read.
 const MESSAGE_BYTES: usize = 16 << 10;
 
@@ -41,14 +43,17 @@ impl Broker {
         let subject = self.pop_subject(wish)?;
         let invisible_ms = times_of(wish)?;
         let queues = self.pop_queues(wish, &subject);
-        let (until, mut held) = (Instant::now() + LOOKING, None);
+        let began = Instant::now();
+        let (until, mut held) = (began + PATIENCE, None);
         // Who has waited for a queue looks at it.
-        while held.is_some() || Instant::now() < until {
+        while held.is_some() || began.elapsed() < LOOKING {
             let times = Times { popped_ms: now_ms(), invisible_ms };
             let look = self.look((wish, &subject), &queues, times, held.take());
             if look.is_empty() {
                 match look {
-                    Look { busy: Some(queue), .. } => held = Some(self.pop_locks.lock(&queue).await),
+                    Look { busy: Some(queue), .. } => {
+                        held = Some(patiently(until, self.pop_locks.lock(&queue)).await?);
+                    }
                     Look { failed: Some(error), .. } => return Err(error),
                     Look { full: Some(PopQueue { topic, queue, .. }), .. } => {
                         return Err(BrokerError::InFlightFull(topic, queue));
@@ -57,7 +62,7 @@ impl Broker {
                 }
                 continue;
             }
-            let given = self.give(look, times).await?;
+            let given = self.give(look, times, until).await?;
             if !given.batches.is_empty() {
                 let rest = self.rest(wish, &queues);
                 return Ok(Given { rest, ..given });
@@ -68,18 +73,26 @@ impl Broker {
     }
 
     /// Has all that was found noted as in flight, and gives what is.
-    async fn give(self: &Arc<Self>, found: Look, times: Times) -> Result<Given, BrokerError> {
+    async fn give(self: &Arc<Self>, found: Look, times: Times, until: Instant) -> Result<Given, BrokerError> {
         let Look { picks, again, mut failed, .. } = found;
         let mut given =
             Given { popped_ms: times.popped_ms, invisible_ms: times.invisible_ms, ..Given::default() };
-        given.memory = self.memory(&picks, &again).await;
+        given.memory = patiently(until, self.memory(&picks, &again)).await?;
         let mut asked = Vec::new();
         for (pick, lock) in picks {
             match self.read(pick).await {
-                Ok((pick, parts)) => asked.push(self.clone().note(Read { pick, lock, parts })),
+                Ok((pick, parts)) => asked.push(Read { pick, lock, parts }),
                 Err(error) => failed = Some(error),
             }
         }
+        // Their time begins now: waiting and reading are not the client's.
+        given.popped_ms = now_ms();
+        let asked = asked.into_iter().map(|mut read| {
+            read.pick.pop.id.popped_ms = given.popped_ms;
+            read.pick.pop.visible_ms = given.popped_ms + times.invisible_ms;
+            self.clone().note(read)
+        });
+        let asked: Vec<_> = asked.collect();
         // The locks are held until all is added: what is in flight is what was asked for.
         let mut locks = Vec::new();
         for (Read { pick, lock, parts }, outcome) in join(asked).await {
@@ -188,7 +201,8 @@ impl Broker {
         if has > 0 && has + bytes > BYTES_MAX {
             return Ok(());
         }
-        let (queue, popped_ms) = (pop.queue.clone(), pop.popped_ms);
+        let (queue, popped_ms) = (pop.queue.clone(), given.popped_ms);
+        let pop = PopAgain { popped_ms, visible_ms: popped_ms + given.invisible_ms, ..pop };
         outcome(|reply| self.group.pop_again(pop, reply)).await?;
         let ordered = {
             let state = self.group.state();
@@ -230,6 +244,11 @@ fn times_of(wish: &ToPop) -> Result<u64, BrokerError> {
             "invisibleTime is {asked} ms, expected 1 to {INVISIBLE_MAX_MS}"
         ))
     })
+}
+
+/// Waits for it until then: nothing is in flight yet, and whoever asked may be gone after that.
+async fn patiently<T>(until: Instant, what: impl Future<Output = T>) -> Result<T, BrokerError> {
+    timeout_at(until, what).await.map_err(|_| BrokerError::Propose(ProposeError::Busy))
 }
 
 /// Reads the disk apart from the runtime's threads.

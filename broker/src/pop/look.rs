@@ -2,6 +2,7 @@
 
 use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
+use folio_raft::driver::is_given_up;
 use folio_state::{PopAgain, PopQueue};
 
 use super::locks::PopLock;
@@ -155,12 +156,13 @@ impl Broker {
         let (id, batch) = state.popped().ordered(queue)?;
         let is_repeat =
             !attempt.is_empty() && batch.order.as_ref().is_some_and(|order| order.attempt == attempt);
-        if !is_repeat && batch.visible_ms > times.popped_ms {
+        if is_given_up(&state, &queue.group, batch) || (!is_repeat && batch.visible_ms > times.popped_ms) {
             return Some(Ordered::Blocked);
         }
         let pop = PopAgain {
             queue: queue.clone(),
             id,
+            seen_ms: batch.visible_ms,
             popped_ms: times.popped_ms,
             visible_ms: times.popped_ms + times.invisible_ms,
             attempt: attempt.to_owned(),

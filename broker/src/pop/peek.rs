@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
+use folio_raft::driver::is_given_up;
 use folio_state::PopQueue;
 
 use super::look::BYTES_MAX;
@@ -19,15 +20,17 @@ impl Broker {
     pub async fn peek(self: &Arc<Self>, wish: &ToPop) -> Result<Given, BrokerError> {
         let subject = self.pop_subject(wish)?;
         self.group.confirm().await?;
-        let mut given = Given { popped_ms: now_ms(), ..Given::default() };
-        let mut left = subject.max;
+        // All that it may be, at once: who waits for more while he has some may wait for another one who does.
+        let memory = Some(self.node.reads.take(BYTES_MAX).await);
+        let mut given = Given { popped_ms: now_ms(), memory, ..Given::default() };
+        let (mut left, mut bytes_left) = (subject.max, BYTES_MAX);
         for (queue, _) in self.pop_queues(wish, &subject) {
-            if left == 0 {
+            if left == 0 || bytes_left == 0 {
                 break;
             }
             let rules = Rules {
                 filter: &TagFilter::All,
-                limits: Limits { messages: left, bytes: BYTES_MAX },
+                limits: Limits { messages: left, bytes: bytes_left },
                 popped_ms: given.popped_ms,
                 invisible_ms: 0,
                 begins_at_end: wish.begins_at_end,
@@ -37,8 +40,12 @@ impl Broker {
             let (_, start, end) = place(self, &queue, wish.begins_at_end)?;
             given.rest += end.saturating_sub(start);
             let Found::Some(found) = pick(self, queue.clone(), &rules)? else { continue };
-            let count = found.batch.messages;
-            let _memory = self.node.reads.take(found.batch.bytes).await;
+            let (count, bytes) = (found.batch.messages, found.batch.bytes);
+            // Its first message is one whatever there is.
+            if bytes > bytes_left && !given.messages.is_empty() {
+                continue;
+            }
+            bytes_left = bytes_left.saturating_sub(bytes);
             let broker = self.clone();
             let read = tokio::task::spawn_blocking(move || {
                 let queue = &found.pop.queue;
@@ -67,7 +74,8 @@ impl Broker {
             let ordered = state.popped().ordered(queue);
             ordered.map(|(_, batch)| {
                 let same = batch.order.as_ref().is_some_and(|order| order.attempt == attempt);
-                batch.visible_ms > now_ms() && (attempt.is_empty() || !same)
+                let waits = batch.visible_ms > now_ms() && (attempt.is_empty() || !same);
+                waits || is_given_up(&state, &queue.group, batch)
             })
         };
         for (queue, _) in self.pop_queues(wish, &subject) {

@@ -35,9 +35,9 @@ impl Group {
         self.ask_popped(Request::Ack(Box::new(ack), counted), reply);
     }
 
-    /// Changes when a message becomes visible. `reply` as for an acknowledgement.
-    pub fn change_popped(&self, change: ChangePopped, reply: Reply) {
-        self.ask_popped(Request::Change(Box::new(change)), reply);
+    /// Changes when a message becomes visible. `counted` and `reply` as for an acknowledgement.
+    pub fn change_popped(&self, change: ChangePopped, counted: Counted, reply: Reply) {
+        self.ask_popped(Request::Change(Box::new(change), counted), reply);
     }
 
     /// The stored bytes of a message that a group may be given, or is; `None` if the log has none. Blocks on the disk.

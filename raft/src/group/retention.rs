@@ -14,8 +14,9 @@
 //!
 //! - `pop.I4`: nor one that holds a message in flight by POP (`crate::driver::popped`). A message gets into flight long after it was stored, and
 //!   that may be on its way while a segment is chosen here. So a leader pops nothing that these limits let go, and a node drops nothing that
-//!   wider ones would keep, as of what it has applied: an eighth wider, for size at most [`POPS_BYTES`], for age at most [`POPS_TIME`], which is
-//!   more than is on its way at any time, and more than clocks differ by.
+//!   wider ones would keep: an eighth wider, for size at most [`POPS_BYTES`], for age at most [`POPS_TIME`], which is more than is on its way at
+//!   any time, and more than clocks differ by. What is in its log and not applied yet it looks through. By age it drops nothing while it hears no
+//!   leader, or has not applied all that its leader has committed: time goes by, and it does not know what is popped.
 //!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
@@ -33,6 +34,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::carried_forward;
 use crate::config::Retention;
 use crate::host::Host;
+use crate::popped;
 use crate::shared::Shared;
 use crate::snapshots::{self, Boundary};
 use crate::state_machine::{Raft, SavedState, SnapshotMetaOf, Wanted};
@@ -56,11 +58,15 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Drops what may go every `retention.interval`, and when it is pressing, until its task is aborted.
 pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: Retention) {
-    let mut passes = Passes { raft, host, shared, retention, due: None };
+    let floor = note_floor(host.clone(), shared.clone(), retention.clone());
+    let passes = Passes { raft, host, shared, retention, due: None };
+    tokio::join!(floor, run_passes(passes));
+}
+
+async fn run_passes(mut passes: Passes) {
     let (mut last, mut said) = (Instant::now(), None::<Instant>);
     loop {
         sleep(LOOK_INTERVAL.min(passes.retention.interval)).await;
-        passes.note_floor().await;
         if last.elapsed() < passes.retention.interval && !passes.is_pressing() {
             continue;
         }
@@ -72,6 +78,25 @@ pub(crate) async fn run(raft: Raft, host: Host, shared: Arc<Shared>, retention: 
             said = Some(Instant::now());
             tracing::warn!(%error, "old segments not dropped, trying again");
         }
+    }
+}
+
+/// Notes what is older than retention keeps: it is popped no more (`pop.I4`). Apart from the passes, which may wait for minutes.
+async fn note_floor(host: Host, shared: Arc<Shared>, retention: Retention) {
+    let Some(age) = retention.age else { return };
+    loop {
+        let (noted, now) = (shared.clone(), host.system.wall_clock());
+        let noting = host.blocking(move || {
+            let mut starts = noted.log.segment_starts();
+            starts.retain(|(_, first)| *first > noted.log.state().first_index);
+            let old = count_old(&noted, &starts, age, now);
+            if let Some((floor, _)) = starts[..old].last() {
+                noted.popped_floor.fetch_max(*floor, Ordering::Relaxed);
+            }
+        });
+        // It fails where the node stops.
+        drop(noting.await);
+        sleep(LOOK_INTERVAL.min(retention.interval)).await;
     }
 }
 
@@ -92,22 +117,6 @@ impl Passes {
             || !self.shared.has_room(1)
             || carried_forward::is_wanted(&self.shared)
             || limit.is_some_and(|limit| is_far_over(&self.shared, limit))
-    }
-
-    /// What is older than retention keeps is popped no more (`pop.I4`).
-    async fn note_floor(&self) {
-        let Some(age) = self.retention.age else { return };
-        let (shared, now) = (self.shared.clone(), self.host.system.wall_clock());
-        let noting = self.host.blocking(move || {
-            let mut starts = shared.log.segment_starts();
-            starts.retain(|(_, first)| *first > shared.log.state().first_index);
-            let old = count_old(&shared, &starts, age, now);
-            if let Some((floor, _)) = starts[..old].last() {
-                shared.popped_floor.fetch_max(*floor, Ordering::Relaxed);
-            }
-        });
-        // It fails where the node stops.
-        drop(noting.await);
     }
 
     fn is_dropped(&self, due: &Droppable) -> bool {
@@ -222,7 +231,7 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     let due = count_due(shared, &starts, retention, log.next_position, now);
     let Some((last, _)) = starts[..due].last() else { return Ok(None) };
     let clear =
-        carried_forward::clear_before(shared, *last)?.min(beyond_pops(shared, &starts, retention, now));
+        carried_forward::clear_before(shared, *last)?.min(beyond_pops(shared, &starts, retention, now)?);
     let due = starts[..due].iter().rev().map(|(position, _)| *position);
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
     let due = due.filter(|position| saved.contains(position)).filter(|position| *position <= clear);
@@ -247,23 +256,20 @@ fn count_due(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, end: u6
 }
 
 /// From where on a pop that is not applied yet may bring messages into flight (`pop.I4`).
-fn beyond_pops(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, now: Duration) -> u64 {
+fn beyond_pops(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, now: Duration) -> io::Result<u64> {
     if shared.level.get() < POP {
-        return u64::MAX;
+        return Ok(u64::MAX);
     }
+    let knows_all = !shared.detector.suspects(&shared.eligibility)
+        && shared.applied_index.load(Ordering::Acquire) >= shared.heard_commit.load(Ordering::Acquire);
     let wider = Retention {
         bytes: limits.bytes.map(|bytes| bytes + (bytes / 8).min(POPS_BYTES)),
-        age: limits.age.map(|age| age + (age / 8).min(POPS_TIME)),
+        age: limits.age.filter(|_| knows_all).map(|age| age + (age / 8).min(POPS_TIME)),
         ..limits.clone()
     };
-    // Where applying waits for room, nothing new is popped.
-    let end = if shared.derived.disk_full() {
-        shared.log.state().next_position
-    } else {
-        shared.applied_position.load(Ordering::Acquire)
-    };
-    let due = count_due(shared, starts, &wider, end, now);
-    starts[..due].last().map_or(0, |(position, _)| *position)
+    let due = count_due(shared, starts, &wider, shared.log.state().next_position, now);
+    let due = starts[..due].last().map_or(0, |(position, _)| *position);
+    Ok(due.min(popped::lowest_not_applied(shared).map_err(io::Error::other)?))
 }
 
 /// How many of these segments, ascending, begin after `age` ago: the first one known to be younger ends the search.

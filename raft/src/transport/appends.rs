@@ -45,6 +45,9 @@ impl Peers {
         if !records.is_empty() && !self.shared.has_room(1) && !self.makes_room(&entries, records.len()) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "disk full: records not taken"));
         }
+        if let Some(commit) = &head.commit {
+            self.shared.heard_commit.fetch_max(commit.log_id().index, Ordering::AcqRel);
+        }
         Ok(AppendEntriesRequest {
             vote: head.vote.vote(),
             prev_log_id: head.prev.map(WireLogId::log_id),

@@ -95,7 +95,9 @@ impl Cluster {
             }
             let start = batch.in_flight(id).next().unwrap();
             let (queue_of, attempt) = (queue.clone(), attempt.unwrap().to_owned());
-            let again = PopAgain { queue: queue_of, id, popped_ms, visible_ms, attempt, counts: !is_same };
+            let seen_ms = batch.visible_ms;
+            let again =
+                PopAgain { queue: queue_of, id, seen_ms, popped_ms, visible_ms, attempt, counts: !is_same };
             drop(asked(|reply| leader.pop_again(again, reply)).await);
             return given(&leader, queue, BatchId { start, popped_ms });
         }
@@ -296,7 +298,7 @@ async fn an_ordered_pop_that_is_repeated_gets_the_same_messages() {
         visible_ms: now_ms() + 50,
     };
     let leader = cluster.confirmed().await;
-    asked(|reply| leader.change_popped(change, reply)).await.unwrap();
+    asked(|reply| leader.change_popped(change, Counted::default(), reply)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let left = cluster.pop(&from, 3, 60_000, Some("c")).await;
     assert_eq!(numbers(&left), [6]);

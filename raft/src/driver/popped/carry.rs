@@ -146,11 +146,19 @@ fn next(shared: &Arc<Shared>, wanted: u64) -> Vec<Found> {
 /// Reads as many as one record takes, one at least; and what is not there. Blocks on the disk.
 fn read(shared: &Shared, found: Vec<Found>) -> Result<(Vec<NewMessage>, Vec<Found>), popped::Unread> {
     let bytes_max = RECORD_BYTES.min(shared.log.record_bytes_max() / 2);
-    let (mut messages, mut lost, mut sum) = (Vec::new(), Vec::new(), 0);
+    let (mut messages, mut lost, mut trouble, mut sum) = (Vec::new(), Vec::new(), None, 0);
     for (queue, id, offset) in found {
-        let Some(bytes) = popped::read(shared, &queue, offset)? else {
-            lost.push((queue, id, offset));
-            continue;
+        let bytes = match popped::read(shared, &queue, offset) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                lost.push((queue, id, offset));
+                continue;
+            }
+            // The others do not wait for its repair.
+            Err(unread) => {
+                trouble = Some(unread);
+                continue;
+            }
         };
         sum += bytes.len() + message::ADDED_BYTES;
         if sum > bytes_max && !messages.is_empty() {
@@ -162,5 +170,8 @@ fn read(shared: &Shared, found: Vec<Found>) -> Result<(Vec<NewMessage>, Vec<Foun
         let whose = InFlight { group, topic, queue, start: id.start, popped_ms: id.popped_ms, offset };
         messages.push(message::carried(&view, &bytes, &whose));
     }
-    Ok((messages, lost))
+    match trouble {
+        Some(unread) if messages.is_empty() && lost.is_empty() => Err(unread),
+        _ => Ok((messages, lost)),
+    }
 }

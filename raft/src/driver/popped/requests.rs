@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use folio_protocol::message::NewMessage;
-use folio_state::sections::popped::IN_FLIGHT_MAX;
+use folio_state::sections::popped::{Batch, IN_FLIGHT_MAX};
 use folio_state::{
     AckPopped, BatchId, ChangePopped, Command, CreateTopic, PopAgain, PopMessages, PopQueue, RevivePopped,
     State, Topic,
@@ -16,7 +16,7 @@ use crate::popped;
 use crate::proposal::ProposeError;
 use crate::shared::Shared;
 
-/// Whether an acknowledgement is the one that ends its message's flight. The state does not say: a message that has left the last batch of its
+/// Whether an acknowledgement or a change is the one that ends its message's flight by that handle. The state does not say: a message that has left the last batch of its
 /// queue after its time was over may have come again as well.
 #[derive(Debug, Clone, Default)]
 pub struct Counted(Arc<AtomicBool>);
@@ -42,7 +42,7 @@ pub(crate) enum Request {
     /// An acknowledgement.
     Ack(Box<AckPopped>, Counted),
     /// Another time.
-    Change(Box<ChangePopped>),
+    Change(Box<ChangePopped>, Counted),
     /// A message comes again, or becomes a dead letter.
     Revive(Box<Revive>),
     /// A message that is not in the log any more comes never again.
@@ -56,7 +56,12 @@ pub(crate) struct Revive {
     /// The topic that it goes to, created if need be.
     pub(crate) topic: Topic,
     pub(crate) message: NewMessage,
+    /// When it became visible: its client may have asked for another time meanwhile.
+    pub(crate) seen_ms: u64,
 }
+
+/// Attempts of a group that nobody created, as of one with defaults.
+const RETRY_MAX: u32 = 16;
 
 /// Equal for what must not be under way together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,6 +91,25 @@ fn may_pop(pop: &PopMessages, state: &State, floor: u64) -> bool {
             || (in_flight <= IN_FLIGHT_MAX && popped.has_place(&pop.queue) && pop.position >= floor))
 }
 
+/// Whether an ordered batch may be given again: after its last attempt it is for the revival alone, which has other keys.
+fn may_pop_again(again: &PopAgain, state: &State) -> bool {
+    let batch = state.popped().batch(&again.queue, again.id);
+    batch.is_some_and(|batch| {
+        batch.visible_ms == again.seen_ms && !is_given_up(state, &again.queue.group, batch)
+    })
+}
+
+/// Whether an ordered batch was given as often as its group wants; `false` for one without order.
+pub fn is_given_up(state: &State, group: &str, batch: &Batch) -> bool {
+    let max = retry_max(state, group);
+    batch.order.as_ref().is_some_and(|order| order.attempts >= max)
+}
+
+/// Attempts of a group; that of one with defaults where nobody created it.
+pub(super) fn retry_max(state: &State, group: &str) -> u32 {
+    state.group(group).map_or(RETRY_MAX, |group| group.retry_max)
+}
+
 /// `pop.I3`: a message that has a batch of its own needs no place.
 fn has_place(change: &ChangePopped, state: &State) -> bool {
     let popped = state.popped();
@@ -100,8 +124,10 @@ fn only(command: impl Into<Command>, is_right: bool) -> Decision {
     Decision::Move(Move { commands: vec![command.into()], messages: Vec::new() })
 }
 
-fn revive(Revive { command, topic, message }: Revive, state: &State) -> Decision {
-    if !is_in_flight(state, &command.queue, command.id, command.offset) {
+fn revive(Revive { command, topic, message, seen_ms }: Revive, state: &State) -> Decision {
+    let batch = state.popped().batch(&command.queue, command.id);
+    let is_due = batch.is_some_and(|batch| batch.visible_ms == seen_ms);
+    if !is_due || !is_in_flight(state, &command.queue, command.id, command.offset) {
         return Decision::Done;
     }
     let creation = state.topic(&topic.name).is_none().then(|| CreateTopic(topic).into());
@@ -120,7 +146,7 @@ impl Driver for Popped {
             Request::Pop(pop) => Key::Queue(pop.queue.clone()),
             Request::Again(again) => Key::Queue(again.queue.clone()),
             Request::Ack(ack, _) | Request::Lost(ack) => Key::Message(ack.queue.clone(), ack.id, ack.offset),
-            Request::Change(change) => Key::Message(change.queue.clone(), change.id, change.offset),
+            Request::Change(change, _) => Key::Message(change.queue.clone(), change.id, change.offset),
             Request::Revive(revive) => {
                 let RevivePopped { queue, id, offset } = &revive.command;
                 Key::Message(queue.clone(), *id, *offset)
@@ -134,7 +160,7 @@ impl Driver for Popped {
             Request::Pop(pop) => bytes(&pop.queue) + 4 * pop.diffs.len(),
             Request::Again(again) => bytes(&again.queue) + again.attempt.len(),
             Request::Ack(ack, _) | Request::Lost(ack) => bytes(&ack.queue),
-            Request::Change(change) => bytes(&change.queue),
+            Request::Change(change, _) => bytes(&change.queue),
             Request::Revive(revive) => bytes(&revive.command.queue) + revive.message.encoded_len(),
         }
     }
@@ -146,8 +172,8 @@ impl Driver for Popped {
                 only(*pop, may)
             }
             Request::Again(again) => {
-                let is_there = state.popped().batch(&again.queue, again.id).is_some();
-                only(*again, is_there)
+                let may = may_pop_again(&again, state);
+                only(*again, may)
             }
             Request::Ack(ack, counted) => {
                 let is_in_flight = is_in_flight(state, &ack.queue, ack.id, ack.offset);
@@ -160,10 +186,13 @@ impl Driver for Popped {
                 let is_in_flight = is_in_flight(state, &ack.queue, ack.id, ack.offset);
                 only(*ack, is_in_flight)
             }
-            Request::Change(change) => {
+            Request::Change(change, counted) => {
                 let is_in_flight = is_in_flight(state, &change.queue, change.id, change.offset);
                 if is_in_flight && !has_place(&change, state) {
                     return Decision::Refused(ProposeError::Busy);
+                }
+                if is_in_flight {
+                    counted.set();
                 }
                 only(*change, is_in_flight)
             }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Parts, Requests};
-use super::requests::{Popped, Request, Revive};
+use super::requests::{Popped, Request, Revive, is_given_up, retry_max};
 use crate::group::tasks;
 use crate::log_rate_limiter::LogRateLimiter;
 use crate::popped::{self, Unread};
@@ -35,8 +35,6 @@ const TOGETHER: usize = 512;
 const TOGETHER_BYTES: usize = 2 << 20;
 /// Queues of a retry topic and of a dead-letter topic.
 const QUEUES: u32 = 1;
-/// Attempts of a group that nobody created, as of one with defaults.
-const RETRY_MAX: u32 = 16;
 
 pub(super) fn start(parts: Parts, requests: Requests<Popped>) {
     let shared = parts.shared.clone();
@@ -69,6 +67,8 @@ struct Due {
     retry: Retry,
     /// How often it was given before, in an ordered batch.
     attempts: Option<u32>,
+    /// When it became visible.
+    seen_ms: u64,
 }
 
 /// What one look finds.
@@ -80,13 +80,9 @@ struct Found {
     from: Option<usize>,
 }
 
-fn retry_max(state: &State, group: &str) -> u32 {
-    state.group(group).map_or(RETRY_MAX, |group| group.retry_max)
-}
-
 /// Whether a batch is to be given again by itself.
 fn comes_again(state: &State, queue: &PopQueue, batch: &Batch) -> bool {
-    batch.order.as_ref().is_none_or(|order| order.attempts >= retry_max(state, &queue.group))
+    batch.order.is_none() || is_given_up(state, &queue.group, batch)
 }
 
 impl Found {
@@ -105,7 +101,8 @@ impl Found {
             } else if comes_again(state, queue, batch) {
                 let retry = if batch.retry_v2 { Retry::V2 } else { Retry::V1 };
                 let attempts = batch.order.as_ref().map(|order| order.attempts);
-                let due = |offset| Due { queue: queue.clone(), id, offset, retry, attempts };
+                let seen_ms = batch.visible_ms;
+                let due = |offset| Due { queue: queue.clone(), id, offset, retry, attempts, seen_ms };
                 found.due.extend(batch.in_flight(id).map(due));
             }
         }
@@ -197,7 +194,7 @@ fn read_some(shared: &Arc<Shared>, due: Vec<Due>) -> (Vec<Request>, Vec<Due>, Op
 fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
     let bytes = popped::read(shared, &due.queue, due.offset)?;
     let parsed = bytes.as_ref().and_then(|bytes| Some((bytes, MessageView::parse(bytes).ok()?)));
-    let Due { queue, id, offset, retry, attempts } = due;
+    let Due { queue, id, offset, retry, attempts, seen_ms } = due;
     let Some((bytes, view)) = parsed else {
         tracing::error!(
             ?queue,
@@ -230,7 +227,7 @@ fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
         }
     };
     let command = RevivePopped { queue, id, offset };
-    Ok(Request::Revive(Box::new(Revive { command, topic: Topic::new(topic, QUEUES), message })))
+    Ok(Request::Revive(Box::new(Revive { command, topic: Topic::new(topic, QUEUES), message, seen_ms })))
 }
 
 /// The topic that a message was sent to, by the one that it was popped from.

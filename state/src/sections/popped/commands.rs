@@ -162,6 +162,8 @@ pub struct PopAgain {
     pub queue: PopQueue,
     /// The batch as it was given before.
     pub id: BatchId,
+    /// When it became visible, as the leader saw it: its client may have asked for another time meanwhile.
+    pub seen_ms: u64,
     /// When it is given now, ms since the epoch.
     pub popped_ms: u64,
     /// When it becomes visible, ms since the epoch.
@@ -184,7 +186,7 @@ impl Edits for PopAgain {
     }
 
     fn edit(&self, of: &OfQueue) -> Option<Edit> {
-        let batch = of.batches.get(&self.id)?;
+        let batch = of.batches.get(&self.id).filter(|batch| batch.visible_ms == self.seen_ms)?;
         let order = batch.order.as_ref()?;
         let left: Vec<u64> = batch.in_flight(self.id).collect();
         let start = *left.first()?;

@@ -103,8 +103,12 @@ impl Popped {
     pub fn lowest_before(&self, upto: u64) -> Option<u64> {
         let carried = self.queues.iter().flat_map(|(_, of)| of.carried.values().map(|at| at.position));
         let batches =
-            self.batches().filter(|(.., batch)| batch.count() > 0).map(|(.., batch)| batch.position);
-        carried.chain(batches).filter(|position| *position < upto).min()
+            self.queues.iter().flat_map(|(_, of)| of.batches.iter().map(move |(id, batch)| (of, *id, batch)));
+        let lying = batches.filter(|(of, id, batch)| {
+            // All that is still in flight of it may be carried by now.
+            batch.position < upto && batch.in_flight(*id).any(|offset| !of.carried.contains_key(&offset))
+        });
+        carried.chain(lying.map(|(.., batch)| batch.position)).filter(|position| *position < upto).min()
     }
 
     /// What became of a message, by its handle and the leader's clock. `committed` is the group's offset in the queue.

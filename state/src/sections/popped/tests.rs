@@ -176,6 +176,7 @@ fn pop_i5_a_message_was_called_acknowledged_that_would_come_again() {
     let again = PopAgain {
         queue: queue(),
         id: first,
+        seen_ms: 70,
         popped_ms: 20,
         visible_ms: 25,
         attempt: "a".into(),
@@ -289,11 +290,14 @@ fn an_ordered_batch_blocks_its_queue_until_all_is_acknowledged() {
     let again = PopAgain {
         queue: queue(),
         id: first,
+        seen_ms: 70,
         popped_ms: 80,
         visible_ms: 140,
         attempt: "b".into(),
         counts: true,
     };
+    let early = PopAgain { seen_ms: 69, ..again.clone() };
+    assert_eq!(state.apply(early), Outcome::NotFound, "its time was changed meanwhile");
     assert_eq!(state.apply(again.clone()), Outcome::Done);
     assert_eq!(state.apply(again), Outcome::NotFound, "it has another handle now");
     let (now, batch) = state.0.popped().ordered(&queue()).unwrap();
@@ -365,6 +369,13 @@ fn pop_i4_the_log_is_needed_from_the_first_message_in_flight_that_is_not_carried
     );
     state.apply(change(first, 0, 20, 90));
     assert_eq!(state.0.popped().batch(&queue(), id(0, 20)).map(|batch| batch.position), Some(NOWHERE));
+    // Some of a batch are carried, and the others are acknowledged before they are.
+    state.apply(pop(Some(3), id(3, 30), 2));
+    state.carry(id(3, 30), 3, 9500);
+    assert_eq!(lowest(&state), Some(1003));
+    state.apply(ack(id(3, 30), 4));
+    assert_eq!(state.0.popped().lowest_before(5000), None);
+    state.apply(ack(id(3, 30), 3));
     state.apply(ack(id(0, 20), 0));
     state.apply(revive(first, 2));
     assert_eq!(lowest(&state), None);

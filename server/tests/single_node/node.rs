@@ -77,6 +77,16 @@ fn net_of(operators: Operators) -> NetConfig {
     NetConfig { operators: operators.networks(), ..NetConfig::default() }
 }
 
+/// Whether all of them know the same leader, of the same term.
+fn agree(nodes: &[Node]) -> bool {
+    let known = |node: &Node| {
+        let status = node.broker.group.status();
+        (status.leader, status.term)
+    };
+    let first = known(&nodes[0]);
+    first.0.is_some() && nodes.iter().all(|node| known(node) == first)
+}
+
 /// A port nothing listens on, below those the system gives to outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -141,6 +151,12 @@ impl Node {
             let knows = |status: &Status| status.leader.is_some() && status.members.len() == members.len();
             let led = status.wait_for(knows);
             drop(tokio::time::timeout(PATIENCE, led).await.expect("a leader in time").expect("a leader"));
+        }
+        // One that was replaced right after it was elected, and does not know it yet, leads no more.
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !agree(&nodes) {
+            assert!(tokio::time::Instant::now() < deadline, "the nodes do not agree on a leader");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         while !nodes[0].broker.leads() {
             nodes.rotate_left(1);

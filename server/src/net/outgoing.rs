@@ -22,6 +22,9 @@ use super::share::Share;
 
 /// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is gained.
 const SLICES_MAX: usize = 64;
+/// Bytes handed to one. The system copies what it takes at once, up to megabytes for a client that has read nothing yet, and who else has this
+/// thread's turn waits for that.
+const WRITE_BYTES_MAX: usize = 128 << 10;
 /// A tail larger than this is queued as a part, so that one burst does not pin its memory for ever.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that each client may have waiting without a share.
@@ -267,15 +270,13 @@ impl Outgoing {
         while first < parts.len() {
             let until = parts.len().min(first + SLICES_MAX);
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            for (slice, part) in slices.iter_mut().zip(&parts[first..until]) {
-                *slice = IoSlice::new(part);
-            }
-            let writing = timeout(patience, socket.write_vectored(&slices[..until - first]));
+            let count = some_of(&parts[first..until], &mut slices);
+            let writing = timeout(patience, socket.write_vectored(&slices[..count]));
             let Ok(written) = writing.await else {
                 return Err(CloseReason::Stuck { queued: self.queued(), after: patience });
             };
             let mut written = written?;
-            if written == 0 && parts[first..until].iter().any(|part| !part.is_empty()) {
+            if written == 0 && slices[..count].iter().any(|slice| !slice.is_empty()) {
                 return Err(io::Error::from(io::ErrorKind::WriteZero).into());
             }
             self.left(written);
@@ -286,6 +287,10 @@ impl Outgoing {
             }
             if first < until {
                 parts[first].advance(written);
+            }
+            if first < parts.len() {
+                // The others' turn.
+                tokio::task::yield_now().await;
             }
         }
         Ok(())
@@ -303,6 +308,21 @@ impl Outgoing {
             self.progress.notify_waiters();
         }
     }
+}
+
+/// As many of the parts as one write takes, the last one perhaps not whole; returns how many there are.
+fn some_of<'a>(parts: &'a [Bytes], slices: &mut [IoSlice<'a>]) -> usize {
+    let (mut left, mut count) = (WRITE_BYTES_MAX, 0);
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        if left == 0 {
+            break;
+        }
+        let some = part.len().min(left);
+        *slice = IoSlice::new(&part[..some]);
+        left -= some;
+        count += 1;
+    }
+    count
 }
 
 enum Work {
@@ -380,6 +400,30 @@ mod tests {
         outgoing.write_all(&mut out, PATIENCE).await.expect("a Vec takes everything");
         assert_eq!(out, format!("one two head{} end", ".".repeat(200)).into_bytes());
         assert_eq!(outgoing.queue.lock().bytes, 0);
+    }
+
+    /// A client that had read nothing yet was handed megabytes in one turn, and everybody else waited.
+    #[tokio::test]
+    async fn much_for_one_client_leaves_in_turns() {
+        let (outgoing, _) = outgoing(8 << 20);
+        let large = Bytes::from(vec![7; 3 * WRITE_BYTES_MAX + 5]);
+        outgoing.push_parts(|tail| tail.extend_from_slice(b"head"), vec![large.clone()]).expect("it fits");
+        outgoing.drain();
+        let (mut client, socket) = tokio::io::duplex(8 << 20);
+        let turns = async {
+            let mut turns = 0;
+            while !outgoing.queue.lock().parts.is_empty() || outgoing.queued() > 0 {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+            turns
+        };
+        let (written, turns) = tokio::join!(outgoing.write_all(socket, PATIENCE), turns);
+        written.expect("there is room");
+        assert!(turns >= 4, "{turns} turns");
+        let mut all = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut client, &mut all).await.expect("readable");
+        assert_eq!(all, [&b"head"[..], &large].concat());
     }
 
     #[test]

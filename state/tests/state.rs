@@ -349,13 +349,24 @@ fn golden_bytes_of_popped_messages() {
     let diffs = || [number(2), short(0), short(2)].concat();
     let key = |queue| [text("g"), text("t"), short(queue)].concat();
     let first = [
-        [key(3), vec![1], number(9), number(1), number(0), vec![0], number(1), number(5), number(100)]
-            .concat(),
+        [
+            key(3),
+            vec![1],
+            number(9),
+            number(1),
+            number(0),
+            number(0),
+            vec![0],
+            number(1),
+            number(5),
+            number(100),
+        ]
+        .concat(),
         [number(160), number(160), number(u64::MAX), vec![1], diffs(), short(1), short(0), vec![0]].concat(),
         [number(1), number(7), number(900), short(40)].concat(),
     ];
     let second = [
-        [key(4), vec![1], number(5), number(2), number(0)].concat(),
+        [key(4), vec![1], number(5), number(2), number(0), number(0)].concat(),
         [vec![1], number(5), number(100), number(1), number(5), number(100)].concat(),
         [number(160), number(160), number(70), vec![0], diffs(), short(0), short(0), vec![1]].concat(),
         [text("a"), short(0), number(9), number(0)].concat(),

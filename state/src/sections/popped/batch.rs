@@ -12,6 +12,8 @@ pub const IN_FLIGHT_MAX: u64 = 10_000;
 pub const BATCH_MESSAGES_MAX: usize = 32;
 /// How far the last offset of a batch may be from its first one: a pop looks no further.
 pub const BATCH_SPAN_MAX: u64 = 1024;
+/// Messages of a queue that left while a handle of theirs has time, and are known one by one.
+const LEFT_MAX: usize = 256;
 /// Bytes of an attempt id.
 pub const ATTEMPT_BYTES_MAX: usize = 255;
 /// The value of [`Batch::position`] where the batch needs nothing of the log.
@@ -105,6 +107,11 @@ impl Batch {
         diffs.map(move |(_, diff)| id.start + u64::from(*diff))
     }
 
+    /// What is in flight, and until when a handle of it has time.
+    pub(super) fn ends(&self, id: BatchId) -> impl Iterator<Item = (u64, u64)> {
+        self.in_flight(id).map(|offset| (offset, self.until_ms))
+    }
+
     /// How many messages are in flight.
     pub fn count(&self) -> u64 {
         self.diffs.len() as u64 - u64::from((self.acked | self.gone).count_ones())
@@ -116,9 +123,11 @@ impl Batch {
 pub(super) struct OfQueue {
     pub(super) cursor: Option<u64>,
     pub(super) in_flight: u64,
-    /// The latest end of a handle whose message left otherwise than by an acknowledgement. A handle that ends no later may be one of those,
-    /// whatever the clock of the leader says that is asked now.
+    /// The latest end of a batch whose message has come again. A handle that ends no later may be one of that, whatever the clock of the leader
+    /// says that is asked now.
     pub(super) over_ms: u64,
+    /// Messages that left otherwise than by an acknowledgement, and until when a handle of theirs has time: later than `over_ms`.
+    pub(super) left: CowMap<u64, u64>,
     /// The ordered batch.
     pub(super) ordered: Option<BatchId>,
     pub(super) batches: CowMap<BatchId, Batch>,
@@ -129,6 +138,27 @@ impl OfQueue {
     pub(super) fn ordered(&self) -> Option<(BatchId, &Batch)> {
         let id = self.ordered?;
         Some((id, self.batches.get(&id)?))
+    }
+
+    /// `over_ms` and `left` after that is over, and these have left. What does not fit raises `over_ms`.
+    pub(super) fn after(&self, over_ms: u64, left: &[(u64, u64)]) -> (u64, CowMap<u64, u64>) {
+        let mut over_ms = over_ms.max(self.over_ms);
+        if left.is_empty() && (over_ms == self.over_ms || self.left.len() == 0) {
+            return (over_ms, self.left.clone());
+        }
+        let known = self.left.iter().map(|(offset, until_ms)| (*offset, *until_ms));
+        let mut all: Vec<(u64, u64)> = known.chain(left.iter().copied()).collect();
+        // The later end of each message counts, and comes last.
+        all.sort_by_key(|(_, until_ms)| *until_ms);
+        let late = all.len().saturating_sub(LEFT_MAX);
+        over_ms = all[..late].last().map_or(over_ms, |(_, until_ms)| over_ms.max(*until_ms));
+        all.retain(|(_, until_ms)| *until_ms > over_ms);
+        (over_ms, all.into_iter().collect())
+    }
+
+    /// The latest end of a handle of what has left.
+    pub(super) fn left_until_ms(&self) -> u64 {
+        self.left.values().copied().max().unwrap_or(0).max(self.over_ms)
     }
 
     /// The batches that may hold an offset.

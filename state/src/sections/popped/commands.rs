@@ -351,7 +351,8 @@ impl Edits for RevivePopped {
         let mut edit = Edit {
             cursor: cursor(self.id, &batch),
             uncarry: vec![self.offset],
-            over_ms: batch.until_ms,
+            over_ms: batch.visible_ms,
+            left: vec![(self.offset, batch.until_ms)],
             ..Edit::default()
         };
         edit.settle(self.id, batch);

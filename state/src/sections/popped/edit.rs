@@ -14,9 +14,11 @@ const ORDER_BYTES: i64 = 8 + 4 + 8;
 /// Bytes of where a message is carried.
 const CARRIED_BYTES: i64 = 8 + 8 + 4;
 /// Bytes of a queue without its name, a cursor, an ordered batch and what is in flight.
-const QUEUE_BYTES: i64 = 1 + 8 + 8 + 1 + 8 + 8;
+const QUEUE_BYTES: i64 = 1 + 8 + 8 + 8 + 1 + 8 + 8;
 /// Bytes of which batch is the ordered one.
 const ORDERED_BYTES: i64 = 8 + 8;
+/// Bytes of a message that has left.
+const LEFT_BYTES: i64 = 8 + 8;
 /// Bytes of a cursor.
 const CURSOR_BYTES: i64 = 8;
 
@@ -33,8 +35,10 @@ pub(super) struct Edit {
     pub(super) carry: Vec<(u64, Carried)>,
     /// Messages that are not in flight any more.
     pub(super) uncarry: Vec<u64>,
-    /// The latest end of a handle of what leaves otherwise than by an acknowledgement.
+    /// When what comes again was over.
     pub(super) over_ms: u64,
+    /// What leaves otherwise than by an acknowledgement, and until when a handle of it has time.
+    pub(super) left: Vec<(u64, u64)>,
 }
 
 impl Edit {
@@ -52,7 +56,7 @@ impl Edit {
         Edit {
             remove: of.batches.iter().map(|(id, _)| *id).collect(),
             uncarry: of.carried.iter().map(|(offset, _)| *offset).collect(),
-            over_ms: of.batches.values().map(|batch| batch.until_ms).max().unwrap_or(0),
+            left: of.batches.iter().flat_map(|(id, batch)| batch.ends(*id)).collect(),
             ..Edit::default()
         }
     }
@@ -98,11 +102,13 @@ impl Popped {
         let cursor = edit.cursor.unwrap_or(of.cursor);
         let cursor_bytes = |cursor: Option<u64>| cursor.map_or(0, |_| CURSOR_BYTES);
         growth += cursor_bytes(cursor) - cursor_bytes(of.cursor);
+        let (_, left) = of.after(edit.over_ms, &edit.left);
+        growth += LEFT_BYTES * (left.len() as i64 - of.left.len() as i64);
         let ordered_bytes = |ordered: Option<BatchId>| ordered.map_or(0, |_| ORDERED_BYTES);
         growth += ordered_bytes(edit.ordered(of.ordered)) - ordered_bytes(of.ordered);
         match (known.is_some(), cursor.is_some() || batches > 0) {
             (false, true) => growth + queue_bytes(queue),
-            (true, false) => growth - queue_bytes(queue),
+            (true, false) => growth - queue_bytes(queue) - LEFT_BYTES * left.len() as i64,
             _ => growth,
         }
     }
@@ -111,7 +117,7 @@ impl Popped {
     pub(super) fn apply(&mut self, queue: &PopQueue, edit: Edit) {
         let of = self.queues.get_or_default(queue.clone());
         of.ordered = edit.ordered(of.ordered);
-        of.over_ms = of.over_ms.max(edit.over_ms);
+        (of.over_ms, of.left) = of.after(edit.over_ms, &edit.left);
         for id in edit.remove {
             if let Some(batch) = of.batches.remove(&id) {
                 of.in_flight -= batch.count();
@@ -133,7 +139,7 @@ impl Popped {
         }
         of.cursor = edit.cursor.unwrap_or(of.cursor);
         if of.cursor.is_none() && of.batches.len() == 0 {
-            self.over_ms = self.over_ms.max(of.over_ms);
+            self.over_ms = self.over_ms.max(of.left_until_ms());
             self.queues.remove(queue);
         }
     }
@@ -151,7 +157,7 @@ impl Popped {
             }
             let mut batch = batch.clone();
             batch.gone |= left.iter().filter_map(|at| batch.bit(*id, *at)).fold(0, |bits, bit| bits | bit);
-            edit.over_ms = edit.over_ms.max(batch.until_ms);
+            edit.left.extend(left.iter().map(|at| (*at, batch.until_ms)));
             edit.settle(*id, batch);
             edit.uncarry.extend(left);
         }

@@ -130,15 +130,15 @@ impl Popped {
         }
         let is_elsewhere =
             |of: &OfQueue| of.around(offset).any(|(id, batch)| batch.in_flight(id).any(|at| at == offset));
+        let end_ms = id.popped_ms.saturating_add(invisible_ms);
         let over_ms = of.map_or(0, |of| of.over_ms).max(self.over_ms);
+        let has_left = of.and_then(|of| of.left.get(&offset)).is_some_and(|until_ms| end_ms <= *until_ms);
         if of.is_some_and(is_elsewhere) {
             Popping::Superseded
-        } else if id.popped_ms.saturating_add(invisible_ms) <= now_ms.max(over_ms)
-            || committed.is_none_or(|next| offset >= next)
-        {
+        } else if has_left || end_ms <= now_ms.max(over_ms) || committed.is_none_or(|next| offset >= next) {
             Popping::Not
         } else {
-            // What left in any other way has raised `over_ms`.
+            // What left in any other way is known to have, or has raised `over_ms`.
             Popping::Acked
         }
     }

@@ -195,6 +195,30 @@ fn pop_i5_a_message_was_called_acknowledged_that_would_come_again() {
     assert_eq!(state.popping(first, 0, 30), Popping::Not);
 }
 
+/// It was told that its message comes again, which never did: another one of the queue had left while a handle of it had time.
+#[test]
+fn pop_i5_a_repeat_of_an_acknowledgement_is_told_so_whatever_left_besides() {
+    let mut state = Counted::new();
+    state.apply(PopMessages { visible_ms: 500, ..pop(None, id(0, 10), 1) });
+    state.apply(change(id(0, 10), 0, 20, 25));
+    state.apply(pop(Some(1), id(1, 22), 1));
+    state.apply(revive(id(0, 20), 0));
+    state.apply(ack(id(1, 22), 1));
+    let now = |state: &Counted, id, invisible_ms, offset| {
+        state.0.popped().popping(&queue(), (id, invisible_ms), (offset, state.offset()), 30)
+    };
+    assert_eq!(now(&state, id(1, 22), 60, 1), Popping::Acked);
+    assert_eq!(now(&state, id(0, 10), 490, 0), Popping::Not);
+    // Once there are too many of them nothing is told for certain that has less time than the first of these.
+    for offset in 2..300 {
+        state.apply(PopMessages { visible_ms: 600 + offset, ..pop(Some(offset), id(offset, 40), 1) });
+        state.apply(change(id(offset, 40), offset, 50, 55));
+        state.apply(revive(id(offset, 50), offset));
+    }
+    assert_eq!(now(&state, id(1, 22), 60, 1), Popping::Not);
+    assert!((2..300).all(|offset| now(&state, id(offset, 40), 560 + offset, offset) == Popping::Not));
+}
+
 /// A client that changed its message's time again and again filled the state with batches.
 #[test]
 fn pop_i3_changes_of_one_message_do_not_add_batches() {

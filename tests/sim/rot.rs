@@ -85,9 +85,14 @@ fn base_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// Whether the node has a whole checkpoint.
+/// Whether the node has a whole checkpoint that it can start from. One that is older than the log's first record is none.
 pub(crate) fn has_checkpoint(disk: &SimDisk) -> bool {
-    is_whole(disk.dump().remove(Path::new("/data/checkpoint")).flatten())
+    let mut files = disk.dump();
+    let checkpoint = files.remove(Path::new("/data/checkpoint")).flatten();
+    let checkpoint = checkpoint.and_then(|file| Checkpoint::decode(&file.into()).ok());
+    let segments = files.keys().filter(|path| Rot::Record.is_of(path));
+    let start = segments.filter_map(|path| base_of(path)).min();
+    checkpoint.is_some_and(|checkpoint| start.is_none_or(|start| checkpoint.base.position >= start))
 }
 
 /// Whether the node has a whole snapshot.

@@ -82,12 +82,20 @@ impl Broker {
 
 /// The topics with the retries by POP of a topic, of groups that have an offset of it, committed or by a pop.
 ///
-/// `%RETRY%a_b` may also hold what the group `a_b` was sent back: then it stays.
+/// `%RETRY%a_b` may also hold what the group `a_b` was sent back, and `%RETRY%a_b_c` the retries of `c` for `a_b` and those of `b_c` for `a`: then
+/// it stays.
 fn pop_retries(state: &State, topic: &str) -> Vec<String> {
+    let pops = |group: &str, topic: &str| state.offsets_of(group).any(|(of, ..)| of == topic);
+    let is_of_another = |rest: &str| {
+        rest.match_indices('_').any(|(at, _)| {
+            let (group, other) = (&rest[..at], &rest[at + 1..]);
+            other != topic && state.topic(other).is_some() && pops(group, other)
+        })
+    };
     let is_retry = |name: &str| {
         let rest = names::group_of_retry_topic(name)?;
         let group = rest.strip_suffix(topic)?.strip_suffix(['_', '+'])?;
-        Some(state.group(rest).is_none() && state.offsets_of(group).any(|(of, ..)| of == topic))
+        Some(state.group(rest).is_none() && pops(group, topic) && !is_of_another(rest))
     };
     let all = state.topics().map(|topic| &topic.name);
     all.filter(|name| is_retry(name).unwrap_or(false)).cloned().collect()
@@ -193,6 +201,10 @@ mod tests {
         };
         let offsets = [("g", "orders"), ("h", "new_orders"), ("a_b", "orders"), ("k", "orders")];
         state.apply(CommitOffsets(offsets.map(|(group, topic)| commit(group, topic)).to_vec()));
+        // Those of another topic have the same name.
+        state.apply(PutTopic(Topic::new("b_orders", 1)));
+        state.apply(CommitOffsets(vec![commit("m", "b_orders"), commit("m_b", "orders")]));
+        state.apply(PutTopic(Topic::new(names::retry_topic("m_b_orders"), 1)));
         // Its group was sent messages back, which are in `%RETRY%k_orders`.
         state.apply(PutGroup(ConsumerGroup::new("k_orders")));
         for rest in ["g_orders", "g+orders", "h_new_orders", "a_b_orders", "k_orders", "stranger_orders", "g"]

@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) popped_floor: AtomicU64,
     /// What the leader has said to have committed.
     pub(crate) heard_commit: AtomicU64,
+    /// When this node knew all that its leader had committed.
+    pub(crate) commit_known_at: Mutex<Option<tokio::time::Instant>>,
     /// How many bytes retention keeps.
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) state: RwLock<State>,

@@ -162,6 +162,7 @@ fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
         popped_wanted: AtomicU64::new(0),
         popped_floor: AtomicU64::new(0),
         heard_commit: AtomicU64::new(0),
+        commit_known_at: Default::default(),
         retention_bytes: None,
         state: RwLock::default(),
         level: Default::default(),

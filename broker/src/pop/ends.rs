@@ -19,6 +19,9 @@ use crate::error::BrokerError;
 /// How often a move is tried that another one of the same message came before.
 const TRIES: usize = 8;
 
+/// A message that becomes visible so soon, ms, may have come again before its change is answered.
+const SOON_MS: u64 = 1000;
+
 /// A popped message, by its handle.
 #[derive(Debug, Clone)]
 pub struct Popped {
@@ -172,7 +175,7 @@ impl Broker {
                     };
                     let counted = Counted::default();
                     outcome(|reply| self.group.change_popped(change, counted.clone(), reply)).await?;
-                    if counted.is_so() {
+                    if counted.is_so() && (invisible_ms < SOON_MS || self.is_in_flight(&named, popped_ms)) {
                         return Ok(Changed { popped_ms, invisible_ms });
                     }
                 }
@@ -181,6 +184,12 @@ impl Broker {
             }
         }
         Err(BrokerError::Overtaken)
+    }
+
+    /// Whether a message has a batch of its own: a reset may have come before its change.
+    fn is_in_flight(&self, named: &Named, popped_ms: u64) -> bool {
+        let id = BatchId { start: named.offset, popped_ms };
+        self.group.state().popped().batch(&named.queue, id).is_some()
     }
 
     /// The handle that replaced this one, if it was asked for by the same wish.

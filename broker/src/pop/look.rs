@@ -2,7 +2,7 @@
 
 use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
-use folio_raft::driver::is_given_up;
+use folio_raft::driver::{AGAIN_BEFORE_MS, is_given_up};
 use folio_state::{PopAgain, PopQueue};
 
 use super::locks::PopLock;
@@ -156,7 +156,11 @@ impl Broker {
         let (id, batch) = state.popped().ordered(queue)?;
         let is_repeat =
             !attempt.is_empty() && batch.order.as_ref().is_some_and(|order| order.attempt == attempt);
-        if is_given_up(&state, &queue.group, batch) || (!is_repeat && batch.visible_ms > times.popped_ms) {
+        let is_early = batch.visible_ms > times.popped_ms;
+        let is_last = is_given_up(&state, &queue.group, batch);
+        // What is under way of a last attempt that is over is the revival's.
+        let may_repeat = is_repeat && (!is_last || batch.visible_ms > times.popped_ms + AGAIN_BEFORE_MS);
+        if !may_repeat && (is_early || is_last) {
             return Some(Ordered::Blocked);
         }
         let pop = PopAgain {

@@ -49,7 +49,7 @@ use tokio::sync::oneshot;
 use crate::proposal::ProposeError;
 
 pub use in_flight::Reply;
-pub use popped::{Counted, is_given_up};
+pub use popped::{AGAIN_BEFORE_MS, Counted, is_given_up};
 pub(crate) use requests::Requests;
 pub(crate) use runner::{Parts, start};
 pub use send_back::SendBack;

@@ -15,8 +15,9 @@
 //! - `pop.I4`: nor one that holds a message in flight by POP (`crate::driver::popped`). A message gets into flight long after it was stored, and
 //!   that may be on its way while a segment is chosen here. So a leader pops nothing that these limits let go, and a node drops nothing that
 //!   wider ones would keep: an eighth wider, for size at most [`POPS_BYTES`], for age at most [`POPS_TIME`], which is more than is on its way at
-//!   any time, and more than clocks differ by. What is in its log and not applied yet it looks through. By age it drops nothing while it hears no
-//!   leader, or has not applied all that its leader has committed: time goes by, and it does not know what is popped.
+//!   any time, and more than clocks differ by. What is in its log and not applied yet it looks through. Where there is room it drops nothing by age
+//!   while it hears no leader, or has not applied what its leader had committed some seconds ago: time goes by, and it does not know what is
+//!   popped. On a full disk that would wait for the room that it makes (`retention.I2`).
 //!
 //! All that reads the disk does so on a blocking thread: the group's own has a lease to keep.
 
@@ -53,6 +54,8 @@ const SAY_INTERVAL: Duration = Duration::from_secs(60);
 /// The same as bytes and as time by which a segment is kept longer than leaders pop from it (`pop.I4`).
 const POPS_BYTES: u64 = 64 << 20;
 const POPS_TIME: Duration = Duration::from_secs(60);
+/// What was committed is known so long after that at least.
+const KNOWN_FOR: Duration = Duration::from_secs(4);
 /// How often is seen whether a pass is pressing (`retention.I1`).
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -84,7 +87,9 @@ async fn run_passes(mut passes: Passes) {
 /// Notes what is older than retention keeps: it is popped no more (`pop.I4`). Apart from the passes, which may wait for minutes.
 async fn note_floor(host: Host, shared: Arc<Shared>, retention: Retention) {
     let Some(age) = retention.age else { return };
+    let mut asked = (shared.heard_commit.load(Ordering::Acquire), Instant::now());
     loop {
+        note_commit(&shared, &mut asked);
         let (noted, now) = (shared.clone(), host.system.wall_clock());
         let noting = host.blocking(move || {
             let mut starts = noted.log.segment_starts();
@@ -98,6 +103,17 @@ async fn note_floor(host: Host, shared: Arc<Shared>, retention: Retention) {
         drop(noting.await);
         sleep(LOOK_INTERVAL.min(retention.interval)).await;
     }
+}
+
+/// Notes when all was known that the leader had committed: what it had said at some time is applied, and it is heard still.
+fn note_commit(shared: &Shared, (said, at): &mut (u64, Instant)) {
+    if shared.applied_index.load(Ordering::Acquire) < *said {
+        return;
+    }
+    if !shared.detector.suspects(&shared.eligibility) {
+        *shared.commit_known_at.lock() = Some(*at);
+    }
+    (*said, *at) = (shared.heard_commit.load(Ordering::Acquire), Instant::now());
 }
 
 struct Passes {
@@ -230,8 +246,9 @@ fn droppable(shared: &Shared, retention: &Retention, now: Duration) -> io::Resul
     starts.retain(|(position, first)| *first > log.first_index && *position <= applied);
     let due = count_due(shared, &starts, retention, log.next_position, now);
     let Some((last, _)) = starts[..due].last() else { return Ok(None) };
-    let clear =
-        carried_forward::clear_before(shared, *last)?.min(beyond_pops(shared, &starts, retention, now)?);
+    // Before what is applied is asked: a pop that is applied in between is seen by one of them.
+    let beyond = beyond_pops(shared, &starts, retention, now)?;
+    let clear = carried_forward::clear_before(shared, *last)?.min(beyond);
     let due = starts[..due].iter().rev().map(|(position, _)| *position);
     // One that is damaged is passed over for an earlier one, and is repaired meanwhile.
     let due = due.filter(|position| saved.contains(position)).filter(|position| *position <= clear);
@@ -260,15 +277,20 @@ fn beyond_pops(shared: &Shared, starts: &[(u64, u64)], limits: &Retention, now: 
     if shared.level.get() < POP {
         return Ok(u64::MAX);
     }
-    let knows_all = !shared.detector.suspects(&shared.eligibility)
-        && shared.applied_index.load(Ordering::Acquire) >= shared.heard_commit.load(Ordering::Acquire);
+    let margin = limits.age.map_or(Duration::ZERO, |age| (age / 8).min(POPS_TIME));
+    let known_at = *shared.commit_known_at.lock();
+    let knows_all = known_at.is_some_and(|at| at.elapsed() <= (margin / 2).max(KNOWN_FOR));
     let wider = Retention {
         bytes: limits.bytes.map(|bytes| bytes + (bytes / 8).min(POPS_BYTES)),
-        age: limits.age.filter(|_| knows_all).map(|age| age + (age / 8).min(POPS_TIME)),
+        age: limits.age.filter(|_| knows_all || !shared.has_room(1)).map(|age| age + margin),
         ..limits.clone()
     };
     let due = count_due(shared, starts, &wider, shared.log.state().next_position, now);
     let due = starts[..due].last().map_or(0, |(position, _)| *position);
+    if shared.derived.disk_full() {
+        // Applying waits for room.
+        return Ok(due);
+    }
     Ok(due.min(popped::lowest_not_applied(shared).map_err(io::Error::other)?))
 }
 

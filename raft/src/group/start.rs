@@ -160,6 +160,7 @@ impl Opened {
             popped_wanted: AtomicU64::new(0),
             popped_floor: AtomicU64::new(0),
             heard_commit: AtomicU64::new(0),
+            commit_known_at: Mutex::default(),
             retention_bytes: config.retention.bytes,
             lease_clock: LeaseClock::new(saved.state.lease_clock_ms()),
             ordered_as_of: saved.ordered_as_of.unwrap_or(0).into(),

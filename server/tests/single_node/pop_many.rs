@@ -1,13 +1,18 @@
 //! POP by many at once, of much, and in order: nobody is given what another one has, and no answer is too long.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::header::{ChangeInvisibleTimeResponseHeader, PopMessageHeader, SendMessageHeader};
 use folio_protocol::popped::Handle;
+use folio_state::{ConsumerGroup, PutGroup};
+use tokio::time::{Instant, sleep};
 
-use crate::node::{expect, header, message, send_header};
+use crate::node::{execute, expect, header, message, send_header};
 use crate::pop::{Got, got, node, pop_header};
+
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Two that popped within one millisecond were given the same messages; the 65th was told that the system is busy.
 #[tokio::test]
@@ -102,4 +107,30 @@ async fn nothing_is_popped_without_order_that_is_in_flight_in_order() {
     // Once its time is over, whoever comes has it.
     let again = client.pop_some(&pop_header(2, 60_000)).await;
     assert_eq!(again.iter().map(|got| &*got.body).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+/// The answer of a last attempt was lost: nobody had its messages, and they became dead letters.
+#[tokio::test]
+async fn a_last_attempt_in_order_is_repeated_while_it_has_time() {
+    let node = node().await;
+    let mut client = node.client_of_group().await;
+    client.send("orders", "", "a").await;
+    let once = ConsumerGroup { retry_max: 0, ..ConsumerGroup::new("g") };
+    execute(std::slice::from_ref(&node), PutGroup(once)).await;
+    let ordered = |invisible_ms| PopMessageHeader {
+        queue_id: 0,
+        order: Some(true),
+        attempt_id: Some("1".into()),
+        ..pop_header(2, invisible_ms)
+    };
+    assert_eq!(client.pop_some(&ordered(60_000)).await.len(), 1);
+    let repeated = client.pop(&ordered(500)).await;
+    assert_eq!(repeated.iter().map(|got| &*got.body).collect::<Vec<_>>(), ["a"]);
+    assert!(client.pop(&ordered(500)).await.is_empty(), "it is about to become a dead letter");
+    let is_dead = || node.broker.group.queues().bounds("%DLQ%g", 0).is_some_and(|(_, next)| next == 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !is_dead() {
+        assert!(Instant::now() < deadline, "no dead letter");
+        sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -15,7 +15,7 @@ mod revive;
 
 use super::{Parts, Requests};
 
-pub use requests::{Counted, is_given_up};
+pub use requests::{AGAIN_BEFORE_MS, Counted, is_given_up};
 pub(crate) use requests::{Popped, Request};
 
 /// Starts the driver, what revives, and what carries forward.

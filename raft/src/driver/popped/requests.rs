@@ -91,11 +91,16 @@ fn may_pop(pop: &PopMessages, state: &State, floor: u64) -> bool {
             || (in_flight <= IN_FLIGHT_MAX && popped.has_place(&pop.queue) && pop.position >= floor))
 }
 
-/// Whether an ordered batch may be given again: after its last attempt it is for the revival alone, which has other keys.
+/// A last attempt of an ordered batch is repeated while so much of its time is left, ms: more than a move is under way.
+pub const AGAIN_BEFORE_MS: u64 = 1000;
+
+/// Whether an ordered batch may be given again. Once its last attempt is over it is for the revival alone, which has other keys.
 fn may_pop_again(again: &PopAgain, state: &State) -> bool {
     let batch = state.popped().batch(&again.queue, again.id);
     batch.is_some_and(|batch| {
-        batch.visible_ms == again.seen_ms && !is_given_up(state, &again.queue.group, batch)
+        let is_last = is_given_up(state, &again.queue.group, batch);
+        let is_in_time = !again.counts && again.seen_ms > again.popped_ms + AGAIN_BEFORE_MS;
+        batch.visible_ms == again.seen_ms && (!is_last || is_in_time)
     })
 }
 

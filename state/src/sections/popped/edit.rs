@@ -182,7 +182,9 @@ impl Popped {
         let is_lost =
             |queue: &PopQueue| queue.topic == topic && lost.iter().any(|(number, _)| *number == queue.queue);
         let of_topic = self.queues.iter().filter(|(queue, _)| is_lost(queue));
-        of_topic.map(|(queue, of)| (queue.clone(), Edit::of_all(of))).collect()
+        // They never come again, whatever is said of their handles.
+        let edit = |of: &OfQueue| Edit { left: Vec::new(), ..Edit::of_all(of) };
+        of_topic.map(|(queue, of)| (queue.clone(), edit(of))).collect()
     }
 
     /// What [`Popped::lose`] adds.

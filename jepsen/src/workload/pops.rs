@@ -42,6 +42,8 @@ const SLOW_ONE_IN: u64 = 10;
 const SLOW_MS: std::ops::Range<u64> = 500..3_500;
 /// A message that was given so often is acknowledged: none becomes a dead letter, after 16 times.
 const ATTEMPTS_MAX: u32 = 8;
+/// A node that forwards asks again no sooner, us.
+const FORWARDED_TWICE_US: u64 = 90_000;
 /// How often anything is asked for before its outcome stays unknown.
 const TRIES_MAX: u32 = 4;
 /// Pause before anything is asked again, and after a pop that gave nothing.
@@ -260,6 +262,7 @@ impl Consumer {
             if let Some(ended) = ended(&answer, |is_acked| *is_acked) {
                 let InFlight { key, attempts, .. } = *message;
                 let (group, completed_us) = (self.group.clone(), self.recorder.now_us());
+                let ended = certain(ended, completed_us - invoked_us);
                 self.recorder.pop_ack(PopAck { group, key, attempts, invoked_us, completed_us, ended });
             }
             if answer.is_ok() {
@@ -314,4 +317,9 @@ fn ended<T>(answer: &Result<T, CallError>, is_done: impl Fn(&T) -> bool) -> Opti
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A refusal that took long may be the answer to a second try of the node that forwards: the first one may have counted, and was not heard of.
+fn certain(ended: Ended, took_us: u64) -> Ended {
+    if ended == Ended::Refused && took_us >= FORWARDED_TWICE_US { Ended::Unknown } else { ended }
 }

@@ -153,13 +153,16 @@ fn pick(topic: &Topic, asked: i32, draw: u32) -> Result<u32, BrokerError> {
     }
 }
 
-/// Whether a retried message has used up its retries. A group that holds live locks consumes in order and
-/// sends a message only when it has given up on it.
+/// Whether a retried message has used up its retries. A consumer of a group that holds live locks consumes in order and sends a
+/// message only when it has given up on it: it says how often it has tried, or how often it may. Who says neither sends a
+/// message for the group to consume, as `folio dlq resend` does.
 fn is_dead(rules: &Rules<'_>, to: &Destination<'_>, retried: &str) -> Result<bool, BrokerError> {
     let name = group_name(retried);
     let group = rules.state.group(name).ok_or_else(|| BrokerError::GroupNotExist(name.to_owned()))?;
     let max = to.max_reconsume_times.map_or(i64::from(group.retry_max), i64::from);
-    Ok(i64::from(to.reconsume_times) > max || rules.state.has_live_locks(name, rules.lease_now_ms))
+    let is_of_consumer = to.reconsume_times > 0 || to.max_reconsume_times.is_some();
+    let is_given_up = is_of_consumer && rules.state.has_live_locks(name, rules.lease_now_ms);
+    Ok(i64::from(to.reconsume_times) > max || is_given_up)
 }
 
 /// POP keeps retries of one topic in `%RETRY%group+topic`.

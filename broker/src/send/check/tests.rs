@@ -149,9 +149,23 @@ fn a_retry_of_a_group_that_holds_locks_becomes_a_dead_letter_at_once() {
     let (group, client) = ("g".to_owned(), "c".to_owned());
     state.apply(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
     let diverted = Route::Queue(Place { diverted: Some("%DLQ%g".into()), queue: 0, multi_tags: false });
-    assert_eq!(route(&rules(&state), &to("%RETRY%g")), Ok(diverted));
+    let given_up = Destination { reconsume_times: 1, ..to("%RETRY%g") };
+    assert_eq!(route(&rules(&state), &given_up), Ok(diverted.clone()));
+    let at_once = Destination { max_reconsume_times: Some(0), ..to("%RETRY%g") };
+    assert_eq!(route(&rules(&state), &at_once), Ok(diverted), "its consumer wants no retries");
     let later = Rules { lease_now_ms: 60_001, ..rules(&state) };
-    assert_eq!(route(&later, &to("%RETRY%g")), Ok(queue(0)), "the locks have expired");
+    assert_eq!(route(&later, &given_up), Ok(queue(0)), "the locks have expired");
+}
+
+/// Sent again for a group that consumes in order, they were dead letters again at once, and the answer said "resent".
+#[test]
+fn a_dead_letter_that_is_sent_again_goes_to_a_group_that_holds_locks() {
+    let mut state = state();
+    state.apply(PutTopic(Topic::new("%DLQ%g", 1)));
+    let queues = vec![QueueRef { topic: "orders".into(), queue: 0 }];
+    let (group, client) = ("g".to_owned(), "c".to_owned());
+    state.apply(LockQueues { group, client, queues, now_ms: 1, ttl_ms: 60_000 });
+    assert_eq!(route(&rules(&state), &to("%RETRY%g")), Ok(queue(0)));
 }
 
 #[test]

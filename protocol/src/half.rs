@@ -163,18 +163,9 @@ fn with_state(message: &MessageView<'_>, checks: Option<u32>) -> Bytes {
 /// Everything but what depends on the purpose.
 fn copied(message: &MessageView<'_>, bytes: &Bytes) -> NewMessage {
     NewMessage {
-        topic: message.topic().into(),
-        queue_id: message.queue_id(),
-        flag: message.flag(),
         sys_flag: sys_flag::with_transaction(message.sys_flag(), sys_flag::TRANSACTION_NONE),
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        store_timestamp: 0,
-        store_host: message.store_host(),
-        reconsume_times: message.reconsume_times(),
         prepared_transaction_offset: i64::try_from(transaction(message)).unwrap_or(0),
-        body: bytes.slice_ref(message.body()),
-        properties: bytes.slice_ref(message.properties()),
+        ..NewMessage::copy_of(message, bytes)
     }
 }
 

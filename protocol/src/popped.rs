@@ -83,6 +83,12 @@ impl Retry {
     }
 }
 
+/// The topic that a message was sent to, by the group that has popped it and the topic that it was popped from.
+pub fn first_topic<'a>(group: &str, popped_from: &'a str) -> &'a str {
+    let rest = popped_from.strip_prefix(RETRY_PREFIX).and_then(|rest| rest.strip_prefix(group));
+    rest.and_then(|rest| rest.strip_prefix(['_', '+'])).unwrap_or(popped_from)
+}
+
 /// A handle. See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handle {
@@ -198,7 +204,7 @@ pub fn carried(message: &MessageView<'_>, bytes: &Bytes, whose: &InFlight) -> Ne
         prepared_transaction_offset: 0,
         body: bytes.clone(),
         properties: said.freeze(),
-        ..copied(message, bytes)
+        ..NewMessage::copy_of(message, bytes)
     }
 }
 
@@ -221,7 +227,7 @@ pub fn again(message: &MessageView<'_>, bytes: &Bytes, topic: &str, popped_ms: u
         queue_id: 0,
         reconsume_times: message.reconsume_times().saturating_add(1),
         properties,
-        ..copied(message, bytes)
+        ..NewMessage::copy_of(message, bytes)
     })
 }
 
@@ -238,7 +244,7 @@ pub fn dead(message: &MessageView<'_>, bytes: &Bytes, group: &str, from: &str) -
         topic: format!("{DLQ_PREFIX}{group}").into(),
         queue_id: 0,
         properties,
-        ..copied(message, bytes)
+        ..NewMessage::copy_of(message, bytes)
     }
 }
 
@@ -256,7 +262,7 @@ pub fn given(
         queue_id: handle.queue,
         store_timestamp: message.store_timestamp(),
         properties: said.freeze(),
-        ..copied(message, bytes)
+        ..NewMessage::copy_of(message, bytes)
     };
     let mut out = BytesMut::with_capacity(given.encoded_len());
     given.encode(&mut out)?;
@@ -272,24 +278,6 @@ fn without_handle(message: &MessageView<'_>) -> BytesMut {
         }
     }
     said
-}
-
-/// Everything but what depends on the purpose.
-fn copied(message: &MessageView<'_>, bytes: &Bytes) -> NewMessage {
-    NewMessage {
-        topic: message.topic().into(),
-        queue_id: message.queue_id(),
-        flag: message.flag(),
-        sys_flag: message.sys_flag(),
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        store_timestamp: 0,
-        store_host: message.store_host(),
-        reconsume_times: message.reconsume_times(),
-        prepared_transaction_offset: message.prepared_transaction_offset(),
-        body: bytes.slice_ref(message.body()),
-        properties: bytes.slice_ref(message.properties()),
-    }
 }
 
 #[cfg(test)]
@@ -359,6 +347,7 @@ mod tests {
         for (retry, topic) in [(Retry::Normal, "t"), (Retry::V1, "%RETRY%g_t"), (Retry::V2, "%RETRY%g+t")] {
             assert_eq!(retry.topic("g", "t"), topic);
             assert_eq!((Retry::of_topic(topic), Retry::of_flag(retry.flag())), (retry, Some(retry)));
+            assert_eq!(first_topic("g", topic), "t");
         }
     }
 

@@ -58,7 +58,7 @@ impl Strategy {
     }
 }
 
-/// The part of a client of a group. `None`: the client keeps what it has, as it is not known yet or names a strategy that nobody knows.
+/// The part of a client of a group. `None`: the client keeps what it has, as it is not known yet or names an unknown strategy.
 pub fn assign(
     mut queues: Vec<Queue>,
     mut clients: Vec<String>,

@@ -42,7 +42,7 @@ pub struct Popped {
 pub struct Changed {
     /// When it counts as popped, ms since the epoch.
     pub popped_ms: u64,
-    /// For how long nobody else is given it, ms.
+    /// The invisible time, ms.
     pub invisible_ms: u64,
 }
 

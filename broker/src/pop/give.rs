@@ -1,11 +1,11 @@
-//! Serving a pop: messages are chosen, read, noted as in flight, and given out, in this order. What cannot be read is given to nobody.
+//! Serving a pop: messages are chosen, read, noted as in flight, and given out, in this order. What cannot be read is not given.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use folio_protocol::message::Messages;
-use folio_protocol::popped::{self, Handle};
+use folio_protocol::popped::{self, Handle, Retry};
 use folio_raft::driver::outcome;
 use folio_raft::proposal::ProposeError;
 use folio_state::sections::popped::ATTEMPT_BYTES_MAX;
@@ -13,7 +13,7 @@ use folio_state::{BatchId, PopAgain, PopQueue};
 use tokio::time::{Instant, timeout_at};
 
 use super::locks::PopLock;
-use super::look::{Again, BYTES_MAX, Look, Times, first_topic, is_retry};
+use super::look::{Again, BYTES_MAX, Look, Times};
 use super::pick::Pick;
 use super::{Given, GivenBatch, INVISIBLE_MAX_MS, ToPop};
 use crate::broker::Broker;
@@ -25,7 +25,7 @@ use crate::reads::ReadMemory;
 /// How long a pop looks anew, where other pops or commits were first, or its filter wants little of what there is.
 const LOOKING: Duration = Duration::from_millis(500);
 /// How long a pop waits for others, and for memory: who has forwarded it waits no longer than twice that.
-const PATIENCE: Duration = Duration::from_millis(2500);
+const WAIT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// What a message of an ordered batch is taken to have, before it is read.
 const MESSAGE_BYTES: usize = 16 << 10;
 
@@ -44,7 +44,7 @@ impl Broker {
         let invisible_ms = times_of(wish)?;
         let queues = self.pop_queues(wish, &subject);
         let began = Instant::now();
-        let (until, mut held) = (began + PATIENCE, None);
+        let (until, mut held) = (began + WAIT_TIMEOUT, None);
         // Who has waited for a queue looks at it.
         while held.is_some() || began.elapsed() < LOOKING {
             let times = Times { popped_ms: now_ms(), invisible_ms };
@@ -52,7 +52,7 @@ impl Broker {
             if look.is_empty() {
                 match look {
                     Look { busy: Some(queue), .. } => {
-                        held = Some(patiently(until, self.pop_locks.lock(&queue)).await?);
+                        held = Some(within(until, self.pop_locks.lock(&queue)).await?);
                     }
                     Look { failed: Some(error), .. } => return Err(error),
                     Look { full: Some(PopQueue { topic, queue, .. }), .. } => {
@@ -77,7 +77,7 @@ impl Broker {
         let Look { picks, again, mut failed, .. } = found;
         let mut given =
             Given { popped_ms: times.popped_ms, invisible_ms: times.invisible_ms, ..Given::default() };
-        given.memory = patiently(until, self.memory(&picks, &again)).await?;
+        given.memory = within(until, self.memory(&picks, &again)).await?;
         let mut asked = Vec::new();
         for (pick, lock) in picks {
             match self.read(pick).await {
@@ -151,19 +151,15 @@ impl Broker {
             return;
         }
         let offsets = pick.pop.diffs.iter().map(|diff| id.start + u64::from(*diff)).collect();
-        if is_retry(queue) {
-            let messages = self.recoded(given, queue, id, &parts);
-            given.messages.extend(messages);
-        } else {
-            given.messages.extend(parts);
-        }
-        let retry = pick.retry();
+        let retry = Retry::of_topic(&queue.topic);
+        let messages = if retry == Retry::Normal { parts } else { self.recoded(given, queue, id, &parts) };
+        given.messages.extend(messages);
         given.batches.push(GivenBatch { retry, queue: queue.queue, start: id.start, offsets, attempts: 0 });
     }
 
     /// Retries as messages of the topic that the client asked for, with their handles.
     fn recoded(&self, given: &Given, queue: &PopQueue, id: BatchId, parts: &[Bytes]) -> Vec<Bytes> {
-        let topic = first_topic(queue);
+        let topic = popped::first_topic(&queue.group, &queue.topic);
         let mut all = Vec::new();
         for part in parts {
             for (_, view) in Messages::new(part).flatten() {
@@ -173,7 +169,7 @@ impl Broker {
                     popped_ms: given.popped_ms,
                     invisible_ms: given.invisible_ms,
                     revive_queue: 0,
-                    retry: popped::Retry::of_topic(&queue.topic),
+                    retry: Retry::of_topic(&queue.topic),
                     broker: self.identity.broker_name.clone(),
                     queue: queue.queue,
                     offset: view.queue_offset(),
@@ -221,7 +217,7 @@ impl Broker {
         }
         given.messages.extend(messages);
         given.batches.push(GivenBatch {
-            retry: popped::Retry::of_topic(&queue.topic),
+            retry: Retry::of_topic(&queue.topic),
             queue: queue.queue,
             start: id.start,
             offsets,
@@ -231,7 +227,7 @@ impl Broker {
     }
 }
 
-/// For how long nobody else is given the messages, ms.
+/// The invisible time, ms.
 fn times_of(wish: &ToPop) -> Result<u64, BrokerError> {
     if wish.attempt.as_ref().is_some_and(|attempt| attempt.len() > ATTEMPT_BYTES_MAX) {
         let text = format!("an attempt id of more than {ATTEMPT_BYTES_MAX} bytes");
@@ -246,13 +242,13 @@ fn times_of(wish: &ToPop) -> Result<u64, BrokerError> {
     })
 }
 
-/// Waits for it until then: nothing is in flight yet, and whoever asked may be gone after that.
-async fn patiently<T>(until: Instant, what: impl Future<Output = T>) -> Result<T, BrokerError> {
+/// Waits for it until then: nothing is in flight yet, and the client that asked may be gone after that.
+async fn within<T>(until: Instant, what: impl Future<Output = T>) -> Result<T, BrokerError> {
     timeout_at(until, what).await.map_err(|_| BrokerError::Propose(ProposeError::Busy))
 }
 
 /// Reads the disk apart from the runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
 ) -> Result<T, BrokerError> {
     let read = tokio::task::spawn_blocking(read).await;

@@ -15,7 +15,7 @@ const LOCKS: usize = 2048;
 /// See the module.
 pub(crate) struct PopLocks(Vec<Arc<Mutex<()>>>);
 
-/// A queue that nobody else pops from, until it is dropped.
+/// The right to pop from a queue, until it is dropped.
 pub(super) struct PopLock {
     at: usize,
     _guard: OwnedMutexGuard<()>,
@@ -34,7 +34,7 @@ fn place(queue: &PopQueue) -> usize {
 }
 
 impl PopLocks {
-    /// The lock of a queue, if nobody has it. `held` is one that the caller has already.
+    /// The lock of a queue, if it is free. `held` is one that the caller has already.
     pub(super) fn try_lock(&self, queue: &PopQueue, held: &mut Option<PopLock>) -> Option<PopLock> {
         let at = place(queue);
         if let Some(lock) = held.take_if(|held| held.at == at) {
@@ -44,7 +44,7 @@ impl PopLocks {
         Some(PopLock { at, _guard: guard })
     }
 
-    /// Waits for the lock of a queue; who came first has it first. The caller has none.
+    /// Waits for the lock of a queue; the first request has it first. The caller has none.
     pub(super) async fn lock(&self, queue: &PopQueue) -> PopLock {
         let at = place(queue);
         PopLock { at, _guard: self.0[at].clone().lock_owned().await }

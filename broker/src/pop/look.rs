@@ -1,6 +1,5 @@
 //! What one pop finds: it goes through the queues, and takes the lock of each that has something for it.
 
-use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
 use folio_raft::driver::{AGAIN_BEFORE_MS, is_given_up};
 use folio_state::{PopAgain, PopQueue};
@@ -183,15 +182,4 @@ impl Broker {
         };
         queues.iter().filter_map(left).sum()
     }
-}
-
-/// The topic whose retries a queue holds, or its own.
-pub(super) fn first_topic(queue: &PopQueue) -> &str {
-    let rest = queue.topic.strip_prefix(&folio_protocol::names::retry_topic(&queue.group));
-    rest.and_then(|rest| rest.strip_prefix(['_', '+'])).unwrap_or(&queue.topic)
-}
-
-/// Whether it holds retries.
-pub(super) fn is_retry(queue: &PopQueue) -> bool {
-    Retry::of_topic(&queue.topic) != Retry::Normal
 }

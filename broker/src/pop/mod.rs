@@ -54,7 +54,7 @@ pub struct ToPop {
     pub queue_id: i32,
     /// At most how many messages.
     pub messages_max: i32,
-    /// For how long nobody else is given them, ms.
+    /// Their invisible time, ms.
     pub invisible_ms: i64,
     /// Whether a group without an offset begins behind the last message of an old queue.
     pub begins_at_end: bool,

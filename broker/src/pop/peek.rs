@@ -7,6 +7,7 @@ use folio_protocol::subscription::TagFilter;
 use folio_raft::driver::is_given_up;
 use folio_state::PopQueue;
 
+use super::give::blocking;
 use super::look::BYTES_MAX;
 use super::pick::{Found, Rules, pick, place};
 use super::{Given, GivenBatch, ToPop};
@@ -47,12 +48,11 @@ impl Broker {
             }
             bytes_left = bytes_left.saturating_sub(bytes);
             let broker = self.clone();
-            let read = tokio::task::spawn_blocking(move || {
+            let read = blocking(move || {
                 let queue = &found.pop.queue;
                 pull::bytes(&broker, (&queue.topic, queue.queue), &found.batch).map(|parts| (found, parts))
             });
-            let (found, parts) =
-                read.await.map_err(|_| BrokerError::Internal("the node stops".to_owned()))??;
+            let (found, parts) = read.await?;
             if count == 0 {
                 continue;
             }

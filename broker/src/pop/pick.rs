@@ -27,13 +27,6 @@ pub(super) struct Pick {
     pub(super) batch: Batch,
 }
 
-impl Pick {
-    /// Which topic it is of.
-    pub(super) fn retry(&self) -> Retry {
-        Retry::of_topic(&self.pop.queue.topic)
-    }
-}
-
 /// What there is in a queue.
 pub(super) enum Found {
     /// Messages, or units that the group does not want.

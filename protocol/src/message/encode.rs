@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::MessageView;
 use super::layout::{HOST_V4_BYTES, HOST_V6_BYTES, MAGIC_V1, MAGIC_V2, MESSAGE_BYTES_MIN, MessageError};
 use crate::Name;
 use crate::flags::sys_flag;
@@ -39,6 +40,25 @@ pub struct NewMessage {
 }
 
 impl NewMessage {
+    /// A stored message, to be stored once more: all but its store timestamp. It was parsed from `bytes`, of which body and properties
+    /// are slices.
+    pub fn copy_of(message: &MessageView<'_>, bytes: &Bytes) -> NewMessage {
+        NewMessage {
+            topic: message.topic().into(),
+            queue_id: message.queue_id(),
+            flag: message.flag(),
+            sys_flag: message.sys_flag(),
+            born_timestamp: message.born_timestamp(),
+            born_host: message.born_host(),
+            store_timestamp: 0,
+            store_host: message.store_host(),
+            reconsume_times: message.reconsume_times(),
+            prepared_transaction_offset: message.prepared_transaction_offset(),
+            body: bytes.slice_ref(message.body()),
+            properties: bytes.slice_ref(message.properties()),
+        }
+    }
+
     /// Bytes the message takes.
     pub fn encoded_len(&self) -> usize {
         MESSAGE_BYTES_MIN

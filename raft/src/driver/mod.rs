@@ -28,6 +28,7 @@
 //! - `driver.I3` Requests that wait, their bytes, moves under way, who waits for each, and records are bounded. A full one answers
 //!   `Busy`.
 
+mod carrier;
 pub(crate) mod in_flight;
 pub(crate) mod popped;
 mod record;

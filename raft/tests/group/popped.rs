@@ -6,9 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use folio_protocol::message::MessageView;
 use folio_raft::config::Retention;
-use folio_raft::driver::{Counted, Reply};
+use folio_raft::driver::{Counted, outcome};
 use folio_raft::group::Group;
-use folio_raft::proposal::ProposeError;
 use folio_state::sections::popped::Popping;
 use folio_state::{
     AckPopped, BatchId, ChangePopped, CommitOffsets, ConsumerGroup, CreateGroup, OffsetCommit, PopAgain,
@@ -49,12 +48,6 @@ impl Given {
     fn ack(&self) -> AckPopped {
         AckPopped { queue: self.queue.clone(), id: self.id, offset: self.offset }
     }
-}
-
-async fn asked(ask: impl FnOnce(Reply)) -> Result<(), ProposeError> {
-    let (answer, answered) = tokio::sync::oneshot::channel();
-    ask(Box::new(move |outcome| drop(answer.send(outcome))));
-    answered.await.unwrap()
 }
 
 /// The number and the attempts of a message.
@@ -98,7 +91,7 @@ impl Cluster {
             let seen_ms = batch.visible_ms;
             let again =
                 PopAgain { queue: queue_of, id, seen_ms, popped_ms, visible_ms, attempt, counts: !is_same };
-            drop(asked(|reply| leader.pop_again(again, reply)).await);
+            drop(outcome(|reply| leader.pop_again(again, reply)).await);
             return given(&leader, queue, BatchId { start, popped_ms });
         }
         let (min, max_offset) = leader.queues().bounds(&queue.topic, queue.queue).unwrap_or((0, 0));
@@ -121,7 +114,7 @@ impl Cluster {
             retry_v2: false,
             attempt: attempt.map(str::to_owned),
         };
-        match asked(|reply| leader.pop(pop, reply)).await {
+        match outcome(|reply| leader.pop(pop, reply)).await {
             Ok(()) => given(&leader, queue, id),
             Err(_) => Vec::new(),
         }
@@ -136,7 +129,7 @@ impl Cluster {
             match popping {
                 Popping::InFlight => {
                     let counted = Counted::default();
-                    let ack = asked(|reply| leader.ack_popped(given.ack(), counted.clone(), reply)).await;
+                    let ack = outcome(|reply| leader.ack_popped(given.ack(), counted.clone(), reply)).await;
                     if ack.is_ok() && counted.is_so() {
                         return true;
                     }
@@ -298,7 +291,7 @@ async fn an_ordered_pop_that_is_repeated_gets_the_same_messages() {
         visible_ms: now_ms() + 50,
     };
     let leader = cluster.confirmed().await;
-    asked(|reply| leader.change_popped(change, Counted::default(), reply)).await.unwrap();
+    outcome(|reply| leader.change_popped(change, Counted::default(), reply)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let left = cluster.pop(&from, 3, 60_000, Some("c")).await;
     assert_eq!(numbers(&left), [6]);

@@ -8,22 +8,12 @@ use std::time::Duration;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::popped::{self as message, InFlight};
 use folio_state::{BatchId, CarryPopped, PopQueue, State};
-use tokio::time::sleep;
 
+use super::super::carrier::{self, Carries, RECORD_BYTES, RECORD_MESSAGES};
 use super::super::{Decision, Driver, Move, Parts, Requests, outcome};
 use super::requests::Popped;
-use crate::group::tasks;
-use crate::log_rate_limiter::LogRateLimiter;
 use crate::popped;
 use crate::shared::Shared;
-
-/// How often is seen whether something is wanted.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Pause between records: at most 16 MiB a second.
-const PAUSE: Duration = Duration::from_millis(32);
-/// Messages of one record, and their bytes.
-const RECORD_MESSAGES: usize = 1000;
-const RECORD_BYTES: usize = 512 << 10;
 
 /// Why a message in flight is not stored again now.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +51,8 @@ impl Driver for Carrier {
 }
 
 pub(super) fn start(parts: Parts, requests: Requests<Popped>) {
-    let shared = parts.shared.clone();
     let carrier = super::super::start(Carrier, parts.clone());
-    let carrying = Carrying { parts, carrier, popped: requests };
-    tasks::spawn(&shared, "the carrier of popped messages", carrying.run());
+    carrier::start(&parts.clone(), Carrying { parts, carrier, popped: requests });
 }
 
 /// See the module.
@@ -74,34 +62,11 @@ struct Carrying {
     popped: Requests<Popped>,
 }
 
-impl Carrying {
-    async fn run(self) {
-        let (shared, troubles) = (self.parts.shared.clone(), LogRateLimiter::default());
-        let mut stopping = shared.stopping.subscribe();
-        let work = async {
-            loop {
-                sleep(LOOK_INTERVAL).await;
-                while self.parts.fence.leads() {
-                    match self.carry().await {
-                        Ok(true) => sleep(PAUSE).await,
-                        Ok(false) => break,
-                        Err(trouble) => {
-                            if troubles.admit().is_some() {
-                                tracing::warn!(%trouble, "messages in flight are not stored again, trying again");
-                            }
-                            break;
-                        }
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            _ = stopping.wait_for(|stopping| *stopping) => {}
-        }
-    }
+impl Carries for Carrying {
+    const NAME: &'static str = "the carrier of popped messages";
+    const TROUBLE: &'static str = "messages in flight are not stored again, trying again";
+    type Trouble = Trouble;
 
-    /// Stores some again; whether there were any.
     async fn carry(&self) -> Result<bool, Trouble> {
         let shared = &self.parts.shared;
         let wanted = shared.popped_wanted.load(Ordering::Relaxed);

@@ -163,12 +163,16 @@ async fn settle(asked: &mut Vec<Told>) {
 
 /// The log does not have a message that is in flight: it will never come again.
 pub(super) async fn lose(requests: &Requests<Popped>, (queue, id, offset): (PopQueue, BatchId, u64)) {
+    drop(ask(requests, lost(queue, id, offset)).await);
+}
+
+fn lost(queue: PopQueue, id: BatchId, offset: u64) -> Request {
     tracing::error!(
         ?queue,
         offset,
         "pop.I4: a message in flight is not in the log any more; please report this"
     );
-    drop(ask(requests, Request::Lost(Box::new(AckPopped { queue, id, offset }))).await);
+    Request::Lost(Box::new(AckPopped { queue, id, offset }))
 }
 
 /// Reads some of what is due, one message at least: what to ask for, what is left, and what could not be read. Blocks on the disk.
@@ -196,12 +200,7 @@ fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
     let parsed = bytes.as_ref().and_then(|bytes| Some((bytes, MessageView::parse(bytes).ok()?)));
     let Due { queue, id, offset, retry, attempts, seen_ms } = due;
     let Some((bytes, view)) = parsed else {
-        tracing::error!(
-            ?queue,
-            offset,
-            "pop.I4: a message in flight is not in the log any more; please report this"
-        );
-        return Ok(Request::Lost(Box::new(AckPopped { queue, id, offset })));
+        return Ok(lost(queue, id, offset));
     };
     let times =
         attempts.map_or(view.reconsume_times(), |attempts| i32::try_from(attempts).unwrap_or(i32::MAX));
@@ -222,16 +221,11 @@ fn revival(shared: &Shared, due: Due) -> Result<Request, Unread> {
     let (topic, message) = match again {
         Some(again) => (topic, again),
         None => {
-            let dead = message::dead(&view, bytes, &queue.group, first_topic(&queue));
+            let dead =
+                message::dead(&view, bytes, &queue.group, message::first_topic(&queue.group, &queue.topic));
             (names::dlq_topic(&queue.group), NewMessage { reconsume_times: times, ..dead })
         }
     };
     let command = RevivePopped { queue, id, offset };
     Ok(Request::Revive(Box::new(Revive { command, topic: Topic::new(topic, QUEUES), message, seen_ms })))
-}
-
-/// The topic that a message was sent to, by the one that it was popped from.
-fn first_topic(queue: &PopQueue) -> &str {
-    let rest = queue.topic.strip_prefix(&names::retry_topic(&queue.group));
-    rest.and_then(|rest| rest.strip_prefix(['_', '+'])).unwrap_or(&queue.topic)
 }

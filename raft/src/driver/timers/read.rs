@@ -74,17 +74,9 @@ fn make(bytes: &Bytes, purpose: Purpose) -> Option<NewMessage> {
     };
     let made = NewMessage {
         topic: topic.into(),
-        queue_id: message.queue_id(),
-        flag: message.flag(),
-        sys_flag: message.sys_flag(),
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        store_timestamp: 0,
-        store_host: message.store_host(),
-        reconsume_times: message.reconsume_times(),
         prepared_transaction_offset: due_ms,
-        body: bytes.slice_ref(message.body()),
         properties,
+        ..NewMessage::copy_of(&message, bytes)
     };
     if let Some(why) = unstorable(std::slice::from_ref(&made)) {
         tracing::error!(%key, why, "a parked message cannot be stored: it is left out");

@@ -3,27 +3,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use folio_engine::log::{CommitLog, ReadError};
 use folio_protocol::half;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_state::sections::transactions::OpenTransaction;
-use tokio::time::sleep;
 
+use super::super::carrier::{self, Carries, RECORD_BYTES, RECORD_MESSAGES};
 use super::super::{Parts, Requests, outcome};
 use super::ends::{Request, Transactions};
-use crate::group::tasks;
-use crate::log_rate_limiter::LogRateLimiter;
 use crate::shared::Shared;
-
-/// How often is seen whether something is wanted.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Pause between records: at most 16 MiB a second.
-const PAUSE: Duration = Duration::from_millis(32);
-/// Messages of one record, and their bytes.
-const RECORD_MESSAGES: usize = 1000;
-const RECORD_BYTES: usize = 512 << 10;
 
 /// Why a half message is not stored again now.
 #[derive(Debug, thiserror::Error)]
@@ -39,51 +28,36 @@ enum Trouble {
 }
 
 pub(super) fn start(parts: Parts, requests: Requests<Transactions>) {
-    let shared = parts.shared.clone();
-    tasks::spawn(&shared, "the carrier of half messages", run(parts, requests));
+    carrier::start(&parts.clone(), Carrying { parts, requests });
 }
 
-async fn run(parts: Parts, requests: Requests<Transactions>) {
-    let (shared, troubles) = (parts.shared.clone(), LogRateLimiter::default());
-    let mut stopping = shared.stopping.subscribe();
-    let work = async {
-        loop {
-            sleep(LOOK_INTERVAL).await;
-            while parts.fence.leads() {
-                match carry(&parts, &requests).await {
-                    Ok(true) => sleep(PAUSE).await,
-                    Ok(false) => break,
-                    Err(trouble) => {
-                        if troubles.admit().is_some() {
-                            tracing::warn!(%trouble, "half messages are not stored again, trying again");
-                        }
-                        break;
-                    }
-                }
-            }
+/// See the module.
+struct Carrying {
+    parts: Parts,
+    requests: Requests<Transactions>,
+}
+
+impl Carries for Carrying {
+    const NAME: &'static str = "the carrier of half messages";
+    const TROUBLE: &'static str = "half messages are not stored again, trying again";
+    type Trouble = Trouble;
+
+    async fn carry(&self) -> Result<bool, Trouble> {
+        let Carrying { parts, requests } = self;
+        let shared = &parts.shared;
+        let wanted = shared.halves_wanted.load(Ordering::Relaxed);
+        if wanted <= shared.log.state().start_position || !shared.has_place(1) {
+            return Ok(false);
         }
-    };
-    tokio::select! {
-        () = work => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        let found = next(shared, wanted);
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let reading = shared.clone();
+        let messages = parts.host.blocking(move || read(&reading.log, &found)).await??;
+        outcome(|reply| requests.ask(Request::Carry(wanted, messages), reply)).await?;
+        Ok(true)
     }
-}
-
-/// Stores some again; whether there were any.
-async fn carry(parts: &Parts, requests: &Requests<Transactions>) -> Result<bool, Trouble> {
-    let shared = &parts.shared;
-    let wanted = shared.halves_wanted.load(Ordering::Relaxed);
-    if wanted <= shared.log.state().start_position || !shared.has_place(1) {
-        return Ok(false);
-    }
-    let found = next(shared, wanted);
-    if found.is_empty() {
-        return Ok(false);
-    }
-    let reading = shared.clone();
-    let messages = parts.host.blocking(move || read(&reading.log, &found)).await??;
-    outcome(|reply| requests.ask(Request::Carry(wanted, messages), reply)).await?;
-    Ok(true)
 }
 
 /// What one record takes of what lies before a position, one at least.

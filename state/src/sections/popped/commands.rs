@@ -23,6 +23,11 @@ fn check_queue(queue: &PopQueue) -> Result<(), OutOfBounds> {
 trait Edits {
     fn queue(&self) -> &PopQueue;
     fn edit(&self, of: &OfQueue) -> Option<Edit>;
+
+    /// Why it must not come to be applied to this state.
+    fn unmet(&self, _: &Popped) -> Option<String> {
+        None
+    }
 }
 
 fn growth_of<S: Has<Popped>>(command: &impl Edits, state: &S) -> i64 {
@@ -174,12 +179,6 @@ pub struct PopAgain {
     pub counts: bool,
 }
 
-impl PopAgain {
-    fn unmet(&self, _: &Popped) -> Option<String> {
-        None
-    }
-}
-
 impl Edits for PopAgain {
     fn queue(&self) -> &PopQueue {
         &self.queue
@@ -222,12 +221,6 @@ pub struct AckPopped {
     pub offset: u64,
 }
 
-impl AckPopped {
-    fn unmet(&self, _: &Popped) -> Option<String> {
-        None
-    }
-}
-
 /// The cursor of a queue whose ordered batch has changed.
 fn cursor(id: BatchId, batch: &Batch) -> Option<Option<u64>> {
     let order = batch.order.as_ref()?;
@@ -268,10 +261,6 @@ pub struct ChangePopped {
 }
 
 impl ChangePopped {
-    fn unmet(&self, _: &Popped) -> Option<String> {
-        None
-    }
-
     /// An ordered batch waits for its first message, and for others as long as they need.
     fn in_order(&self, mut batch: Batch) -> Edit {
         let is_first = batch.in_flight(self.id).next() == Some(self.offset);
@@ -327,7 +316,7 @@ pub struct RevivePopped {
     pub offset: u64,
 }
 
-impl RevivePopped {
+impl Edits for RevivePopped {
     /// `pop.I2`. A batch that is not there was forgotten when the group went back, or with the messages of its queue.
     fn unmet(&self, popped: &Popped) -> Option<String> {
         let RevivePopped { queue, id, offset } = self;
@@ -337,9 +326,7 @@ impl RevivePopped {
             || format!("pop.I2: {offset} of {queue:?} comes again and was not in flight in {id:?}");
         (!is_in_flight && batch.bit(*id, *offset).is_none_or(|bit| batch.acked & bit != 0)).then(left_before)
     }
-}
 
-impl Edits for RevivePopped {
     fn queue(&self) -> &PopQueue {
         &self.queue
     }

@@ -12,6 +12,7 @@ use folio_state::FEATURE_LEVEL;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::catch_up::{self, Says};
 use super::discovery::{self, Asker, Discovery};
@@ -24,18 +25,26 @@ use crate::config::GroupConfig;
 use crate::shared::Shared;
 use crate::state_machine::Raft;
 use crate::transport::wire::Kind;
+use crate::types::Vote;
 
 /// How often members are asked while the group is not founded.
 const ASK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long openraft may take to say whether this node leads: who asks waits little longer for the whole answer.
+const CORE_TIMEOUT: Duration = Duration::from_millis(30);
+
 /// What this node is and holds, for one that asks.
-pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>) -> LogSummary {
+pub(crate) async fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>) -> LogSummary {
     let last = shared.log.state().last;
-    let metrics = raft.map(|raft| raft.metrics().borrow_watched().clone());
     // On disk before anybody hears of it, and known before openraft is up: a restarting node does not answer as if it had
     // never voted.
     let vote = shared.log.vote().and_then(|bytes| codec::decode_vote(&bytes).ok());
     let term = vote.map_or(0, |vote| vote.leader_id.term);
+    let leads = match raft {
+        Some(raft) => leads(raft, vote.as_ref()).await,
+        None => false,
+    };
+    let metrics = raft.map(|raft| raft.metrics().borrow_watched().clone());
     LogSummary {
         last_term: last.map_or(0, |id| id.term),
         last_index: last.map(|id| id.index),
@@ -43,10 +52,28 @@ pub(crate) fn summary(shared: &Shared, founding: &Founding, raft: Option<&Raft>)
         lost: founding.refuses_votes(),
         joined: founding.is_catching_up(),
         term: metrics.as_ref().map_or(0, |metrics| metrics.current_term).max(term),
-        leads: metrics.as_ref().is_some_and(|metrics| metrics.state == ServerState::Leader),
+        leads,
         group_id: founding.group_id.get(),
         members: metrics.as_ref().and_then(Members::of),
         supports: FEATURE_LEVEL,
+    }
+}
+
+/// Whether this node leads. Its heartbeats may tell others so before openraft has published it: a node whose vote is for
+/// itself asks the core, which knows (`closed_connections.I1`).
+async fn leads(raft: &Raft, vote: Option<&Vote>) -> bool {
+    let metrics = raft.metrics().borrow_watched().clone();
+    if metrics.state == ServerState::Leader {
+        return true;
+    }
+    if vote.is_none_or(|vote| vote.leader_id.voted_for != metrics.id) {
+        return false;
+    }
+    let asked = raft.with_raft_state(|state| state.server_state == ServerState::Leader);
+    match timeout(CORE_TIMEOUT, asked).await {
+        Ok(answer) => answer.unwrap_or(false),
+        // Nobody knows yet: asked again by those for whom it matters.
+        Err(_) => vote.is_some_and(|vote| vote.committed),
     }
 }
 

@@ -249,8 +249,8 @@ impl Peers {
             Kind::Call => Ok(self.shared.hooks.call(peer.id, frame.body).await),
             Kind::Room => Ok(crate::group::disk_space::answer(&self.shared)),
             Kind::Summary => {
-                Ok(codec::encode(&crate::group::summary(&self.shared, &self.founding, self.raft.get()))
-                    .into())
+                let summary = crate::group::summary(&self.shared, &self.founding, self.raft.get());
+                Ok(codec::encode(&summary.await).into())
             }
             Kind::Record => self.record(&frame.body),
             Kind::StoredSnapshot => {

@@ -110,3 +110,31 @@ fn a_leader_that_started_anew_unseen_was_waited_for_as_if_it_led() {
     machines.boot(first);
     wait_for("the others wait for its lease", || machines.leader().is_some());
 }
+
+/// Before: who lost a connection to a node that was elected in the same moment asked it whether it leads, and heard what that
+/// node had last published: "no". It was taken for one that had started anew, and replaced at once; two that did so together
+/// split the votes, and the group was without a leader until the lease ran out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_elected_a_moment_ago_was_taken_for_one_that_had_started_anew() {
+    const MOVES: u64 = 100;
+    let cluster = Cluster::start(1..=3, no_retention(), endless_lease()).await;
+    let first = cluster.confirmed().await.status();
+    let mut leader = first.leader.unwrap();
+    for term in first.term + 1..=first.term + MOVES {
+        let next = &cluster.groups[&(leader % 3 + 1)];
+        let old = cluster.groups[&leader].clone();
+        leader = next.node_id();
+        let moved = tokio::spawn(async move { old.transfer_leadership(Some(leader)).await });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = next.status();
+            if status.role == Role::Leader && status.term >= term {
+                assert_eq!(status.term, term, "another election than the one that was asked for");
+                break;
+            }
+            assert!(Instant::now() < deadline, "node {leader} does not come to lead: {status:?}");
+            tokio::task::yield_now().await;
+        }
+        moved.abort();
+    }
+}

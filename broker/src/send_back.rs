@@ -16,9 +16,9 @@ use bytes::Bytes;
 use folio_protocol::Name;
 use folio_protocol::flags::sys_flag;
 use folio_protocol::half;
-use folio_protocol::ids::OffsetMessageId;
 use folio_protocol::message::{MessageView, NewMessage};
 use folio_protocol::names;
+use folio_protocol::origin;
 use folio_protocol::parked;
 use folio_protocol::properties::{self, Properties};
 use folio_raft::driver::SendBack;
@@ -153,10 +153,7 @@ fn retry_properties(message: &MessageView<'_>) -> Properties {
     if all.get(properties::RETRY_TOPIC).is_none() {
         all.set(properties::RETRY_TOPIC, message.topic());
     }
-    if all.get(properties::ORIGIN_MESSAGE_ID).is_none() {
-        let id = OffsetMessageId { host: message.store_host(), position: message.physical_offset() };
-        all.set(properties::ORIGIN_MESSAGE_ID, &id.to_string());
-    }
+    origin::note(&mut all, message);
     all.remove(properties::DELAY);
     all
 }

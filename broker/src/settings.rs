@@ -30,6 +30,8 @@ pub struct Settings {
     pub transactions: TransactionSettings,
     /// `enableRetryTopicV2`: whether popped messages come again in `%RETRY%group+topic`, not `%RETRY%group_topic`.
     pub pop_retry_v2: bool,
+    /// `enableTopicMessageTypeCheck`: whether a send of another kind than its topic's `message.type` is refused.
+    pub checks_message_type: bool,
     /// `regionId`, told to clients and stored with messages.
     pub region: String,
     /// `traceOn`, told to clients and stored with messages.
@@ -51,6 +53,7 @@ impl Default for Settings {
             timer_delay_max_s: TIMER_DELAY_MAX_S,
             transactions: TransactionSettings::default(),
             pop_retry_v2: false,
+            checks_message_type: false,
             region: DEFAULT_REGION.to_owned(),
             trace_on: true,
             // Each has 1 to 2 KiB: at most a fifth of a machine of 512 MB.

@@ -4,6 +4,7 @@
 //! them (`system.rs`).
 
 mod attributes;
+pub(crate) mod message_type;
 
 use std::sync::Arc;
 

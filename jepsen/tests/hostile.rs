@@ -42,7 +42,7 @@ async fn report(attacks: Vec<Box<dyn Attack>>, from: u16) -> Report {
         base_port,
         seed: 1,
         attacks,
-        length: Duration::from_secs(1),
+        length: Duration::from_secs(3),
         rate: 200,
         open_files: 1024,
         bounds: Bounds::wide(),

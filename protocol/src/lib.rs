@@ -15,6 +15,7 @@
 //! | [`flags`] | message, pull and permission bits |
 //! | [`names`] | reserved names, name rules |
 //! | [`half`] | half messages of transactions, and what becomes of them |
+//! | [`origin`] | where a retried message lay first |
 //! | [`parked`] | delayed messages as the log keeps them until they are due |
 //! | [`popped`] | handles of popped messages, and what is stored of those that come again |
 //! | [`recall`] | handles by which delayed messages are recalled |
@@ -43,6 +44,7 @@ pub mod java;
 pub mod limits;
 pub mod message;
 pub mod names;
+pub mod origin;
 pub mod parked;
 pub mod popped;
 pub mod properties;

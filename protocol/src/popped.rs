@@ -24,6 +24,7 @@ use bytes::{Bytes, BytesMut};
 use crate::limits::PROPERTIES_BYTES_MAX;
 use crate::message::{MessageError, MessageView, NewMessage, stamp};
 use crate::names::{DLQ_PREFIX, RETRY_PREFIX};
+use crate::origin;
 use crate::properties::{self, Properties, append};
 
 /// The revive queue in handles of groups that consume in order.
@@ -220,6 +221,7 @@ pub fn again(message: &MessageView<'_>, bytes: &Bytes, topic: &str, popped_ms: u
     if said.get(properties::FIRST_POP_TIME).is_none() {
         said.set(properties::FIRST_POP_TIME, &popped_ms.to_string());
     }
+    origin::note(&mut said, message);
     let properties = said.encode();
     let is_short = properties.len() + properties::POP_CK.len() + HANDLE_BYTES_MAX < PROPERTIES_BYTES_MAX;
     is_short.then(|| NewMessage {
@@ -239,6 +241,7 @@ pub fn dead(message: &MessageView<'_>, bytes: &Bytes, group: &str, from: &str) -
     if said.get(properties::RETRY_TOPIC).is_none() {
         said.set(properties::RETRY_TOPIC, from);
     }
+    origin::note(&mut said, message);
     let properties = Some(said.encode()).filter(|said| said.len() <= PROPERTIES_BYTES_MAX).unwrap_or(bare);
     NewMessage {
         topic: format!("{DLQ_PREFIX}{group}").into(),
@@ -366,6 +369,10 @@ mod tests {
         let dead = dead(&view, &bytes, "g", "orders");
         assert_eq!((&*dead.topic, dead.reconsume_times), ("%DLQ%g", 0));
         assert_eq!(properties::get(&dead.properties, properties::RETRY_TOPIC), Some("orders"));
+        for stored in [&again, &dead] {
+            let said = [properties::ORIGIN_QUEUE_ID, properties::ORIGIN_QUEUE_OFFSET];
+            assert_eq!(said.map(|name| properties::get(&stored.properties, name)), [Some("3"), Some("5")]);
+        }
         let given = given(&view, &bytes, "orders", &handle()).unwrap();
         let given = MessageView::parse(&given).unwrap();
         assert_eq!((given.topic(), given.queue_id(), given.queue_offset()), ("orders", 3, 5));

@@ -33,6 +33,8 @@ names! {
     MIN_OFFSET = "MIN_OFFSET", "Set by clients on pulled messages.";
     MAX_OFFSET = "MAX_OFFSET", "Set by clients on pulled messages.";
     ORIGIN_MESSAGE_ID = "ORIGIN_MESSAGE_ID", "The id a retried message had first.";
+    ORIGIN_QUEUE_ID = "ORIGIN_QUEUE_ID", "The queue a retried message lay in first.";
+    ORIGIN_QUEUE_OFFSET = "ORIGIN_QUEUE_OFFSET", "Its offset there.";
     RECONSUME_TIME = "RECONSUME_TIME", "How often a message was consumed.";
     MAX_RECONSUME_TIMES = "MAX_RECONSUME_TIMES", "How often it may be consumed.";
     CONSUME_START_TIME = "CONSUME_START_TIME", "Set by clients.";

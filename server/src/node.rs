@@ -103,6 +103,7 @@ fn open(config: &NodeConfig, host: IpAddr, is_namesrv: bool, hosted: &[Hosted]) 
         delay_levels: config.delay_levels.clone(),
         timer_delay_max_s: config.timer_delay_max_s,
         pop_retry_v2: config.pop_retry_v2,
+        checks_message_type: config.checks_message_type,
         transactions: config.transactions.clone(),
         ..Settings::default()
     };

@@ -28,11 +28,13 @@ use folio_protocol::flags::PermissionBits;
 use folio_protocol::limits::POP_MESSAGES_MAX;
 use folio_protocol::popped::Retry;
 use folio_protocol::subscription::TagFilter;
+use folio_raft::log_rate_limiter::LogRateLimiter;
 use folio_state::Topic;
 
 use crate::broker::Broker;
 use crate::error::BrokerError;
 use crate::reads::ReadMemory;
+use crate::topics::message_type;
 
 pub use assignment::{Assignments, Queue, assign};
 pub use ends::{Changed, Popped};
@@ -98,6 +100,8 @@ pub struct Given {
     pub memory: Option<ReadMemory>,
 }
 
+static OUT_OF_ORDER: LogRateLimiter = LogRateLimiter::new();
+
 /// A pop that may be served.
 struct Subject {
     topic: Topic,
@@ -144,6 +148,18 @@ impl Broker {
             return Err(BrokerError::InvalidParameter(text));
         }
         let (topic, queue) = self.popped_topic(&wish.group, &wish.topic, wish.queue_id)?;
+        if wish.attempt.is_none()
+            && message_type::is_fifo(&topic)
+            && let Some(left_out) = OUT_OF_ORDER.admit()
+        {
+            tracing::warn!(
+                group = &*wish.group,
+                topic = topic.name,
+                left_out,
+                "a group pops from a FIFO topic without order: to keep it, set the group's consumeMessageOrderly \
+                 (mqadmin updateSubGroup -o true)"
+            );
+        }
         let expression = wish.expression.as_deref().filter(|expression| !expression.is_empty());
         let filter = match (expression, wish.expression_kind.as_deref()) {
             (None, _) => TagFilter::All,

@@ -16,6 +16,7 @@ use super::to_send::{ToSend, UniqueKey};
 use crate::broker::Broker;
 use crate::clock::now_ms;
 use crate::error::BrokerError;
+use crate::topics::message_type;
 
 /// Messages of one batch at most: what fits its body is far less than a record holds.
 const BATCH_MESSAGES_MAX: usize = 65_536;
@@ -56,6 +57,7 @@ impl<'a> Draft<'a> {
             return Err(too_long("properties", sent.len(), PROPERTIES_BYTES_MAX));
         }
         let seen = stored::look(sent)?;
+        self.check_type(seen.kind, sent)?;
         let is_retry = names::is_retry_topic(self.wish.topic);
         if seen.kind == Kind::Prepared && !is_retry {
             return self.half(&seen);
@@ -119,7 +121,9 @@ impl<'a> Draft<'a> {
         let mut messages = Vec::new();
         for item in BatchItems::new(body) {
             let item = item.map_err(|error| BrokerError::IllegalMessage(error.to_string()))?;
-            self.check_kind(stored::look(item.properties)?.kind)?;
+            let kind = stored::look(item.properties)?.kind;
+            self.check_type(kind, item.properties)?;
+            self.check_kind(kind)?;
             if messages.len() == BATCH_MESSAGES_MAX {
                 return Err(too_long("batch", messages.len() + 1, BATCH_MESSAGES_MAX));
             }
@@ -142,6 +146,15 @@ impl<'a> Draft<'a> {
             return Err(too_long("topic", topic.len(), TOPIC_BYTES_MAX));
         }
         Ok(())
+    }
+
+    /// Where that is asked for, whether the topic is for messages of this kind.
+    fn check_type(&self, kind: Kind, properties: &[u8]) -> Result<(), BrokerError> {
+        if !self.broker.settings.checks_message_type {
+            return Ok(());
+        }
+        let state = self.broker.group.state();
+        state.topic(self.wish.topic).map_or(Ok(()), |topic| message_type::check(topic, kind, properties))
     }
 
     fn check_kind(&self, kind: Kind) -> Result<(), BrokerError> {

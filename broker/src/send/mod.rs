@@ -15,7 +15,7 @@
 mod check;
 mod half;
 mod message;
-mod stored;
+pub(crate) mod stored;
 mod to_send;
 
 use std::net::SocketAddr;

@@ -84,7 +84,9 @@ impl Nodes {
         let data = self.dir.path().join(format!("data{id}"));
         let mut text = format!(
             "node_id = {id}\ndata_dir = {:?}\n[listen]\nnamesrv = {}\nraft = {}\nbroker = {}\n\
-             [log]\nsegment_size = \"16MiB\"\n",
+             [log]\nsegment_size = \"16MiB\"\n\
+             # Each group keeps its leader, on however busy a machine.\n\
+             [raft]\nelection_min_ms = 11000\nelection_max_ms = 12000\nheartbeat_ms = 100\n",
             data.display().to_string(),
             at(self.namesrv(id)),
             at(self.port(id, 1)),

@@ -110,7 +110,7 @@ fn a_resend_is_as_fast_as_it_is_told_and_says_where_it_was_interrupted() {
     let node = node_with_group();
     (0..20).for_each(|number| drop(node.dead_letter(&format!("K{number}"))));
     let address = format!("127.0.0.1:{}", node.port);
-    let words = ["dlq", "resend", "g", "--rate", "5", "-n", &address];
+    let words = ["dlq", "resend", "g", "--rate", "1", "-n", &address];
     let child = folio().args(words).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while node.count("%RETRY%g") < 2 {

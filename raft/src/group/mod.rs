@@ -392,7 +392,7 @@ impl Group {
             .map_err(|source| CallError::NoAnswer { node, source })
     }
 
-    /// Hands leadership to `to`, or to the follower that is closest behind. Nothing to do on a follower.
+    /// Hands leadership to `to`, or to the follower that is closest behind. Nothing to do on a follower, or where `to` is this node.
     pub async fn transfer_leadership(&self, to: Option<u64>) -> Result<(), AdminError> {
         self.hand_over(to, HandOver::Asked).await
     }
@@ -400,7 +400,8 @@ impl Group {
     /// The same, with a reason for the logs of both.
     pub async fn hand_over(&self, to: Option<u64>, why: HandOver) -> Result<(), AdminError> {
         let status = self.status();
-        if status.role != Role::Leader {
+        // openraft would hand over to this node itself, and take nothing until the others' leases have run out.
+        if status.role != Role::Leader || to == Some(self.0.node_id) {
             return Ok(());
         }
         let closest =

@@ -12,6 +12,7 @@ use folio_raft::group::{Group, StartError};
 use folio_raft::proposal::{Proposal, Repeat};
 use folio_raft::status::Role;
 use folio_raft::types::NodeAddress;
+use folio_state::FEATURE_LEVEL;
 use tempfile::TempDir;
 
 use crate::cluster::{NoHooks, PATIENCE, SEGMENT_BYTES, ends_early_in_a_segment, has_dropped_all, message};
@@ -91,7 +92,8 @@ async fn data() -> (TempDir, Content) {
         send(&group, number).await;
     }
     let deadline = Instant::now() + PATIENCE;
-    while !has_dropped_all(&group, KEPT_BYTES) {
+    let is_raised = || group.status().feature_level == FEATURE_LEVEL;
+    while !(is_raised() && has_dropped_all(&group, KEPT_BYTES)) {
         assert!(Instant::now() < deadline, "not all was dropped: {:?}", group.status());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

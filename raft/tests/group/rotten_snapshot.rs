@@ -39,6 +39,7 @@ async fn boot(cluster: &mut Cluster, id: u64, segment_bytes: u64) {
 /// Waits until every node has dropped all that retention lets it drop, its snapshots too.
 async fn until_dropped(cluster: &Cluster) {
     let kept_bytes = cluster.retention.bytes.unwrap();
+    cluster.reach_level().await;
     until(cluster, "dropped", |cluster| {
         cluster.groups.iter().all(|(id, group)| {
             let first = || snapshots(cluster.dirs[id].path()).first().map(|path| position_of(path));

@@ -129,7 +129,7 @@ async fn timers_i5_one_that_is_due_after_its_segment_has_gone_is_delivered_once(
         Retention { age: None, bytes: Some(4 * SEGMENT_BYTES), interval: Duration::from_millis(100) };
     let mut cluster = Cluster::start(1..=3, retention, steady()).await;
     cluster.reach_level().await;
-    let due_ms = now_ms() + 25_000;
+    let due_ms = now_ms() + 40_000;
     let mut last = 0;
     for number in 0..30 {
         last = cluster.delay(number, due_ms + number % 3).await.positions[0];

@@ -87,6 +87,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<NodeConfig, BadValue> {
             None => TIMER_DELAY_MAX_S,
         },
         pop_retry_v2: keys.flag("enableRetryTopicV2")?,
+        checks_message_type: keys.flag("enableTopicMessageTypeCheck")?,
         transactions: keys.transactions(age)?,
         timing: Timing::default(),
         secret: keys

@@ -58,6 +58,8 @@ pub(super) struct File {
     #[serde(default)]
     pop: Pop,
     #[serde(default)]
+    topics: Topics,
+    #[serde(default)]
     raft: Raft,
     #[serde(default)]
     limits: Limits,
@@ -138,6 +140,12 @@ struct Pop {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+struct Topics {
+    check_message_type: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct Raft {
     election_min_ms: Option<i64>,
     election_max_ms: Option<i64>,
@@ -207,6 +215,7 @@ impl File {
                 None => TIMER_DELAY_MAX_S,
             },
             pop_retry_v2: self.pop.retry_topic_v2,
+            checks_message_type: self.topics.check_message_type,
             timing: self.raft.timing()?,
             secret,
             net: self.limits.net(operators("listen.admin_from", &self.listen.admin_from)?)?,

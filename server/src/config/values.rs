@@ -75,6 +75,8 @@ pub struct NodeConfig {
     pub timer_delay_max_s: u64,
     /// Whether popped messages come again in retry topics of the second kind.
     pub pop_retry_v2: bool,
+    /// Whether a send of another kind than its topic's `message.type` is refused.
+    pub checks_message_type: bool,
     /// When producers are asked about their transactions.
     pub transactions: TransactionSettings,
     /// Election timing.

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::absent;
 use super::answers::json;
+use super::retry_policy;
 use crate::error::ServerError;
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -110,14 +111,17 @@ fn topic_config(topic: &Topic) -> TopicConfig {
 }
 
 fn group_config(group: &ConsumerGroup) -> SubscriptionGroupConfig {
+    let mut attributes = group.attributes.clone();
+    let group_retry_policy = retry_policy::take(&mut attributes);
     SubscriptionGroupConfig {
-        attributes: group.attributes.clone(),
+        attributes,
         consume_broadcast_enable: group.consume_broadcast_enable,
         consume_enable: group.consume_enable,
         consume_from_min_enable: group.consume_from_min_enable,
         consume_message_orderly: group.consume_message_orderly,
         consume_timeout_minute: signed(group.consume_timeout_minutes),
         group_name: group.name.clone(),
+        group_retry_policy,
         group_sys_flag: signed(group.sys_flag),
         notify_consumer_ids_changed_enable: group.notify_consumer_ids_changed,
         retry_max_times: signed(group.retry_max),

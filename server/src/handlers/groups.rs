@@ -11,6 +11,7 @@ use folio_protocol::limits::BODY_OBJECTS_MAX;
 use folio_state::ConsumerGroup;
 
 use super::answers::{decode, when_done};
+use super::retry_policy;
 use crate::error::ServerError;
 use crate::remoting::Remoting;
 use crate::request::Request;
@@ -18,14 +19,15 @@ use crate::request::Request;
 /// 200: creates or changes one group.
 pub(crate) fn update(remoting: &Arc<Remoting>, request: Request) {
     let config = decode(&request.frame.body, BODY_OBJECTS_MAX);
-    change(remoting, request, config.map(|config: SubscriptionGroupConfig| vec![group_of(&config)]));
+    let group = config.and_then(|config: SubscriptionGroupConfig| group_of(&config));
+    change(remoting, request, group.map(|group| vec![group]));
 }
 
 /// 225: creates or changes several groups; all are checked before the first is changed.
 pub(crate) fn update_list(remoting: &Arc<Remoting>, request: Request) {
     let list = decode(&request.frame.body, BODY_OBJECTS_MAX);
     let groups = |list: SubscriptionGroupList| list.group_config_list.iter().map(group_of).collect();
-    change(remoting, request, list.map(groups));
+    change(remoting, request, list.and_then(groups));
 }
 
 fn change(remoting: &Arc<Remoting>, request: Request, groups: Result<Vec<ConsumerGroup>, ServerError>) {
@@ -50,10 +52,12 @@ pub(crate) fn delete(remoting: &Arc<Remoting>, request: Request) {
     }
 }
 
-fn group_of(config: &SubscriptionGroupConfig) -> ConsumerGroup {
+fn group_of(config: &SubscriptionGroupConfig) -> Result<ConsumerGroup, ServerError> {
     // RocketMQ reads "none" of anything below one.
     let unsigned = |number: i32| u32::try_from(number).unwrap_or(0);
-    ConsumerGroup {
+    let mut attributes = config.attributes.clone();
+    retry_policy::keep(&config.group_retry_policy, &mut attributes)?;
+    Ok(ConsumerGroup {
         consume_enable: config.consume_enable,
         consume_from_min_enable: config.consume_from_min_enable,
         consume_broadcast_enable: config.consume_broadcast_enable,
@@ -63,9 +67,9 @@ fn group_of(config: &SubscriptionGroupConfig) -> ConsumerGroup {
         consume_timeout_minutes: unsigned(config.consume_timeout_minute),
         sys_flag: unsigned(config.group_sys_flag),
         notify_consumer_ids_changed: config.notify_consumer_ids_changed_enable,
-        attributes: config.attributes.clone(),
+        attributes,
         ..ConsumerGroup::new(config.group_name.as_str())
-    }
+    })
 }
 
 #[cfg(test)]
@@ -76,7 +80,7 @@ mod tests {
     fn a_config_becomes_a_group() {
         let json = br#"{"groupName":"g","retryMaxTimes":3,"consumeEnable":false}"#;
         let config = decode(json, BODY_OBJECTS_MAX).expect("a config");
-        let group = group_of(&config);
+        let group = group_of(&config).expect("a group");
         assert_eq!((group.name.as_str(), group.retry_max, group.consume_enable), ("g", 3, false));
         assert_eq!(group.retry_queues, 1, "what is missing has RocketMQ's default");
         assert!(decode::<SubscriptionGroupConfig>(b"not json", BODY_OBJECTS_MAX).is_err());
@@ -90,7 +94,7 @@ mod tests {
             retry_max_times: -1,
             ..SubscriptionGroupConfig::default()
         };
-        let group = group_of(&config);
+        let group = group_of(&config).expect("a group");
         assert_eq!((group.retry_queues, group.retry_max), (0, 0));
     }
 }

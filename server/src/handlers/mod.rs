@@ -16,6 +16,7 @@ pub(crate) mod pop_ends;
 pub(crate) mod pull;
 pub(crate) mod query;
 pub(crate) mod recall;
+mod retry_policy;
 pub(crate) mod route;
 pub(crate) mod send;
 pub(crate) mod send_back;

@@ -1,12 +1,17 @@
 //! Topics, groups and orderly locks.
 
+use folio_broker::settings::Settings;
 use folio_protocol::body::{
-    self, LockBatchRequest, LockBatchResponse, MessageQueue, TopicConfig, TopicConfigList, TopicList,
+    self, ExponentialRetryPolicy, GroupRetryPolicy, LockBatchRequest, LockBatchResponse, MessageQueue,
+    RetryPolicyKind, SubscriptionGroupConfig, TopicConfig, TopicConfigList, TopicList,
 };
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::flags::PermissionBits;
 use folio_protocol::frame::Frame;
-use folio_protocol::header::{CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, NoHeader};
+use folio_protocol::header::{
+    CreateTopicHeader, DeleteGroupHeader, DeleteTopicHeader, GetGroupConfigHeader, NoHeader,
+    SendMessageHeader,
+};
 
 use crate::node::{Client, Node, expect, message, send_header, with_body};
 
@@ -94,6 +99,51 @@ async fn a_topic_created_again_goes_on_after_its_old_offsets() {
     expect(&client.ask(RequestCode::DeleteTopicInBroker, &delete("orders")).await, ResponseCode::Success);
     expect(&client.call(message(&send_header("orders", ""), "new")).await, ResponseCode::Success);
     assert_eq!(node.broker.group.queues().bounds("orders", 0), Some((1, 2)));
+}
+
+/// Before: it was accepted and forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_policy_that_was_accepted_was_forgotten() {
+    let nodes = Node::cluster(3).await;
+    let policy = GroupRetryPolicy {
+        kind: RetryPolicyKind::Exponential,
+        exponential_retry_policy: Some(ExponentialRetryPolicy { initial: 7, max: 900, multiplier: 3 }),
+        customized_retry_policy: None,
+    };
+    let config = SubscriptionGroupConfig {
+        group_name: "g".to_owned(),
+        group_retry_policy: policy.clone(),
+        ..SubscriptionGroupConfig::default()
+    };
+    let request = with_body(RequestCode::UpdateAndCreateSubscriptionGroup, &config);
+    expect(&nodes[0].client().await.call(request).await, ResponseCode::Success);
+    for node in &nodes {
+        let mut client = node.client().await;
+        let group = GetGroupConfigHeader { group: "g".into() };
+        let answer = client.ask(RequestCode::GetSubscriptionGroupConfig, &group).await;
+        expect(&answer, ResponseCode::Success);
+        let known: SubscriptionGroupConfig = body::decode(&answer.body).expect("a group");
+        assert_eq!((known.group_retry_policy, known.attributes.len()), (policy.clone(), 0));
+    }
+}
+
+#[tokio::test]
+async fn a_topic_takes_messages_of_its_kind_where_that_is_checked() {
+    let delayed = "DELAY\u{1}18\u{2}";
+    for (checks_message_type, refused) in
+        [(true, ResponseCode::MessageIllegal), (false, ResponseCode::Success)]
+    {
+        let node = Node::start_with(Settings { checks_message_type, ..Settings::default() }).await;
+        node.reach_level().await;
+        let mut client = node.client().await;
+        let topic = create("orders", Some("+message.type=DELAY"));
+        expect(&client.ask(RequestCode::UpdateAndCreateTopic, &topic).await, ResponseCode::Success);
+        for (properties, code) in [(delayed, ResponseCode::Success), ("", refused)] {
+            let head =
+                SendMessageHeader { properties: Some(properties.to_owned()), ..send_header("orders", "") };
+            expect(&client.call(message(&head, "hello")).await, code);
+        }
+    }
 }
 
 #[tokio::test]

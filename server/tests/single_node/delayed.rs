@@ -12,7 +12,6 @@ use folio_protocol::header::{
 };
 use folio_protocol::recall::RecallHandle;
 use folio_server::handlers::timers::{self, PendingTimer, TIMER_LIST};
-use folio_state::FEATURE_LEVEL;
 use tokio::time::{Instant, sleep};
 
 use crate::node::{Node, expect, header, message, messages, pull_header, send_header};
@@ -26,11 +25,7 @@ fn delayed(properties: &str) -> SendMessageHeader {
 /// A node whose group has the level of delayed messages.
 pub(crate) async fn node() -> Node {
     let node = Node::start().await;
-    let deadline = Instant::now() + PATIENCE;
-    while node.broker.group.status().feature_level < FEATURE_LEVEL {
-        assert!(Instant::now() < deadline, "the feature level stays");
-        sleep(Duration::from_millis(10)).await;
-    }
+    node.reach_level().await;
     node
 }
 
@@ -88,7 +83,11 @@ async fn a_retry_that_came_after_its_messages_time_was_stored_twice() {
         message(&delayed(&format!("UNIQ_KEY\u{1}A\u{2}TIMER_DELIVER_MS\u{1}{deliver_ms}\u{2}")), "x");
     let first = node.client().await.call(retried.clone()).await;
     expect(&first, ResponseCode::Success);
-    sleep(Duration::from_millis(500)).await;
+    let deadline = Instant::now() + PATIENCE;
+    while node.broker.group.queues().bounds("orders", 0).is_none_or(|(_, end)| end == 0) {
+        assert!(Instant::now() < deadline, "it does not come");
+        sleep(Duration::from_millis(10)).await;
+    }
     let again = node.client().await.call(retried).await;
     let id = |answer: &Frame| header::<SendMessageResponseHeader>(answer).msg_id;
     assert_eq!(id(&again), id(&first));

@@ -45,7 +45,11 @@ fn query(queue_id: i32) -> Frame {
 /// Hands leadership to a node; returns in the moment in which it leads. `false`: it does not get it.
 pub(crate) async fn lead(nodes: &[Node], to: usize) -> bool {
     let leader = nodes.iter().find(|node| node.broker.leads()).map(|node| node.broker.group.clone());
-    let Some(leader) = leader else { return false };
+    let Some(leader) = leader else {
+        // For those who call this until it is done.
+        tokio::task::yield_now().await;
+        return false;
+    };
     let id = nodes[to].broker.node_id();
     let moved = tokio::spawn(async move { leader.transfer_leadership(Some(id)).await });
     while !nodes[to].broker.leads() {

@@ -32,7 +32,7 @@ use folio_server::admin::Network;
 use folio_server::net::{Listener, NetConfig, Resources};
 use folio_server::remoting::Remoting;
 use folio_server::service;
-use folio_state::Command;
+use folio_state::{Command, FEATURE_LEVEL};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -163,6 +163,15 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         nodes
+    }
+
+    /// Waits until the node uses all that this build supports.
+    pub(crate) async fn reach_level(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.broker.group.status().feature_level < FEATURE_LEVEL {
+            assert!(tokio::time::Instant::now() < deadline, "the feature level stays");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Starts a node that is set like this and waits until it leads.

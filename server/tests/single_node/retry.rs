@@ -73,8 +73,14 @@ async fn a_message_sent_back_comes_again_after_its_delay_and_then_is_dead() {
         let answer = client.ask(RequestCode::ConsumerSendMessageBack, &back(first, 1, Some(1))).await;
         expect(&answer, ResponseCode::Success);
     }
-    assert_eq!(node.broker.group.queues().bounds("%RETRY%g", 0), None, "it waits");
-    assert_eq!(node.broker.pending_timers("%RETRY%g").await.expect("readable"), 1);
+    let waits = (
+        node.broker.group.queues().bounds("%RETRY%g", 0),
+        node.broker.pending_timers("%RETRY%g").await.expect("readable"),
+    );
+    // On a busy machine its time may have come by now.
+    if now_ms() < begun + 1000 {
+        assert_eq!(waits, (None, 1), "it waits");
+    }
     let pulled = arrived(&mut client, "%RETRY%g", 0).await;
     let retry = messages(&pulled)[0];
     assert_eq!((retry.topic(), retry.body(), retry.reconsume_times()), ("%RETRY%g", &b"hard"[..], 1));
@@ -98,6 +104,8 @@ async fn a_message_sent_back_comes_again_after_its_delay_and_then_is_dead() {
         (letter.property("RETRY_TOPIC"), letter.property("ORIGIN_MESSAGE_ID")),
         (Some("orders"), Some(id.as_str()))
     );
+    let queue = [letter.property("ORIGIN_QUEUE_ID"), letter.property("ORIGIN_QUEUE_OFFSET")];
+    assert_eq!(queue, [Some("0"), Some("0")]);
     assert_eq!((letter.property("TAGS"), letter.property("REAL_TOPIC")), (Some("TagA"), None));
     let of_retries = |topic: &str| node.broker.group.queues().bounds(topic, 0);
     assert_eq!((of_retries("%RETRY%g"), of_retries("%DLQ%g")), (Some((0, 1)), Some((0, 1))));
@@ -183,7 +191,7 @@ async fn a_retry_the_consumer_sends_itself_waits_or_is_dead_by_its_count() {
     let pulled = client.ask(RequestCode::PullMessage, &pull_header("%DLQ%g", 0)).await;
     assert_eq!(messages(&pulled.body).first().map(|message| message.body()), Some(&b"dead"[..]));
     // Nobody takes it back who guesses its key and time.
-    let due = due_times(&node)[0];
+    let due = due_times(&node).first().copied().unwrap_or(begun + 1000);
     let handle = RecallHandle {
         topic: "%RETRY%g".into(),
         broker_name: node.broker.identity.broker_name.clone(),

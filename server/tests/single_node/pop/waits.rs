@@ -21,13 +21,18 @@ async fn a_message_that_becomes_visible_again_wakes_pops_that_wait_at_any_node()
     reach_level(&nodes).await;
     for (at, body) in ["at the leader", "at a follower", "at the other follower"].iter().enumerate() {
         let mut client = nodes[at].client_of_group().await;
-        // Twice: once before the retry topic exists.
+        // Twice: once before the retry topic exists. Without the wake it is seen five seconds later, at the next look; a stalled machine
+        // is late, too, but not each time.
         for times in 1..3 {
-            client.send("orders", "", body).await;
-            client.pop_some(&pop_header(32, 300)).await;
-            let (again, took) = held_pop(&mut client).await;
-            assert_eq!(again.iter().map(|got| (&*got.body, got.times)).collect::<Vec<_>>(), [(*body, 1)]);
-            assert!(took < Duration::from_secs(2), "{body}, {times}: {took:?}");
+            let mut took = Vec::new();
+            while took.iter().all(|took| *took >= Duration::from_secs(2)) {
+                assert!(took.len() < 5, "{body}, {times}: {took:?}");
+                client.send("orders", "", body).await;
+                client.pop_some(&pop_header(32, 300)).await;
+                let (again, now_took) = held_pop(&mut client).await;
+                assert_eq!(again.iter().map(|got| (&*got.body, got.times)).collect::<Vec<_>>(), [(*body, 1)]);
+                took.push(now_took);
+            }
         }
     }
 }

@@ -5,11 +5,13 @@
 //! |---|---|
 //! | [`options`] | what was asked for, checked |
 //! | [`target`] | routes, the topic, what the server says about durability |
+//! | [`kind`] | plain, delayed or transactional messages, and what each adds to a SEND |
 //! | [`template`] | SEND requests made from a prepared frame |
 //! | [`wire`] | a connection's buffers, answers read minimally |
 //! | [`backoff`] | how long a connection waits whose requests are refused |
 //! | [`shared`] | what all connections of a load share |
 //! | [`slots`] | requests in flight on one connection |
+//! | [`transactions`] | what commits half messages |
 //! | [`send`], [`pull`] | the two loads |
 //! | [`tally`], [`summary`] | what was counted, and how it is told |
 //!
@@ -20,6 +22,7 @@
 //! Not here: correctness of what the server did; the harness in `jepsen` checks that.
 
 mod backoff;
+mod kind;
 pub(crate) mod options;
 mod progress;
 mod pull;
@@ -32,6 +35,7 @@ mod summary;
 mod tally;
 mod target;
 mod template;
+mod transactions;
 mod wire;
 
 pub(crate) use options::BenchArgs;

@@ -8,6 +8,8 @@ use folio_protocol::frame;
 use folio_protocol::limits::{BODY_BYTES_MAX, PULL_MESSAGES_MAX};
 use folio_protocol::names;
 
+use super::kind::Kind;
+
 /// Connections a load may open: more than any server on one machine needs to be busy.
 const CONNECTIONS_MAX: usize = 1_024;
 /// Connections of a send that names no number.
@@ -71,6 +73,12 @@ pub(crate) struct SendOptions {
     /// Where, what and how long.
     #[command(flatten)]
     pub common: Common,
+    /// What is sent. A transaction counts once its message is committed: its latency is that of both requests.
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: Kind,
+    /// How long messages of --kind delayed wait.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    pub delay_ms: u64,
     /// Bytes of a message's body.
     #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
     pub size: usize,

@@ -7,8 +7,9 @@ use anyhow::Result;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::kind::Kind;
 use super::options::{BenchArgs, Common, Load, PullOptions, SendOptions};
-use super::send::{Plan, Sender, body, check, share};
+use super::send::{PRODUCER_GROUP, Plan, Sender, body, check, share};
 use super::shared::Shared;
 use super::summary::{Frame, Summary};
 use super::target::{Directory, Purpose, durability};
@@ -53,8 +54,13 @@ async fn send(options: SendOptions) -> Result<()> {
     // Every broker needs a connection, and every connection a message.
     let connections = options.connections().max(targets.len()).min(options.outstanding);
     let shared = Shared::new(common, options.warmup(), targets)?;
-    let plan =
-        Arc::new(Plan { topics, serialization: common.serialization.into(), body: body(options.size) });
+    let plan = Arc::new(Plan {
+        topics,
+        serialization: common.serialization.into(),
+        body: body(options.size),
+        extras: options.kind.extras(options.delay_ms, PRODUCER_GROUP),
+        commits: options.kind == Kind::Transaction,
+    });
     let mut senders = JoinSet::new();
     for index in 0..connections {
         let share = share(options.outstanding, connections, index);
@@ -64,6 +70,7 @@ async fn send(options: SendOptions) -> Result<()> {
     let unanswered = finish(&shared, directory, common, senders).await;
     let frame = Frame {
         load: "send",
+        kind: Some(options.kind),
         topic: common.topic.clone(),
         size: Some(options.size as u64),
         outstanding: options.outstanding,
@@ -92,6 +99,7 @@ async fn pull(options: PullOptions) -> Result<()> {
     let unanswered = finish(&shared, directory, common, pullers).await;
     let frame = Frame {
         load: "pull",
+        kind: None,
         topic: common.topic.clone(),
         size: None,
         outstanding: in_flight,

@@ -12,10 +12,12 @@ use folio_protocol::ids::UniqueIds;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
+use super::kind::Extras;
 use super::shared::{LOST, Shared, TIMEOUT};
 use super::slots::Slots;
 use super::target::Target;
 use super::template::{Subject, Template};
+use super::transactions::Transactions;
 use super::wire::{Wire, first_answer};
 
 /// How long an answer is waited for, as RocketMQ's own producers do by default.
@@ -31,13 +33,19 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(50);
 /// Bytes waiting to be written beyond which no more are made.
 const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
-const PRODUCER_GROUP: &str = "folio_bench";
+/// What a transaction begun before the end gets to be committed: an open one would be checked by the server later.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The group of all messages.
+pub(super) const PRODUCER_GROUP: &str = "folio_bench";
 
 /// What all connections of the load send.
 pub(super) struct Plan {
     pub(super) topics: Vec<String>,
     pub(super) serialization: Serialization,
     pub(super) body: Vec<u8>,
+    pub(super) extras: Extras,
+    /// Whether the messages are half messages, to be committed.
+    pub(super) commits: bool,
 }
 
 /// One connection's part of the load.
@@ -53,6 +61,7 @@ pub(super) struct Sender {
     interval: Option<Duration>,
     due: Instant,
     backoff: Backoff,
+    transactions: Option<Transactions>,
     /// When to look for requests that wait too long.
     look_at: Instant,
 }
@@ -74,6 +83,8 @@ impl Sender {
     ) -> Self {
         let now = Instant::now();
         let tag = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+        let transactions =
+            plan.commits.then(|| Transactions::new(&plan.topics, PRODUCER_GROUP, plan.serialization, share));
         Self {
             shared,
             plan,
@@ -85,6 +96,7 @@ impl Sender {
             interval: rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
             due: now,
             backoff: Backoff::new(now),
+            transactions,
             look_at: now,
         }
     }
@@ -133,7 +145,7 @@ impl Sender {
         let mut leave_by = None;
         loop {
             let now = Instant::now();
-            if now >= self.shared.end() {
+            if now >= self.end() {
                 return Ok(Left::Over);
             }
             if leave_by.is_none() && !self.shared.are_current(&heard) {
@@ -148,7 +160,7 @@ impl Sender {
             wire.write()?;
             wire.wait(self.wake_at(now)).await?;
             wire.read()?;
-            self.take_answers(&mut wire.inbox)?;
+            self.take_answers(&mut wire)?;
             if self.is_silent(now) {
                 return Ok(Left::Silent);
             }
@@ -163,6 +175,7 @@ impl Sender {
             queue,
             body_bytes: self.plan.body.len(),
             serialization: self.plan.serialization,
+            extras: self.plan.extras.clone(),
         };
         let places =
             (0..target.queues).flat_map(|queue| self.plan.topics.iter().map(move |topic| (topic, queue)));
@@ -171,7 +184,7 @@ impl Sender {
 
     /// Makes all requests that are due and have room.
     fn fill(&mut self, templates: &[Template], outbox: &mut BytesMut, now: Instant) {
-        if self.backoff.holds(now) || templates.is_empty() {
+        if self.backoff.holds(now) || templates.is_empty() || now >= self.shared.end() {
             return;
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -182,9 +195,18 @@ impl Sender {
             self.due = self.interval.map_or(now, |interval| due + interval);
             let key = self.ids.id(born_ms, self.counter);
             self.counter = self.counter.wrapping_add(1);
+            if let Some(transactions) = &mut self.transactions {
+                transactions.began(opaque, self.turn % templates.len());
+            }
             templates[self.turn % templates.len()].put(outbox, opaque, born_ms, &key, &self.plan.body);
             self.turn = self.turn.wrapping_add(1);
         }
+    }
+
+    /// When the connection is left: when the load ends, or once the transactions of then are committed.
+    fn end(&self) -> Instant {
+        let is_open = self.transactions.is_some() && self.slots.used() > 0;
+        self.shared.end() + if is_open { COMMIT_TIMEOUT } else { Duration::ZERO }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -192,10 +214,10 @@ impl Sender {
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
-        let mut at = self.shared.end().min(now + TICK);
+        let mut at = self.end().min(now + TICK);
         if self.backoff.holds(now) {
             at = at.min(self.backoff.until());
-        } else if self.interval.is_some() && self.slots.has_room() {
+        } else if self.interval.is_some() && self.slots.has_room() && now < self.shared.end() {
             at = at.min(self.due.max(now));
         }
         at
@@ -214,15 +236,24 @@ impl Sender {
         now >= sent + ANSWER_TIMEOUT
     }
 
-    fn take_answers(&mut self, inbox: &mut BytesMut) -> Result<()> {
+    fn take_answers(&mut self, wire: &mut Wire) -> Result<()> {
+        let Wire { inbox, outbox, .. } = wire;
         let now = Instant::now();
         let shared = Arc::clone(&self.shared);
         let mut tally = shared.tally.lock();
         let (mut taken, mut refused) = (0, false);
         while let Some(answer) = first_answer(&inbox[taken..])? {
             taken += answer.frame.len();
+            let is_success = answer.code == ResponseCode::Success.code();
+            if is_success
+                && let Some(transactions) = &mut self.transactions
+                && self.slots.renew(answer.opaque, now)
+                && transactions.commit(answer.opaque, answer.frame, outbox)?
+            {
+                continue;
+            }
             let Some(due) = self.slots.give(answer.opaque) else { continue };
-            if answer.code == ResponseCode::Success.code() {
+            if is_success {
                 tally.acked(now, due, 1, self.plan.body.len() as u64);
             } else {
                 tally.refused(now, answer.code, || remark(answer.frame));

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::kind::Kind;
 use super::tally::Tally;
 
 /// MB are 10^6 bytes.
@@ -16,6 +17,8 @@ const MEGABYTE: f64 = 1e6;
 pub(super) struct Summary {
     /// `send` or `pull`.
     pub(super) load: &'static str,
+    /// What was sent; none for a pull.
+    pub(super) kind: Option<Kind>,
     pub(super) topic: String,
     /// Messages acknowledged, or received.
     pub(super) acked: u64,
@@ -47,6 +50,7 @@ pub(super) struct Summary {
 /// What was asked for, and what is not counted message by message.
 pub(super) struct Frame {
     pub(super) load: &'static str,
+    pub(super) kind: Option<Kind>,
     pub(super) topic: String,
     pub(super) size: Option<u64>,
     pub(super) outstanding: usize,
@@ -62,6 +66,7 @@ impl Summary {
         let at = |quantile| thousandths(tally.latency.value_at_quantile(quantile) as f64);
         Self {
             load: frame.load,
+            kind: frame.kind,
             topic: frame.topic,
             acked: tally.acked,
             errors: tally.errors.clone(),
@@ -107,7 +112,8 @@ impl Display for Summary {
         let asked = self.rate.map_or(format!("{} in flight", self.outstanding), |rate| {
             format!("{rate} a second, at most {} in flight", self.outstanding)
         });
-        writeln!(out, "{:<13} {} of {} bytes, {asked}", "load", self.load, self.size)?;
+        let kind = self.kind.map_or(String::new(), |kind| format!(", {}", kind.name()));
+        writeln!(out, "{:<13} {} of {} bytes{kind}, {asked}", "load", self.load, self.size)?;
         write!(out, "{:<13} {}", "durability", self.durability)?;
         for (name, count) in &self.errors {
             let remark = self.remarks.get(name).map(|remark| format!(": {remark}")).unwrap_or_default();
@@ -134,6 +140,7 @@ mod tests {
         tally.end(Instant::now());
         let frame = Frame {
             load: "send",
+            kind: Some(Kind::Plain),
             topic: "t".to_owned(),
             size: Some(1_000),
             outstanding: 64,
@@ -158,6 +165,7 @@ mod tests {
     fn json_has_the_keys_programs_read() {
         let json = serde_json::to_value(summary()).unwrap();
         for key in [
+            "kind",
             "acked",
             "errors",
             "msgs_per_s",
@@ -180,6 +188,7 @@ mod tests {
     fn people_read_figures_durability_and_errors_with_the_servers_words() {
         let text = summary().to_string();
         assert!(text.contains("500 messages/s, 0.5 MB/s"), "{text}");
+        assert!(text.contains("send of 1000 bytes, plain, 64 in flight"), "{text}");
         assert!(text.contains("durability    unknown"), "{text}");
         assert!(text.ends_with("1 x SYSTEM_BUSY: too much"), "{text}");
     }

@@ -4,15 +4,20 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`options`] | what was asked for, checked |
+//! | [`common`] | options that all loads have |
 //! | [`target`] | routes, the topic, what the server says about durability |
 //! | [`kind`] | plain, delayed or transactional messages, and what each adds to a SEND |
 //! | [`template`] | SEND requests made from a prepared frame |
 //! | [`wire`] | a connection's buffers, answers read minimally |
+//! | [`keeper`] | keeps the route fresh |
+//! | [`clock`] | the wall clock |
 //! | [`backoff`] | how long a connection waits whose requests are refused |
 //! | [`shared`] | what all connections of a load share |
 //! | [`slots`] | requests in flight on one connection |
 //! | [`transactions`] | what commits half messages |
-//! | [`send`], [`pull`] | the two loads |
+//! | [`send`], [`pull`] | the connections of loads that send, and of those that pull |
+//! | [`run`] | runs the loads that send or pull |
+//! | [`lateness`] | how late delayed messages become visible |
 //! | [`tally`], [`summary`] | what was counted, and how it is told |
 //!
 //! It shares a machine with the servers it measures, so a message must cost it little: one thread, one
@@ -22,7 +27,11 @@
 //! Not here: correctness of what the server did; the harness in `jepsen` checks that.
 
 mod backoff;
+mod clock;
+mod common;
+mod keeper;
 mod kind;
+mod lateness;
 pub(crate) mod options;
 mod progress;
 mod pull;

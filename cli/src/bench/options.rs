@@ -2,25 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use folio_protocol::frame;
 use folio_protocol::limits::{BODY_BYTES_MAX, PULL_MESSAGES_MAX};
 use folio_protocol::names;
 
+use super::common::{
+    CONNECTIONS_MAX, Common, OUTSTANDING_MAX, SECONDS_MAX, check_rate, check_sendable, within,
+};
 use super::kind::Kind;
+use super::lateness::options::LatenessOptions;
 
-/// Connections a load may open: more than any server on one machine needs to be busy.
-const CONNECTIONS_MAX: usize = 1_024;
 /// Connections of a send that names no number.
 const CONNECTIONS: usize = 4;
-/// Requests in flight on one connection: what tells them apart has room for more.
-const OUTSTANDING_MAX: usize = 100_000;
 /// Topics that one load sends to: each is made first, one after the other.
 const TOPICS_MAX: usize = 10_000;
-/// Longest run, a week: a typing error should not hold a terminal for years.
-const SECONDS_MAX: f64 = 604_800.0;
-
 /// `folio bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -36,35 +32,8 @@ pub(crate) enum Load {
     Send(SendOptions),
     /// Pull messages from all queues as fast as it goes.
     Pull(PullOptions),
-}
-
-/// What both loads need.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
-    /// The NameServers; several with `;` or `,` are tried in turn.
-    #[arg(short = 'n', long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
-    pub namesrv: String,
-    /// The topic. `send` creates it if it is missing.
-    #[arg(short, long)]
-    pub topic: String,
-    /// How long to measure.
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    pub seconds: f64,
-    /// How request headers are written.
-    #[arg(long, value_enum, default_value_t = Headers::Json)]
-    pub serialization: Headers,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// How request headers are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Headers {
-    /// JSON, as most clients do.
-    Json,
-    /// RocketMQ's binary header.
-    Rocketmq,
+    /// Send delayed messages, pull them beside that, and say how late they became visible.
+    Lateness(LatenessOptions),
 }
 
 /// `folio bench send`.
@@ -136,43 +105,6 @@ pub(crate) enum Begin {
     End,
 }
 
-impl From<Headers> for frame::Serialization {
-    fn from(headers: Headers) -> Self {
-        match headers {
-            Headers::Json => Self::Json,
-            Headers::Rocketmq => Self::Rocketmq,
-        }
-    }
-}
-
-impl Common {
-    /// The NameServers, one by one.
-    pub(crate) fn namesrvs(&self) -> Vec<String> {
-        let parts = self.namesrv.split([';', ',']).map(str::trim);
-        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// How long to measure.
-    pub(crate) fn measured(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds)
-    }
-
-    fn check(&self) -> Result<()> {
-        names::check_topic(&self.topic)?;
-        for address in self.namesrvs() {
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            ensure!(port.is_some(), "--namesrv {address}: expected HOST:PORT, as in 127.0.0.1:9876");
-        }
-        ensure!(!self.namesrvs().is_empty(), "--namesrv is empty: expected HOST:PORT, as in 127.0.0.1:9876");
-        let seconds = self.seconds;
-        ensure!(
-            seconds > 0.0 && seconds <= SECONDS_MAX,
-            "--seconds {seconds}: expected more than 0, at most {SECONDS_MAX}"
-        );
-        Ok(())
-    }
-}
-
 impl SendOptions {
     /// How long to run before measuring.
     pub(crate) fn warmup(&self) -> Duration {
@@ -206,9 +138,7 @@ impl SendOptions {
             (0.0..=SECONDS_MAX).contains(&warmup),
             "--warmup {warmup}: expected 0 or more, at most {SECONDS_MAX}"
         );
-        if !names::is_sendable_topic(&self.common.topic) {
-            bail!("--topic {}: no client may send to it", self.common.topic);
-        }
+        check_sendable(&self.common.topic)?;
         ensure!(
             self.outstanding >= self.connections(),
             "--outstanding {} is less than one message for each of {} connections: lower --connections",
@@ -218,10 +148,7 @@ impl SendOptions {
         if let Some(queues) = self.queues {
             within("--queues", queues as usize, 65_536)?;
         }
-        if let Some(rate) = self.rate {
-            ensure!(rate.is_finite() && rate > 0.0, "--rate {rate}: expected more than 0 messages a second");
-        }
-        Ok(())
+        self.rate.map_or(Ok(()), check_rate)
     }
 }
 
@@ -238,11 +165,6 @@ impl PullOptions {
     pub(crate) fn follows(&self) -> bool {
         self.follow || self.from == Begin::End
     }
-}
-
-fn within(key: &str, value: usize, max: usize) -> Result<()> {
-    ensure!((1..=max).contains(&value), "{key} {value}: expected 1 to {max}");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -262,6 +184,7 @@ mod tests {
         let checked = match Line::try_parse_from(line).unwrap().bench.load {
             Load::Send(options) => options.check(),
             Load::Pull(options) => options.check(),
+            Load::Lateness(options) => options.check(),
         };
         checked.map_or_else(|error| error.to_string(), |()| String::new())
     }
@@ -272,6 +195,8 @@ mod tests {
         assert_eq!(refusal("send -t t --outstanding 1"), "");
         assert_eq!(refusal("send -n 127.0.0.1:9876 -t t --rate 1000 --serialization rocketmq --json"), "");
         assert_eq!(refusal("pull --topic t --from end --seconds 1"), "");
+        assert_eq!(refusal("lateness -t t --rate 100 --delay-ms 50 --seconds 3"), "");
+        assert_eq!(refusal("lateness -t t --due-at-once --count 1000 --outstanding 1"), "");
     }
 
     #[test]
@@ -287,6 +212,9 @@ mod tests {
         assert!(refusal("send -t SCHEDULE_TOPIC_XXXX").contains("no client may send"));
         assert!(refusal("pull -t t -n nowhere").starts_with("--namesrv nowhere: expected HOST:PORT"));
         assert!(refusal("pull -t t -n ;").starts_with("--namesrv is empty"));
+        assert!(refusal("lateness -t t --delay-ms 0").starts_with("--delay-ms 0: expected 1 to"));
+        assert!(refusal("lateness -t t --due-at-once --count 0").starts_with("--count 0: expected 1 to"));
+        assert!(refusal("lateness -t t --patience NaN").starts_with("--patience NaN"));
         assert!(refusal("pull -t t --batch 1000").starts_with("--batch 1000: expected 1 to 160"));
     }
 

@@ -48,11 +48,25 @@ pub(super) struct Plan {
     pub(super) commits: bool,
 }
 
+/// One connection's share of the load.
+pub(super) struct Share {
+    /// Which connection.
+    pub(super) index: usize,
+    /// Messages in flight at most.
+    pub(super) outstanding: usize,
+    /// Messages a second, in an open loop.
+    pub(super) rate: Option<f64>,
+    /// How many messages; none: as many as go until the load ends.
+    pub(super) messages: Option<u64>,
+}
+
 /// One connection's part of the load.
 pub(super) struct Sender {
     shared: Arc<Shared>,
     plan: Arc<Plan>,
     index: usize,
+    /// Messages that are still to be sent.
+    left: u64,
     slots: Slots,
     ids: UniqueIds,
     counter: u16,
@@ -74,22 +88,19 @@ enum Left {
 }
 
 impl Sender {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        plan: Arc<Plan>,
-        index: usize,
-        share: usize,
-        rate: Option<f64>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, plan: Arc<Plan>, share: Share) -> Self {
+        let Share { index, outstanding, rate, messages } = share;
         let now = Instant::now();
         let tag = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
-        let transactions =
-            plan.commits.then(|| Transactions::new(&plan.topics, PRODUCER_GROUP, plan.serialization, share));
+        let transactions = plan
+            .commits
+            .then(|| Transactions::new(&plan.topics, PRODUCER_GROUP, plan.serialization, outstanding));
         Self {
             shared,
             plan,
             index,
-            slots: Slots::new(share),
+            left: messages.unwrap_or(u64::MAX),
+            slots: Slots::new(outstanding),
             ids: UniqueIds::new([127, 0, 0, 1].into(), std::process::id(), tag.wrapping_add(index as u32)),
             counter: 0,
             turn: index,
@@ -103,7 +114,7 @@ impl Sender {
 
     /// Sends until the time is up: how many requests have no answer then.
     pub(super) async fn run(mut self) -> usize {
-        while Instant::now() < self.shared.end() {
+        while Instant::now() < self.shared.end() && !self.is_done() {
             let targets = self.shared.targets();
             let target = self.mine(&targets);
             match self.session(&targets, target).await {
@@ -145,7 +156,7 @@ impl Sender {
         let mut leave_by = None;
         loop {
             let now = Instant::now();
-            if now >= self.end() {
+            if now >= self.end() || self.is_done() {
                 return Ok(Left::Over);
             }
             if leave_by.is_none() && !self.shared.are_current(&heard) {
@@ -192,6 +203,7 @@ impl Sender {
         while self.slots.has_room() && outbox.len() < OUTBOX_BYTES_MAX && self.is_due(now) {
             let due = self.interval.map_or(now, |_| self.due);
             let Some(opaque) = self.slots.take(due, now) else { return };
+            self.left -= 1;
             self.due = self.interval.map_or(now, |interval| due + interval);
             let key = self.ids.id(born_ms, self.counter);
             self.counter = self.counter.wrapping_add(1);
@@ -209,15 +221,21 @@ impl Sender {
         self.shared.end() + if is_open { COMMIT_TIMEOUT } else { Duration::ZERO }
     }
 
+    /// Whether all messages were sent, and answered or lost.
+    fn is_done(&self) -> bool {
+        self.left == 0 && self.slots.used() == 0
+    }
+
     fn is_due(&self, now: Instant) -> bool {
-        self.interval.is_none() || self.due <= now
+        self.left > 0 && (self.interval.is_none() || self.due <= now)
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
         let mut at = self.end().min(now + TICK);
         if self.backoff.holds(now) {
             at = at.min(self.backoff.until());
-        } else if self.interval.is_some() && self.slots.has_room() && now < self.shared.end() {
+        } else if self.interval.is_some() && self.slots.has_room() && self.left > 0 && now < self.shared.end()
+        {
             at = at.min(self.due.max(now));
         }
         at

@@ -58,3 +58,28 @@ fn a_bench_sends_each_kind_and_says_which() {
     assert!(sent["acked"].as_u64().unwrap() > 0);
     assert_eq!(pulled(&node, "later"), 0, "an hour has not passed");
 }
+
+#[test]
+fn a_bench_of_lateness_sees_each_delayed_message_once_and_none_early() {
+    let node = start();
+    for (options, rate) in
+        [("--rate 200 --seconds 1", json!(200.0)), ("--due-at-once --count 500 --size 10", Value::Null)]
+    {
+        // Sends have to be over before all messages are due, on however busy a machine.
+        let words = format!("bench lateness --topic orders --delay-ms 3000 --patience 60 {options}");
+        let told = bench(&node, &words);
+        let count = if rate.is_null() { 500 } else { 200 };
+        assert_eq!((&told["sent"], &told["seen"]), (&json!(count), &json!(count)), "{told}");
+        assert_eq!(
+            (&told["missing"], &told["early"], &told["rate"]),
+            (&json!(0), &json!(0), &rate),
+            "{told}"
+        );
+        assert!(told["late_max_ms"].as_f64().unwrap() >= told["late_p50_ms"].as_f64().unwrap(), "{told}");
+        assert_eq!(told["delivered_per_s"].is_null(), !rate.is_null(), "{told}");
+    }
+    let words = "bench lateness --topic orders --due-at-once --count 1000000 --delay-ms 200";
+    let refused = run(&node, words);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("raise --delay-ms 200"), "{error}");
+}

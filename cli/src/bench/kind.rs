@@ -9,11 +9,9 @@
 use clap::ValueEnum;
 use folio_protocol::flags::sys_flag;
 use folio_protocol::properties::{NAME_END, PRODUCER_GROUP, TIMER_DELAY_MS, TRANSACTION_PREPARED, VALUE_END};
-use serde::Serialize;
 
 /// What messages are sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// Messages that are visible at once.
     #[default]
@@ -80,10 +78,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_option_and_of_json() {
+    fn names_are_those_of_the_option() {
         for kind in Kind::value_variants() {
             assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
         }
     }
 }

@@ -17,6 +17,7 @@
 //! | [`transactions`] | what commits half messages |
 //! | [`send`], [`pull`] | the connections of loads that send, and of those that pull |
 //! | [`run`] | runs the loads that send or pull |
+//! | [`pop`] | the load of pops and acknowledgements |
 //! | [`lateness`] | how late delayed messages become visible |
 //! | [`tally`], [`summary`] | what was counted, and how it is told |
 //!
@@ -33,6 +34,7 @@ mod keeper;
 mod kind;
 mod lateness;
 pub(crate) mod options;
+mod pop;
 mod progress;
 mod pull;
 mod queue_reader;

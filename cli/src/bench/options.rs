@@ -12,6 +12,7 @@ use super::common::{
 };
 use super::kind::Kind;
 use super::lateness::options::LatenessOptions;
+use super::pop::options::PopOptions;
 
 /// Connections of a send that names no number.
 const CONNECTIONS: usize = 4;
@@ -32,6 +33,8 @@ pub(crate) enum Load {
     Send(SendOptions),
     /// Pull messages from all queues as fast as it goes.
     Pull(PullOptions),
+    /// Pop messages and acknowledge them, as fast as it goes.
+    Pop(PopOptions),
     /// Send delayed messages, pull them beside that, and say how late they became visible.
     Lateness(LatenessOptions),
 }
@@ -184,6 +187,7 @@ mod tests {
         let checked = match Line::try_parse_from(line).unwrap().bench.load {
             Load::Send(options) => options.check(),
             Load::Pull(options) => options.check(),
+            Load::Pop(options) => options.check(),
             Load::Lateness(options) => options.check(),
         };
         checked.map_or_else(|error| error.to_string(), |()| String::new())
@@ -195,6 +199,10 @@ mod tests {
         assert_eq!(refusal("send -t t --outstanding 1"), "");
         assert_eq!(refusal("send -n 127.0.0.1:9876 -t t --rate 1000 --serialization rocketmq --json"), "");
         assert_eq!(refusal("pull --topic t --from end --seconds 1"), "");
+        assert_eq!(
+            refusal("pop -t t --outstanding 1 --batch 1 --acks batch --invisible-ms 500 --follow"),
+            ""
+        );
         assert_eq!(refusal("lateness -t t --rate 100 --delay-ms 50 --seconds 3"), "");
         assert_eq!(refusal("lateness -t t --due-at-once --count 1000 --outstanding 1"), "");
     }
@@ -212,6 +220,9 @@ mod tests {
         assert!(refusal("send -t SCHEDULE_TOPIC_XXXX").contains("no client may send"));
         assert!(refusal("pull -t t -n nowhere").starts_with("--namesrv nowhere: expected HOST:PORT"));
         assert!(refusal("pull -t t -n ;").starts_with("--namesrv is empty"));
+        assert_eq!(refusal("pop -t t --batch 33"), "--batch 33: expected 1 to 32");
+        assert!(refusal("pop -t t --serialization rocketmq").ends_with("expected json"));
+        assert!(refusal("pop -t t --invisible-ms 0").starts_with("--invisible-ms 0: expected 1 to"));
         assert!(refusal("lateness -t t --delay-ms 0").starts_with("--delay-ms 0: expected 1 to"));
         assert!(refusal("lateness -t t --due-at-once --count 0").starts_with("--count 0: expected 1 to"));
         assert!(refusal("lateness -t t --patience NaN").starts_with("--patience NaN"));

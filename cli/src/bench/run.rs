@@ -10,18 +10,20 @@ use super::common::Common;
 use super::keeper::keep_route;
 use super::kind::Kind;
 use super::options::{BenchArgs, Load, PullOptions, SendOptions};
+use super::pop::options::PopOptions;
 use super::pull::Reading;
 use super::send::{PRODUCER_GROUP, Plan, Sender, Share, body, check, share};
 use super::shared::Shared;
 use super::summary::{Frame, Summary};
 use super::target::{Directory, Purpose, durability};
-use super::{lateness, progress, pull};
+use super::{lateness, pop, progress, pull};
 
 /// Runs the load that was asked for and prints what it came to. Fails if nothing was acknowledged.
 pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     match args.load {
         Load::Send(options) => send(options).await,
         Load::Pull(options) => pull(options).await,
+        Load::Pop(options) => pop(options).await,
         Load::Lateness(options) => lateness::run(options).await,
     }
 }
@@ -60,7 +62,8 @@ async fn send(options: SendOptions) -> Result<()> {
     let unanswered = finish(&shared, directory, common, senders).await;
     let frame = Frame {
         load: "send",
-        kind: Some(options.kind),
+        kind: Some(options.kind.name()),
+        acks: None,
         topic: common.topic.clone(),
         size: Some(options.size as u64),
         outstanding: options.outstanding,
@@ -99,6 +102,7 @@ async fn pull(options: PullOptions) -> Result<()> {
     let frame = Frame {
         load: "pull",
         kind: None,
+        acks: None,
         topic: common.topic.clone(),
         size: None,
         outstanding: in_flight,
@@ -107,6 +111,33 @@ async fn pull(options: PullOptions) -> Result<()> {
         unanswered,
     };
     tell(common, &shared, frame, "received")
+}
+
+async fn pop(options: PopOptions) -> Result<()> {
+    options.check()?;
+    let common = &options.common;
+    let mut directory = Directory::new(common.namesrvs(), &common.topic, Purpose::Pull, None);
+    let targets = directory.prepare().await?;
+    directory.allow_group(&options.group).await?;
+    let durability = durability(&targets[0].address).await;
+    let shared = Shared::new(Duration::ZERO, common.measured(), targets)?;
+    let mut poppers = JoinSet::new();
+    for popper in pop::poppers(&shared.targets(), &options)? {
+        poppers.spawn(popper.run(Arc::clone(&shared)));
+    }
+    let unanswered = finish(&shared, directory, common, poppers).await;
+    let frame = Frame {
+        load: "pop",
+        kind: None,
+        acks: Some(options.acks.name()),
+        topic: common.topic.clone(),
+        size: None,
+        outstanding: options.outstanding,
+        rate: None,
+        durability,
+        unanswered,
+    };
+    tell(common, &shared, frame, "popped and acknowledged")
 }
 
 /// Waits for all connections: how many requests are left without an answer.

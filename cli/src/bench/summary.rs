@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::kind::Kind;
 use super::tally::Tally;
 
 /// MB are 10^6 bytes.
@@ -15,19 +14,21 @@ const MEGABYTE: f64 = 1e6;
 /// The figures of a load. Its JSON form is what `--json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Summary {
-    /// `send` or `pull`.
+    /// `send`, `pull` or `pop`.
     pub(super) load: &'static str,
-    /// What was sent; none for a pull.
-    pub(super) kind: Option<Kind>,
+    /// What was sent, as in `--kind`; none for a load that reads.
+    pub(super) kind: Option<&'static str>,
+    /// How popped messages were acknowledged, as in `--acks`; none for other loads.
+    pub(super) acks: Option<&'static str>,
     pub(super) topic: String,
-    /// Messages acknowledged, or received.
+    /// Messages acknowledged, or received. Of a load of pops: messages whose acknowledgement the server accepted.
     pub(super) acked: u64,
     pub(super) errors: BTreeMap<String, u64>,
     /// What the server said to the first error of each kind.
     pub(super) remarks: BTreeMap<String, String>,
     pub(super) msgs_per_s: f64,
     pub(super) mb_per_s: f64,
-    /// Of requests: a pull answered with messages is one.
+    /// Of requests: a pull or a pop answered with messages is one; acknowledgements are none.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) p999_ms: f64,
@@ -36,7 +37,7 @@ pub(super) struct Summary {
     pub(super) durability: String,
     /// Measured.
     pub(super) seconds: f64,
-    /// Bytes of a body; for a pull, of a stored message on average.
+    /// Bytes of a body; for a pull or a pop, of a stored message on average.
     pub(super) size: u64,
     pub(super) outstanding: usize,
     /// Messages a second that were asked for; none in a closed loop.
@@ -50,7 +51,8 @@ pub(super) struct Summary {
 /// What was asked for, and what is not counted message by message.
 pub(super) struct Frame {
     pub(super) load: &'static str,
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<&'static str>,
+    pub(super) acks: Option<&'static str>,
     pub(super) topic: String,
     pub(super) size: Option<u64>,
     pub(super) outstanding: usize,
@@ -67,6 +69,7 @@ impl Summary {
         Self {
             load: frame.load,
             kind: frame.kind,
+            acks: frame.acks,
             topic: frame.topic,
             acked: tally.acked,
             errors: tally.errors.clone(),
@@ -112,8 +115,9 @@ impl Display for Summary {
         let asked = self.rate.map_or(format!("{} in flight", self.outstanding), |rate| {
             format!("{rate} a second, at most {} in flight", self.outstanding)
         });
-        let kind = self.kind.map_or(String::new(), |kind| format!(", {}", kind.name()));
-        writeln!(out, "{:<13} {} of {} bytes{kind}, {asked}", "load", self.load, self.size)?;
+        let kind = self.kind.map_or(String::new(), |kind| format!(", {kind}"));
+        let acks = self.acks.map_or(String::new(), |acks| format!(", --acks {acks}"));
+        writeln!(out, "{:<13} {} of {} bytes{kind}{acks}, {asked}", "load", self.load, self.size)?;
         write!(out, "{:<13} {}", "durability", self.durability)?;
         for (name, count) in &self.errors {
             let remark = self.remarks.get(name).map(|remark| format!(": {remark}")).unwrap_or_default();
@@ -140,7 +144,8 @@ mod tests {
         tally.end(Instant::now());
         let frame = Frame {
             load: "send",
-            kind: Some(Kind::Plain),
+            kind: Some("plain"),
+            acks: None,
             topic: "t".to_owned(),
             size: Some(1_000),
             outstanding: 64,

@@ -83,3 +83,25 @@ fn a_bench_of_lateness_sees_each_delayed_message_once_and_none_early() {
     let error = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && error.contains("raise --delay-ms 200"), "{error}");
 }
+
+#[test]
+fn a_bench_pops_and_acknowledges_what_was_sent() {
+    let node = start();
+    let options = "--seconds 1 --warmup 0 --outstanding 16 --size 100 --rate 500";
+    bench(&node, &format!("bench send --topic orders {options}"));
+    let there = pulled(&node, "orders");
+    for acks in ["each", "batch"] {
+        let words =
+            format!("bench pop --topic orders --group {acks} --acks {acks} --seconds 60 --outstanding 4");
+        let popped = bench(&node, &words);
+        let said = ["load", "acks", "errors", "acked"].map(|key| &popped[key]);
+        assert_eq!(said, [&json!("pop"), &json!(acks), &json!({}), &json!(there)], "{popped}");
+        assert!(popped["p50_ms"].as_f64().unwrap() > 0.0, "{popped}");
+        let again = run(&node, &format!("bench pop --topic orders --group {acks} --seconds 60"));
+        let error = String::from_utf8_lossy(&again.stderr);
+        assert!(
+            !again.status.success() && error.contains("no message was popped and acknowledged"),
+            "{error}"
+        );
+    }
+}

@@ -4,13 +4,21 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`options`] | what was asked for, checked |
+//! | [`common`] | options that all loads have |
 //! | [`target`] | routes, the topic, what the server says about durability |
+//! | [`kind`] | plain, delayed or transactional messages, and what each adds to a SEND |
 //! | [`template`] | SEND requests made from a prepared frame |
 //! | [`wire`] | a connection's buffers, answers read minimally |
+//! | [`keeper`] | keeps the route fresh |
+//! | [`clock`] | the wall clock |
 //! | [`backoff`] | how long a connection waits whose requests are refused |
 //! | [`shared`] | what all connections of a load share |
 //! | [`slots`] | requests in flight on one connection |
-//! | [`send`], [`pull`] | the two loads |
+//! | [`transactions`] | what commits half messages |
+//! | [`send`], [`pull`] | the connections of loads that send, and of those that pull |
+//! | [`run`] | runs the loads that send or pull |
+//! | [`pop`] | the load of pops and acknowledgements |
+//! | [`lateness`] | how late delayed messages become visible |
 //! | [`tally`], [`summary`] | what was counted, and how it is told |
 //!
 //! It shares a machine with the servers it measures, so a message must cost it little: one thread, one
@@ -20,7 +28,13 @@
 //! Not here: correctness of what the server did; the harness in `jepsen` checks that.
 
 mod backoff;
+mod clock;
+mod common;
+mod keeper;
+mod kind;
+mod lateness;
 pub(crate) mod options;
+mod pop;
 mod progress;
 mod pull;
 mod queue_reader;
@@ -32,6 +46,7 @@ mod summary;
 mod tally;
 mod target;
 mod template;
+mod transactions;
 mod wire;
 
 pub(crate) use options::BenchArgs;

@@ -2,23 +2,22 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
-use folio_protocol::frame;
 use folio_protocol::limits::{BODY_BYTES_MAX, PULL_MESSAGES_MAX};
 use folio_protocol::names;
 
-/// Connections a load may open: more than any server on one machine needs to be busy.
-const CONNECTIONS_MAX: usize = 1_024;
+use super::common::{
+    CONNECTIONS_MAX, Common, OUTSTANDING_MAX, SECONDS_MAX, check_rate, check_sendable, within,
+};
+use super::kind::Kind;
+use super::lateness::options::LatenessOptions;
+use super::pop::options::PopOptions;
+
 /// Connections of a send that names no number.
 const CONNECTIONS: usize = 4;
-/// Requests in flight on one connection: what tells them apart has room for more.
-const OUTSTANDING_MAX: usize = 100_000;
 /// Topics that one load sends to: each is made first, one after the other.
 const TOPICS_MAX: usize = 10_000;
-/// Longest run, a week: a typing error should not hold a terminal for years.
-const SECONDS_MAX: f64 = 604_800.0;
-
 /// `folio bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -34,35 +33,10 @@ pub(crate) enum Load {
     Send(SendOptions),
     /// Pull messages from all queues as fast as it goes.
     Pull(PullOptions),
-}
-
-/// What both loads need.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
-    /// The NameServers; several with `;` or `,` are tried in turn.
-    #[arg(short = 'n', long, value_name = "HOST:PORT", default_value = "127.0.0.1:9876")]
-    pub namesrv: String,
-    /// The topic. `send` creates it if it is missing.
-    #[arg(short, long)]
-    pub topic: String,
-    /// How long to measure.
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    pub seconds: f64,
-    /// How request headers are written.
-    #[arg(long, value_enum, default_value_t = Headers::Json)]
-    pub serialization: Headers,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// How request headers are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Headers {
-    /// JSON, as most clients do.
-    Json,
-    /// RocketMQ's binary header.
-    Rocketmq,
+    /// Pop messages and acknowledge them, as fast as it goes.
+    Pop(PopOptions),
+    /// Send delayed messages, pull them beside that, and say how late they became visible.
+    Lateness(LatenessOptions),
 }
 
 /// `folio bench send`.
@@ -71,6 +45,12 @@ pub(crate) struct SendOptions {
     /// Where, what and how long.
     #[command(flatten)]
     pub common: Common,
+    /// What is sent. A transaction counts once its message is committed: its latency is that of both requests.
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: Kind,
+    /// How long messages of --kind delayed wait.
+    #[arg(long, value_name = "MS", default_value_t = 1_000)]
+    pub delay_ms: u64,
     /// Bytes of a message's body.
     #[arg(long, value_name = "BYTES", default_value_t = 1_024)]
     pub size: usize,
@@ -128,43 +108,6 @@ pub(crate) enum Begin {
     End,
 }
 
-impl From<Headers> for frame::Serialization {
-    fn from(headers: Headers) -> Self {
-        match headers {
-            Headers::Json => Self::Json,
-            Headers::Rocketmq => Self::Rocketmq,
-        }
-    }
-}
-
-impl Common {
-    /// The NameServers, one by one.
-    pub(crate) fn namesrvs(&self) -> Vec<String> {
-        let parts = self.namesrv.split([';', ',']).map(str::trim);
-        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
-    }
-
-    /// How long to measure.
-    pub(crate) fn measured(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds)
-    }
-
-    fn check(&self) -> Result<()> {
-        names::check_topic(&self.topic)?;
-        for address in self.namesrvs() {
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            ensure!(port.is_some(), "--namesrv {address}: expected HOST:PORT, as in 127.0.0.1:9876");
-        }
-        ensure!(!self.namesrvs().is_empty(), "--namesrv is empty: expected HOST:PORT, as in 127.0.0.1:9876");
-        let seconds = self.seconds;
-        ensure!(
-            seconds > 0.0 && seconds <= SECONDS_MAX,
-            "--seconds {seconds}: expected more than 0, at most {SECONDS_MAX}"
-        );
-        Ok(())
-    }
-}
-
 impl SendOptions {
     /// How long to run before measuring.
     pub(crate) fn warmup(&self) -> Duration {
@@ -198,9 +141,7 @@ impl SendOptions {
             (0.0..=SECONDS_MAX).contains(&warmup),
             "--warmup {warmup}: expected 0 or more, at most {SECONDS_MAX}"
         );
-        if !names::is_sendable_topic(&self.common.topic) {
-            bail!("--topic {}: no client may send to it", self.common.topic);
-        }
+        check_sendable(&self.common.topic)?;
         ensure!(
             self.outstanding >= self.connections(),
             "--outstanding {} is less than one message for each of {} connections: lower --connections",
@@ -210,10 +151,7 @@ impl SendOptions {
         if let Some(queues) = self.queues {
             within("--queues", queues as usize, 65_536)?;
         }
-        if let Some(rate) = self.rate {
-            ensure!(rate.is_finite() && rate > 0.0, "--rate {rate}: expected more than 0 messages a second");
-        }
-        Ok(())
+        self.rate.map_or(Ok(()), check_rate)
     }
 }
 
@@ -230,11 +168,6 @@ impl PullOptions {
     pub(crate) fn follows(&self) -> bool {
         self.follow || self.from == Begin::End
     }
-}
-
-fn within(key: &str, value: usize, max: usize) -> Result<()> {
-    ensure!((1..=max).contains(&value), "{key} {value}: expected 1 to {max}");
-    Ok(())
 }
 
 #[cfg(test)]
@@ -254,6 +187,8 @@ mod tests {
         let checked = match Line::try_parse_from(line).unwrap().bench.load {
             Load::Send(options) => options.check(),
             Load::Pull(options) => options.check(),
+            Load::Pop(options) => options.check(),
+            Load::Lateness(options) => options.check(),
         };
         checked.map_or_else(|error| error.to_string(), |()| String::new())
     }
@@ -264,6 +199,12 @@ mod tests {
         assert_eq!(refusal("send -t t --outstanding 1"), "");
         assert_eq!(refusal("send -n 127.0.0.1:9876 -t t --rate 1000 --serialization rocketmq --json"), "");
         assert_eq!(refusal("pull --topic t --from end --seconds 1"), "");
+        assert_eq!(
+            refusal("pop -t t --outstanding 1 --batch 1 --acks batch --invisible-ms 500 --follow"),
+            ""
+        );
+        assert_eq!(refusal("lateness -t t --rate 100 --delay-ms 50 --seconds 3"), "");
+        assert_eq!(refusal("lateness -t t --due-at-once --count 1000 --outstanding 1"), "");
     }
 
     #[test]
@@ -279,6 +220,12 @@ mod tests {
         assert!(refusal("send -t SCHEDULE_TOPIC_XXXX").contains("no client may send"));
         assert!(refusal("pull -t t -n nowhere").starts_with("--namesrv nowhere: expected HOST:PORT"));
         assert!(refusal("pull -t t -n ;").starts_with("--namesrv is empty"));
+        assert_eq!(refusal("pop -t t --batch 33"), "--batch 33: expected 1 to 32");
+        assert!(refusal("pop -t t --serialization rocketmq").ends_with("expected json"));
+        assert!(refusal("pop -t t --invisible-ms 0").starts_with("--invisible-ms 0: expected 1 to"));
+        assert!(refusal("lateness -t t --delay-ms 0").starts_with("--delay-ms 0: expected 1 to"));
+        assert!(refusal("lateness -t t --due-at-once --count 0").starts_with("--count 0: expected 1 to"));
+        assert!(refusal("lateness -t t --patience NaN").starts_with("--patience NaN"));
         assert!(refusal("pull -t t --batch 1000").starts_with("--batch 1000: expected 1 to 160"));
     }
 

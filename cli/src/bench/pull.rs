@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::Bytes;
 use folio_protocol::code::RequestCode;
-use folio_protocol::frame::Frame;
+use folio_protocol::frame::{Frame, Serialization};
 use folio_protocol::header::{GetMaxOffsetHeader, GetMinOffsetHeader, Header, OffsetResponseHeader};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::options::{Begin, PullOptions};
+use super::clock::now_us;
+use super::lateness::arrivals::Arrivals;
+use super::options::Begin;
 use super::queue_reader::{Outcome, Question, QueueReader};
 use super::shared::{LOST, Shared, TIMEOUT};
 use super::target::Target;
@@ -25,6 +28,23 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(50);
 
+/// What is read, and how.
+pub(super) struct Reading<'a> {
+    pub(super) topic: &'a str,
+    pub(super) group: &'a str,
+    /// Messages asked for with each pull.
+    pub(super) batch: usize,
+    pub(super) from: Begin,
+    /// Whether more messages are waited for at the end.
+    pub(super) follow: bool,
+    /// Over all brokers.
+    pub(super) connections: usize,
+    pub(super) serialization: Serialization,
+}
+
+/// Messages that are looked at, beside being counted.
+pub(super) type Watch = Option<Arc<Mutex<Arrivals>>>;
+
 /// One connection and its queues, all of one broker.
 pub(super) struct Puller {
     broker: String,
@@ -33,21 +53,21 @@ pub(super) struct Puller {
 }
 
 /// Asks where each queue begins or ends, and spreads the queues over the connections.
-pub(super) async fn queues(targets: &[Target], options: &PullOptions) -> Result<Vec<Puller>> {
+pub(super) async fn queues(targets: &[Target], reading: &Reading<'_>) -> Result<Vec<Puller>> {
     let question = Question {
-        topic: options.common.topic.as_str().into(),
-        group: options.group.as_str().into(),
-        batch: options.batch.try_into()?,
-        follow: options.follows(),
-        serialization: options.common.serialization.into(),
+        topic: reading.topic.into(),
+        group: reading.group.into(),
+        batch: reading.batch.try_into()?,
+        follow: reading.follow,
+        serialization: reading.serialization,
     };
-    let each = options.connections.div_ceil(targets.len());
+    let each = reading.connections.div_ceil(targets.len());
     let mut pullers = Vec::new();
     for target in targets {
         let mut client = Client::connect(&target.address).await?;
         let mut shares: Vec<Vec<QueueReader>> = (0..each).map(|_| Vec::new()).collect();
         for queue in 0..target.queues {
-            let offset = begin(&mut client, &question, queue, options.from).await?;
+            let offset = begin(&mut client, &question, queue, reading.from).await?;
             shares[queue as usize % each].push(QueueReader::new(queue, offset));
         }
         let filled = shares.into_iter().filter(|queues| !queues.is_empty());
@@ -83,11 +103,11 @@ impl Puller {
     }
 
     /// Pulls until the time is up or all queues are read: how many pulls have no answer then.
-    pub(super) async fn run(mut self, shared: Arc<Shared>) -> usize {
+    pub(super) async fn run(mut self, shared: Arc<Shared>, watch: Watch) -> usize {
         while Instant::now() < shared.end() {
             let targets = shared.targets();
             if let Some(target) = targets.iter().find(|target| target.broker == self.broker) {
-                match self.session(&shared, target).await {
+                match self.session(&shared, target, &watch).await {
                     Ok(true) => break,
                     Ok(false) => self.fail(&shared, LOST, None),
                     Err(error) => self.fail(&shared, LOST, Some(format!("{error:#}"))),
@@ -116,7 +136,7 @@ impl Puller {
     }
 
     /// Whether it is over; otherwise the leader moved.
-    async fn session(&mut self, shared: &Shared, target: &Target) -> Result<bool> {
+    async fn session(&mut self, shared: &Shared, target: &Target, watch: &Watch) -> Result<bool> {
         let mut wire = Wire::connect(&target.address).await?;
         loop {
             let now = Instant::now();
@@ -130,7 +150,7 @@ impl Puller {
             wire.write()?;
             wire.wait(shared.end().min(now + TICK)).await?;
             wire.read()?;
-            self.take_answers(shared, &mut wire)?;
+            self.take_answers(shared, &mut wire, watch)?;
             let silent = |queue: &QueueReader| queue.asked.is_some_and(|asked| now >= asked + ANSWER_TIMEOUT);
             if self.queues.iter().any(silent) {
                 self.fail(
@@ -153,7 +173,7 @@ impl Puller {
         Ok(())
     }
 
-    fn take_answers(&mut self, shared: &Shared, wire: &mut Wire) -> Result<()> {
+    fn take_answers(&mut self, shared: &Shared, wire: &mut Wire, watch: &Watch) -> Result<()> {
         let now = Instant::now();
         let mut tally = shared.tally.lock();
         while let Some(answer) = Frame::decode(&mut wire.inbox)? {
@@ -162,7 +182,12 @@ impl Puller {
                 continue;
             };
             match queue.answered(&answer, self.question.follow) {
-                Outcome::Found { messages, bytes } => tally.acked(now, asked, messages, bytes),
+                Outcome::Found { messages, bytes } => {
+                    tally.acked(now, asked, messages, bytes);
+                    if let Some(arrivals) = watch {
+                        arrivals.lock().take(&answer.body, now_us());
+                    }
+                }
                 Outcome::Nothing => {}
                 Outcome::Refused => {
                     tally.refused(now, answer.code, || answer.remark);

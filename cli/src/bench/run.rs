@@ -5,37 +5,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
-use super::options::{BenchArgs, Common, Load, PullOptions, SendOptions};
-use super::send::{Plan, Sender, body, check, share};
+use super::common::Common;
+use super::keeper::keep_route;
+use super::kind::Kind;
+use super::options::{BenchArgs, Load, PullOptions, SendOptions};
+use super::pop::options::PopOptions;
+use super::pull::Reading;
+use super::send::{PRODUCER_GROUP, Plan, Sender, Share, body, check, share};
 use super::shared::Shared;
 use super::summary::{Frame, Summary};
 use super::target::{Directory, Purpose, durability};
-use super::{progress, pull};
-
-/// How often the route is asked for without a reason to.
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// How often at most: a flood of errors must not become one of questions.
-const REFRESH_PAUSE: Duration = Duration::from_millis(50);
-
-/// Keeps the route as the NameServers know it.
-async fn keep_route(shared: Arc<Shared>, mut directory: Directory) {
-    loop {
-        let _ = timeout(REFRESH_EVERY, shared.refresh_asked()).await;
-        // An answer without a leader is an election under way: the last known one is as good as any.
-        if let Ok(Some(targets)) = directory.lookup().await {
-            shared.heard(targets);
-        }
-        sleep(REFRESH_PAUSE).await;
-    }
-}
+use super::{lateness, pop, progress, pull};
 
 /// Runs the load that was asked for and prints what it came to. Fails if nothing was acknowledged.
 pub(crate) async fn run(args: BenchArgs) -> Result<()> {
     match args.load {
         Load::Send(options) => send(options).await,
         Load::Pull(options) => pull(options).await,
+        Load::Pop(options) => pop(options).await,
+        Load::Lateness(options) => lateness::run(options).await,
     }
 }
 
@@ -52,18 +41,29 @@ async fn send(options: SendOptions) -> Result<()> {
     let durability = durability(&targets[0].address).await;
     // Every broker needs a connection, and every connection a message.
     let connections = options.connections().max(targets.len()).min(options.outstanding);
-    let shared = Shared::new(common, options.warmup(), targets)?;
-    let plan =
-        Arc::new(Plan { topics, serialization: common.serialization.into(), body: body(options.size) });
+    let shared = Shared::new(options.warmup(), common.measured(), targets)?;
+    let plan = Arc::new(Plan {
+        topics,
+        serialization: common.serialization.into(),
+        body: body(options.size),
+        extras: options.kind.extras(options.delay_ms, PRODUCER_GROUP),
+        commits: options.kind == Kind::Transaction,
+    });
     let mut senders = JoinSet::new();
     for index in 0..connections {
-        let share = share(options.outstanding, connections, index);
-        let rate = options.rate.map(|rate| rate / connections as f64);
-        senders.spawn(Sender::new(Arc::clone(&shared), Arc::clone(&plan), index, share, rate).run());
+        let share = Share {
+            index,
+            outstanding: share(options.outstanding, connections, index),
+            rate: options.rate.map(|rate| rate / connections as f64),
+            messages: None,
+        };
+        senders.spawn(Sender::new(Arc::clone(&shared), Arc::clone(&plan), share).run());
     }
     let unanswered = finish(&shared, directory, common, senders).await;
     let frame = Frame {
         load: "send",
+        kind: Some(options.kind.name()),
+        acks: None,
         topic: common.topic.clone(),
         size: Some(options.size as u64),
         outstanding: options.outstanding,
@@ -81,17 +81,28 @@ async fn pull(options: PullOptions) -> Result<()> {
     let targets = directory.prepare().await?;
     directory.allow_group(&options.group).await?;
     let durability = durability(&targets[0].address).await;
-    let readers = pull::queues(&targets, &options).await?;
+    let reading = Reading {
+        topic: &common.topic,
+        group: &options.group,
+        batch: options.batch,
+        from: options.from,
+        follow: options.follows(),
+        connections: options.connections,
+        serialization: common.serialization.into(),
+    };
+    let readers = pull::queues(&targets, &reading).await?;
     // The first messages are part of what is measured.
-    let shared = Shared::new(common, Duration::ZERO, targets)?;
+    let shared = Shared::new(Duration::ZERO, common.measured(), targets)?;
     let in_flight = readers.iter().map(pull::Puller::queues).sum();
     let mut pullers = JoinSet::new();
     for reader in readers {
-        pullers.spawn(reader.run(Arc::clone(&shared)));
+        pullers.spawn(reader.run(Arc::clone(&shared), None));
     }
     let unanswered = finish(&shared, directory, common, pullers).await;
     let frame = Frame {
         load: "pull",
+        kind: None,
+        acks: None,
         topic: common.topic.clone(),
         size: None,
         outstanding: in_flight,
@@ -100,6 +111,33 @@ async fn pull(options: PullOptions) -> Result<()> {
         unanswered,
     };
     tell(common, &shared, frame, "received")
+}
+
+async fn pop(options: PopOptions) -> Result<()> {
+    options.check()?;
+    let common = &options.common;
+    let mut directory = Directory::new(common.namesrvs(), &common.topic, Purpose::Pull, None);
+    let targets = directory.prepare().await?;
+    directory.allow_group(&options.group).await?;
+    let durability = durability(&targets[0].address).await;
+    let shared = Shared::new(Duration::ZERO, common.measured(), targets)?;
+    let mut poppers = JoinSet::new();
+    for popper in pop::poppers(&shared.targets(), &options)? {
+        poppers.spawn(popper.run(Arc::clone(&shared)));
+    }
+    let unanswered = finish(&shared, directory, common, poppers).await;
+    let frame = Frame {
+        load: "pop",
+        kind: None,
+        acks: Some(options.acks.name()),
+        topic: common.topic.clone(),
+        size: None,
+        outstanding: options.outstanding,
+        rate: None,
+        durability,
+        unanswered,
+    };
+    tell(common, &shared, frame, "popped and acknowledged")
 }
 
 /// Waits for all connections: how many requests are left without an answer.

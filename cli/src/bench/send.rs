@@ -12,10 +12,12 @@ use folio_protocol::ids::UniqueIds;
 use tokio::time::sleep;
 
 use super::backoff::Backoff;
+use super::kind::Extras;
 use super::shared::{LOST, Shared, TIMEOUT};
 use super::slots::Slots;
 use super::target::Target;
 use super::template::{Subject, Template};
+use super::transactions::Transactions;
 use super::wire::{Wire, first_answer};
 
 /// How long an answer is waited for, as RocketMQ's own producers do by default.
@@ -31,13 +33,31 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(50);
 /// Bytes waiting to be written beyond which no more are made.
 const OUTBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
-const PRODUCER_GROUP: &str = "folio_bench";
+/// What a transaction begun before the end gets to be committed: an open one would be checked by the server later.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The group of all messages.
+pub(super) const PRODUCER_GROUP: &str = "folio_bench";
 
 /// What all connections of the load send.
 pub(super) struct Plan {
     pub(super) topics: Vec<String>,
     pub(super) serialization: Serialization,
     pub(super) body: Vec<u8>,
+    pub(super) extras: Extras,
+    /// Whether the messages are half messages, to be committed.
+    pub(super) commits: bool,
+}
+
+/// One connection's share of the load.
+pub(super) struct Share {
+    /// Which connection.
+    pub(super) index: usize,
+    /// Messages in flight at most.
+    pub(super) outstanding: usize,
+    /// Messages a second, in an open loop.
+    pub(super) rate: Option<f64>,
+    /// How many messages; none: as many as go until the load ends.
+    pub(super) messages: Option<u64>,
 }
 
 /// One connection's part of the load.
@@ -45,6 +65,8 @@ pub(super) struct Sender {
     shared: Arc<Shared>,
     plan: Arc<Plan>,
     index: usize,
+    /// Messages that are still to be sent.
+    left: u64,
     slots: Slots,
     ids: UniqueIds,
     counter: u16,
@@ -53,6 +75,7 @@ pub(super) struct Sender {
     interval: Option<Duration>,
     due: Instant,
     backoff: Backoff,
+    transactions: Option<Transactions>,
     /// When to look for requests that wait too long.
     look_at: Instant,
 }
@@ -65,33 +88,33 @@ enum Left {
 }
 
 impl Sender {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        plan: Arc<Plan>,
-        index: usize,
-        share: usize,
-        rate: Option<f64>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, plan: Arc<Plan>, share: Share) -> Self {
+        let Share { index, outstanding, rate, messages } = share;
         let now = Instant::now();
         let tag = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+        let transactions = plan
+            .commits
+            .then(|| Transactions::new(&plan.topics, PRODUCER_GROUP, plan.serialization, outstanding));
         Self {
             shared,
             plan,
             index,
-            slots: Slots::new(share),
+            left: messages.unwrap_or(u64::MAX),
+            slots: Slots::new(outstanding),
             ids: UniqueIds::new([127, 0, 0, 1].into(), std::process::id(), tag.wrapping_add(index as u32)),
             counter: 0,
             turn: index,
             interval: rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
             due: now,
             backoff: Backoff::new(now),
+            transactions,
             look_at: now,
         }
     }
 
     /// Sends until the time is up: how many requests have no answer then.
     pub(super) async fn run(mut self) -> usize {
-        while Instant::now() < self.shared.end() {
+        while Instant::now() < self.shared.end() && !self.is_done() {
             let targets = self.shared.targets();
             let target = self.mine(&targets);
             match self.session(&targets, target).await {
@@ -133,7 +156,7 @@ impl Sender {
         let mut leave_by = None;
         loop {
             let now = Instant::now();
-            if now >= self.shared.end() {
+            if now >= self.end() || self.is_done() {
                 return Ok(Left::Over);
             }
             if leave_by.is_none() && !self.shared.are_current(&heard) {
@@ -148,7 +171,7 @@ impl Sender {
             wire.write()?;
             wire.wait(self.wake_at(now)).await?;
             wire.read()?;
-            self.take_answers(&mut wire.inbox)?;
+            self.take_answers(&mut wire)?;
             if self.is_silent(now) {
                 return Ok(Left::Silent);
             }
@@ -163,6 +186,7 @@ impl Sender {
             queue,
             body_bytes: self.plan.body.len(),
             serialization: self.plan.serialization,
+            extras: self.plan.extras.clone(),
         };
         let places =
             (0..target.queues).flat_map(|queue| self.plan.topics.iter().map(move |topic| (topic, queue)));
@@ -171,7 +195,7 @@ impl Sender {
 
     /// Makes all requests that are due and have room.
     fn fill(&mut self, templates: &[Template], outbox: &mut BytesMut, now: Instant) {
-        if self.backoff.holds(now) || templates.is_empty() {
+        if self.backoff.holds(now) || templates.is_empty() || now >= self.shared.end() {
             return;
         }
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -179,23 +203,39 @@ impl Sender {
         while self.slots.has_room() && outbox.len() < OUTBOX_BYTES_MAX && self.is_due(now) {
             let due = self.interval.map_or(now, |_| self.due);
             let Some(opaque) = self.slots.take(due, now) else { return };
+            self.left -= 1;
             self.due = self.interval.map_or(now, |interval| due + interval);
             let key = self.ids.id(born_ms, self.counter);
             self.counter = self.counter.wrapping_add(1);
+            if let Some(transactions) = &mut self.transactions {
+                transactions.began(opaque, self.turn % templates.len());
+            }
             templates[self.turn % templates.len()].put(outbox, opaque, born_ms, &key, &self.plan.body);
             self.turn = self.turn.wrapping_add(1);
         }
     }
 
+    /// When the connection is left: when the load ends, or once the transactions of then are committed.
+    fn end(&self) -> Instant {
+        let is_open = self.transactions.is_some() && self.slots.used() > 0;
+        self.shared.end() + if is_open { COMMIT_TIMEOUT } else { Duration::ZERO }
+    }
+
+    /// Whether all messages were sent, and answered or lost.
+    fn is_done(&self) -> bool {
+        self.left == 0 && self.slots.used() == 0
+    }
+
     fn is_due(&self, now: Instant) -> bool {
-        self.interval.is_none() || self.due <= now
+        self.left > 0 && (self.interval.is_none() || self.due <= now)
     }
 
     fn wake_at(&self, now: Instant) -> Instant {
-        let mut at = self.shared.end().min(now + TICK);
+        let mut at = self.end().min(now + TICK);
         if self.backoff.holds(now) {
             at = at.min(self.backoff.until());
-        } else if self.interval.is_some() && self.slots.has_room() {
+        } else if self.interval.is_some() && self.slots.has_room() && self.left > 0 && now < self.shared.end()
+        {
             at = at.min(self.due.max(now));
         }
         at
@@ -214,15 +254,24 @@ impl Sender {
         now >= sent + ANSWER_TIMEOUT
     }
 
-    fn take_answers(&mut self, inbox: &mut BytesMut) -> Result<()> {
+    fn take_answers(&mut self, wire: &mut Wire) -> Result<()> {
+        let Wire { inbox, outbox, .. } = wire;
         let now = Instant::now();
         let shared = Arc::clone(&self.shared);
         let mut tally = shared.tally.lock();
         let (mut taken, mut refused) = (0, false);
         while let Some(answer) = first_answer(&inbox[taken..])? {
             taken += answer.frame.len();
+            let is_success = answer.code == ResponseCode::Success.code();
+            if is_success
+                && let Some(transactions) = &mut self.transactions
+                && self.slots.renew(answer.opaque, now)
+                && transactions.commit(answer.opaque, answer.frame, outbox)?
+            {
+                continue;
+            }
             let Some(due) = self.slots.give(answer.opaque) else { continue };
-            if answer.code == ResponseCode::Success.code() {
+            if is_success {
                 tally.acked(now, due, 1, self.plan.body.len() as u64);
             } else {
                 tally.refused(now, answer.code, || remark(answer.frame));

@@ -7,7 +7,6 @@ use anyhow::Result;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::options::Common;
 use super::tally::Tally;
 use super::target::Target;
 
@@ -25,9 +24,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(common: &Common, warmup: Duration, targets: Vec<Target>) -> Result<Arc<Self>> {
+    /// A load that counts for so long after a warm-up.
+    pub(super) fn new(warmup: Duration, measured: Duration, targets: Vec<Target>) -> Result<Arc<Self>> {
         let from = Instant::now() + warmup;
-        let end = from + common.measured();
+        let end = from + measured;
         Ok(Arc::new(Self {
             tally: Mutex::new(Tally::new(from, end)?),
             targets: RwLock::new(Arc::new(targets)),

@@ -43,6 +43,18 @@ impl Slots {
         Some(due)
     }
 
+    /// A second request takes the place of the first: whether there was one. When it was due stays.
+    pub(super) fn renew(&mut self, opaque: i32, now: Instant) -> bool {
+        let slot = opaque.checked_sub(OPAQUE_MIN).and_then(|slot| usize::try_from(slot).ok());
+        match slot.and_then(|slot| self.sent.get_mut(slot)) {
+            Some(Some((_, sent))) => {
+                *sent = now;
+                true
+            }
+            Some(None) | None => false,
+        }
+    }
+
     /// When the longest waiting request was written.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.iter().flatten().map(|(_, sent)| *sent).min()
@@ -72,6 +84,16 @@ mod tests {
         assert_eq!((slots.used(), slots.has_room()), (1, true));
         assert_eq!(slots.clear(), 1);
         assert_eq!((slots.used(), slots.oldest()), (0, None));
+    }
+
+    #[test]
+    fn a_second_request_waits_from_its_own_start_and_is_due_as_the_first() {
+        let (now, later) = (Instant::now(), Instant::now() + std::time::Duration::from_secs(1));
+        let mut slots = Slots::new(1);
+        let opaque = slots.take(now, now).unwrap();
+        assert!(slots.renew(opaque, later));
+        assert_eq!((slots.oldest(), slots.give(opaque)), (Some(later), Some(now)));
+        assert!(!slots.renew(opaque, later) && !slots.renew(0, later) && !slots.renew(OPAQUE_MIN + 1, later));
     }
 
     #[test]

@@ -14,17 +14,21 @@ const MEGABYTE: f64 = 1e6;
 /// The figures of a load. Its JSON form is what `--json` prints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Summary {
-    /// `send` or `pull`.
+    /// `send`, `pull` or `pop`.
     pub(super) load: &'static str,
+    /// What was sent, as in `--kind`; none for a load that reads.
+    pub(super) kind: Option<&'static str>,
+    /// How popped messages were acknowledged, as in `--acks`; none for other loads.
+    pub(super) acks: Option<&'static str>,
     pub(super) topic: String,
-    /// Messages acknowledged, or received.
+    /// Messages acknowledged, or received. Of a load of pops: messages whose acknowledgement the server accepted.
     pub(super) acked: u64,
     pub(super) errors: BTreeMap<String, u64>,
     /// What the server said to the first error of each kind.
     pub(super) remarks: BTreeMap<String, String>,
     pub(super) msgs_per_s: f64,
     pub(super) mb_per_s: f64,
-    /// Of requests: a pull answered with messages is one.
+    /// Of requests: a pull or a pop answered with messages is one; acknowledgements are none.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) p999_ms: f64,
@@ -33,7 +37,7 @@ pub(super) struct Summary {
     pub(super) durability: String,
     /// Measured.
     pub(super) seconds: f64,
-    /// Bytes of a body; for a pull, of a stored message on average.
+    /// Bytes of a body; for a pull or a pop, of a stored message on average.
     pub(super) size: u64,
     pub(super) outstanding: usize,
     /// Messages a second that were asked for; none in a closed loop.
@@ -47,6 +51,8 @@ pub(super) struct Summary {
 /// What was asked for, and what is not counted message by message.
 pub(super) struct Frame {
     pub(super) load: &'static str,
+    pub(super) kind: Option<&'static str>,
+    pub(super) acks: Option<&'static str>,
     pub(super) topic: String,
     pub(super) size: Option<u64>,
     pub(super) outstanding: usize,
@@ -62,6 +68,8 @@ impl Summary {
         let at = |quantile| thousandths(tally.latency.value_at_quantile(quantile) as f64);
         Self {
             load: frame.load,
+            kind: frame.kind,
+            acks: frame.acks,
             topic: frame.topic,
             acked: tally.acked,
             errors: tally.errors.clone(),
@@ -107,7 +115,9 @@ impl Display for Summary {
         let asked = self.rate.map_or(format!("{} in flight", self.outstanding), |rate| {
             format!("{rate} a second, at most {} in flight", self.outstanding)
         });
-        writeln!(out, "{:<13} {} of {} bytes, {asked}", "load", self.load, self.size)?;
+        let kind = self.kind.map_or(String::new(), |kind| format!(", {kind}"));
+        let acks = self.acks.map_or(String::new(), |acks| format!(", --acks {acks}"));
+        writeln!(out, "{:<13} {} of {} bytes{kind}{acks}, {asked}", "load", self.load, self.size)?;
         write!(out, "{:<13} {}", "durability", self.durability)?;
         for (name, count) in &self.errors {
             let remark = self.remarks.get(name).map(|remark| format!(": {remark}")).unwrap_or_default();
@@ -134,6 +144,8 @@ mod tests {
         tally.end(Instant::now());
         let frame = Frame {
             load: "send",
+            kind: Some("plain"),
+            acks: None,
             topic: "t".to_owned(),
             size: Some(1_000),
             outstanding: 64,
@@ -158,6 +170,7 @@ mod tests {
     fn json_has_the_keys_programs_read() {
         let json = serde_json::to_value(summary()).unwrap();
         for key in [
+            "kind",
             "acked",
             "errors",
             "msgs_per_s",
@@ -180,6 +193,7 @@ mod tests {
     fn people_read_figures_durability_and_errors_with_the_servers_words() {
         let text = summary().to_string();
         assert!(text.contains("500 messages/s, 0.5 MB/s"), "{text}");
+        assert!(text.contains("send of 1000 bytes, plain, 64 in flight"), "{text}");
         assert!(text.contains("durability    unknown"), "{text}");
         assert!(text.ends_with("1 x SYSTEM_BUSY: too much"), "{text}");
     }

@@ -53,12 +53,24 @@ impl Tally {
 
     /// A request that was due at `due` was answered: so many messages and bytes.
     pub(super) fn acked(&mut self, now: Instant, due: Instant, messages: u64, bytes: u64) {
+        self.answered(now, due);
+        self.counted(now, messages, bytes);
+    }
+
+    /// The same, and its messages are counted later.
+    pub(super) fn answered(&mut self, now: Instant, due: Instant) {
+        if self.counts(now) {
+            self.latency.saturating_record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX).max(1));
+        }
+    }
+
+    /// Messages are done whose latency was taken before.
+    pub(super) fn counted(&mut self, now: Instant, messages: u64, bytes: u64) {
         if !self.counts(now) {
             return;
         }
         self.acked += messages;
         self.bytes += bytes;
-        self.latency.saturating_record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX).max(1));
         self.gap_max = self.gap_max.max(now.saturating_duration_since(self.last_ack));
         self.last_ack = now;
     }

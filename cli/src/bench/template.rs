@@ -16,6 +16,8 @@ use folio_protocol::frame::{Frame, PREFIX_BYTES, Serialization};
 use folio_protocol::header::SendMessageHeader;
 use folio_protocol::{names, properties};
 
+use super::kind::{Extras, pair};
+
 /// The smallest opaque: with ten digits all of them are of one width.
 pub(super) const OPAQUE_MIN: i32 = 1_000_000_000;
 /// Characters of a unique key made at an IPv4 address.
@@ -35,6 +37,7 @@ pub(super) struct Subject {
     pub(super) queue: u32,
     pub(super) body_bytes: usize,
     pub(super) serialization: Serialization,
+    pub(super) extras: Extras,
 }
 
 /// A prepared head of a SEND frame.
@@ -101,9 +104,9 @@ impl Subject {
     }
 
     fn header(&self, born_ms: i64, unique_key: &str) -> SendMessageHeader {
-        let (name_end, value_end) = (char::from(properties::NAME_END), char::from(properties::VALUE_END));
-        let pair = |name, value| format!("{name}{name_end}{value}{value_end}");
-        let properties = pair(properties::UNIQUE_KEY, unique_key) + &pair(properties::WAIT, "true");
+        let properties = pair(properties::UNIQUE_KEY, unique_key)
+            + &pair(properties::WAIT, "true")
+            + &self.extras.properties;
         SendMessageHeader {
             producer_group: self.producer_group.clone(),
             topic: self.topic.clone(),
@@ -111,7 +114,7 @@ impl Subject {
             // What RocketMQ's own producers ask for.
             default_topic_queue_nums: 4,
             queue_id: self.queue.cast_signed(),
-            sys_flag: 0,
+            sys_flag: self.extras.sys_flag,
             born_timestamp: born_ms,
             flag: 0,
             properties: Some(properties),
@@ -155,6 +158,7 @@ mod tests {
             queue: 7,
             body_bytes: 5,
             serialization,
+            extras: Extras { properties: pair("TIMER_DELAY_MS", "1111111111111"), sys_flag: 4 },
         }
     }
 

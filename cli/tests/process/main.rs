@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail where it likes")]
 
 mod bad_input;
+mod bench;
 mod cluster;
 mod drain;
 mod full_disk;

@@ -164,9 +164,9 @@ async fn finish(
 fn tell(common: &Common, shared: &Shared, frame: Frame, what: &str) -> Result<()> {
     let summary = Summary::new(frame, &shared.tally.lock());
     if common.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        say!("{}", serde_json::to_string(&summary)?);
     } else {
-        println!("{summary}");
+        say!("{summary}");
     }
     check(summary.acked, what)
 }

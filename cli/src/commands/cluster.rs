@@ -104,12 +104,12 @@ pub(super) async fn run(args: ClusterArgs, log: Option<String>) -> Result<()> {
         Some(ClusterCommand::AddNode { id, raft, broker, namesrv, group, namesrv_addr }) => {
             let add = AddNode { id, at: NodeAt { broker, namesrv, raft } };
             change(&namesrv_addr, group.as_deref(), ADD_NODE, &add).await?;
-            println!("node {id} is in the group");
+            say!("node {id} is in the group");
             Ok(())
         }
         Some(ClusterCommand::RemoveNode { id, group, namesrv_addr }) => {
             change(&namesrv_addr, group.as_deref(), REMOVE_NODE, &RemoveNode { id }).await?;
-            println!("node {id} is out of the group");
+            say!("node {id} is out of the group");
             Ok(())
         }
     }
@@ -179,7 +179,7 @@ async fn status(target: &Target) -> Result<()> {
             all.iter().map(|(id, (at, answer))| json(name, *id, at, answer)).collect::<Vec<_>>()
         };
         let nodes: Vec<_> = groups.iter().flat_map(of_group).collect();
-        println!("{}", serde_json::to_string_pretty(&nodes)?);
+        say!("{}", serde_json::to_string_pretty(&nodes)?);
     } else {
         let rows = groups.iter().flat_map(|(name, all)| rows(name, all));
         table::print(

@@ -123,7 +123,7 @@ async fn list(target: &Target) -> Result<()> {
     }
     found.sort_by(|one, other| (&one.group, &one.consumer_group).cmp(&(&other.group, &other.consumer_group)));
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        say!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
     let rows = found.into_iter().map(|queue| {

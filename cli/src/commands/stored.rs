@@ -90,7 +90,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Prints messages, one in a line, or all they have as JSON.
 pub(super) fn print_all(messages: &[StoredMessage], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(messages)?);
+        say!("{}", serde_json::to_string_pretty(messages)?);
         return Ok(());
     }
     let rows = messages.iter().map(|message| {
@@ -115,21 +115,21 @@ pub(super) fn print_all(messages: &[StoredMessage], json: bool) -> Result<()> {
 /// Prints all that a message has.
 pub(super) fn print_one(message: &StoredMessage, json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(message)?);
+        say!("{}", serde_json::to_string_pretty(message)?);
         return Ok(());
     }
-    println!("message id       {}", message.message_id);
-    println!("topic            {}", message.topic);
-    println!("queue, offset    {}, {}", message.queue, message.offset);
-    println!("stored           {} ms", message.stored_ms);
-    println!("born             {} ms, at {}", message.born_ms, message.born_host);
-    println!("retries          {}", message.reconsume_times);
+    say!("message id       {}", message.message_id);
+    say!("topic            {}", message.topic);
+    say!("queue, offset    {}, {}", message.queue, message.offset);
+    say!("stored           {} ms", message.stored_ms);
+    say!("born             {} ms, at {}", message.born_ms, message.born_host);
+    say!("retries          {}", message.reconsume_times);
     for (name, value) in &message.properties {
-        println!("property         {name} = {value}");
+        say!("property         {name} = {value}");
     }
     let kind = if message.compressed { ", compressed by its client" } else { "" };
-    println!("body             {} bytes{kind}", message.body_bytes);
-    println!("{}", message.text.as_ref().or(message.hex.as_ref()).map_or("", String::as_str));
+    say!("body             {} bytes{kind}", message.body_bytes);
+    say!("{}", message.text.as_ref().or(message.hex.as_ref()).map_or("", String::as_str));
     Ok(())
 }
 

@@ -10,6 +10,6 @@ pub(super) fn print<const N: usize>(head: [&str; N], rows: impl IntoIterator<Ite
         table.add_row(row);
     }
     for line in table.to_string().lines() {
-        println!("{}", line.trim());
+        say!("{}", line.trim());
     }
 }

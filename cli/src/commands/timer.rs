@@ -57,7 +57,7 @@ async fn list(target: &Target, topic: Option<&str>, max: u32) -> Result<()> {
     }
     let groups: BTreeMap<String, Vec<PendingTimer>> = target.ask_bodies(&request).await?;
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&groups)?);
+        say!("{}", serde_json::to_string_pretty(&groups)?);
         return Ok(());
     }
     let rows = groups.iter().flat_map(|(group, timers)| timers.iter().map(|timer| row(group, timer)));
@@ -91,9 +91,9 @@ async fn recall(target: &Target, handle: String) -> Result<()> {
     let request = Frame::request(RequestCode::RecallMessage, &header, Bytes::new());
     target.ask_one(&said.broker_name, request).await?;
     if target.json {
-        println!("{}", serde_json::json!({ "recalled": said.unique_key }));
+        say!("{}", serde_json::json!({ "recalled": said.unique_key }));
     } else {
-        println!("the message {} of topic {} is recalled", said.unique_key, said.topic);
+        say!("the message {} of topic {} is recalled", said.unique_key, said.topic);
     }
     Ok(())
 }

@@ -74,13 +74,13 @@ pub(super) async fn run(args: TopicArgs) -> Result<()> {
                 ..CreateTopicHeader::new(topic.as_str(), queues, PermissionBits(perm))
             };
             ask(&target, RequestCode::UpdateAndCreateTopic, &header).await?;
-            println!("topic {topic} has {queues} queues");
+            say!("topic {topic} has {queues} queues");
             Ok(())
         }
         TopicCommand::Delete { topic, target } => {
             let header = DeleteTopicHeader { topic: topic.as_str().into(), cluster_name: None };
             ask(&target, RequestCode::DeleteTopicInBroker, &header).await?;
-            println!("topic {topic} is deleted");
+            say!("topic {topic} is deleted");
             Ok(())
         }
     }
@@ -97,7 +97,7 @@ async fn list(target: &Target) -> Result<()> {
             Some(only) if groups.len() == 1 => serde_json::to_string_pretty(only),
             _ => serde_json::to_string_pretty(&groups),
         };
-        println!("{}", text?);
+        say!("{}", text?);
         return Ok(());
     }
     let rows = groups.iter().flat_map(|(group, topics)| topics.values().map(|topic| row(group, topic)));

@@ -70,7 +70,7 @@ async fn list(target: &Target, producer_group: Option<&str>, max: u32) -> Result
     }
     let groups: BTreeMap<String, Vec<ListedTransaction>> = target.ask_bodies(&request).await?;
     if target.json {
-        println!("{}", serde_json::to_string_pretty(&groups)?);
+        say!("{}", serde_json::to_string_pretty(&groups)?);
         return Ok(());
     }
     let rows = groups.iter().flat_map(|(group, open)| open.iter().map(|open| row(group, open)));
@@ -109,9 +109,9 @@ async fn resume(target: &Target, group: Option<&str>, message_id: String) -> Res
     let request = Frame::request(RequestCode::ResumeCheckHalfMessage, &header, Bytes::new());
     target.ask_in(group, request).await?;
     if target.json {
-        println!("{}", serde_json::json!({ "resumed": message_id }));
+        say!("{}", serde_json::json!({ "resumed": message_id }));
     } else {
-        println!("the transaction of message {message_id} is open again");
+        say!("the transaction of message {message_id} is open again");
     }
     Ok(())
 }

@@ -172,3 +172,16 @@ fn open_transactions_are_listed_with_what_their_messages_say() {
     let refused = node.folio(&["transaction", "resume", open["message_id"].as_str().unwrap()]);
     assert!(!refused.status.success() && text(&refused.stderr).contains("TRANS_CHECK_MAX_TIME_TOPIC"));
 }
+
+/// `folio ... | head` ended with a panic and its stack.
+#[test]
+fn output_that_nobody_reads_any_more_ended_with_a_panic() {
+    let node = node_with_group();
+    let address = format!("127.0.0.1:{}", node.port);
+    let mut command = folio();
+    command.args(["topic", "list", "-n", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+}

@@ -42,9 +42,9 @@ pub(super) async fn run(options: LatenessOptions) -> Result<()> {
     options.check()?;
     let report = measure(&options).await?;
     if options.common.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
-        println!("{report}");
+        say!("{report}");
     }
     report.check()
 }

@@ -1,4 +1,4 @@
-//! Lines for whoever called.
+//! Lines on standard output.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};

@@ -221,7 +221,7 @@ pub fn again(message: &MessageView<'_>, bytes: &Bytes, topic: &str, popped_ms: u
     if said.get(properties::FIRST_POP_TIME).is_none() {
         said.set(properties::FIRST_POP_TIME, &popped_ms.to_string());
     }
-    origin::note(&mut said, message);
+    origin::note_popped(&mut said, message);
     let properties = said.encode();
     let is_short = properties.len() + properties::POP_CK.len() + HANDLE_BYTES_MAX < PROPERTIES_BYTES_MAX;
     is_short.then(|| NewMessage {
@@ -241,7 +241,7 @@ pub fn dead(message: &MessageView<'_>, bytes: &Bytes, group: &str, from: &str) -
     if said.get(properties::RETRY_TOPIC).is_none() {
         said.set(properties::RETRY_TOPIC, from);
     }
-    origin::note(&mut said, message);
+    origin::note_popped(&mut said, message);
     let properties = Some(said.encode()).filter(|said| said.len() <= PROPERTIES_BYTES_MAX).unwrap_or(bare);
     NewMessage {
         topic: format!("{DLQ_PREFIX}{group}").into(),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use folio_engine::checkpoint::Checkpoints;
 use folio_engine::disk::Reserve;
 use folio_engine::log::{CommitLog, Completion, StampBase, WriteError};
@@ -68,6 +69,8 @@ impl Durable {
 /// State of one group on one node.
 pub(crate) struct Shared {
     pub(crate) log: CommitLog,
+    /// The vote that the log had when this process opened it.
+    pub(crate) vote_at_start: Option<Bytes>,
     /// The consume queues, for readers; they are the first of `derived`.
     pub(crate) queues: ConsumeQueues,
     pub(crate) derived: DerivedList,

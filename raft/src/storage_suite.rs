@@ -152,6 +152,7 @@ pub(crate) fn open_on(disk: &SimDisk) -> (LogStore, StateMachine) {
 
 fn parts(host: Host, opened: Recovered) -> (LogStore, StateMachine) {
     let shared = Arc::new(Shared {
+        vote_at_start: opened.log.vote(),
         log: opened.log,
         queues: opened.queues,
         derived: opened.derived,

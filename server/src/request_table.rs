@@ -12,6 +12,7 @@ use std::sync::Arc;
 use folio_protocol::code::RequestCode;
 
 use self::Place::{Anywhere, Leader, LeaderIfAbsent, Settled};
+use crate::handlers::in_flight::{self, IN_FLIGHT_LIST};
 use crate::handlers::members::{self, ADD_NODE, REMOVE_NODE};
 use crate::handlers::node_status::{self, NODE_STATUS};
 use crate::handlers::timers::{self, TIMER_LIST};
@@ -75,12 +76,13 @@ const fn unsupported(class: Class, place: Place) -> Entry {
 }
 
 /// FolioMQ's own requests, which RocketMQ has no codes for. One that is not here is not served.
-const OWN: [(i32, &str, Entry); 5] = [
+const OWN: [(i32, &str, Entry); 6] = [
     (NODE_STATUS, "NODE_STATUS", admin(Anywhere, node_status::node_status)),
     (ADD_NODE, "ADD_NODE", admin(Anywhere, members::add_node)),
     (REMOVE_NODE, "REMOVE_NODE", admin(Anywhere, members::remove_node)),
     (TIMER_LIST, "TIMER_LIST", admin(Leader, timers::list).repeatable()),
     (TRANSACTION_LIST, "TRANSACTION_LIST", admin(Leader, transactions::list).repeatable()),
+    (IN_FLIGHT_LIST, "IN_FLIGHT_LIST", admin(Leader, in_flight::list).repeatable()),
 ];
 
 /// The line of a request code; none for a code that nobody knows.

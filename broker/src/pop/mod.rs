@@ -14,6 +14,7 @@
 mod assignment;
 mod ends;
 mod give;
+mod list;
 mod locks;
 mod look;
 mod peek;
@@ -38,6 +39,7 @@ use crate::topics::message_type;
 
 pub use assignment::{Assignments, Queue, assign};
 pub use ends::{Changed, Popped};
+pub use list::{InFlightList, ListedBatch};
 pub(crate) use locks::PopLocks;
 pub(crate) use waits::Waits;
 pub use waits::{Waiter, WaitsFull};
@@ -156,8 +158,7 @@ impl Broker {
                 group = &*wish.group,
                 topic = topic.name,
                 left_out,
-                "a group pops from a FIFO topic without order: to keep it, set the group's consumeMessageOrderly \
-                 (mqadmin updateSubGroup -o true)"
+                "a group pops from a FIFO topic, and its requests do not ask for order (order=true): it is not kept"
             );
         }
         let expression = wish.expression.as_deref().filter(|expression| !expression.is_empty());

@@ -31,11 +31,11 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Load {
     /// Send messages: as many in flight as --outstanding says, or as many a second as --rate says.
     Send(SendOptions),
-    /// Pull messages from all queues as fast as it goes.
+    /// Pull messages from all queues as fast as possible.
     Pull(PullOptions),
-    /// Pop messages and acknowledge them, as fast as it goes.
+    /// Pop messages and acknowledge them, as fast as possible.
     Pop(PopOptions),
-    /// Send delayed messages, pull them beside that, and say how late they became visible.
+    /// Send delayed messages, pull them at the same time, and say how late they became visible by this machine's clock.
     Lateness(LatenessOptions),
 }
 

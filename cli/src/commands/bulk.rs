@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 /// How fast.
 #[derive(Debug, Clone, Args)]
 pub(super) struct BulkArgs {
-    /// Messages a second at most; default: as fast as it goes.
+    /// Messages a second at most; default: as fast as possible.
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 }

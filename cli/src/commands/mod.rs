@@ -7,6 +7,7 @@ mod cluster;
 mod dlq;
 mod message;
 mod node;
+mod pop;
 mod resend;
 mod stored;
 mod table;
@@ -55,6 +56,8 @@ enum Command {
     Dlq(dlq::DlqArgs),
     /// List open transactions, and resume those that were given up.
     Transaction(transaction::TransactionArgs),
+    /// List popped messages that are not acknowledged yet.
+    Pop(pop::PopArgs),
     /// Generate load and measure it.
     Bench(bench::BenchArgs),
 }
@@ -70,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> Result<()> {
         Command::Message(args) => ask(log, message::run(args)),
         Command::Dlq(args) => ask(log, dlq::run(args)),
         Command::Transaction(args) => ask(log, transaction::run(args)),
+        Command::Pop(args) => ask(log, pop::run(args)),
         Command::Bench(args) => ask(log, bench::run(args)),
     }
 }

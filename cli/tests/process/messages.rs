@@ -8,7 +8,8 @@ use folio_protocol::body::SubscriptionGroupConfig;
 use folio_protocol::code::{RequestCode, ResponseCode};
 use folio_protocol::frame::Frame;
 use folio_protocol::header::{
-    ConsumerSendBackHeader, GetMaxOffsetHeader, Header, OffsetResponseHeader, SendMessageResponseHeader,
+    ConsumerSendBackHeader, GetMaxOffsetHeader, Header, OffsetResponseHeader, PopMessageHeader,
+    SendMessageResponseHeader,
 };
 use folio_protocol::ids::OffsetMessageId;
 use serde_json::Value;
@@ -184,4 +185,46 @@ fn output_that_nobody_reads_any_more_ended_with_a_panic() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn popped_messages_are_listed_until_they_are_acknowledged() {
+    let node = node_with_group();
+    node.call(&send_request(1, Some("K"), "hello"));
+    node.call(&send_request(1, Some("L"), "hello"));
+    let pop = PopMessageHeader {
+        consumer_group: "g".into(),
+        topic: "orders".into(),
+        queue_id: 1,
+        max_msg_nums: 32,
+        invisible_time: 600_000,
+        poll_time: 0,
+        born_time: 0,
+        init_mode: 0,
+        expression_type: None,
+        expression: None,
+        order: None,
+        attempt_id: None,
+    };
+    let pop = Frame::request(RequestCode::PopMessage, &pop, Bytes::new());
+    let deadline = Instant::now() + PATIENCE;
+    // The feature level is raised a moment after the start.
+    while ask(&mut node.connect(), &pop).unwrap().code != ResponseCode::Success.code() {
+        assert!(Instant::now() < deadline, "nothing is popped");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let listed = &node.json(&["pop", "list", "--consumer-group", "g"])["broker-a"];
+    assert_eq!((&listed["messages"], &listed["batches"]), (&2.into(), &1.into()));
+    let batch = &listed["oldest"][0];
+    assert_eq!(
+        (&batch["group"], &batch["topic"], &batch["queue"]),
+        (&"g".into(), &"orders".into(), &1.into())
+    );
+    assert_eq!((&batch["offsets"], &batch["ordered"]), (&serde_json::json!([0, 1]), &false.into()));
+    let times = ["visible_ms", "popped_ms"].map(|time| batch[time].as_u64().unwrap());
+    assert_eq!(times[0] - times[1], 600_000);
+    let people = text(&node.folio(&["pop", "list"]).stdout);
+    assert!(people.contains("broker-a: 2 messages in flight, in 1 batches"), "{people}");
+    let others = &node.json(&["pop", "list", "--topic", "others"])["broker-a"];
+    assert_eq!((&others["messages"], &others["oldest"]), (&0.into(), &serde_json::json!([])));
 }

@@ -38,11 +38,13 @@ pub(crate) async fn summary(shared: &Shared, founding: &Founding, raft: Option<&
     let last = shared.log.state().last;
     // On disk before anybody hears of it, and known before openraft is up: a restarting node does not answer as if it had
     // never voted.
-    let vote = shared.log.vote().and_then(|bytes| codec::decode_vote(&bytes).ok());
+    let stored = shared.log.vote();
+    let vote = stored.as_ref().and_then(|bytes| codec::decode_vote(bytes).ok());
     let term = vote.map_or(0, |vote| vote.leader_id.term);
+    // A leadership of this process has a vote of its own: openraft does not take up the one of the process before.
     let leads = match raft {
-        Some(raft) => leads(raft, vote.as_ref()).await,
-        None => false,
+        Some(raft) if stored != shared.vote_at_start => leads(raft, vote.as_ref()).await,
+        _ => false,
     };
     let metrics = raft.map(|raft| raft.metrics().borrow_watched().clone());
     LogSummary {
@@ -72,7 +74,7 @@ async fn leads(raft: &Raft, vote: Option<&Vote>) -> bool {
     let asked = raft.with_raft_state(|state| state.server_state == ServerState::Leader);
     match timeout(CORE_TIMEOUT, asked).await {
         Ok(answer) => answer.unwrap_or(false),
-        // Nobody knows yet: asked again by those for whom it matters.
+        // Unknown yet: callers that need it ask again.
         Err(_) => vote.is_some_and(|vote| vote.committed),
     }
 }

@@ -9,7 +9,7 @@
 //! Nothing depends on the sign being right: an election is safe at any time, since terms and logs decide it. A wrong sign
 //! costs one change of leader, or a lease without one where two nodes stand at once.
 //!
-//! Invariant closed_connections.I1: a process that leads says so to everybody who knew of it before he asked.
+//! Invariant closed_connections.I1: a process that leads says so to every peer that learned of its leadership before asking.
 
 use std::io;
 use std::sync::Arc;

@@ -150,6 +150,7 @@ impl Opened {
         let durable = Durable { index: log.state().last.map(|id| id.index), failed: None };
         let applied = base.id.unwrap_or_default();
         let shared = Arc::new(Shared {
+            vote_at_start: log.vote(),
             log,
             queues,
             derived,

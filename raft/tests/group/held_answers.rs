@@ -224,10 +224,11 @@ fn last_index(group: &Group) -> u64 {
 /// Three nodes of which the first leads and has a network that can be held.
 async fn led_by_held() -> (Cluster, HeldNet) {
     let net = HeldNet::default();
-    // A leader takes records for its lease after the last answer: longer than what is done meanwhile.
+    // A leader takes records for its lease after the last answer: longer than what is done meanwhile, and so short that the held
+    // connections live until another node leads.
     let timing = Timing {
-        election_min: Duration::from_secs(3),
-        election_max: Duration::from_secs(4),
+        election_min: Duration::from_millis(800),
+        election_max: Duration::from_millis(1_100),
         heartbeat: Duration::from_millis(100),
     };
     let mut cluster = Cluster::start([1, 2, 3], no_retention(), timing).await;

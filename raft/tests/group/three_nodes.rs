@@ -12,7 +12,7 @@ use folio_raft::status::Role;
 use folio_state::{CreateTopic, QueueRef, Topic};
 use tempfile::TempDir;
 
-use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, no_retention, send, steady};
+use crate::cluster::{Cluster, PATIENCE, SEGMENT_BYTES, address, endless_lease, no_retention, send, steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn messages_are_on_all_three_replicas_byte_for_byte_and_survive_restarts() {
@@ -372,6 +372,17 @@ async fn leadership_moves_under_load_and_every_message_is_stored_once_or_not_at_
         (0..4).filter_map(|queue| leader.queues().bounds("orders", queue)).map(|(_, next)| next).sum();
     assert_eq!(stored, acknowledged);
     cluster.assert_identical().await;
+}
+
+/// openraft took the leader for one that hands over, and took nothing until the others' leases had run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_hands_over_to_itself_stopped_the_group() {
+    let cluster = Cluster::start(1..=3, no_retention(), endless_lease()).await;
+    let leader = cluster.leader().await;
+    let term = leader.status().term;
+    leader.transfer_leadership(Some(leader.node_id())).await.unwrap();
+    cluster.send_one(1).await;
+    assert_eq!((leader.status().role, leader.status().term), (Role::Leader, term));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -7,6 +7,7 @@ pub(crate) mod clients;
 pub(crate) mod configs;
 mod creating;
 pub(crate) mod groups;
+pub mod in_flight;
 pub(crate) mod locks;
 pub mod members;
 pub mod node_status;

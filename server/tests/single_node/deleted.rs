@@ -202,6 +202,7 @@ async fn a_group_that_was_deleted_with_its_offsets_comes_back_without_its_old_re
 async fn applied_i1_a_deletion_is_answered_when_no_node_gives_out_what_is_deleted() {
     let nodes: [Node; 3] = Node::cluster(3).await.try_into().ok().expect("three nodes");
     let mut client = nodes[0].client_of_group().await;
+    let mut in_time = 0;
     for round in 1..=10 {
         client.send("orders", "", "old").await;
         let asked = Instant::now();
@@ -210,15 +211,18 @@ async fn applied_i1_a_deletion_is_answered_when_no_node_gives_out_what_is_delete
         // A node that is silent for a second holds nobody up.
         if asked.elapsed() < SILENCE {
             assert_eq!(bounds, [Some((round, round)); 3]);
+            in_time += 1;
         }
     }
+    assert!(in_time > 0, "each deletion took a second");
     nodes[2].broker.group.shutdown().await;
     client.send("orders", "", "old").await;
+    let asked = Instant::now();
     delete(&mut client).await;
-    // It is waited for, and so is every other one meanwhile.
+    assert!(asked.elapsed() < 20 * SILENCE, "a dead node holds deletions up");
     let deadline = Instant::now() + PATIENCE;
     while nodes[1].broker.group.queues().bounds("orders", 0) != Some((11, 11)) {
-        assert!(Instant::now() < deadline, "a dead node holds nobody up");
+        assert!(Instant::now() < deadline, "the other node does not hear of it");
         sleep(Duration::from_millis(5)).await;
     }
 }

@@ -27,10 +27,11 @@ async fn pop_i1_requests_that_pop_from_one_queue_at_once_are_given_the_same_mess
         let mut client = node.client().await;
         let head = PopMessageHeader { queue_id: 0, ..pop_header(3, 60_000) };
         popping.push(tokio::spawn(async move {
+            let deadline = Instant::now() + PATIENCE;
             loop {
                 let answer = client.ask(RequestCode::PopMessage, &head).await;
                 // Whoever waits for its turn for too long has been given nothing, and asks again.
-                if answer.code != ResponseCode::SystemBusy.code() {
+                if answer.code != ResponseCode::SystemBusy.code() || Instant::now() > deadline {
                     break got(&answer);
                 }
             }

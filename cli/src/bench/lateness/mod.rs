@@ -1,4 +1,4 @@
-//! `folio bench lateness`: sends delayed messages, pulls the topic beside that, and says how late they became visible.
+//! `folio bench lateness`: sends delayed messages, pulls the topic at the same time, and says how late they became visible.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -80,7 +80,11 @@ async fn measure(options: &LatenessOptions) -> Result<Report> {
         });
     }
     send(options, &shared, extras(wish, &run)).await?;
-    let deadline = Instant::now() + delay + patience;
+    let until_due = match wish {
+        Wish::After(_) => delay,
+        Wish::At(due_ms) => Duration::from_millis(due_ms.saturating_sub(now_us() / 1_000)),
+    };
+    let deadline = Instant::now() + until_due + patience;
     while arrivals.lock().seen < shared.tally.lock().acked && Instant::now() < deadline {
         sleep(TICK).await;
     }

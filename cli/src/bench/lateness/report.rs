@@ -89,6 +89,9 @@ impl Report {
     pub(super) fn check(&self) -> Result<()> {
         ensure!(self.seen > 0, "no delayed message was seen");
         ensure!(self.early == 0, "{} messages were seen before they were due", self.early);
+        // What a failed send has stored comes, too.
+        let taken = self.sent + self.errors.values().sum::<u64>();
+        ensure!(self.seen <= taken, "{} messages were seen of {taken}: some came twice", self.seen);
         ensure!(self.missing == 0, "{} messages were not seen in time: see --patience", self.missing);
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(crate) struct PopOptions {
     /// Where, what and how long.
     #[command(flatten)]
     pub common: Common,
-    /// Pops in flight, over all connections. A pop counts until its messages are acknowledged.
+    /// Pops in flight, over all connections. A pop stays in flight until its messages are acknowledged.
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub outstanding: usize,
     /// Connections. Default: 2, or fewer if fewer pops are in flight.

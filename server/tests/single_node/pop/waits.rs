@@ -25,8 +25,10 @@ async fn a_message_that_becomes_visible_again_wakes_pops_that_wait_at_any_node()
         // is late, too, but not each time.
         for times in 1..3 {
             let mut took = Vec::new();
-            while took.iter().all(|took| *took >= Duration::from_secs(2)) {
-                assert!(took.len() < 5, "{body}, {times}: {took:?}");
+            let prompt =
+                |took: &[Duration]| took.iter().filter(|took| **took < Duration::from_secs(2)).count();
+            while prompt(&took) * 2 <= took.len() {
+                assert!(took.len() < 6, "{body}, {times}: {took:?}");
                 client.send("orders", "", body).await;
                 client.pop_some(&pop_header(32, 300)).await;
                 let (again, now_took) = held_pop(&mut client).await;

@@ -87,6 +87,12 @@ impl Eligibility {
         let held = Reason::ALL.into_iter().filter(|reason| reasons & *reason as u32 != 0);
         held.map(Reason::text).collect()
     }
+
+    /// Those that an operator should know of, in words. A leader that is heard is the usual state of a group.
+    pub(crate) fn obstacles(&self) -> Vec<&'static str> {
+        let usual = Reason::LeaderNotSilent.text();
+        self.reasons().into_iter().filter(|reason| *reason != usual).collect()
+    }
 }
 
 #[cfg(test)]
@@ -100,9 +106,13 @@ mod tests {
         eligibility.set(Reason::CatchingUp, true);
         eligibility.set(Reason::LeaderNotSilent, true);
         eligibility.set(Reason::CatchingUp, true);
-        assert!(!eligibility.may_lead());
+        assert!(!eligibility.may_lead() && eligibility.obstacles() == [Reason::CatchingUp.text()]);
         eligibility.set(Reason::CatchingUp, false);
         assert_eq!(eligibility.reasons(), [Reason::LeaderNotSilent.text()]);
+        assert!(
+            eligibility.obstacles().is_empty(),
+            "each follower of a healthy group was told of as if it had a fault"
+        );
         assert!(eligibility.may_lead() && !eligibility.may_stand());
         eligibility.set(Reason::LeaderNotSilent, false);
         assert!(eligibility.may_stand() && eligibility.reasons().is_empty());

@@ -56,7 +56,7 @@ pub(crate) fn status_of(metrics: &RaftMetrics<TypeConfig>, shared: &Shared) -> S
         feature_level_max: FEATURE_LEVEL,
         group_id: shared.status_messages.group_id(),
         waiting: shared.status_messages.waiting(),
-        no_election: if leads { Vec::new() } else { shared.eligibility.reasons() },
+        no_election: if leads { Vec::new() } else { shared.eligibility.obstacles() },
         foreign: shared.status_messages.foreign(),
         leader_silence: figures.silence,
         election_threshold: figures.threshold,

@@ -134,16 +134,12 @@ fn rewrite(
     NewMessage {
         topic,
         queue_id,
-        flag: message.flag(),
         sys_flag: message.sys_flag() & !sys_flag::TRANSACTION_MASK,
-        born_timestamp: message.born_timestamp(),
-        born_host: message.born_host(),
-        store_timestamp: 0,
         store_host: broker.identity.store_host,
         reconsume_times: message.reconsume_times().saturating_add(1),
         prepared_transaction_offset: 0,
-        body: bytes.slice_ref(message.body()),
         properties: retry_properties(message).encode(),
+        ..NewMessage::copy_of(message, bytes)
     }
 }
 

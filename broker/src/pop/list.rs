@@ -1,6 +1,5 @@
 //! What is in flight, as operators see it.
 
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use folio_state::PopQueue;
@@ -25,7 +24,7 @@ pub struct InFlightList {
 }
 
 /// Messages in flight that one pop was given of one queue.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedBatch {
     /// When they were popped, ms since the epoch.
     pub popped_ms: u64,
@@ -67,16 +66,13 @@ impl Broker {
 }
 
 fn list<'a>(all: impl Iterator<Item = (&'a PopQueue, BatchId, &'a Batch)>, max: usize) -> InFlightList {
-    let (mut listed, mut oldest) = (InFlightList::default(), BinaryHeap::new());
-    for (queue, id, batch) in all {
-        listed.messages += batch.count();
-        listed.batches += 1;
-        oldest.push(of(queue, id, batch));
-        if oldest.len() > max {
-            oldest.pop();
-        }
-    }
-    InFlightList { oldest: oldest.into_sorted_vec(), ..listed }
+    let mut all: Vec<_> = all.collect();
+    let messages = all.iter().map(|(_, _, batch)| batch.count()).sum();
+    let batches = all.len() as u64;
+    all.sort_unstable_by_key(|(queue, id, _)| (id.popped_ms, *queue, id.start));
+    all.truncate(max);
+    let oldest = all.into_iter().map(|(queue, id, batch)| of(queue, id, batch)).collect();
+    InFlightList { messages, batches, oldest }
 }
 
 fn of(queue: &PopQueue, id: BatchId, batch: &Batch) -> ListedBatch {

@@ -46,6 +46,8 @@ mod summary;
 mod tally;
 mod target;
 mod template;
+#[cfg(test)]
+mod testing;
 mod transactions;
 mod wire;
 

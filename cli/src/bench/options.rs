@@ -225,7 +225,7 @@ mod tests {
         assert!(refusal("pop -t t --invisible-ms 0").starts_with("--invisible-ms 0: expected 1 to"));
         assert!(refusal("lateness -t t --delay-ms 0").starts_with("--delay-ms 0: expected 1 to"));
         assert!(refusal("lateness -t t --due-at-once --count 0").starts_with("--count 0: expected 1 to"));
-        assert!(refusal("lateness -t t --patience NaN").starts_with("--patience NaN"));
+        assert!(refusal("lateness -t t --timeout NaN").starts_with("--timeout NaN"));
         assert!(refusal("pull -t t --batch 1000").starts_with("--batch 1000: expected 1 to 160"));
     }
 

@@ -66,7 +66,7 @@ fn a_bench_of_lateness_sees_each_delayed_message_once_and_none_early() {
         [("--rate 200 --seconds 1", json!(200.0)), ("--due-at-once --count 500 --size 10", Value::Null)]
     {
         // Sends have to be over before all messages are due, on however busy a machine.
-        let words = format!("bench lateness --topic orders --delay-ms 3000 --patience 60 {options}");
+        let words = format!("bench lateness --topic orders --delay-ms 3000 --timeout 60 {options}");
         let told = bench(&node, &words);
         let count = if rate.is_null() { 500 } else { 200 };
         assert_eq!((&told["sent"], &told["seen"]), (&json!(count), &json!(count)), "{told}");

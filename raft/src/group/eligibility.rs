@@ -83,16 +83,18 @@ impl Eligibility {
 
     /// The reasons that hold, in words.
     pub(crate) fn reasons(&self) -> Vec<&'static str> {
-        let reasons = *self.reasons.lock();
-        let held = Reason::ALL.into_iter().filter(|reason| reasons & *reason as u32 != 0);
-        held.map(Reason::text).collect()
+        texts(*self.reasons.lock())
     }
 
     /// Those that an operator should know of, in words. A leader that is heard is the usual state of a group.
     pub(crate) fn obstacles(&self) -> Vec<&'static str> {
-        let usual = Reason::LeaderNotSilent.text();
-        self.reasons().into_iter().filter(|reason| *reason != usual).collect()
+        texts(*self.reasons.lock() & !(Reason::LeaderNotSilent as u32))
     }
+}
+
+fn texts(reasons: u32) -> Vec<&'static str> {
+    let held = Reason::ALL.into_iter().filter(|reason| reasons & *reason as u32 != 0);
+    held.map(Reason::text).collect()
 }
 
 #[cfg(test)]

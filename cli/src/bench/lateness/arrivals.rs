@@ -76,31 +76,13 @@ impl Arrivals {
 
 #[cfg(test)]
 mod tests {
-    use bytes::{Bytes, BytesMut};
-    use folio_protocol::message::NewMessage;
 
     use super::*;
     use crate::bench::kind::pair;
+    use crate::bench::testing::stored;
 
     fn message(born_ms: i64, properties: String) -> Vec<u8> {
-        let host = ([127, 0, 0, 1], 9).into();
-        let message = NewMessage {
-            topic: "t".into(),
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: born_ms,
-            born_host: host,
-            store_timestamp: 2,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: Bytes::from_static(b"body"),
-            properties: properties.into(),
-        };
-        let mut out = BytesMut::new();
-        message.encode(&mut out).unwrap();
-        out.to_vec()
+        stored(0, born_ms, properties)
     }
 
     fn of(run: &str, due_ms: Option<u64>) -> String {

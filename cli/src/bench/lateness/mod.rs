@@ -62,8 +62,8 @@ async fn measure(options: &LatenessOptions) -> Result<Report> {
 
     let delay = Duration::from_millis(options.delay_ms);
     let lasting = if options.due_at_once { delay } else { common.measured() + ANSWERS };
-    let patience = Duration::from_secs_f64(options.patience);
-    let pulled = Shared::new(Duration::ZERO, lasting + delay + 2 * patience + ANSWERS, sources)?;
+    let timeout = Duration::from_secs_f64(options.timeout);
+    let pulled = Shared::new(Duration::ZERO, lasting + delay + 2 * timeout + ANSWERS, sources)?;
     let shared = Shared::new(Duration::ZERO, lasting, targets)?;
     let wish = wish(options);
     let run = format!("{:x}-{:x}", now_us(), std::process::id());
@@ -84,7 +84,7 @@ async fn measure(options: &LatenessOptions) -> Result<Report> {
         Wish::After(_) => delay,
         Wish::At(due_ms) => Duration::from_millis(due_ms.saturating_sub(now_us() / 1_000)),
     };
-    let deadline = Instant::now() + until_due + patience;
+    let deadline = Instant::now() + until_due + timeout;
     while arrivals.lock().seen < shared.tally.lock().acked && Instant::now() < deadline {
         sleep(TICK).await;
     }

@@ -45,7 +45,7 @@ pub(crate) struct LatenessOptions {
     pub queues: Option<u32>,
     /// How long after the last due time a message counts as missing.
     #[arg(long, value_name = "S", default_value_t = 10.0)]
-    pub patience: f64,
+    pub timeout: f64,
     /// The consumer group that pulls.
     #[arg(long, default_value = "folio_bench")]
     pub group: String,
@@ -71,10 +71,10 @@ impl LatenessOptions {
         within("--size", self.size, BODY_BYTES_MAX)?;
         within("--outstanding", self.outstanding, OUTSTANDING_MAX)?;
         within("--connections", self.connections(), CONNECTIONS_MAX.min(self.outstanding))?;
-        let (delay, count, patience) = (self.delay_ms, self.count, self.patience);
+        let (delay, count, timeout) = (self.delay_ms, self.count, self.timeout);
         ensure!((1..=DELAY_MS_MAX).contains(&delay), "--delay-ms {delay}: expected 1 to {DELAY_MS_MAX}");
         ensure!((1..=COUNT_MAX).contains(&count), "--count {count}: expected 1 to {COUNT_MAX}");
-        ensure!((0.0..=86_400.0).contains(&patience), "--patience {patience}: expected 0 to 86400 seconds");
+        ensure!((0.0..=86_400.0).contains(&timeout), "--timeout {timeout}: expected 0 to 86400 seconds");
         if let Some(queues) = self.queues {
             within("--queues", queues as usize, 65_536)?;
         }

@@ -92,7 +92,7 @@ impl Report {
         // What a failed send has stored comes, too.
         let taken = self.sent + self.errors.values().sum::<u64>();
         ensure!(self.seen <= taken, "{} messages were seen of {taken}: some came twice", self.seen);
-        ensure!(self.missing == 0, "{} messages were not seen in time: see --patience", self.missing);
+        ensure!(self.missing == 0, "{} messages were not seen in time: see --timeout", self.missing);
         Ok(())
     }
 }

@@ -154,13 +154,12 @@ fn start_of(starts: &str, queue: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
     use folio_protocol::code::ResponseCode;
     use folio_protocol::frame::Serialization;
-    use folio_protocol::message::NewMessage;
 
     use super::*;
     use crate::bench::kind::pair;
+    use crate::bench::testing::stored;
 
     fn question(acks: Acks) -> Question {
         Question {
@@ -174,24 +173,7 @@ mod tests {
     }
 
     fn message(queue_id: u32, properties: String) -> Vec<u8> {
-        let host = ([127, 0, 0, 1], 9).into();
-        let message = NewMessage {
-            topic: "t".into(),
-            queue_id,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: host,
-            store_timestamp: 2,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: Bytes::from_static(b"body"),
-            properties: properties.into(),
-        };
-        let mut out = BytesMut::new();
-        message.encode(&mut out).unwrap();
-        out.to_vec()
+        stored(queue_id, 1, properties)
     }
 
     fn answer(body: Vec<u8>) -> Frame {
